@@ -1,0 +1,69 @@
+# Every target is one `python -m pipelines.X`; `make help` lists them with their variables and defaults.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+
+IMAGES ?= data/demo/unlabeled
+SHARDS ?= shards
+BACKBONE ?= lite0_imagenet
+WEIGHTS ?=
+WORKERS ?=
+DEVICE ?=
+MODEL ?= knet
+DATASET ?= demo
+INIT ?= sp
+WORK_DIR ?=
+CHECKPOINT ?=
+ROOT ?=
+OPTS ?=
+
+# $(call flag,--name,value): the flag when the value is given, else nothing.
+flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo data proposals inspect pretrain finetune evaluate test lint
+
+help: ## this table
+	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nEvery command takes further options in OPTS="--name value"; `$(PYTHON) -m pipelines.COMMAND --help` lists them.\n'
+
+setup: ## build .venv (once; MMCV compiles for 8-12 minutes on two cores the first time)
+	@python3 -m pipelines.setup
+
+lock: setup ## pin every dependency of pyproject.toml in requirements.lock
+	.venv/bin/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
+
+demo: setup ## the whole job at a size for two cores, about 15 minutes -> work_dirs/demo
+	@$(PYTHON) -m pipelines.demo $(OPTS)
+
+data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]
+	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
+
+proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled SHARDS=shards BACKBONE=lite0_imagenet [WEIGHTS=file] [WORKERS=n] [DEVICE=cpu|cuda]
+	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
+	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+inspect: setup ## verify shards, print what they hold, draw a contact sheet: SHARDS=shards
+	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(OPTS)
+
+pretrain: setup ## pre-train with Saliency Prompt: MODEL=knet SHARDS=shards [WEIGHTS=backbone file] [WORK_DIR=dir] [DEVICE=cpu|cuda]
+	@$(PYTHON) -m pipelines.pretrain --model "$(MODEL)" --shards "$(SHARDS)" $(call flag,--backbone-weights,$(WEIGHTS)) \
+	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet INIT=sp|imagenet|scratch|file [CHECKPOINT=file] [WEIGHTS=backbone file] [WORK_DIR=dir]
+	@$(PYTHON) -m pipelines.finetune --model "$(MODEL)" --dataset "$(DATASET)" --init "$(INIT)" \
+	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) \
+	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo MODEL=knet CHECKPOINT=file
+	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
+	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+test: setup ## the test suite; OPTS="-k name" runs a part
+	@$(PYTHON) -m pytest $(OPTS)
+
+lint: setup ## ruff (format and rules) and mypy
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy

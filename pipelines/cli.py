@@ -1,0 +1,33 @@
+"""What every command shares: `--debug`, one clear line and exit code 2 for user errors."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from stage1_proposals.errors import UserError
+
+
+def run(
+    main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
+    """Parse `argv`, call `main` and return the process's exit code.
+
+    Returns 0 when `main` returns, 2 with one line on stderr when it raises `UserError` (with `--debug`: the
+    traceback as well), 130 after Ctrl-C. Any other exception is a fault of ours and propagates.
+    """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a user error too")
+    args = parser.parse_args(argv)
+    # Nothing is fetched behind the user's back: weights come from files or from an explicit download.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        main(args)
+    except UserError as error:
+        if args.debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0

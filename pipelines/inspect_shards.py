@@ -1,0 +1,111 @@
+"""`make inspect`: verify a shard set, print what it holds, draw a contact sheet."""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pipelines import cli
+from stage1_proposals.contact_sheet import contact_sheet, draw_proposals
+from stage1_proposals.errors import UserError
+from stage1_proposals.photos import PhotoError, read_photo
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.statistics import distributions, mask_recall, to_coco
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.inspect_shards", description=__doc__)
+    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    parser.add_argument("--sheet", type=Path, help="contact sheet; default: contact_sheet.png beside the shards")
+    parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet")
+    parser.add_argument("--seed", type=int, default=0, help="which photos are drawn")
+    parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
+    parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
+    parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print mask recall")
+    return parser
+
+
+def verify(shards: ShardSet) -> None:
+    """Verify every shard against its checksums and the manifest.
+
+    Raises:
+        ShardError: naming every damaged shard and its first fault.
+    """
+    faults = []
+    for row, path in zip(tqdm(shards.shards, desc="verifying", unit="shard"), shards.shard_paths, strict=True):
+        try:
+            if verify_shard(path) != row:
+                faults.append(f"{path}: sound, but not the shard the manifest names; run `make proposals` again")
+        except ShardError as error:
+            faults.append(str(error))
+    if faults:
+        raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
+
+
+def records(shards: ShardSet) -> Iterator[ImageRecord]:
+    """Every record of the set, in order, one in memory at a time."""
+    for path in shards.shard_paths:
+        reader = ShardReader(path)
+        yield from (reader.read(index) for index in range(len(reader)))
+        reader.close()
+
+
+def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
+    """Draw `count` photos chosen by seed; photos that have gone since are left out."""
+    ends = np.cumsum(shards.image_counts)
+    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
+    tiles = []
+    for position in sorted(chosen):
+        shard = int(np.searchsorted(ends, position, side="right"))
+        record = ShardReader(shards.shard_paths[shard]).read(int(position - ends[shard] + shards.image_counts[shard]))
+        try:
+            tiles.append(draw_proposals(read_photo(root / record.file_name), record))
+        except PhotoError as error:
+            print(f"not drawn: {record.file_name} {error}")
+    if not tiles:
+        raise UserError(f"none of the photos chosen is under {root}; say where they are with --image-root")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(tiles).save(path)
+    print(f"contact sheet: {path} ({len(tiles)} photos)")
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.export and args.export[0] != "coco":
+        raise UserError(f"--export {args.export[0]}: only coco is known")
+    if args.labels and not args.labels.is_file():
+        raise UserError(f"labels {args.labels}: no such file")
+    shards = ShardSet.open(args.shards)
+    verify(shards)
+    failures = [failure for path in shards.shard_paths for failure in ShardReader(path).failures()]
+    proposals = sum(row["proposals"] for row in shards.shards)
+    print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} photos, {proposals} proposals")
+    print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
+    print(f"{len(failures)} photos failed" + (":" if failures else ""))
+    for name, reason in failures:
+        print(f"  {name}: {reason}")
+    print(f"{'':<16} {'min':>8} {'25 %':>8} {'median':>8} {'75 %':>8} {'max':>8}  histogram, min to max")
+    for distribution in distributions(records(shards)):
+        print(distribution.line())
+    if args.export:
+        write_json(Path(args.export[1]), to_coco(records(shards)))
+        print(f"COCO JSON: {args.export[1]}")
+    if args.labels:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it loads
+            recall = mask_recall(records(shards), args.labels, (0.5, 0.75))
+        print("mask recall, class-agnostic: " + ", ".join(f"{value:.4f} at IoU {iou}" for iou, value in recall.items()))
+    draw_sheet(
+        shards,
+        args.image_root or Path(shards.image_root),
+        args.photos,
+        args.seed,
+        args.sheet or args.shards / "contact_sheet.png",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

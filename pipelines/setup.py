@@ -1,0 +1,134 @@
+"""`make setup`: build `.venv` with the pinned packages, MMCV's ops compiled.
+
+Runs before anything is installed, so it uses the standard library alone. MMCV publishes no wheel for
+current PyTorch releases; its ops are compiled once (8-12 minutes on two cores) into a per-user wheelhouse
+keyed by everything the binary depends on, and installed from there for every later `.venv`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "setup.sha256"
+LOCK = ROOT / "requirements.lock"
+MMCV = "onedl-mmcv"
+UV = "uv==0.13.9"
+
+
+class SetupError(Exception):
+    """The machine lacks something only its user can supply; the message says what to do."""
+
+
+def fingerprint() -> str:
+    """SHA-256 over the files that decide what `.venv` holds."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in (ROOT / "pyproject.toml", LOCK, Path(__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def split_lock(text: str) -> tuple[str, str]:
+    """The lock's entries without MMCV, and MMCV's own; an entry is a requirement and its indented hashes."""
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    mmcv = [entry for entry in entries if entry.startswith(f"{MMCV}==")]
+    if len(mmcv) != 1:
+        raise SetupError(f"{LOCK.name} must pin {MMCV} exactly once; make it anew with `make lock`")
+    return "".join(entry for entry in entries if entry not in mmcv), mmcv[0]
+
+
+def run(*command: str | Path, **env: str) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT, env={**os.environ, **env})
+
+
+def describe_torch() -> dict[str, str | bool]:
+    """What the compiled ops depend on, asked of the torch inside `.venv`."""
+    code = (
+        "import json, platform, sys, torch; print(json.dumps(dict("
+        "python='%d.%d' % sys.version_info[:2], machine=platform.machine(), torch=torch.__version__, "
+        "cuda=torch.version.cuda or '', gpu=torch.cuda.is_available())))"
+    )
+    return json.loads(subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def wheelhouse(mmcv_version: str, torch: dict[str, str | bool]) -> Path:
+    """The folder that keeps the MMCV wheel compiled for exactly this Python, torch and device."""
+    device = f"cuda{torch['cuda']}" if torch["gpu"] else "cpu"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saliency-prompt" / "wheels"
+    return cache / f"mmcv{mmcv_version}-py{torch['python']}-{torch['machine']}-torch{torch['torch']}-{device}"
+
+
+def compile_mmcv(entry: str, requirements: Path) -> Path:
+    """Return the MMCV wheel for this machine, compiling it when the wheelhouse has none."""
+    torch = describe_torch()
+    version = re.match(rf"{MMCV}==([^\s\\]+)", entry)[1]  # type: ignore[index]
+    house = wheelhouse(version, torch)
+    if not list(house.glob("*.whl")):
+        if torch["gpu"] and not shutil.which("nvcc"):
+            raise SetupError(
+                f"this machine has a GPU, so MMCV's ops are compiled with nvcc, which is not on PATH: install the "
+                f"CUDA toolkit {torch['cuda']} and add its bin folder to PATH, or set CUDA_VISIBLE_DEVICES= for a "
+                f"CPU-only set-up"
+            )
+        print("Compiling MMCV's ops once for this machine (8-12 minutes on two cores) ...", flush=True)
+        requirements.write_text(entry)
+        scratch = house.with_name(house.name + f".{os.getpid()}")
+        run(
+            PYTHON, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes",
+            "--requirement", requirements, "--wheel-dir", scratch,
+            PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",  # ninja
+            MMCV_WITH_OPS="1",
+            MAX_JOBS=os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1),
+        )  # fmt: skip
+        house.mkdir(parents=True, exist_ok=True)
+        for wheel in scratch.glob("*.whl"):
+            wheel.replace(house / wheel.name)
+        shutil.rmtree(scratch)
+    return next(house.glob("*.whl"))
+
+
+def build() -> None:
+    """Build `.venv` from the lock; a half-built one is completed, a stale one brought up to date."""
+    if not (3, 11) <= sys.version_info[:2] < (3, 13):
+        raise SetupError(f"Python 3.11 or 3.12 is needed; {sys.executable} is {sys.version.split()[0]}")
+    if not PYTHON.exists():
+        print("Creating .venv ...", flush=True)
+        run(sys.executable, "-m", "venv", VENV)
+    STAMP.unlink(missing_ok=True)
+    run(PYTHON, "-m", "pip", "install", "--quiet", UV)
+    others, mmcv = split_lock(LOCK.read_text())
+    requirements = VENV / "requirements.txt"
+    requirements.write_text(others)
+    install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps")
+    run(*install, "--require-hashes", "--requirement", requirements)
+    run(*install, "--no-index", compile_mmcv(mmcv, requirements))
+    run(PYTHON, "-c", "import faiss, mmcv.ops, mmdet, ray, torchvision")
+    STAMP.write_text(fingerprint())
+    print("Set-up complete: .venv", flush=True)
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    if STAMP.exists() and STAMP.read_text() == fingerprint():
+        return 0
+    try:
+        build()
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        print(f"setup: this step failed with exit code {error.returncode}: {error.cmd}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

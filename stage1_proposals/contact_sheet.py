@@ -1,0 +1,58 @@
+"""A contact sheet: photos with their masks drawn in colours and their seeds marked."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from stage1_proposals.shards import ImageRecord
+
+TILE = 256
+GAP = 6
+OPACITY = 0.3
+GOLDEN_RATIO = 0.618034
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """Colours that stay apart however many there are: hues a golden ratio apart."""
+    hues = [(index * GOLDEN_RATIO) % 1 for index in range(count)]
+    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)) for hue in hues]  # type: ignore[misc]
+
+
+def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
+    """One photo, its longer side `tile` pixels, with masks (best on top), outlines, and seeds as dots.
+
+    Args:
+        photo: uint8 (H, W, 3) RGB, of the record's size.
+    """
+    scale = tile / max(record.height, record.width)
+    size = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
+    canvas = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
+    colours = palette(len(record))
+    for mask, colour in reversed(list(zip(record.masks(), colours, strict=True))):
+        small = np.asarray(Image.fromarray(mask * 255).resize(size, Image.Resampling.BILINEAR)) > 127
+        padded = np.pad(small, 1)
+        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        canvas[small] += OPACITY * (np.array(colour) - canvas[small])
+        canvas[small & ~inner] = colour
+    image = Image.fromarray(canvas.round().astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for (y, x), colour in zip(record.seed, colours, strict=True):
+        cx, cy = x * size[0], y * size[1]
+        draw.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour, outline="black")
+    return image
+
+
+def contact_sheet(tiles: Sequence[Image.Image], columns: int = 5, tile: int = TILE) -> Image.Image:
+    """Tiles in rows on white, each centred in its square."""
+    columns = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (tile + GAP) + GAP, rows * (tile + GAP) + GAP), "white")
+    for index, image in enumerate(tiles):
+        row, column = divmod(index, columns)
+        left = GAP + column * (tile + GAP) + (tile - image.width) // 2
+        top = GAP + row * (tile + GAP) + (tile - image.height) // 2
+        sheet.paste(image, (left, top))
+    return sheet

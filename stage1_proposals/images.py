@@ -1,0 +1,152 @@
+"""Which photos there are, their ids, and bringing them to the backbone's input size in batches."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.photos import PhotoError, read_photo
+from stage1_proposals.shards.schema import encode_text
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """The photos of a run, in their one fixed order.
+
+    Attributes:
+        root: folder the names are relative to.
+        names: relative paths with forward slashes, sorted.
+        ids: one int64 per name, no two equal.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sha256(self) -> str:
+        """Hash of the names in order."""
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(encode_text(name) + b"\0")
+        return digest.hexdigest()
+
+
+def _hashed_id(name: str) -> int:
+    """A stable 63-bit id from the relative path."""
+    return int.from_bytes(hashlib.sha256(encode_text(name)).digest()[:8], "big") >> 1
+
+
+def image_ids(names: Sequence[str]) -> tuple[int, ...]:
+    """The COCO id where the file stem is a number, else a hash of the path; a number used twice is hashed, too."""
+    stems = [Path(name).stem for name in names]
+    numbers = [int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else None for stem in stems]
+    uses = Counter(numbers)
+    return tuple(
+        number if number is not None and uses[number] == 1 else _hashed_id(name)
+        for name, number in zip(names, numbers, strict=True)
+    )
+
+
+def list_photos(root: str | Path) -> PhotoList:
+    """All photos under a folder, by extension, at any depth; hidden files and folders are left out.
+
+    Raises:
+        UserError: no such folder, or no photo in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"photo folder {root}: no such folder")
+    names = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        relative = Path(folder).relative_to(root)
+        names += [
+            (relative / name).as_posix()
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+        ]
+    if not names:
+        raise UserError(f"photo folder {root}: no photos in it (looked for {' '.join(sorted(EXTENSIONS))})")
+    names.sort()
+    return PhotoList(root.resolve(), tuple(names), image_ids(names))
+
+
+def input_size(height: int, width: int, short_side: int, long_side: int, stride: int) -> tuple[int, int]:
+    """Backbone input size: shorter side `short_side`, longer at most `long_side`, both rounded to the stride.
+
+    Whole cells make each cell of the feature map cover the same share of the photo, with no padding to leave
+    out, and photos of like aspect share one size and so one batch. The stretch is at most half a cell.
+    """
+    scale = min(short_side / min(height, width), long_side / max(height, width))
+    return max(stride, round(height * scale / stride) * stride), max(stride, round(width * scale / stride) * stride)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo ready for the backbone, or the reason why it is not.
+
+    Attributes:
+        index: position in the task's list.
+        size: (height, width) in pixels of the photo itself.
+        pixels: uint8 (h, w, 3), RGB, resized.
+        error: why the photo cannot be used, or None.
+    """
+
+    index: int
+    size: tuple[int, int]
+    pixels: NDArray[np.uint8]
+    error: str | None = None
+
+
+def load_photo(path: Path, index: int, short_side: int, long_side: int, stride: int) -> Photo:
+    """Read and resize (antialiased bilinear) one photo; one that cannot be read is returned with its error."""
+    try:
+        pixels = read_photo(path)
+    except PhotoError as error:
+        return Photo(index, (0, 0), np.zeros((0, 0, 3), np.uint8), str(error))
+    height, width = pixels.shape[:2]
+    rows, columns = input_size(height, width, short_side, long_side, stride)
+    resized = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
+    return Photo(index, (height, width), np.asarray(resized))
+
+
+def load_photos(
+    paths: Sequence[Path], short_side: int, long_side: int, stride: int, threads: int, ahead: int
+) -> Iterator[Photo]:
+    """Photos in order, decoded by threads at most `ahead` of the consumer."""
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = ((path, index, short_side, long_side, stride) for index, path in enumerate(paths))
+        queue: list[Future[Photo]] = [pool.submit(load_photo, *job) for job in islice(jobs, ahead)]
+        try:
+            while queue:
+                photo = queue.pop(0).result()
+                queue += [pool.submit(load_photo, *job) for job in islice(jobs, 1)]
+                yield photo
+        finally:
+            for future in queue:
+                future.cancel()
+
+
+def batch_by_size(photos: Iterable[Photo], batch_size: int) -> Iterator[list[Photo]]:
+    """Group photos of equal input size into batches; which photos share one depends on their order alone."""
+    waiting: dict[tuple[int, ...], list[Photo]] = defaultdict(list)
+    for photo in photos:
+        group = waiting[photo.pixels.shape]
+        group.append(photo)
+        if len(group) == batch_size:
+            yield waiting.pop(photo.pixels.shape)
+    yield from waiting.values()

@@ -1,0 +1,96 @@
+"""Ray actors for the job: each holds one shard builder and takes one shard at a time."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+import ray.exceptions
+
+from stage1_proposals.errors import UserError
+
+POLL_SECONDS = 0.5
+RESTARTS = 3
+
+
+class Builder(Protocol):
+    def build(self, index: int) -> dict[str, Any]: ...
+
+
+# progress callback -> builder, called inside the actor.
+MakeBuilder = Callable[[Callable[[int], None]], Builder]
+
+
+class Counter:
+    """Photos done, over all actors."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+
+    def total(self) -> int:
+        return self.done
+
+
+class Worker:
+    """One process with a backbone."""
+
+    def __init__(self, make: MakeBuilder, counter: Any) -> None:
+        self.builder = make(lambda count: counter.add.remote(count))
+
+    def build(self, index: int) -> dict[str, Any]:
+        return self.builder.build(index)
+
+
+def run_on_ray(
+    make: MakeBuilder, shard_count: int, actors: int, on_gpu: bool, progress: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """Build every shard on `actors` Ray actors; a worker that dies is restarted and its shard built again.
+
+    Joins the cluster at `RAY_ADDRESS` when that is set, else starts one on this machine for this run.
+
+    Returns:
+        `build`'s result for shards 0 .. shard_count - 1.
+
+    Raises:
+        UserError: raised by a builder; other exceptions arrive as Ray's, with the remote traceback.
+    """
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        counter: Any = ray.remote(num_cpus=0)(Counter).remote()
+        worker: Any = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS)(
+            Worker
+        )
+        pool = [worker.remote(make, counter) for _ in range(actors)]
+        rows: dict[int, dict[str, Any]] = {}
+        waiting = iter(range(shard_count))
+        running = {actor.build.remote(index): (actor, index) for actor, index in zip(pool, waiting, strict=False)}
+        reported = 0
+        while running:
+            finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for reference in finished:
+                actor, index = running.pop(reference)
+                try:
+                    rows[index] = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, UserError):
+                        raise error.cause from error
+                    raise
+                following = next(waiting, None)
+                if following is not None:
+                    running[actor.build.remote(following)] = (actor, following)
+            done = ray.get(counter.total.remote())
+            progress(done - reported)
+            reported = done
+        return [rows[index] for index in range(shard_count)]
+    finally:
+        if started_here:
+            ray.shutdown()

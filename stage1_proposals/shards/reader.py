@@ -1,0 +1,143 @@
+"""Reading shards: one small read per image, nothing opened before it is needed."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from stage1_proposals.shards.schema import (
+    COLUMNS,
+    FORMAT,
+    ROOT_ATTRIBUTES,
+    VERSION,
+    Columns,
+    ImageRecord,
+    ShardError,
+    decode_text,
+)
+
+
+def open_shard(path: str | Path) -> h5py.File:
+    """Open a shard read-only and check that it is one this version reads.
+
+    Raises:
+        ShardError: no such file, no HDF5, another format, or a newer version.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: no such shard") from error
+    except OSError as error:
+        raise ShardError(f"{path}: not a readable HDF5 file ({error})") from error
+    try:
+        found = str(file.attrs.get("format"))
+        if found != FORMAT:
+            raise ShardError(f"{path}: format is {found!r}, not {FORMAT!r}")
+        version = int(file.attrs["version"])
+        if version > VERSION:
+            raise ShardError(f"{path}: shard version {version} is newer than {VERSION}; update this software")
+        missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
+        missing += [name for name in COLUMNS if name not in file]
+        if missing:
+            raise ShardError(f"{path}: lacks {', '.join(missing)}")
+    except ShardError:
+        file.close()
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        file.close()
+        raise ShardError(f"{path}: damaged ({error})") from error
+    return file
+
+
+def read_text(dataset: h5py.Dataset) -> list[str]:
+    """A text column as str."""
+    return [decode_text(bytes(value)) for value in dataset[...]]
+
+
+def read_columns(file: h5py.File) -> Columns:
+    """Every column of an open shard, whole; reading checks each chunk's checksum."""
+    columns: dict[str, NDArray[np.generic] | list[str]] = {}
+    for name, column in COLUMNS.items():
+        columns[name] = read_text(file[name]) if column.dtype is None else file[name][...]
+    return columns
+
+
+class ShardReader:
+    """One shard, opened on first use; may be pickled or forked (each process opens its own handle)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._begin: NDArray[np.int64] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None, "_begin": None}
+
+    @property
+    def file(self) -> h5py.File:
+        if self._file is None:
+            self._file = open_shard(self.path)
+        return self._file
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Root attributes, `generator` and `backbone` parsed."""
+        attributes = dict(self.file.attrs)
+        return attributes | {name: json.loads(attributes[name]) for name in ("generator", "backbone")}
+
+    @property
+    def image_root(self) -> str:
+        return str(self.file.attrs["image_root"])
+
+    def __len__(self) -> int:
+        return int(self.file["images/id"].shape[0])
+
+    def failures(self) -> list[tuple[str, str]]:
+        """(file name, reason) of photos that could not be used."""
+        group = self.file["failures"]
+        return list(zip(read_text(group["file_name"]), read_text(group["error"]), strict=True))
+
+    def read(self, index: int) -> ImageRecord:
+        """The record of image `index` of this shard.
+
+        Raises:
+            IndexError: no such image.
+            ShardError: the data read fail their checksum.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: image {index} of {len(self)}")
+        try:
+            return self._read(index)
+        except OSError as error:
+            raise ShardError(f"{self.path}: image {index} is damaged ({error}); run `make proposals` again") from error
+
+    def _read(self, index: int) -> ImageRecord:
+        images, proposals = self.file["images"], self.file["proposals"]
+        if self._begin is None:
+            self._begin = images["proposals_begin"][...]
+        first, last = (int(row) for row in self._begin[index : index + 2])
+        rows = slice(first, last)
+        begin = proposals["rle_begin"][first : last + 1]
+        counts = proposals["rle"][begin[0] : begin[-1]].tobytes()
+        cuts = begin - begin[0]
+        return ImageRecord(
+            image_id=int(images["id"][index]),
+            file_name=decode_text(bytes(images["file_name"][index])),
+            height=int(images["height"][index]),
+            width=int(images["width"][index]),
+            bbox=proposals["bbox"][rows],
+            score=proposals["score"][rows],
+            area=proposals["area"][rows],
+            seed=proposals["seed"][rows],
+            feature=proposals["feature"][rows],
+            rle=[counts[start:stop] for start, stop in pairwise(cuts)],
+        )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = self._begin = None

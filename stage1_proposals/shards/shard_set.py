@@ -1,0 +1,102 @@
+"""A shard set: a directory of shards and the manifest that says what was asked for and what came of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError, shard_file_name
+from stage1_proposals.shards.writer import write_json
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any] | None:
+    """The manifest of a directory, or None when there is none.
+
+    Raises:
+        ShardError: it is not a manifest this version reads.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ShardError(f"{path}: not JSON ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ShardError(f"{path}: not the manifest of a shard set")
+    if manifest["version"] > VERSION:
+        raise ShardError(f"{path}: version {manifest['version']} is newer than {VERSION}; update this software")
+    return manifest
+
+
+def write_manifest(directory: Path, request: dict[str, Any], shards: list[dict[str, Any]] | None) -> None:
+    """Write what was asked for and, once the set is whole, each shard's counts and content hash."""
+    write_json(directory / MANIFEST, {"format": FORMAT, "version": VERSION, "request": request, "shards": shards})
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A finished shard set, known from its manifest alone: no shard is opened, nothing per image is held.
+
+    Attributes:
+        directory: where the shards are.
+        request: what was asked for (generator, parameters, backbone, images, images per shard).
+        shards: per shard `file`, `images`, `proposals`, `failures`, `content_sha256`.
+    """
+
+    directory: Path
+    request: dict[str, Any]
+    shards: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def open(cls, directory: str | Path) -> "ShardSet":
+        """Read the manifest and check that every shard it names is there.
+
+        Raises:
+            ShardError: no shard set, an unfinished one, or one with missing shards.
+        """
+        directory = Path(directory)
+        manifest = read_manifest(directory)
+        if manifest is None:
+            raise ShardError(
+                f"{directory}: no shard set here (no {MANIFEST}); make one with `make proposals SHARDS={directory}`"
+            )
+        if manifest["shards"] is None:
+            count = manifest["request"]["shard_count"]
+            done = sum((directory / shard_file_name(index, count)).exists() for index in range(count))
+            raise ShardError(f"{directory}: unfinished, {done} of {count} shards; run the same `make proposals` again")
+        missing = [shard["file"] for shard in manifest["shards"] if not (directory / shard["file"]).exists()]
+        if missing:
+            raise ShardError(
+                f"{directory}: {len(missing)} shards are missing ({missing[0]} ...); run `make proposals` again"
+            )
+        return cls(directory, manifest["request"], tuple(manifest["shards"]))
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        return [self.directory / shard["file"] for shard in self.shards]
+
+    @property
+    def image_counts(self) -> list[int]:
+        """Images per shard, failures not counted."""
+        return [shard["images"] for shard in self.shards]
+
+    @property
+    def image_count(self) -> int:
+        return sum(self.image_counts)
+
+    @property
+    def image_root(self) -> str:
+        return str(self.request["image_root"])
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """name, weights, sha256, stride, feature_dim of the backbone that made the seed features."""
+        return dict(self.request["backbone"])
+
+    @property
+    def feature_dim(self) -> int:
+        """D, the length of a seed feature."""
+        return int(self.backbone["feature_dim"])

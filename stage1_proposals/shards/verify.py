@@ -1,0 +1,93 @@
+"""Verifying a shard: every byte against its checksums, every row against the others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.shards.reader import ShardReader, read_columns
+from stage1_proposals.shards.schema import COLUMNS, Columns, ShardError, content_sha256
+
+
+def _check_offsets(begin: np.ndarray, rows: int, end: int) -> bool:
+    return len(begin) == rows + 1 and begin[0] == 0 and begin[-1] == end and bool((np.diff(begin) >= 0).all())
+
+
+def _column_problem(columns: Columns) -> str | None:
+    """The first thing wrong with the columns' types, lengths or offsets."""
+    for name, column in COLUMNS.items():
+        values = columns[name]
+        if column.dtype is not None and (values.dtype.str != column.dtype or values.ndim != column.ndim):  # type: ignore[union-attr]
+            return f"{name} is {values.dtype.str} with {values.ndim} dimensions"  # type: ignore[union-attr]
+    length = {name: len(values) for name, values in columns.items()}
+    images, proposals = length["images/id"], length["proposals/score"]
+    for group, rows, offsets in (("images", images, "proposals_begin"), ("proposals", proposals, "rle_begin")):
+        for name in COLUMNS:
+            if name.startswith(group) and name not in (f"{group}/{offsets}", "proposals/rle") and length[name] != rows:
+                return f"{name} has {length[name]} rows, not {rows}"
+    if length["failures/file_name"] != length["failures/error"]:
+        return "failures/file_name and failures/error differ in length"
+    if not _check_offsets(np.asarray(columns["images/proposals_begin"]), images, proposals):
+        return "images/proposals_begin does not partition the proposals"
+    if not _check_offsets(np.asarray(columns["proposals/rle_begin"]), proposals, length["proposals/rle"]):
+        return "proposals/rle_begin does not partition the mask bytes"
+    return None
+
+
+def _mask_problem(reader: ShardReader) -> str | None:
+    """The first mask that does not decode to the area and box beside it."""
+    for index in range(len(reader)):
+        record = reader.read(index)
+        where = f"image {record.image_id} ({record.file_name})"
+        try:
+            masks = record.masks()
+        except ValueError as error:
+            return f"{where}: a mask does not decode ({error})"
+        if not (masks.sum((1, 2), dtype=np.int64) == record.area).all():
+            return f"{where}: a mask's area is not the one stored"
+        box = coco_mask.toBbox(record.coco_rle()).reshape(-1, 4) if len(record) else np.zeros((0, 4))
+        if not np.array_equal(np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1), record.bbox):
+            return f"{where}: a mask's box is not the one stored"
+        if not (np.isfinite(record.score).all() and np.isfinite(record.feature).all()):
+            return f"{where}: a score or feature is not finite"
+    return None
+
+
+def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, Any]:
+    """Check a shard whole: HDF5 checksums, types, offsets, content hash and, if asked, each mask.
+
+    Args:
+        decode_masks: decode every mask and compare it with its area and box, too.
+
+    Returns:
+        The shard's line in the manifest: `file`, `images`, `proposals`, `failures`, `content_sha256`.
+
+    Raises:
+        ShardError: anything is wrong; the message names the file and the first fault.
+    """
+    path = Path(path)
+    reader = ShardReader(path)
+    try:
+        stored = str(reader.file.attrs["content_sha256"])
+        columns = read_columns(reader.file)
+        problem = _column_problem(columns)
+        if problem is None and content_sha256(columns) != stored:
+            problem = "the columns do not have the content hash stored with them"
+        if problem is None and decode_masks:
+            problem = _mask_problem(reader)
+    except ShardError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise ShardError(f"{path}: damaged ({error}); run `make proposals` again to rebuild it") from error
+    finally:
+        reader.close()
+    if problem:
+        raise ShardError(f"{path}: {problem}; run `make proposals` again to rebuild it")
+    return {
+        "file": path.name,
+        "images": len(columns["images/id"]),
+        "proposals": len(columns["proposals/score"]),
+        "failures": len(columns["failures/error"]),
+        "content_sha256": stored,
+    }
