@@ -1,0 +1,44 @@
+"""Training targets of a batch: instances padded to one tensor, at the resolution of the predictions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class InstanceTargets(NamedTuple):
+    """The batch's instances; rows from `counts[b]` on are padding."""
+
+    masks: Tensor  # float32 (B, L, h, w), in [0, 1]: the share of a pixel that the instance covers
+    labels: Tensor  # int64 (B, L)
+    counts: list[int]  # instances of each image
+
+
+def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[int, int]) -> InstanceTargets:
+    """Collect `gt_instances`, masks bilinearly resized from the padded input to `size` (h, w).
+
+    L is the largest number of instances in an image, and at least 1, so that a batch without any
+    instance needs no special case.
+    """
+    masks, labels = [], []
+    for sample in batch_data_samples:
+        instances = sample.gt_instances
+        masks.append(_resize(instances.masks.to_tensor(torch.uint8, instances.labels.device), size))
+        labels.append(instances.labels)
+    counts = [len(each) for each in labels]
+    padded_masks, padded_labels = (pad_sequence(masks, batch_first=True), pad_sequence(labels, batch_first=True))
+    if max(counts) == 0:
+        padded_masks = padded_masks.new_zeros(len(counts), 1, *size)
+        padded_labels = padded_labels.new_zeros(len(counts), 1)
+    return InstanceTargets(padded_masks, padded_labels, counts)
+
+
+def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (L, H, W) -> float32 (L, h, w)."""
+    if len(masks) == 0:
+        return masks.new_zeros(0, *size, dtype=torch.float32)
+    return F.interpolate(masks[None].float(), size=size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,67 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import stage2_training.saliency_prompt
+import stage2_training.timm_backbone  # noqa: F401 (both register what the configs name)
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "models"
+MODELS_OF_KNET = ("knet", "knet_lite0")
+
+
+def build(name: str, pretraining: bool = False) -> BaseDetector:
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    if pretraining:
+        config.merge_from_dict({"model": config.pretraining})
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(config.model)
+
+
+def test_published_knet_checkpoints_fit() -> None:
+    """Names and shapes of the official R50 checkpoint, but for the backbone, whose names are MMDetection's own."""
+    lines = (Path(__file__).parent / "knet_checkpoint_keys.txt").read_text().splitlines()
+    expected = {}
+    for line in lines:
+        name, shape = re.fullmatch(r"(\S+) \((.*)\)", line).groups()
+        expected[name] = tuple(int(size) for size in shape.split(",") if size.strip())
+    state = build("knet").state_dict()
+    backbone = {name for name in state if name.startswith("backbone.")}
+    assert {name: tuple(state[name].shape) for name in state.keys() - backbone} == expected
+    assert state["backbone.layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
+
+
+@pytest.mark.parametrize("name", MODELS_OF_KNET)
+def test_pretraining_freezes_the_backbone_and_nothing_else(name: str) -> None:
+    model = build(name, pretraining=True).train()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.requires_grad != parameter_name.startswith("backbone."), parameter_name
+    norms = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize("name", MODELS_OF_KNET)
+def test_photos_are_normalised_as_rgb(name: str) -> None:
+    preprocessor = build(name).data_preprocessor
+    assert not preprocessor._channel_conversion
+    red = torch.zeros(3, 32, 32)
+    red[0] = 255
+    batch = preprocessor({"inputs": [red], "data_samples": None})["inputs"][0, :, 0, 0]
+    expected = (torch.tensor([255.0, 0, 0]) - preprocessor.mean.flatten()) / preprocessor.std.flatten()
+    torch.testing.assert_close(batch, expected)
+
+
+@pytest.mark.parametrize("name", MODELS_OF_KNET)
+def test_forward(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        cls_logits, mask_logits = model(torch.randn(1, 3, 64, 96), mode="tensor")
+    kernels = model.rpn_head.initial_kernels.shape[0]
+    assert cls_logits.shape == (1, kernels, 80)
+    assert mask_logits.shape == (1, kernels, 8, 12)

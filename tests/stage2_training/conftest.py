@@ -1,0 +1,85 @@
+"""A K-Net small enough for a test, and batches for it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+
+import stage2_training.saliency_prompt  # noqa: F401 (registers the detectors)
+
+CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
+HEIGHT, WIDTH = 64, 96
+
+# More threads than idle cores wait for each other; on tensors this small that is all they do.
+torch.set_num_threads(1)
+
+CONFIG = {
+    "type": "KNet",
+    "backbone": {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True},
+    "neck": {"type": "FPN", "in_channels": [8, 16, 32, 64], "out_channels": CHANNELS, "num_outs": 4},
+    "rpn_head": {"type": "KernelHead", "num_kernels": KERNELS, "num_classes": CLASSES, "channels": CHANNELS},
+    "roi_head": {
+        "type": "KernelIterHead",
+        "num_classes": CLASSES,
+        "num_stages": STAGES,
+        "channels": CHANNELS,
+        "num_heads": 4,
+        "ffn_channels": CHANNELS,
+    },
+    "test_cfg": {"max_per_img": 10},
+}
+
+
+@pytest.fixture
+def build_knet() -> Callable[..., BaseDetector]:
+    """(overrides of the config's top level) -> an initialised detector, the same for the same seed of torch."""
+
+    def build(**overrides: Any) -> BaseDetector:
+        torch.manual_seed(0)
+        config = copy.deepcopy(CONFIG) | overrides
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            model = MODELS.build(config)
+        model.init_weights()
+        return model
+
+    return build
+
+
+@pytest.fixture
+def make_batch() -> Callable[[Sequence[int]], tuple[torch.Tensor, list[DetDataSample]]]:
+    """(instances of each image) -> images (B, 3, 64, 96) and their samples, with rectangles as instances."""
+
+    def make(counts: Sequence[int]) -> tuple[torch.Tensor, list[DetDataSample]]:
+        rng = np.random.default_rng(0)
+        samples = []
+        for count in counts:
+            masks = np.zeros((count, HEIGHT, WIDTH), np.uint8)
+            boxes = np.zeros((count, 4), np.float32)
+            for mask, box in zip(masks, boxes, strict=True):
+                x, y = rng.integers(0, 60), rng.integers(0, 40)
+                width, height = rng.integers(8, 36), rng.integers(8, 24)
+                mask[y : y + height, x : x + width] = 1
+                box[:] = x, y, min(x + width, WIDTH), min(y + height, HEIGHT)
+            # The photo fills all but the right and lower border of the padded input, at half its own size.
+            metainfo = {"img_shape": (60, 90), "ori_shape": (120, 180), "batch_input_shape": (HEIGHT, WIDTH)}
+            sample = DetDataSample(metainfo=metainfo)
+            sample.gt_instances = InstanceData(
+                bboxes=torch.from_numpy(boxes),
+                labels=torch.from_numpy(rng.integers(0, CLASSES, count)),
+                masks=BitmapMasks(masks, HEIGHT, WIDTH),
+                seed_features=torch.from_numpy(rng.standard_normal((count, SEED_DIM), np.float32)),
+            )
+            samples.append(sample)
+        images = torch.from_numpy(rng.standard_normal((len(counts), 3, HEIGHT, WIDTH), np.float32))
+        return images, samples
+
+    return make
