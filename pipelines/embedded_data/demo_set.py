@@ -1,0 +1,127 @@
+"""Writes the whole demo set: unlabeled photos, and text photos in CTW1500's layout with their COCO annotations.
+
+<out>/complete.json                      what was written: seed, version, counts
+<out>/unlabeled/00001.jpg ...
+<out>/ctw1500/train_images/0001.jpg ...  ctw1500_train_labels/0001.xml ...
+<out>/ctw1500/test_images/1001.jpg ...   gt_ctw1500/0001001.txt ...
+<out>/ctw1500/annotations/train.json, test.json
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from pipelines.embedded_data import ctw1500_labels
+from pipelines.embedded_data.photos import draw_photo
+from pipelines.embedded_data.text_photos import draw_text_photo
+from stage1_proposals.errors import UserError
+
+VERSION = 1  # raised whenever the same seed gives other data
+STAMP = "complete.json"
+ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
+_STREAMS = {"unlabeled": 0, "train": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many photos of each kind."""
+
+    unlabeled: int = 480
+    train: int = 60
+    test: int = 60
+
+
+def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
+    """Write the demo set to `out`, unless it is there already, complete and by the same seed and version.
+
+    Photo i of a kind depends on (seed, kind, i) alone. `out` appears under its name only when complete; a demo set of
+    another seed or version is replaced as a whole.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        UserError: `out` holds something that is no demo set, or cannot be written.
+    """
+    counts, out = counts or Counts(), out.resolve()
+    stamp = {"seed": seed, "version": VERSION, **asdict(counts)}
+    if out.exists():
+        found = _read_stamp(out)
+        if found is None and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(
+                f"{out} exists and is no demo set (it has no {STAMP}): move it away or choose another folder"
+            )
+        if found == stamp and _photo_counts(out) == counts:
+            return False
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{partial} cannot be written ({error.strerror}): choose another folder") from error
+    _write_set(partial, seed, counts)
+    (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return True
+
+
+def _read_stamp(out: Path) -> dict | None:
+    """What `out` says it holds; None when it is no demo set."""
+    try:
+        stamp = json.loads((out / STAMP).read_text())
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and "version" in stamp and "seed" in stamp else None
+
+
+def _photo_counts(out: Path) -> Counts:
+    folders = ("unlabeled", "ctw1500/train_images", "ctw1500/test_images")
+    return Counts(*(sum(1 for _ in (out / folder).glob("*.jpg")) for folder in folders))
+
+
+def _write_set(out: Path, seed: int, counts: Counts) -> None:
+    # Its package imports MMDetection, which takes longer than finding that there is nothing to do.
+    from stage2_training.data import ctw1500
+
+    with tqdm(total=counts.unlabeled + counts.train + counts.test, desc="demo photos", unit="photo") as progress:
+        folder = _make(out / "unlabeled")
+        for index, rng in _streams("unlabeled", seed, counts.unlabeled):
+            _save(draw_photo(rng), folder / f"{index + 1:05d}.jpg", rng)
+            progress.update()
+        root = out / "ctw1500"
+        for name, split in ctw1500.SPLITS.items():
+            photos, labels = _make(root / split.photos), _make(root / split.labels)
+            for index, rng in _streams(name, seed, getattr(counts, name)):
+                photo, lines = draw_text_photo(rng, illegible_share=ILLEGIBLE_SHARE if name == "test" else 0.0)
+                path = photos / f"{split.first_id + index:04d}.jpg"
+                _save(photo, path, rng)
+                text = (
+                    ctw1500_labels.text_label(lines) if name == "test" else ctw1500_labels.xml_label(path.name, lines)
+                )
+                (labels / split.label_name(path)).write_text(text)
+                progress.update()
+    for name in ctw1500.SPLITS:
+        ctw1500.write_annotations(root, name)
+
+
+def _streams(kind: str, seed: int, count: int) -> Iterator[tuple[int, np.random.Generator]]:
+    """Per photo of a kind: its index and its own random numbers."""
+    for index in range(count):
+        yield index, np.random.default_rng((seed, _STREAMS[kind], index))
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _save(photo: Image.Image, path: Path, rng: np.random.Generator) -> None:
+    photo.save(path, quality=int(rng.integers(82, 95)))

@@ -1,0 +1,265 @@
+"""CTW1500 as its authors publish it -> COCO JSON.
+
+The layout is that of the published archives, unpacked side by side:
+
+    train_images/0001.jpg ...   ctw1500_train_labels/0001.xml ...    1,000 photos, one XML file each
+    test_images/1001.jpg ...    gt_ctw1500/0001001.txt ...           500 photos, one text file each
+
+What the labels leave open is decided so:
+
+- Polygons are in the pixels of the photo as displayed, EXIF orientation applied: what this project's photo reader
+  and MMDetection's loader both see.
+- A line whose transcription is `###` cannot be read. It becomes `iscrowd` 1: COCO evaluation then neither asks for it
+  nor counts a detection on it as false, and MMDetection leaves it out of training.
+- `area` and `bbox` are those of the rasterised polygon inside the photo, as pycocotools rasterises it.
+- A polygon with no pixel inside its photo is left out and named in the JSON's `info.dropped`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.parsers import expat
+
+import numpy as np
+from PIL import ExifTags, Image
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.errors import UserError
+
+SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
+ILLEGIBLE = "###"
+POINTS = 14
+_LARGEST_COORDINATE = 100_000  # no photo is this large; rasterising such a polygon would take all memory
+_BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
+
+
+@dataclass(frozen=True)
+class TextLine:
+    """One labelled line of text."""
+
+    polygon: np.ndarray  # int64 (14, 2): x, y in pixels
+    text: str  # transcription; `###` when illegible
+    line: int  # where it stands in its label file, from 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where one half of CTW1500 lies, and how it is read."""
+
+    photos: str
+    labels: str
+    label_pattern: str
+    first_id: int
+    count: int
+    read: Callable[[Path], list[TextLine]]
+
+    def label_name(self, photo: Path) -> str:
+        """The name of a photo's label file."""
+        return self.label_pattern.format(photo.stem)
+
+
+def read_train_label(path: Path) -> list[TextLine]:
+    """Read the XML label of a training photo; bare ampersands in transcriptions are tolerated.
+
+    Raises:
+        UserError: naming file and line, when it is not XML of this form or a polygon is not 14 points.
+    """
+    boxes: list[dict] = []
+    open_tags: list[str] = []
+    parser = expat.ParserCreate()
+
+    def start(tag: str, _attributes: dict[str, str]) -> None:
+        if not open_tags and tag != "Annotations":
+            raise _malformed(path, parser.CurrentLineNumber, f"the outermost element is <{tag}>, not <Annotations>")
+        open_tags.append(tag)
+        if tag == "box":
+            boxes.append({"line": parser.CurrentLineNumber, "label": "", "segs": ""})
+        elif tag == "segs" and boxes:
+            boxes[-1]["line"] = parser.CurrentLineNumber
+
+    def characters(text: str) -> None:
+        if open_tags[-1] in ("label", "segs") and boxes:
+            boxes[-1][open_tags[-1]] += text
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _tag: open_tags.pop()
+    parser.CharacterDataHandler = characters
+    try:
+        parser.Parse(_BARE_AMPERSAND.sub("&amp;", _read_text(path)), True)
+    except expat.ExpatError as error:
+        raise _malformed(path, error.lineno, f"not well-formed XML ({expat.ErrorString(error.code)})") from error
+    return [
+        TextLine(_polygon(box["segs"].strip().split(","), path, box["line"]), box["label"].strip(), box["line"])
+        for box in boxes
+    ]
+
+
+def read_test_label(path: Path) -> list[TextLine]:
+    """Read the text label of a test photo: per line 28 numbers, then `####` and the transcription.
+
+    Raises:
+        UserError: naming file and line, when a line is not of this form.
+    """
+    lines = []
+    for number, row in enumerate(_read_text(path).split("\n"), start=1):
+        if not row.strip():
+            continue
+        *numbers, text = row.strip().split(",", 2 * POINTS)
+        if text and not text.startswith("####"):
+            raise _malformed(path, number, f"'####' and the transcription should follow {2 * POINTS} numbers")
+        lines.append(TextLine(_polygon(numbers, path, number), text.removeprefix("####").strip(), number))
+    return lines
+
+
+SPLITS = {
+    "train": Split("train_images", "ctw1500_train_labels", "{}.xml", 1, 1000, read_train_label),
+    "test": Split("test_images", "gt_ctw1500", "000{}.txt", 1001, 500, read_test_label),
+}
+
+
+def convert_ctw1500(root: Path, split: str) -> dict:
+    """Convert one half of CTW1500, `train` or `test`, to a COCO instance dictionary.
+
+    Image ids are the photos' numbers, `file_name` is relative to `root`, the one category is `text` with id 1, and
+    annotations carry their transcription as `text`.
+
+    Raises:
+        UserError: a folder, a label or a photo is missing or cannot be read, or a label is malformed.
+    """
+    parts = SPLITS[split]
+    photos = _photos(root, parts)
+    labels = {path.name for path in _files(root / parts.labels)}
+    unclaimed = labels - {parts.label_name(path) for path in photos}
+    if unclaimed:
+        raise UserError(f"{root / parts.labels / min(unclaimed)} belongs to no photo in {root / parts.photos}")
+    images: list[dict] = []
+    annotations: list[dict] = []
+    dropped: list[str] = []
+    for path in photos:
+        label = root / parts.labels / parts.label_name(path)
+        if label.name not in labels:
+            raise UserError(f"{label} is missing: it labels {path}")
+        width, height = photo_size(path)
+        image = {"id": int(path.stem), "file_name": f"{parts.photos}/{path.name}", "width": width, "height": height}
+        images.append(image)
+        for line in parts.read(label):
+            annotation = _annotate(line, width, height)
+            if annotation is None:
+                dropped.append(f"{parts.labels}/{label.name}, line {line.line}")
+            else:
+                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **annotation})
+    return {
+        "info": {"description": f"CTW1500 layout, {split}", "url": SOURCE, "dropped": dropped},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "text"}],
+    }
+
+
+def write_annotations(root: Path, split: str) -> Path:
+    """Convert a split into `<root>/annotations/<split>.json`, which appears under its name only when complete."""
+    text = json.dumps(convert_ctw1500(root, split), ensure_ascii=False, separators=(",", ":"))
+    path = root / "annotations" / f"{split}.json"
+    partial = path.with_suffix(".json.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+    return path
+
+
+def check_complete(root: Path, split: str, count: int) -> None:
+    """Check that a split's photos and labels are all there: `count` of each, numbered without a gap.
+
+    Raises:
+        UserError: naming the folder, the first missing file and where to get it.
+    """
+    parts = SPLITS[split]
+    photos = [Path(f"{number:04d}.jpg") for number in range(parts.first_id, parts.first_id + count)]
+    for folder, names in (
+        (parts.photos, [p.name for p in photos]),
+        (parts.labels, [parts.label_name(p) for p in photos]),
+    ):
+        missing = sorted(set(names) - {path.name for path in _files(root / folder)})
+        if missing:
+            raise UserError(
+                f"{root / folder} lacks {len(missing):,} of its {count:,} files, {missing[0]} first: "
+                f"download CTW1500 from {SOURCE} and unpack it into {root}"
+            )
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Width and height of a photo as displayed, from its header alone.
+
+    Raises:
+        UserError: it is not a readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+    return (height, width) if turned else (width, height)
+
+
+def _annotate(line: TextLine, width: int, height: int) -> dict | None:
+    """A line's COCO annotation without its ids; None when none of it lies inside the photo."""
+    polygon = line.polygon.ravel().tolist()
+    (mask,) = coco_mask.frPyObjects([polygon], height, width)
+    area = int(coco_mask.area(mask))
+    if area == 0:
+        return None
+    return {
+        "category_id": 1,
+        "segmentation": [polygon],
+        "area": area,
+        "bbox": [int(value) for value in coco_mask.toBbox(mask)],
+        "iscrowd": int(line.text == ILLEGIBLE),
+        "text": line.text,
+    }
+
+
+def _photos(root: Path, parts: Split) -> list[Path]:
+    photos = [path for path in _files(root / parts.photos) if path.suffix.lower() == ".jpg"]
+    if not photos:
+        raise UserError(f"{root / parts.photos} holds no .jpg photos: unpack CTW1500 ({SOURCE}) into {root}")
+    for path in photos:
+        if not re.fullmatch(r"[0-9]+", path.stem):
+            raise UserError(f"{path} should be named by its number, like {parts.first_id:04d}.jpg")
+    return photos
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder by name, without hidden ones."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: download CTW1500 from {SOURCE} and unpack it into {folder.parent}")
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _read_text(path: Path) -> str:
+    """A label's text: byte order mark dropped, Unix line ends; what is not UTF-8 is replaced."""
+    return path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+
+
+def _polygon(fields: list[str], path: Path, line: int) -> np.ndarray:
+    """28 numbers as text, an empty one at the end tolerated -> int64 (14, 2)."""
+    fields = fields[:-1] if fields[-1].strip() == "" else fields
+    if len(fields) != 2 * POINTS:
+        raise _malformed(path, line, f"{len(fields)} numbers where {2 * POINTS} (14 points) are expected")
+    try:
+        values = [int(field) for field in fields]
+    except ValueError as error:
+        raise _malformed(path, line, f"a coordinate is no integer ({error})") from error
+    if max(map(abs, values)) > _LARGEST_COORDINATE:
+        raise _malformed(path, line, f"a coordinate exceeds {_LARGEST_COORDINATE:,} pixels")
+    return np.array(values, dtype=np.int64).reshape(POINTS, 2)
+
+
+def _malformed(path: Path, line: int, what: str) -> UserError:
+    return UserError(f"{path}, line {line}: malformed CTW1500 label: {what}; correct it or unpack it anew")

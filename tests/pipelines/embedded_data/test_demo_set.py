@@ -1,0 +1,94 @@
+import json
+
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pipelines.embedded_data import demo_set
+from stage1_proposals.errors import UserError
+
+FEW = demo_set.Counts(unlabeled=2, train=2, test=2)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "demo"
+    assert demo_set.build(out, seed=0, counts=FEW)
+    return out
+
+
+def test_everything_is_there_in_the_layout_of_ctw1500(built):
+    assert sorted(str(path) for path in contents(built)) == [
+        "complete.json",
+        "ctw1500/annotations/test.json",
+        "ctw1500/annotations/train.json",
+        "ctw1500/ctw1500_train_labels/0001.xml",
+        "ctw1500/ctw1500_train_labels/0002.xml",
+        "ctw1500/gt_ctw1500/0001001.txt",
+        "ctw1500/gt_ctw1500/0001002.txt",
+        "ctw1500/test_images/1001.jpg",
+        "ctw1500/test_images/1002.jpg",
+        "ctw1500/train_images/0001.jpg",
+        "ctw1500/train_images/0002.jpg",
+        "unlabeled/00001.jpg",
+        "unlabeled/00002.jpg",
+    ]
+    for path in built.rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert image.mode == "RGB"
+            assert 256 <= min(image.size) <= max(image.size) <= 384
+    assert not built.with_name("demo.partial").exists()
+
+
+@pytest.mark.parametrize(("split", "ids"), [("train", [1, 2]), ("test", [1001, 1002])])
+def test_the_annotations_name_files_beside_them(built, split, ids):
+    coco = COCO(built / "ctw1500" / "annotations" / f"{split}.json")
+    assert sorted(coco.imgs) == ids
+    for image in coco.imgs.values():
+        assert coco.getAnnIds(image["id"])
+        with Image.open(built / "ctw1500" / image["file_name"]) as photo:
+            assert photo.size == (image["width"], image["height"])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_a_photo_depends_on_its_index_alone(built, tmp_path):
+    more = demo_set.Counts(unlabeled=3, train=2, test=2)
+    demo_set.build(tmp_path / "again", seed=0, counts=more)
+    again, first = contents(tmp_path / "again"), contents(built)
+    assert {path: again[path] for path in first if path.suffix != ".json"} == {
+        path: data for path, data in first.items() if path.suffix != ".json"
+    }
+    assert len(again) == len(first) + 1
+
+
+def test_a_complete_set_is_left_alone_and_anything_else_is_built_anew(tmp_path):
+    one = demo_set.Counts(1, 1, 1)
+    out = tmp_path / "demo"
+    (tmp_path / "demo.partial" / "unlabeled").mkdir(parents=True)  # what a killed run leaves
+    assert demo_set.build(out, seed=0, counts=one)
+    first = contents(out)
+    assert not demo_set.build(out, seed=0, counts=one)
+    (out / "unlabeled" / "00001.jpg").unlink()
+    assert demo_set.build(out, seed=0, counts=one)
+    assert contents(out) == first
+    assert demo_set.build(out, seed=1, counts=one)
+    assert json.loads((out / demo_set.STAMP).read_text())["seed"] == 1
+    assert contents(out).keys() == first.keys()
+    assert all(data != first[path] for path, data in contents(out).items() if path.suffix == ".jpg")
+
+
+def test_a_folder_of_someone_elses_is_refused_and_kept(tmp_path):
+    keep = tmp_path / "holiday.txt"
+    keep.write_text("mine")
+    with pytest.raises(UserError, match=r"no demo set.*another folder"):
+        demo_set.build(tmp_path, seed=0, counts=FEW)
+    assert keep.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        demo_set.build(tmp_path / "file" / "demo", seed=0, counts=FEW)
