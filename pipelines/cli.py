@@ -1,8 +1,9 @@
 """What every command shares: `--debug`, one clear line and exit code 2 for user errors."""
 
 import argparse
-import os
+import io
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from stage1_proposals.errors import UserError
@@ -18,13 +19,14 @@ def run(
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of a user error too")
     args = parser.parse_args(argv)
-    # Nothing is fetched behind the user's back: weights come from files or from an explicit download.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # File names need not be UTF-8, nor terminals.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(args)
     except UserError as error:
         if args.debug:
-            raise
+            traceback.print_exc()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.inspect_shards", description=__doc__)
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--sheet", type=Path, help="contact sheet; default: contact_sheet.png beside the shards")
-    parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet")
+    parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet; 0: none")
     parser.add_argument("--seed", type=int, default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
@@ -56,7 +56,11 @@ def records(shards: ShardSet) -> Iterator[ImageRecord]:
 
 
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
-    """Draw `count` photos chosen by seed; photos that have gone since are left out."""
+    """Draw `count` photos chosen by seed; photos that have gone since are left out.
+
+    Raises:
+        UserError: none of them is there, or the sheet cannot be written.
+    """
     ends = np.cumsum(shards.image_counts)
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
     tiles = []
@@ -69,9 +73,19 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
             print(f"not drawn: {record.file_name} {error}")
     if not tiles:
         raise UserError(f"none of the photos chosen is under {root}; say where they are with --image-root")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(tiles).save(path)
+    with writing(path):
+        contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} photos)")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of an output; a path that cannot be written is the user's to change."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, ValueError) as error:  # Pillow: ValueError for an extension it does not know
+        raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def main(args: argparse.Namespace) -> None:
@@ -92,19 +106,21 @@ def main(args: argparse.Namespace) -> None:
     for distribution in distributions(records(shards)):
         print(distribution.line())
     if args.export:
-        write_json(Path(args.export[1]), to_coco(records(shards)))
+        with writing(Path(args.export[1])):
+            write_json(Path(args.export[1]), to_coco(records(shards)))
         print(f"COCO JSON: {args.export[1]}")
     if args.labels:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it loads
             recall = mask_recall(records(shards), args.labels, (0.5, 0.75))
         print("mask recall, class-agnostic: " + ", ".join(f"{value:.4f} at IoU {iou}" for iou, value in recall.items()))
-    draw_sheet(
-        shards,
-        args.image_root or Path(shards.image_root),
-        args.photos,
-        args.seed,
-        args.sheet or args.shards / "contact_sheet.png",
-    )
+    if shards.image_count and args.photos > 0:
+        draw_sheet(
+            shards,
+            args.image_root or Path(shards.image_root),
+            args.photos,
+            args.seed,
+            args.sheet or args.shards / "contact_sheet.png",
+        )
 
 
 if __name__ == "__main__":

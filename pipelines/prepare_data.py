@@ -1,6 +1,7 @@
 """Prepare labelled and unlabeled data: the embedded demo set, or the real CTW1500 once it is on disk."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -23,10 +24,10 @@ def summarise(annotations: Path) -> None:
             print(f"  left out, no pixel inside its photo: {label}")
 
 
-def prepare_demo(root: Path, seed: int) -> None:
+def prepare_demo(root: Path, seed: int, counts: demo_set.Counts) -> None:
     if seed < 0:
         raise UserError(f"--seed {seed} is negative: choose 0 or above")
-    if not demo_set.build(root, seed):
+    if not demo_set.build(root, seed, counts):
         print(f"{root} is complete; nothing to do")
     print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled photos")
     summarise(root / "ctw1500" / "annotations")
@@ -45,7 +46,7 @@ def prepare_ctw1500(root: Path) -> None:
 def main(args: argparse.Namespace) -> None:
     root = args.root or Path("data") / args.dataset
     if args.dataset == "demo":
-        prepare_demo(root, args.seed)
+        prepare_demo(root, args.seed, demo_set.Counts(*args.photos))
     else:
         prepare_ctw1500(root)
 
@@ -59,6 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="demo: the folder to write; ctw1500: the folder of its four unpacked parts (data/DATASET)",
+    )
+    parser.add_argument(
+        "--photos",
+        nargs=3,
+        type=int,
+        default=dataclasses.astuple(demo_set.Counts()),
+        metavar=("UNLABELED", "TRAIN", "TEST"),
+        help="demo: how many of each kind (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="demo: decides every photo (%(default)s)")
     return parser

@@ -54,6 +54,9 @@ def read_settings(path: Path, overrides: list[str]) -> dict[str, Any]:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"config {path}: {error}") from error
+    generator = settings.setdefault("generator", {})
+    if not isinstance(generator, dict):
+        raise UserError(f"config {path}: [generator] must be a table")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -62,7 +65,7 @@ def read_settings(path: Path, overrides: list[str]) -> dict[str, Any]:
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             parsed = value
-        settings.setdefault("generator", {})[key] = parsed
+        generator[key] = parsed
     unknown = sorted(set(settings) - {*JOB_KEYS, "generator"})
     if unknown:
         raise UserError(f"config {path}: unknown settings {', '.join(unknown)}")
@@ -96,15 +99,15 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
 def main(args: argparse.Namespace) -> None:
     settings = read_settings(args.config, args.set)
     device = choose_device(args.device)
-    sizes = {key: getattr(args, key) or settings.get(key) for key in JOB_KEYS}
+    sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}
     missing = [key for key, value in sizes.items() if value is None]
     if missing:
         raise UserError(f"config {args.config}: lacks {', '.join(missing)}")
-    if args.short_side and not args.long_side:  # keep the config's proportions
+    if args.short_side is not None and args.long_side is None:  # keep the config's proportions
         sizes["long_side"] = round(args.short_side * settings["long_side"] / settings["short_side"])
     job = Job(
         photos=list_photos(args.images),
-        generator=build_generator(settings.get("generator", {})),
+        generator=build_generator(settings["generator"]),
         backbone=args.backbone,
         weights=args.weights and str(args.weights.resolve()),
         device=device,
@@ -114,7 +117,8 @@ def main(args: argparse.Namespace) -> None:
     if workers < 0:
         raise UserError(f"--workers {workers}: use 0 or more")
     print(f"{len(job.photos)} photos from {args.images} -> {job.shard_count} shards in {args.shards}", flush=True)
-    with tqdm(total=len(job.photos), unit="photo", mininterval=0.5, smoothing=0.1) as bar:
+    # Drawn once the first photos are done: what the user got wrong shows before that, alone.
+    with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
         rows = run(job, args.shards, workers, bar.update)
     print_summary(args.shards, rows)
 

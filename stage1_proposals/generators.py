@@ -72,10 +72,18 @@ class SaliencyGenerator:
             raise UserError(f"nms {self.nms!r}: use greedy or matrix")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold {self.threshold}: must lie between 0 and 1")
-        if self.max_proposals < 1 or not self.seed_scales or min(self.seed_scales) <= 0:
-            raise UserError("max_proposals and every seed scale must be positive")
-        if self.seed_grid is not None and min(self.seed_grid) < 1:
-            raise UserError(f"seed_grid {self.seed_grid}: rows and columns must be positive")
+        for name in ("nms_iou", "min_score", "max_box_width", "top_margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name)}: must lie in [0, 1]")
+        for name, least in (("max_proposals", 1), ("min_cells", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise UserError(f"{name} {getattr(self, name)!r}: must be a whole number, {least} or more")
+        if self.nms_sigma <= 0 or not self.seed_scales or min(self.seed_scales) <= 0:
+            raise UserError("nms_sigma and every seed scale must be positive")
+        if self.seed_grid is not None:
+            whole = len(self.seed_grid) == 2 and all(isinstance(number, int) for number in self.seed_grid)
+            if not whole or min(self.seed_grid) < 1:
+                raise UserError(f"seed_grid {self.seed_grid}: write [rows, columns], whole and positive")
 
     def parameters(self) -> dict[str, Any]:
         return {"name": "saliency", **asdict(self)}

@@ -65,13 +65,17 @@ def list_photos(root: str | Path) -> PhotoList:
     """All photos under a folder, by extension, at any depth; hidden files and folders are left out.
 
     Raises:
-        UserError: no such folder, or no photo in it.
+        UserError: no such folder, a folder in it that cannot be read, or no photo in it.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"photo folder {root}: no such folder")
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"photo folder {error.filename}: cannot be read ({error.strerror})") from error
+
     names = []
-    for folder, subfolders, files in os.walk(root):
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         relative = Path(folder).relative_to(root)
         names += [

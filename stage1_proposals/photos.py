@@ -22,6 +22,8 @@ class PhotoError(UserError):
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit and floating-point greys to 8 bits: full range for 16-bit data, the image's own range otherwise."""
     values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise PhotoError("has pixel values that are not finite")
     if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535):
         low, high = 0.0, 65535.0
     else:
@@ -69,6 +71,6 @@ def read_photo(path: str | Path) -> np.ndarray:
     except Image.UnidentifiedImageError as error:
         empty = Path(path).is_file() and Path(path).stat().st_size == 0
         raise PhotoError("is empty (0 bytes)" if empty else "is not an image Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+    except Exception as error:
+        # Pillow's decoders raise nearly anything on damaged files, and one photo must not end a job of thousands.
         raise PhotoError(f"cannot be decoded: {error}") from error

@@ -41,38 +41,50 @@ class Counter:
 class Worker:
     """One process with a backbone."""
 
-    def __init__(self, make: MakeBuilder, counter: Any) -> None:
-        self.builder = make(lambda count: counter.add.remote(count))
+    def __init__(self, make: MakeBuilder) -> None:
+        self.counter: Any = None
+        self.builder = make(lambda count: self.counter.add.remote(count))
 
-    def build(self, index: int) -> dict[str, Any]:
+    def build(self, index: int, counter: Any) -> dict[str, Any]:
+        self.counter = counter
         return self.builder.build(index)
 
 
 def run_on_ray(
     make: MakeBuilder, shard_count: int, actors: int, on_gpu: bool, progress: Callable[[int], None]
 ) -> list[dict[str, Any]]:
-    """Build every shard on `actors` Ray actors; a worker that dies is restarted and its shard built again.
+    """Build every shard on Ray actors; a worker that dies is restarted and its shard built again.
 
-    Joins the cluster at `RAY_ADDRESS` when that is set, else starts one on this machine for this run.
+    Joins the cluster at `RAY_ADDRESS`, or the one `ray start` left on this machine, else starts one for this run.
+
+    Args:
+        actors: how many; fewer where the cluster has fewer cores (or GPUs), since each needs one of its own.
 
     Returns:
         `build`'s result for shards 0 .. shard_count - 1.
 
     Raises:
-        UserError: raised by a builder; other exceptions arrive as Ray's, with the remote traceback.
+        UserError: raised by a builder, or no GPU in the cluster when one is asked for; other exceptions arrive as
+            Ray's, with the remote traceback.
     """
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
+        capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
+        if capacity < 1:
+            raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
         counter: Any = ray.remote(num_cpus=0)(Counter).remote()
         worker: Any = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS)(
             Worker
         )
-        pool = [worker.remote(make, counter) for _ in range(actors)]
+        # An actor beyond the capacity would never start, and its shard never be built.
+        pool = [worker.remote(make) for _ in range(min(actors, capacity))]
         rows: dict[int, dict[str, Any]] = {}
         waiting = iter(range(shard_count))
-        running = {actor.build.remote(index): (actor, index) for actor, index in zip(pool, waiting, strict=False)}
+        running = {
+            actor.build.remote(index, counter): (actor, index) for actor, index in zip(pool, waiting, strict=False)
+        }
         reported = 0
         while running:
             finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
@@ -86,7 +98,7 @@ def run_on_ray(
                     raise
                 following = next(waiting, None)
                 if following is not None:
-                    running[actor.build.remote(following)] = (actor, following)
+                    running[actor.build.remote(following, counter)] = (actor, following)
             done = ray.get(counter.total.remote())
             progress(done - reported)
             reported = done

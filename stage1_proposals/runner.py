@@ -68,8 +68,9 @@ class Job:
 
     def __post_init__(self) -> None:
         for name in ("short_side", "long_side", "images_per_shard", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a positive whole number, not {value!r}")
 
     @property
     def shard_count(self) -> int:
@@ -104,6 +105,17 @@ class Job:
         }
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or a folder that may not be written into the user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); finished shards are kept, run again to go on"
+        ) from error
+
+
 class ShardBuilder:
     """Builds shards of one job; holds the backbone. One per process.
 
@@ -135,7 +147,7 @@ class ShardBuilder:
             return row
         records, failures = self._records(index)
         columns = to_columns(records, failures, self.request["backbone"]["feature_dim"])
-        try:
+        with writing(path):
             content = write_shard(
                 path,
                 columns,
@@ -146,10 +158,6 @@ class ShardBuilder:
                 backbone=self.request["backbone"],
                 software=SOFTWARE,
             )
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be written ({error.strerror}); finished shards are kept, run again to go on"
-            ) from error
         return {
             "file": path.name,
             "images": len(records),
@@ -235,6 +243,8 @@ def sole_user(directory: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it.
     """
+    with writing(directory):
+        (directory / LOCK).touch()
     with open(directory / LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,16 +275,15 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
     directory = Path(directory).resolve()
     request = job.request()
     build_backbone(job.backbone, job.weights)  # a checkpoint that does not fit fails here, not on every worker
-    try:
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be made ({error.strerror})") from error
     with sole_user(directory):
         check_same_request(directory, request)
-        if read_manifest(directory) is None:
-            write_manifest(directory, request, None)
-        for leftover in directory.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        with writing(directory):
+            if read_manifest(directory) is None:
+                write_manifest(directory, request, None)
+            for leftover in directory.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
         if workers == 0:
             builder = ShardBuilder(job, request, directory, progress)
             rows = [builder.build(index) for index in range(job.shard_count)]
@@ -284,5 +293,6 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
             actors = min(workers, job.shard_count)
             make = partial(ShardBuilder, job, request, directory)
             rows = run_on_ray(make, job.shard_count, actors, job.device.startswith("cuda"), progress)
-        write_manifest(directory, request, rows)
+        with writing(directory):
+            write_manifest(directory, request, rows)
     return rows

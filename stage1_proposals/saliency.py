@@ -90,5 +90,7 @@ def upsample_masks(maps: Tensor, size: tuple[int, int], threshold: float) -> Ten
     """
     if not len(maps):
         return torch.zeros((0, *size), dtype=torch.bool, device=maps.device)
-    full = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-    return full > threshold
+    # One soft map at a time: all of them at the size of a large photo would take gigabytes.
+    return torch.stack(
+        [F.interpolate(soft[None, None], size, mode="bilinear", align_corners=False)[0, 0] > threshold for soft in maps]
+    )

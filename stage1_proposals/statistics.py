@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ImageRecord
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -83,8 +84,16 @@ def mask_recall(
     Args:
         labels: COCO instance JSON; images are found by file name, crowds left out; photos without a record count
             as missed.
+
+    Raises:
+        UserError: the labels are not COCO instance JSON.
     """
-    coco = COCO(str(labels))
+    try:
+        coco = COCO(str(labels))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f"labels {labels}: not COCO instance JSON") from error
+    if not coco.anns:
+        raise UserError(f"labels {labels}: no annotations in it")
     by_name = {Path(record.file_name).name: record for record in records}
     best: list[float] = []
     for image in coco.loadImgs(coco.getImgIds()):

@@ -34,7 +34,7 @@ def open_shard(path: str | Path) -> h5py.File:
     except OSError as error:
         raise ShardError(f"{path}: not a readable HDF5 file ({error})") from error
     try:
-        found = str(file.attrs.get("format"))
+        found = read_attribute(file, "format") if "format" in file.attrs else None
         if found != FORMAT:
             raise ShardError(f"{path}: format is {found!r}, not {FORMAT!r}")
         version = int(file.attrs["version"])
@@ -51,6 +51,12 @@ def open_shard(path: str | Path) -> h5py.File:
         file.close()
         raise ShardError(f"{path}: damaged ({error})") from error
     return file
+
+
+def read_attribute(file: h5py.File, name: str) -> Any:
+    """A root attribute: text as str, numbers as int."""
+    value = file.attrs[name]
+    return decode_text(value) if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
 
 
 def read_text(dataset: h5py.Dataset) -> list[str]:
@@ -86,12 +92,12 @@ class ShardReader:
     @property
     def attributes(self) -> dict[str, Any]:
         """Root attributes, `generator` and `backbone` parsed."""
-        attributes = dict(self.file.attrs)
+        attributes = {name: read_attribute(self.file, name) for name in ROOT_ATTRIBUTES}
         return attributes | {name: json.loads(attributes[name]) for name in ("generator", "backbone")}
 
     @property
     def image_root(self) -> str:
-        return str(self.file.attrs["image_root"])
+        return str(read_attribute(self.file, "image_root"))
 
     def __len__(self) -> int:
         return int(self.file["images/id"].shape[0])

@@ -26,6 +26,8 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
         raise ShardError(f"{path}: not JSON ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ShardError(f"{path}: not the manifest of a shard set")
+    if not {"version", "request", "shards"} <= set(manifest):
+        raise ShardError(f"{path}: lacks its version, request or shards")
     if manifest["version"] > VERSION:
         raise ShardError(f"{path}: version {manifest['version']} is newer than {VERSION}; update this software")
     return manifest

@@ -69,7 +69,7 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, An
     path = Path(path)
     reader = ShardReader(path)
     try:
-        stored = str(reader.file.attrs["content_sha256"])
+        stored = reader.attributes["content_sha256"]
         columns = read_columns(reader.file)
         problem = _column_problem(columns)
         if problem is None and content_sha256(columns) != stored:
@@ -78,7 +78,7 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, An
             problem = _mask_problem(reader)
     except ShardError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ShardError(f"{path}: damaged ({error}); run `make proposals` again to rebuild it") from error
     finally:
         reader.close()

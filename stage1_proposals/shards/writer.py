@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from stage1_proposals.shards.schema import (
     COLUMNS,
@@ -38,6 +39,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         fsync_directory(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Fixed-length UTF-8 strings: they lie where HDF5's checksums reach, variable-length ones would not."""
+    data = [encode_text(text) for text in texts]
+    return np.array(data, h5py.string_dtype("utf-8", max([1, *map(len, data)])))
 
 
 def write_shard(
@@ -74,17 +81,13 @@ def write_shard(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "content_sha256": content,
     }
-    with whole_file(path) as scratch, h5py.File(scratch, "w", libver=LIBVER) as file:
-        file.attrs.update(attributes)
+    # Made in memory: HDF5 does not survive a disk that fills up under it, a plain write does.
+    with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
+        for name, value in attributes.items():
+            file.attrs[name] = _fixed_text([value]).reshape(()) if isinstance(value, str) else value
         for name in COLUMNS:
             values = columns[name]
-            if isinstance(values, list):
-                data = [encode_text(text) for text in values]
-                # Fixed-length strings lie inside the checksummed chunks; variable-length ones would not.
-                width = max([1, *map(len, data)])
-                array = np.array(data, h5py.string_dtype("utf-8", width))
-            else:
-                array = np.asarray(values)
+            array = _fixed_text(values) if isinstance(values, list) else np.asarray(values)
             row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
             rows = max(1, min(CHUNK_BYTES // max(row_bytes, 1), max(len(array), 1)))
             file.create_dataset(
@@ -94,6 +97,10 @@ def write_shard(
                 maxshape=(None, *array.shape[1:]),
                 fletcher32=True,
             )
+        file.flush()
+        image = file.id.get_file_image()
+    with whole_file(path) as scratch:
+        scratch.write_bytes(image)
     return content
 
 

@@ -1,0 +1,26 @@
+# CTW1500: 1,000 train and 500 test photos, one class. `make data DATASET=ctw1500` writes the COCO JSON.
+epochs = 96
+milestones = (72, 88)  # 75 % and 92 %
+
+metainfo = dict(classes=("text",), palette=[(220, 20, 60)])
+train_dataloader = dict(
+    dataset=dict(
+        type="CocoDataset",
+        data_root="data/ctw1500",
+        ann_file="annotations/train.json",
+        data_prefix=dict(img=""),
+        metainfo=metainfo,
+        filter_cfg=dict(filter_empty_gt=True),
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        type="CocoDataset",
+        data_root="data/ctw1500",
+        ann_file="annotations/test.json",
+        data_prefix=dict(img=""),
+        metainfo=metainfo,
+        test_mode=True,
+    )
+)
+val_evaluator = dict(type="MaskAP", ann_file="data/ctw1500/annotations/test.json")

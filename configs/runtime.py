@@ -1,0 +1,33 @@
+# What every run shares, whatever its model, dataset and schedule.
+default_scope = "mmdet"
+custom_imports = dict(
+    imports=[
+        "stage2_training.data",
+        "stage2_training.engine",
+        "stage2_training.evaluation",
+        "stage2_training.knet",
+        "stage2_training.saliency_prompt",
+        "stage2_training.timm_backbone",
+    ],
+    allow_failed_imports=False,
+)
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    logger=dict(type="LoggerHook", interval=20),
+    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=500, max_keep_ckpts=2),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    runtime_info=dict(type="RuntimeInfoHook"),
+)
+custom_hooks = [dict(type="PlainCheckpointHook")]
+log_processor = dict(type="BriefLogProcessor", window_size=20, by_epoch=True)
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+randomness = dict(seed=0)
+log_level = "INFO"
+load_from = None
+resume = False

@@ -1,0 +1,34 @@
+# Fine-tuning at a size for two CPU cores: small photos, a larger learning rate.
+_base_ = "finetune.py"
+
+train_cfg = dict(val_interval=5)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadPhoto"),
+            dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="Rotate", prob=0.5, max_mag=10.0, img_border_value=(124, 116, 104)),
+            dict(type="DropVanishedMasks"),
+            dict(type="PackDetInputs"),
+        ]
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadPhoto"),
+            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+        ]
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=20),
+    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+]
+default_hooks = dict(checkpoint=dict(interval=20))

@@ -1,0 +1,31 @@
+# Pre-training as in the paper: 12 epochs, total batch 96 (8 processes x 12), random flip only.
+epochs = 12
+milestones = (8, 11)
+
+train_cfg = dict(type="ResumableEpochLoop")
+train_dataloader = dict(
+    batch_size=12,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type="ResumableSampler", shuffle=True),
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadPhoto"),
+            dict(type="LoadPseudoLabels"),
+            dict(type="Resize", scale=(1333, 800), keep_ratio=True),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="DropVanishedMasks"),
+            dict(type="PackPseudoLabels"),
+        ]
+    ),
+)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
+    clip_grad=dict(max_norm=1.0, norm_type=2),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=96)

@@ -1,0 +1,102 @@
+"""`make demo`: the whole job at a size for two CPU cores, each step one of the documented commands.
+
+Photos -> shards -> pre-training with Saliency Prompt -> fine-tuning on CTW1500-format labels, from ImageNet
+weights and from the pre-trained model with the same budget and seed -> mask AP of both. Run again, it goes on.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines import cli
+from stage1_proposals.errors import UserError
+from stage2_training.evaluation import AP_NAMES, plot_curves, read_curve
+
+MODEL = "knet_lite0"
+INITS = ("imagenet", "sp")
+DATA = Path("data/demo")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/demo"), help="where everything goes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--photos", nargs=3, metavar=("UNLABELED", "TRAIN", "TEST"), help="default: prepare_data's")
+    parser.add_argument("--pretrain-epochs", type=int, help="default: the schedule's")
+    parser.add_argument("--finetune-epochs", type=int, help="default: the dataset's")
+    return parser
+
+
+def step(title: str, module: str, *arguments: str | Path) -> None:
+    """Run one command of this project, showing it as a user would type it.
+
+    Raises:
+        UserError: it ended with an exit code other than 0; its own message stands above.
+    """
+    words = ["-m", f"pipelines.{module}", *map(str, arguments)]
+    print(f"\n== {title}\n$ {shlex.join(['python', *words])}", flush=True)
+    start = time.monotonic()
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code:
+        raise UserError(f"demo: step `{module}` ended with exit code {code}; run the demo again to go on from there")
+    print(f"== {time.monotonic() - start:.0f} s", flush=True)
+
+
+def read_result(work_dir: Path) -> dict[str, Any]:
+    """What a finished run says of itself: its scores, its checkpoint."""
+    return json.loads((work_dir / "finished.json").read_text())
+
+
+def score_table(scores: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table, one line per initialisation, in percent; -1 stands for a size without any object."""
+    lines = [f"| init | {' | '.join(AP_NAMES)} |", "|---|" + "---:|" * len(AP_NAMES)]
+    for init, row in scores.items():
+        lines.append(f"| {init} | " + " | ".join(f"{100 * row[name]:.2f}" for name in AP_NAMES) + " |")
+    return "\n".join(lines)
+
+
+def main(args: argparse.Namespace) -> None:
+    start = time.monotonic()
+    shards, pretrained = args.out / "shards", args.out / "pretrain"
+    seed = ("--seed", str(args.seed))
+    step("Embedded data", "prepare_data", "--dataset", "demo", *(("--photos", *args.photos) if args.photos else ()))
+    step(
+        "Stage 1: proposals",
+        "proposals",
+        *("--images", DATA / "unlabeled", "--shards", shards),
+        *("--short-side", "384", "--images-per-shard", "64"),
+    )
+    step("Inspection", "inspect_shards", "--shards", shards, "--sheet", args.out / "contact_sheet.png")
+    step(
+        "Stage 2: pre-training with Saliency Prompt",
+        "pretrain",
+        *("--model", MODEL, "--schedule", "pretrain_demo", "--shards", shards, "--work-dir", pretrained, *seed),
+        *(("--epochs", str(args.pretrain_epochs)) if args.pretrain_epochs else ()),
+    )
+    scores = {}
+    for init in INITS:
+        work_dir = args.out / f"finetune-{init}"
+        step(
+            f"Stage 2: fine-tuning from {init}",
+            "finetune",
+            *("--model", MODEL, "--dataset", "demo", "--schedule", "finetune_demo", "--init", init),
+            *("--work-dir", work_dir, *seed),
+            *(("--checkpoint", read_result(pretrained)["checkpoint"]) if init == "sp" else ()),
+            *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
+        )
+        scores[init] = read_result(work_dir)
+    plot_curves({init: read_curve(args.out / f"finetune-{init}") for init in INITS}, args.out / "learning_curves.png")
+    table = score_table(scores)
+    (args.out / "table.md").write_text(table + "\n")
+    print(f"\nMask AP on the demo's test photos, same budget and seed, in percent:\n\n{table}\n")
+    print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {args.out}")
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

@@ -1,0 +1,63 @@
+"""Evaluate a fine-tuned checkpoint: COCO mask AP on its dataset's test photos."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines import cli
+from stage2_training.options import Overrides, at_least, quiet_imports
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.evaluate",
+        description=__doc__,
+        epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint.",
+    )
+    parser.add_argument("--work-dir", help="work directory of a fine-tuning run")
+    parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
+    parser.add_argument("--dataset", help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument("--schedule", default="finetune", help="decides the photos' size; with --model and --dataset")
+    parser.add_argument("--checkpoint", help="default: the latest of the work directory")
+    parser.add_argument("--out", help="JSON file of the scores (default: metrics.json beside the checkpoint)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
+    parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    with quiet_imports():
+        from stage1_proposals.errors import UserError
+        from stage2_training import compose, training
+        from stage2_training.evaluation import format_scores, write_json
+        from stage2_training.work_dir import WorkDir
+
+    training.use_device(args.device)
+    overrides = Overrides(workers=args.workers, cfg_options=args.cfg_options)
+    if args.work_dir:
+        work = WorkDir(args.work_dir)
+        config = compose.override(work.read_config(), overrides)
+        checkpoint = args.checkpoint or work.latest_checkpoint()
+    else:
+        if not (args.model and args.dataset):
+            raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
+        config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=overrides)
+        checkpoint = args.checkpoint
+    if checkpoint is None:
+        raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")
+    if "test_dataloader" not in config:
+        raise UserError(f"{args.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first")
+    compose.check_annotations(config, ["test"])
+
+    out = Path(args.out or Path(checkpoint).parent / "metrics.json")
+    scores = training.evaluate(config, checkpoint, out.parent / "evaluation")
+    write_json({**scores, "checkpoint": str(checkpoint)}, out)
+    print(f"{checkpoint}\n{format_scores(scores)}\nwritten to {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

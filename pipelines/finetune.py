@@ -1,0 +1,73 @@
+"""Fine-tune a detector on a labelled dataset, evaluating as it goes. Run again, it goes on."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines import cli
+from stage2_training.options import Overrides, add_run_options, quiet_imports
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.finetune", description=__doc__)
+    parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
+    parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument(
+        "--init",
+        default="sp",
+        help="initial weights: sp (Saliency Prompt pre-training), imagenet (supervised backbone), scratch, or a file",
+    )
+    parser.add_argument("--checkpoint", help="with --init sp: the pre-trained checkpoint (default: that of MODEL)")
+    parser.add_argument("--backbone-weights", help="with --init imagenet: file with the weights, when not bundled")
+    add_run_options(parser, schedule="finetune", work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    with quiet_imports():
+        from stage1_proposals.errors import UserError
+        from stage2_training import compose, initialisation, training
+        from stage2_training.evaluation import format_scores, plot_curves, read_curve, write_json
+        from stage2_training.work_dir import WorkDir
+
+    if args.checkpoint and args.init != "sp":
+        raise UserError(f"--checkpoint goes with --init sp, not {args.init}; or pass the file as --init FILE")
+    if args.backbone_weights and args.init != "imagenet":
+        raise UserError(f"--backbone-weights goes with --init imagenet, not {args.init}")
+    device = training.use_device(args.device)
+    config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=Overrides.from_args(args))
+    compose.check_annotations(config, ["train", "val"])
+    if args.init == "sp":
+        start = initialisation.pretrained(args.model, config.model.type, args.checkpoint)
+    elif args.init == "imagenet":
+        start = initialisation.supervised_backbone(args.backbone_weights)
+    elif args.init == "scratch":
+        start = initialisation.scratch()
+    else:
+        start = initialisation.checkpoint_file(args.init)
+    config.initialisation = start.record
+
+    model, dataset, init = (Path(name).stem for name in (args.model, args.dataset, args.init))
+    work = WorkDir(args.work_dir or f"work_dirs/finetune/{dataset}/{model}-{init}")
+    work.claim(config)
+    if (result := work.result()) is not None:
+        print(f"{work.path}: fine-tuning is finished ({work.latest_checkpoint()})\n{format_scores(result)}")
+        return
+    if not work.initial.exists():
+        print(f"Initial weights: {start.source}\n{training.write_initial_weights(work, start).table()}")
+    print(
+        f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device}), "
+        f"{config.train_cfg.max_epochs} epochs of batch {config.train_dataloader.batch_size}; "
+        f"everything goes to {work.path}"
+    )
+    training.train(work)
+    curve = read_curve(work.path)
+    write_json(curve, work.path / "curve.json")
+    plot_curves({init: curve}, work.path / "curve.png")
+    work.finish(curve[-1] | {"checkpoint": str(work.latest_checkpoint())})
+    print(f"Fine-tuned: {work.latest_checkpoint()}\n{format_scores(curve[-1])}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

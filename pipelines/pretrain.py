@@ -1,0 +1,72 @@
+"""Pre-train a detector with Saliency Prompt on the pseudo labels of stage 1. Run again, it goes on."""
+
+import argparse
+import sys
+
+from pipelines import cli
+from stage2_training.options import Overrides, add_run_options, quiet_imports
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
+    parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
+    parser.add_argument("--shards", required=True, help="directory of the pseudo labels")
+    parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")
+    parser.add_argument(
+        "--matching",
+        choices=["cosine", "sequential", "random", "none"],
+        default="cosine",
+        help="how prompts find their kernels",
+    )
+    parser.add_argument(
+        "--backbone", help="initial backbone: a name of the catalogue or `scratch` (default: the one stage 1 used)"
+    )
+    parser.add_argument("--backbone-weights", help="file with its weights, when it is not bundled")
+    add_run_options(parser, schedule="pretrain", work_dir="work_dirs/pretrain/MODEL")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    with quiet_imports():
+        from stage1_proposals.shards import ShardSet
+        from stage2_training import compose, initialisation, training
+        from stage2_training.work_dir import WorkDir
+
+    device = training.use_device(args.device)
+    shards = ShardSet.open(args.shards)
+    config = compose.pretraining_config(
+        args.model,
+        args.schedule,
+        shards,
+        matching=args.matching,
+        image_root=args.image_root,
+        overrides=Overrides.from_args(args),
+    )
+    if args.backbone == "scratch":
+        start = initialisation.scratch()
+    elif args.backbone or args.backbone_weights:
+        start = initialisation.backbone(args.backbone or shards.backbone["name"], args.backbone_weights)
+    else:
+        start = initialisation.stage1_backbone(shards)
+    config.initialisation = start.record
+
+    work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model))
+    work.claim(config)
+    if work.result() is not None:
+        print(f"{work.path}: pre-training is finished ({work.latest_checkpoint()})")
+        return
+    if not work.initial.exists():
+        print(f"Initial weights: {start.source}\n{training.write_initial_weights(work, start).table()}")
+    print(
+        f"Pre-training {args.model} on {shards.image_count:,} photos ({device}), "
+        f"{config.train_cfg.max_epochs} epochs of batch {config.train_dataloader.batch_size}; "
+        f"everything goes to {work.path}"
+    )
+    training.train(work)
+    work.finish({"epochs": config.train_cfg.max_epochs, "checkpoint": str(work.latest_checkpoint())})
+    print(f"Pre-trained: {work.latest_checkpoint()}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

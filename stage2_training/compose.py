@@ -1,0 +1,176 @@
+"""Composing one plain MMDetection config from three axes: model, dataset, schedule.
+
+A fragment is a short MMEngine config file, `configs/<axis>/<name>.py`, or any file given by its path. Its keys are
+MMDetection's own, and it holds only those its axis decides:
+
+- models: `model`, the vanilla detector, and `pretraining`, what pre-training changes in it;
+- datasets: `train_dataloader.dataset` with `metainfo.classes`, `val_dataloader.dataset`, `val_evaluator`, and for how
+  long to fine-tune: `epochs` and `milestones` (epochs after which the learning rate drops);
+- schedules: the rest of the data loaders, pipelines, optimizer, learning rate; for pre-training `epochs` as well.
+
+`runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.shards import ShardSet
+from stage2_training.options import Overrides
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def read_fragment(axis: str, name: str) -> dict[str, Any]:
+    """The variables of `configs/<axis>/<name>.py`, or of the file `name` when it ends in `.py`.
+
+    Raises:
+        UserError: there is no such fragment; the message lists those there are.
+    """
+    path = Path(name) if name.endswith(".py") else CONFIGS / axis / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in (CONFIGS / axis).glob("*.py")))
+        raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file")
+    return Config.fromfile(path, import_custom_modules=False).to_dict()
+
+
+def pretraining_config(
+    model: str,
+    schedule: str,
+    shards: ShardSet,
+    *,
+    matching: str = "cosine",
+    image_root: str | None = None,
+    overrides: Overrides | None = None,
+) -> Config:
+    """The config of a pre-training run: class-agnostic, the detector's Saliency Prompt variant, frozen backbone.
+
+    Args:
+        model, schedule: names of fragments.
+        shards: the pseudo labels; their seed features' length goes into the model.
+        matching: `cosine`, `sequential`, `random` or `none`.
+        image_root: where the photos are now, when not where stage 1 found them.
+
+    Raises:
+        UserError: no such fragment, or a malformed `cfg_options`.
+    """
+    overrides = overrides or Overrides()
+    config, changes = _merge(model, "pseudo_labels", schedule)
+    config.model.type = f"SaliencyPrompt{config.model.type}"
+    config.model.saliency_prompt = {"matching": matching, "feature_dim": shards.feature_dim}
+    config.merge_from_dict({"model": changes})
+    set_num_classes(config.model, 1)
+    config.train_dataloader.dataset.update(shards=str(shards.directory), image_root=image_root)
+    # Not read by MMDetection: it ties the work directory to what these shards hold.
+    contents = "".join(shard["content_sha256"] for shard in shards.shards)
+    config.pseudo_labels = {
+        "images": shards.image_count,
+        "content_sha256": hashlib.sha256(contents.encode()).hexdigest(),
+    }
+    return _finish(config, overrides)
+
+
+def finetuning_config(model: str, dataset: str, schedule: str, *, overrides: Overrides | None = None) -> Config:
+    """The config of a fine-tuning run: the vanilla detector with as many classes as the dataset has.
+
+    Raises:
+        UserError: no such fragment, or a malformed `cfg_options`.
+    """
+    overrides = overrides or Overrides()
+    config, _ = _merge(model, dataset, schedule)
+    set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo["classes"]))
+    return _finish(config, overrides)
+
+
+def check_annotations(config: Config, parts: Sequence[str]) -> None:
+    """Check that the annotation files of a config's `train`, `val` or `test` part exist.
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    for part in parts:
+        dataset = config[f"{part}_dataloader"].dataset
+        path = Path(dataset.data_root) / dataset.ann_file
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; `make data` makes it, or set the dataset's data_root and ann_file")
+
+
+def set_num_classes(node: Any, num_classes: int) -> None:
+    """Set every `num_classes` in a config, however deep, in place."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "num_classes":
+                node[key] = num_classes
+            else:
+                set_num_classes(value, num_classes)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            set_num_classes(value, num_classes)
+
+
+def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
+    """`key.path=value` strings to values, as MMDetection reads them.
+
+    Raises:
+        UserError: an option without `=`.
+    """
+    for option in options:
+        if "=" not in option:
+            raise UserError(f"--cfg-options {option!r}: write it as key.path=value")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+
+
+def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, Any]]:
+    """The fragments' union, and what the model changes for pre-training."""
+    config = Config(Config.fromfile(CONFIGS / "runtime.py", import_custom_modules=False).to_dict())
+    for axis, name in (("schedules", schedule), ("datasets", dataset), ("models", model)):
+        config.merge_from_dict(read_fragment(axis, name))
+    changes = config.pop("pretraining", {})
+    config.pop("metainfo", None)  # a helper variable of dataset fragments
+    # Photos are read as RGB, by stage 1 and stage 2 alike.
+    config.model.data_preprocessor.bgr_to_rgb = False
+    return config, changes
+
+
+def _finish(config: Config, overrides: Overrides) -> Config:
+    """Turn `epochs` and `milestones` into MMEngine's settings, apply the overrides, add the test set."""
+    epochs, milestones = config.pop("epochs"), config.pop("milestones")
+    config.train_cfg.max_epochs = overrides.epochs or epochs
+    for scheduler in config.param_scheduler:
+        if scheduler.type == "MultiStepLR":
+            scheduler.milestones = [max(1, round(step * config.train_cfg.max_epochs / epochs)) for step in milestones]
+            scheduler.end = config.train_cfg.max_epochs
+    for part in ("dataloader", "evaluator"):  # the test set is the validation set
+        if f"val_{part}" in config:
+            config[f"test_{part}"] = deepcopy(config[f"val_{part}"])
+            config.test_cfg = {"type": "TestLoop"}
+    return override(config, overrides)
+
+
+def override(config: Config, overrides: Overrides) -> Config:
+    """Apply a command line's overrides, other than of `epochs`, to a composed config in place.
+
+    Raises:
+        UserError: a malformed `cfg_options`.
+    """
+    if overrides.batch_size is not None:
+        config.train_dataloader.batch_size = overrides.batch_size
+    if overrides.workers is not None:
+        for part in ("train", "val", "test"):
+            if f"{part}_dataloader" in config:
+                config[f"{part}_dataloader"].num_workers = overrides.workers
+                config[f"{part}_dataloader"].persistent_workers = overrides.workers > 0
+    if overrides.seed is not None:
+        config.randomness.seed = overrides.seed
+    if overrides.auto_scale_lr:
+        config.auto_scale_lr.enable = True
+    config.merge_from_dict(parse_cfg_options(overrides.cfg_options))
+    return config

@@ -1,0 +1,14 @@
+"""Shards to training batches; importing this registers the dataset, the transforms and the sampler."""
+
+from stage2_training.data.dataset import PseudoLabelDataset
+from stage2_training.data.sampler import ResumableSampler
+from stage2_training.data.transforms import DropVanishedMasks, LoadPhoto, LoadPseudoLabels, PackPseudoLabels
+
+__all__ = [
+    "DropVanishedMasks",
+    "LoadPhoto",
+    "LoadPseudoLabels",
+    "PackPseudoLabels",
+    "PseudoLabelDataset",
+    "ResumableSampler",
+]

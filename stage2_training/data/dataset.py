@@ -1,0 +1,88 @@
+"""The dataset that streams pseudo labels from shards; it holds nothing per image."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset
+
+from stage1_proposals.shards import ShardReader, ShardSet
+
+
+@DATASETS.register_module()
+class PseudoLabelDataset(BaseDataset):
+    """Photos and their pseudo masks, class-agnostic: one class, `object`.
+
+    The manifest gives the number of images in each shard, and that is all that is kept in memory. Shards are
+    opened when first read from, in the process that reads. Photos without proposals are part of the dataset.
+
+    Args:
+        shards: directory of a finished shard set.
+        pipeline: transforms, from `LoadPhoto` and `LoadPseudoLabels` to `PackPseudoLabels`.
+        image_root: where the photos are now, when not where stage 1 found them.
+        max_open_shards: files held open per process; the one unused longest is closed first.
+
+    Raises:
+        ShardError: no shard set, an unfinished one, or a shard file is missing.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
+
+    def __init__(
+        self,
+        shards: str,
+        pipeline: Sequence[dict[str, Any]] = (),
+        image_root: str | None = None,
+        max_open_shards: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        self.shards = ShardSet.open(shards)
+        self.image_root = Path(image_root or self.shards.image_root)
+        self.max_open_shards = max_open_shards
+        self._last = np.cumsum(self.shards.image_counts)  # images up to and including each shard
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._pid = os.getpid()
+        super().__init__(pipeline=list(pipeline), **kwargs)
+
+    def full_init(self) -> None:
+        """Nothing is loaded at start."""
+        self._fully_initialized = True
+
+    def __len__(self) -> int:
+        return self.shards.image_count
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": OrderedDict()}
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """What the pipeline starts from: the photo's path, id and size, and its `ImageRecord`.
+
+        Raises:
+            ShardError: the shard is damaged or has gone since the start.
+        """
+        idx = range(len(self))[idx]
+        shard = int(np.searchsorted(self._last, idx, side="right"))
+        row = idx - (int(self._last[shard - 1]) if shard else 0)
+        record = self._reader(shard).read(row)
+        return {
+            "img_id": record.image_id,
+            "img_path": str(self.image_root / record.file_name),
+            "height": record.height,
+            "width": record.width,
+            "sample_idx": idx,
+            "record": record,
+        }
+
+    def _reader(self, shard: int) -> ShardReader:
+        if self._pid != os.getpid():  # a forked worker must not share its parent's file positions
+            self._readers, self._pid = OrderedDict(), os.getpid()
+        if shard not in self._readers:
+            if len(self._readers) >= self.max_open_shards:
+                self._readers.popitem(last=False)[1].close()
+            self._readers[shard] = ShardReader(self.shards.shard_paths[shard])
+        self._readers.move_to_end(shard)
+        return self._readers[shard]

@@ -1,0 +1,101 @@
+"""Transforms that keep each mask together with its seed feature, and read photos as stage 1 does.
+
+Between loading and packing, the seed features travel as `gt_seed_features`, float32 (L, D), row l belonging to
+mask l. Resizing and flipping do not touch the order of masks; every transform that drops masks must drop the
+same rows of `gt_seed_features`, as `DropVanishedMasks` does.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.photos import PhotoError, read_photo
+
+INSTANCE_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_ignore_flags", "gt_seed_features")
+
+
+@TRANSFORMS.register_module()
+class LoadPhoto(BaseTransform):
+    """Read a photo as stage 1 reads it: RGB, EXIF orientation applied.
+
+    Used for labelled datasets too: masks and polygons refer to the photo as a person sees it, which is also what
+    MMDetection's own loader assumes. Where the dataset states the photo's size, a photo of another size is
+    refused, because its masks would land elsewhere.
+
+    Reads `img_path`, and `height` and `width` where there are any; adds `img` uint8 (H, W, 3), `img_shape` and
+    `ori_shape` (H, W).
+
+    Raises:
+        UserError: the photo cannot be read or has another size than its labels.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        path = results["img_path"]
+        try:
+            photo = read_photo(path)
+        except PhotoError as error:
+            raise UserError(
+                f"{path}: {error}; put the photo back, or set the folder it is in now "
+                f"(image_root of shards, data_root of a labelled dataset)"
+            ) from error
+        size = photo.shape[:2]
+        expected = (results.get("height", size[0]), results.get("width", size[1]))
+        if size != expected:
+            raise UserError(
+                f"{path}: is {size[1]} x {size[0]} pixels, but its labels are for {expected[1]} x {expected[0]}; "
+                f"restore the photo or make its labels again"
+            )
+        results["img"] = photo
+        results["img_shape"] = results["ori_shape"] = size
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadPseudoLabels(BaseTransform):
+    """Decode the proposals of `results["record"]` into MMDetection's ground truth, all of class 0.
+
+    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_masks` (L bitmaps at full image size) and
+    `gt_seed_features` float32 (L, D).
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        record = results.pop("record")
+        results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(record.bbox.reshape(-1, 4)))
+        results["gt_bboxes_labels"] = np.zeros(len(record), np.int64)
+        results["gt_masks"] = BitmapMasks(record.masks(), record.height, record.width)
+        results["gt_seed_features"] = record.feature.astype(np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class DropVanishedMasks(BaseTransform):
+    """Drop instances whose mask has fewer than `min_area` pixels left, with all that belongs to them.
+
+    A mask vanishes when a thin one is resized to less than a pixel or when rotation moves it out of the picture.
+    An image that loses all its masks stays.
+    """
+
+    def __init__(self, min_area: int = 1) -> None:
+        self.min_area = min_area
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        keep = results["gt_masks"].areas >= self.min_area
+        if not keep.all():
+            for key in INSTANCE_KEYS:
+                if key in results:
+                    results[key] = results[key][keep]
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackPseudoLabels(PackDetInputs):
+    """MMDetection's packing; `gt_instances` additionally gets `seed_features`, float32 (L, D)."""
+
+    mapping_table: ClassVar[dict[str, str]] = {**PackDetInputs.mapping_table, "gt_seed_features": "seed_features"}

@@ -1,0 +1,75 @@
+"""Checkpoints that hold tensors and plain values only, and are read without running any code in them."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader, Runner
+
+from stage1_proposals.errors import UserError
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a PyTorch checkpoint, unpickling nothing but tensors, numbers, strings and containers.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds other objects.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds {found[1]}" if found else "is not a PyTorch checkpoint"
+        raise UserError(f"{path}: {what}; only tensors and plain values are read, never code") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path}: damaged or not a PyTorch checkpoint ({error})") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: holds {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a checkpoint, bare or under `state_dict`.
+
+    Raises:
+        UserError: as `read_checkpoint`, or it holds no tensors.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("state_dict", checkpoint)
+    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    if not weights:
+        raise UserError(f"{path}: holds no weights")
+    return weights
+
+
+# MMEngine's own loader retries with full unpickling, which runs whatever code a file brings along.
+CheckpointLoader.register_scheme(prefixes="", loader=read_checkpoint, force=True)
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Keep checkpoints plain: without the logged values' history, and with Python's numbers for NumPy's.
+
+    The history consists of pickled objects. It only smooths the printed losses; the JSON log has every value.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        hub = checkpoint["message_hub"]
+        info = {name: _plain(value) for name, value in hub["runtime_info"].items()}
+        checkpoint["message_hub"] = {
+            "log_scalars": {},
+            "runtime_info": info,
+            "resumed_keys": {name: kept for name, kept in hub["resumed_keys"].items() if name in info},
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    return value.item() if isinstance(value, np.generic) else value

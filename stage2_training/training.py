@@ -1,0 +1,148 @@
+"""Starting, continuing and evaluating runs with MMEngine's runner."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import mmengine.device.utils
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from mmengine.utils import import_modules_from_strings
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stage1_proposals.allocator import keep_freed_memory
+from stage1_proposals.errors import UserError
+from stage2_training.engine import bind_workers, quieten, read_weights
+from stage2_training.evaluation import AP_NAMES
+from stage2_training.evaluation.curves import PREFIX
+from stage2_training.initialisation import Initialisation
+from stage2_training.transfer import Transfer, plan_transfer
+from stage2_training.work_dir import WorkDir
+
+
+class QuietRunner(Runner):
+    """MMEngine's runner that prints little and leaves writing configs to `WorkDir`."""
+
+    def dump_config(self) -> None:
+        """The work directory has its config already."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        quieten(logger)
+        return logger
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        with redirect_stdout(io.StringIO()):  # pycocotools prints what it loads
+            return bind_workers(Runner.build_dataloader(*args, **kwargs))
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        with redirect_stdout(io.StringIO()):  # MMEngine prints the path, past its logger
+            return super().load_checkpoint(*args, **kwargs)
+
+
+class TrainingRunner(QuietRunner):
+    """A runner that goes on by itself in a `WorkDir`."""
+
+    def load_or_resume(self) -> None:
+        """Resume the latest checkpoint; without one, start from the config's `load_from`."""
+        checkpoint = WorkDir(self.work_dir).latest_checkpoint()
+        if checkpoint is None:
+            super().load_or_resume()
+        else:
+            print(f"Going on from {checkpoint}", flush=True)
+            self.resume(str(checkpoint))
+
+
+def use_device(device: str | None) -> str:
+    """Train on `cpu` or `cuda`; by default on the GPU when there is one.
+
+    Raises:
+        UserError: `cuda` without a GPU that torch can use.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # MMEngine decides when it is imported and has no setting for it.
+    mmengine.device.utils.DEVICE = device
+    if device == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def initial_model(config: Config) -> dict[str, Tensor]:
+    """The state dict of the config's model as its own initialisation leaves it, on CPU, by the config's seed."""
+    import_modules_from_strings(**config.custom_imports)
+    if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
+        MMLogger.get_instance("initialisation", log_level="WARNING")
+    init_default_scope("mmdet")
+    set_random_seed(config.randomness.seed)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model.state_dict()
+
+
+def write_initial_weights(work: WorkDir, initialisation: Initialisation) -> Transfer:
+    """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fill what they must.
+    """
+    target = initial_model(work.read_config())
+    transfer = plan_transfer(initialisation.read(target), target)
+    transfer.require(initialisation.needed, initialisation.source, initialisation.hint)
+    transfer.write(work.transfer)
+    scratch = work.initial.with_suffix(".tmp")
+    torch.save({"state_dict": {**target, **transfer.taken}}, scratch)
+    os.replace(scratch, work.initial)
+    return transfer
+
+
+def train(work: WorkDir) -> None:
+    """Train the run of a work directory to its end, from its latest checkpoint or its initial weights.
+
+    Raises:
+        UserError: a photo, shard or checkpoint cannot be used.
+    """
+    with plain_user_errors():
+        TrainingRunner.from_cfg(work.read_config()).train()
+
+
+def evaluate(config: Config, checkpoint: str | Path, work_dir: str | Path) -> dict[str, float]:
+    """Mask AP of a checkpoint on the config's test set, `AP_NAMES` to [0, 1] or -1 where there are no such objects.
+
+    Args:
+        work_dir: where the log goes.
+
+    Raises:
+        UserError: the checkpoint does not fit the model, or a photo cannot be used.
+    """
+    transfer = plan_transfer(read_weights(checkpoint), initial_model(config))
+    if transfer.missing or transfer.left:
+        name, reason = next(iter(transfer.left.items()), (next(iter(transfer.missing), ""), "not in the checkpoint"))
+        count = len(transfer.missing) + len(transfer.left)
+        raise UserError(f"{checkpoint}: not a checkpoint of this model; {count} tensors differ: {name} ({reason})")
+    training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
+    config = Config({key: value for key, value in config.items() if not key.startswith(training)})
+    config.work_dir, config.load_from = str(work_dir), str(checkpoint)
+    with plain_user_errors():
+        scores = QuietRunner.from_cfg(config).test()
+    return {name: scores[PREFIX + name] for name in AP_NAMES}
+
+
+@contextmanager
+def plain_user_errors() -> Iterator[None]:
+    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback."""
+    try:
+        yield
+    except UserError as error:
+        name = f"{type(error).__module__}.{type(error).__qualname__}: "
+        raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error

@@ -1,0 +1,137 @@
+"""A run's work directory: its config, its latest checkpoint, whether it is finished, and that it is one run's only.
+
+- `config.py`: the composed config, plain MMDetection.
+- `initial.pth`: the weights at step 0, every tensor of the model.
+- `transfer.json`: where those came from: what was taken, what was left and why.
+- `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
+- `<time>/`: MMEngine's log and scalars of each start.
+- `finished.json`: written when the run ended well.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from stage1_proposals.errors import UserError
+
+# Settings that a run may change when it is continued: they do not change what is learned.
+FREE = (
+    "work_dir",
+    "load_from",
+    "env_cfg",
+    "default_hooks.logger",
+    "default_hooks.checkpoint",
+    "log_processor",
+    "train_dataloader.num_workers",
+    "train_dataloader.persistent_workers",
+    "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
+    "train_dataloader.dataset.image_root",
+    "val_dataloader.num_workers",
+    "val_dataloader.persistent_workers",
+    "test_dataloader.num_workers",
+    "test_dataloader.persistent_workers",
+)
+
+
+class WorkDir:
+    """The directory of one training run.
+
+    Args:
+        path: made by `claim`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.py"
+        self.initial = self.path / "initial.pth"
+        self.transfer = self.path / "transfer.json"
+
+    def claim(self, config: Config) -> None:
+        """Write the run's config, or check that this directory's run is the same.
+
+        A run that left no checkpoint begins anew, with any settings.
+
+        Raises:
+            UserError: the directory holds a run with other settings; the message names the first difference.
+        """
+        if self.latest_checkpoint() is not None:
+            self._check_same(self.read_config(), config)
+        elif self.config_file.exists():
+            self.initial.unlink(missing_ok=True)
+            for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
+                shutil.rmtree(log.parent)
+        self.path.mkdir(parents=True, exist_ok=True)
+        config.work_dir = str(self.path)
+        config.load_from = str(self.initial)
+        scratch = self.path / ".config.py.tmp"
+        scratch.write_text(config.dump())
+        os.replace(scratch, self.config_file)
+
+    def read_config(self) -> Config:
+        """The run's config, with the modules it names imported.
+
+        Raises:
+            UserError: no run was started here.
+        """
+        if not self.config_file.is_file():
+            raise UserError(f"{self.path}: no run here (no {self.config_file.name})")
+        return Config.fromfile(self.config_file)
+
+    def _check_same(self, there: Config, asked: Config) -> None:
+        old, new = dict(flatten(there.to_dict())), dict(flatten(asked.to_dict()))
+        differing = [
+            key
+            for key in {**old, **new}
+            if old.get(key) != new.get(key) and not any(_below(key, free) for free in FREE)
+        ]
+        if differing:
+            key = differing[0]
+            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            raise UserError(
+                f"{self.path} holds a run with other settings: {key} is {old.get(key, 'not set')!r} there, "
+                f"{new.get(key, 'not set')!r} now{more}; give the same settings, or another --work-dir"
+            )
+
+    def latest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from or to use; None before the first."""
+        try:
+            name = Path((self.path / "last_checkpoint").read_text().strip()).name
+        except FileNotFoundError:
+            return None
+        # By name only: the directory may have been moved since.
+        if name and (self.path / name).is_file():
+            return self.path / name
+        # Killed while MMEngine wrote that name, which it does after the checkpoint itself.
+        return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the run as finished."""
+        (self.path / "finished.json").write_text(json.dumps(result, indent=2) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` was given; None while the run is not finished."""
+        try:
+            return json.loads((self.path / "finished.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested config as (dotted key, plain value) pairs; tuples and lists are alike, as in JSON."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple) and value:
+        for index, inner in enumerate(value):
+            yield from flatten(inner, f"{prefix}.{index}")
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value
+
+
+def _below(key: str, ancestor: str) -> bool:
+    return key == ancestor or key.startswith(ancestor + ".")

@@ -1,0 +1,161 @@
+"""Small photo folders, shard sets and labelled sets, written with the project's own writers."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
+
+# Read when torch is imported: OpenMP's waiting threads yield, so that tests beside other work are not slowed down.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+FEATURE_DIM = 4
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve crops of real photographs, 64-96 px a side, and two files that are no photos. Not to be changed."""
+    from skimage import data
+
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    sources = [data.astronaut(), data.coffee(), data.chelsea()]
+    for number in range(12):
+        source = sources[number % 3]
+        height, width = (int(side) for side in rng.integers(64, 97, 2))
+        y, x = (int(rng.integers(0, side - 2 * cut)) for side, cut in zip(source.shape, (height, width), strict=False))
+        crop = Image.fromarray(source[y : y + 2 * height, x : x + 2 * width]).resize((width, height))
+        (root / f"{number % 2}").mkdir(exist_ok=True)
+        crop.save(root / f"{number % 2}" / f"{number:04d}.png")
+    (root / "0" / "empty.jpg").touch()
+    (root / "1" / "text.jpg").write_text("not a photo")
+    return root
+
+
+def _record(image_id: int, file_name: str, masks: np.ndarray, features: np.ndarray) -> ImageRecord:
+    count, height, width = masks.shape
+    rles = coco_mask.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))) if count else []
+    box = coco_mask.toBbox(rles).reshape(-1, 4) if count else np.zeros((0, 4))
+    return ImageRecord(
+        image_id=image_id,
+        file_name=file_name,
+        height=height,
+        width=width,
+        bbox=np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1).astype(np.float32),
+        score=np.full(count, 0.9, np.float32),
+        area=masks.sum((1, 2)).astype(np.int64),
+        seed=np.full((count, 2), 0.5, np.float32),
+        feature=np.asarray(features, np.float16),
+        rle=[rle["counts"] for rle in rles],
+    )
+
+
+def _rectangles(boxes: list[tuple[int, int, int, int]], height: int, width: int) -> np.ndarray:
+    masks = np.zeros((len(boxes), height, width), np.uint8)
+    for mask, (y0, x0, y1, x1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    return masks
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., ImageRecord]:
+    """(image_id, file_name, masks (L, H, W), features (L, D)) -> the record, all else derived."""
+    return _record
+
+
+@pytest.fixture(scope="session")
+def rectangles() -> Callable[..., np.ndarray]:
+    """(boxes [(y0, x0, y1, x1)], height, width) -> masks uint8 (L, H, W) of filled rectangles."""
+    return _rectangles
+
+
+@pytest.fixture
+def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
+    """Write photos and a shard set: `records` per shard, `backbone` as its manifest states it."""
+
+    def write(shards: list[list[ImageRecord]], backbone: dict | None = None, photos: bool = True) -> ShardSet:
+        directory, root = tmp_path / "shards", tmp_path / "photos"
+        directory.mkdir()
+        backbone = {
+            "name": "lite0_imagenet",
+            "weights": None,
+            "sha256": "",
+            "stride": 32,
+            "feature_dim": FEATURE_DIM,
+        } | (backbone or {})
+        lines = []
+        rng = np.random.default_rng(0)
+        for index, records in enumerate(shards):
+            for record in records if photos else []:
+                path = root / record.file_name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 256, (record.height, record.width, 3), dtype=np.uint8)
+                for mask in record.masks():
+                    pixels[mask == 1] = rng.integers(0, 256, 3)
+                Image.fromarray(pixels).save(path)
+            name = shard_file_name(index, len(shards))
+            content = write_shard(
+                directory / name,
+                to_columns(records, [], backbone["feature_dim"]),
+                shard_index=index,
+                shard_count=len(shards),
+                image_root=str(root),
+                generator={"name": "saliency"},
+                backbone=backbone,
+                software="test",
+            )
+            count = sum(map(len, records))
+            lines.append(
+                {"file": name, "images": len(records), "proposals": count, "failures": 0, "content_sha256": content}
+            )
+        request = {"image_root": str(root), "backbone": backbone, "shard_count": len(shards)}
+        write_manifest(directory, request, lines)
+        return ShardSet.open(directory)
+
+    return write
+
+
+@pytest.fixture
+def write_labels(tmp_path: Path) -> Callable[..., Path]:
+    """Write photos with bright rectangles on dark noise, and COCO JSON of them, train and test alike."""
+
+    def write(photos: int = 4, size: tuple[int, int] = (64, 64)) -> Path:
+        root = tmp_path / "labelled"
+        rng = np.random.default_rng(1)
+        for split in ("train", "test"):
+            images, annotations = [], []
+            for image_id in range(1, photos + 1):
+                pixels = rng.integers(0, 100, (*size, 3), dtype=np.uint8)
+                name = f"{split}/{image_id}.png"
+                (root / split).mkdir(parents=True, exist_ok=True)
+                images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+                for _ in range(2):
+                    x, y = rng.integers(0, size[1] - 24), rng.integers(0, size[0] - 24)
+                    width, height = rng.integers(12, 24, 2)
+                    pixels[y : y + height, x : x + width] = 230
+                    x0, y0, x1, y1 = (int(v) for v in (x, y, x + width, y + height))
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": image_id,
+                            "category_id": 1,
+                            "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],
+                            "bbox": [x0, y0, x1 - x0, y1 - y0],
+                            "area": (x1 - x0) * (y1 - y0),
+                            "iscrowd": 0,
+                        }
+                    )
+                Image.fromarray(pixels).save(root / name)
+            coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "text"}]}
+            path = root / "annotations" / f"{split}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(coco))
+        return root
+
+    return write

@@ -1,0 +1,61 @@
+"""The whole job in miniature: the demo's own commands, real Ray, real HDF5, real trainer, real pycocotools."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipelines import demo
+from stage1_proposals.shards import ShardSet, verify_shard
+from stage2_training.evaluation import AP_NAMES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_score_table_is_markdown_in_percent():
+    scores = {"imagenet": dict.fromkeys(AP_NAMES, 0.125), "sp": dict.fromkeys(AP_NAMES, 0.5)}
+    header, rule, first, second = demo.score_table(scores).splitlines()
+    assert header == "| init | AP | AP50 | AP75 | AP_S | AP_M | AP_L |"
+    assert rule.count("|") == header.count("|")
+    assert first == "| imagenet |" + " 12.50 |" * 6
+    assert second == "| sp |" + " 50.00 |" * 6
+
+
+def test_a_miniature_of_the_demo(tmp_path):
+    words = ["-m", "pipelines.demo", "--photos", "12", "4", "2", "--pretrain-epochs", "1", "--finetune-epochs", "1"]
+    run = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| init | AP |" in run.stdout
+
+    out = tmp_path / "work_dirs" / "demo"
+    shards = ShardSet.open(out / "shards")
+    assert shards.image_count == 12
+    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
+        assert verify_shard(path) == row
+    losses = [
+        json.loads(line)["loss_rpn_mask"]
+        for log in (out / "pretrain").glob("*/vis_data/scalars.json")
+        for line in log.read_text().splitlines()
+        if "loss_rpn_mask" in line
+    ]
+    assert losses
+    assert np.isfinite(losses).all()
+    taken = json.loads((out / "finetune-sp" / "transfer.json").read_text())["taken"]
+    assert "rpn_head.init_kernels.weight" in taken
+    for init in demo.INITS:
+        result = json.loads((out / f"finetune-{init}" / "finished.json").read_text())
+        assert all(-1 <= result[name] <= 1 for name in AP_NAMES)
+        assert (out / f"finetune-{init}" / "config.py").is_file()
+    for picture in ("contact_sheet.png", "learning_curves.png"):
+        assert np.asarray(Image.open(out / picture)).std() > 0

@@ -1,0 +1,241 @@
+"""The three training commands, one after the other, on a tiny model and a few tiny photos."""
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mmdet
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import ValLoop
+
+from pipelines import cli, evaluate, finetune, pretrain
+from stage1_proposals.backbones import file_sha256, locate_weights
+from stage1_proposals.shards import ShardSet
+from stage2_training.evaluation import AP_NAMES
+from stage2_training.work_dir import WorkDir
+
+TINY = (
+    "model.neck.out_channels=32",
+    "model.rpn_head.channels=32",
+    "model.rpn_head.num_kernels=6",
+    "model.roi_head.channels=32",
+    "model.roi_head.ffn_channels=32",
+    "model.roi_head.num_stages=2",
+)
+SMALL = ("train_dataloader.dataset.pipeline.2.scale=(64,64)", "default_hooks.checkpoint.interval=2")
+
+
+@pytest.fixture
+def shards(write_shards, make_record, rectangles) -> ShardSet:
+    """Five photos in two shards with 0, 1, 2, 0 and 1 masks."""
+    rng = np.random.default_rng(0)
+    records = []
+    for image in range(5):
+        masks = rectangles([(8 * m, 4, 8 * m + 20, 30) for m in range(image % 3)], 48, 64)
+        records.append(make_record(image + 1, f"{image}.png", masks, rng.standard_normal((len(masks), 320))))
+    backbone = {"feature_dim": 320, "sha256": file_sha256(locate_weights("lite0_imagenet"))}
+    return write_shards([records[:3], records[3:]], backbone)
+
+
+@pytest.fixture
+def dataset(write_labels, tmp_path) -> Path:
+    """A dataset fragment of four labelled photos."""
+    root = write_labels()
+    loader = "dict(dataset=dict(type='CocoDataset', data_root={root!r}, ann_file='annotations/{split}.json', {rest}))"
+    common = "data_prefix=dict(img=''), metainfo=dict(classes=('text',)),"
+    (tmp_path / "tiny.py").write_text(
+        "epochs = 2\nmilestones = (1,)\n"
+        f"train_dataloader = {loader.format(root=str(root), split='train', rest=common)}\n"
+        f"val_dataloader = {loader.format(root=str(root), split='test', rest=common + ' test_mode=True')}\n"
+        f"val_evaluator = dict(type='MaskAP', ann_file={str(root / 'annotations/test.json')!r})\n"
+    )
+    return tmp_path / "tiny.py"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors this small take longer on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process: its exit code, and what it printed."""
+
+    def run(module, *argv: object) -> tuple[int, str]:
+        capfd.readouterr()
+        code = cli.run(module.main, module.build_parser(), [str(word) for word in argv])
+        printed = capfd.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+def pretrain_arguments(shards: ShardSet, work_dir: Path, *more: str) -> list[object]:
+    common = ["--model", "knet_lite0", "--schedule", "pretrain_demo", "--shards", shards.directory, "--device", "cpu"]
+    return [*common, "--work-dir", work_dir, "--batch-size", 2, "--workers", 0, *more, "--cfg-options", *TINY, *SMALL]
+
+
+def finetune_arguments(dataset: Path, work_dir: Path, *more: object) -> list[object]:
+    common = ["--model", "knet_lite0", "--schedule", "finetune_demo", "--dataset", dataset, "--device", "cpu"]
+    small = (*SMALL, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
+    return [*common, "--work-dir", work_dir, "--batch-size", 2, "--workers", 0, *more, "--cfg-options", *TINY, *small]
+
+
+def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
+    pre, fine = tmp_path / "pre", tmp_path / "fine"
+
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert code == 0, printed
+    assert re.search(r"epoch 2/2  step 3/3  loss \d", printed)
+    assert "WARNING" not in printed
+    assert "Could not import" not in printed
+    assert WorkDir(pre).latest_checkpoint() == pre / "iter_6.pth"
+    assert {path.name for path in pre.glob("iter_*.pth")} == {"iter_4.pth", "iter_6.pth"}
+
+    before = {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")}
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert code == 0
+    assert "is finished" in printed
+    assert {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")} == before
+
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2", "--matching", "none"))
+    assert code == 2
+    assert "model.saliency_prompt.matching is 'cosine' there, 'none' now" in printed
+    assert len(printed.strip().splitlines()) == 1
+
+    code, printed = command(finetune, *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
+    assert code == 0, printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(("r", "k", "b"))}
+    assert rows["rpn_head.init_kernels"] == ["1", "-", "-"]
+    assert rows["kernel_supervision"] == ["-", "2", "-"]
+    initial = torch.load(fine / "initial.pth")["state_dict"]
+    pretrained = torch.load(pre / "iter_6.pth")["state_dict"]
+    for name in (
+        "rpn_head.init_kernels.weight",
+        "backbone.model.conv_stem.weight",
+        "roi_head.mask_head.1.fc_mask.weight",
+    ):
+        assert torch.equal(initial[name], pretrained[name])
+    curve = json.loads((fine / "curve.json").read_text())
+    assert [point["epoch"] for point in curve] == [2]
+    assert (fine / "curve.png").stat().st_size > 0
+
+    code, printed = command(evaluate, "--work-dir", fine, "--device", "cpu")
+    assert code == 0, printed
+    metrics = json.loads((fine / "metrics.json").read_text())
+    assert {name: metrics[name] for name in AP_NAMES} == {name: curve[-1][name] for name in AP_NAMES}
+    assert all(name in printed for name in AP_NAMES)
+
+    # MMDetection's own tools take the composed config as it is.
+    tools = Path(mmdet.__file__).parent / ".mim" / "tools"
+    other = str(tmp_path / "other")
+    monkeypatch.setattr(sys, "argv", ["train.py", str(fine / "config.py"), "--work-dir", other])
+    runpy.run_path(str(tools / "train.py"), run_name="__main__")
+    assert (tmp_path / "other" / "iter_4.pth").is_file()
+    monkeypatch.setattr(
+        sys, "argv", ["test.py", str(fine / "config.py"), str(fine / "iter_4.pth"), "--work-dir", other]
+    )
+    runpy.run_path(str(tools / "test.py"), run_name="__main__")
+
+
+def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_path, monkeypatch):
+    """Stopped after step 3 of 4, in the middle of epoch 2, it goes on from there to the same weights and scores."""
+    from stage2_training.engine import ResumableEpochLoop
+
+    still = ("train_dataloader.dataset.pipeline.3.prob=0.0", "train_dataloader.dataset.pipeline.4.prob=0.0")
+    batches: list[list[int]] = []
+    run_iter = ResumableEpochLoop.run_iter
+
+    def watched(loop, index, batch):
+        if crash_at == len(batches):
+            raise KeyboardInterrupt
+        batches.append([sample.img_id for sample in batch["data_samples"]])
+        run_iter(loop, index, batch)
+
+    monkeypatch.setattr(ResumableEpochLoop, "run_iter", watched)
+    crash_at = None
+    arguments = [*finetune_arguments(dataset, tmp_path / "whole", "--init", "imagenet"), *still]
+    arguments[arguments.index("default_hooks.checkpoint.interval=2")] = "default_hooks.checkpoint.interval=3"
+    assert command(finetune, *arguments)[0] == 0
+    whole, batches[:] = list(batches), []
+    assert len(whole) == 4
+
+    arguments[arguments.index(tmp_path / "whole")] = tmp_path / "parts"
+    crash_at = 3
+    code, printed = command(finetune, *arguments)
+    assert code == 130
+    assert WorkDir(tmp_path / "parts").latest_checkpoint() == tmp_path / "parts" / "iter_3.pth"
+    crash_at = None
+    with monkeypatch.context() as evaluation:  # and then in the evaluation after the last step
+
+        def interrupted(loop):
+            raise KeyboardInterrupt
+
+        evaluation.setattr(ValLoop, "run", interrupted)
+        code, printed = command(finetune, *arguments)
+    assert code == 130
+    assert "Going on from" in printed
+    assert batches == whole
+    code, printed = command(finetune, *arguments)
+    assert code == 0
+    assert batches == whole
+    curves = [json.loads((tmp_path / name / "curve.json").read_text()) for name in ("whole", "parts")]
+    assert curves[0][-1] == pytest.approx(curves[1][-1], abs=1e-6)
+
+    results = [torch.load(tmp_path / name / "iter_4.pth") for name in ("whole", "parts")]
+    for name, value in results[0]["state_dict"].items():
+        assert torch.allclose(value, results[1]["state_dict"][name], rtol=1e-4, atol=1e-6), name
+    assert results[0]["param_schedulers"] == results[1]["param_schedulers"]
+
+
+def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_path):
+    def fails(message: str, module, *argv: object) -> None:
+        code, printed = command(module, *argv)
+        lines = [line for line in printed.strip().splitlines() if line.startswith("error: ")]
+        assert code == 2, printed
+        assert [bool(re.search(message, line)) for line in lines] == [True], printed
+        assert "Traceback" not in printed
+
+    fails("no model 'knot'", pretrain, "--model", "knot", "--shards", shards.directory)
+    fails("no shard set here", pretrain, "--model", "knet_lite0", "--shards", tmp_path)
+    run = tmp_path / "run"
+    fails("a.pth: no such checkpoint", finetune, *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth"))
+    torch.save({"state_dict": {"backbone.a": torch.ones(1)}}, tmp_path / "a.pth")
+    needed = r"a\.pth: \d+ tensors that the model needs.*; use a checkpoint of the same model"
+    fails(needed, finetune, *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth"))
+    fails(
+        "--checkpoint goes with --init sp",
+        finetune,
+        *finetune_arguments(dataset, run, "--init", "scratch", "--checkpoint", "a"),
+    )
+    fails("nothing to evaluate", evaluate, "--model", "knet_lite0")
+    fails(
+        "not a checkpoint of this model",
+        evaluate,
+        "--model",
+        "knet_lite0",
+        "--dataset",
+        dataset,
+        "--checkpoint",
+        tmp_path / "a.pth",
+    )
+
+    # A photo that changed since stage 1, met in a data-loading process.
+    from PIL import Image
+
+    for photo in (tmp_path / "photos").glob("*.png"):
+        Image.new("RGB", (10, 10)).save(photo)
+    arguments = pretrain_arguments(shards, tmp_path / "pre")
+    arguments[arguments.index("--workers") + 1] = 1
+    fails(
+        r"^error: \S+/photos/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
+    )

@@ -1,0 +1,82 @@
+"""The manifest: what was asked for and what came of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stage1_proposals.shards import ImageRecord, ShardError, ShardSet, read_manifest, shard_file_name, write_manifest
+
+Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
+REQUEST: dict[str, Any] = {
+    "image_root": "/photos",
+    "shard_count": 2,
+    "backbone": {"name": "lite0_imagenet", "weights": None, "sha256": "ab", "stride": 32, "feature_dim": 3},
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path, write: Callable[..., str], some_contents: Contents) -> Path:
+    """A finished set of two shards of three images."""
+    rows = []
+    for index in range(2):
+        name = shard_file_name(index, 2)
+        content = write(tmp_path / name, some_contents)
+        rows.append({"file": name, "images": 3, "proposals": 5, "failures": 1, "content_sha256": content})
+    write_manifest(tmp_path, REQUEST, rows)
+    return tmp_path
+
+
+def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
+    shards = ShardSet.open(directory)
+    assert shards.shard_paths == [directory / shard_file_name(index, 2) for index in range(2)]
+    assert (shards.image_counts, shards.image_count, shards.feature_dim) == ([3, 3], 6, 3)
+    assert shards.image_root == "/photos"
+    assert shards.backbone == REQUEST["backbone"]
+    assert shards.request == REQUEST
+
+
+def test_a_directory_without_a_set_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(ShardError, match="no shard set here"):
+            ShardSet.open(path)
+
+
+def test_an_unfinished_set_is_refused_with_its_progress(directory: Path) -> None:
+    write_manifest(directory, REQUEST, None)
+    (directory / shard_file_name(1, 2)).unlink()
+    with pytest.raises(ShardError, match="unfinished, 1 of 2 shards; run the same `make proposals` again"):
+        ShardSet.open(directory)
+
+
+def test_a_missing_shard_is_named(directory: Path) -> None:
+    (directory / shard_file_name(1, 2)).unlink()
+    with pytest.raises(ShardError, match=r"1 shards are missing.*shard-00001-of-00002"):
+        ShardSet.open(directory)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not the manifest of a shard set"),
+        ('{"format": "other"}', "not the manifest of a shard set"),
+        ('{"format": "saliency-prompt/pseudo-labels"}', "lacks its version, request or shards"),
+        (
+            json.dumps({"format": "saliency-prompt/pseudo-labels", "version": 2, "request": {}, "shards": []}),
+            "version 2 is newer than 1; update",
+        ),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ShardError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_there_is_no_manifest_where_there_is_none(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) is None
+    (tmp_path / "file").touch()
+    assert read_manifest(tmp_path / "file") is None

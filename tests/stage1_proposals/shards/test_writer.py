@@ -1,0 +1,102 @@
+"""What the writer puts on disk, and that it is whole or not there."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stage1_proposals.shards.schema import COLUMNS, ROOT_ATTRIBUTES, ImageRecord, to_columns
+from stage1_proposals.shards.writer import whole_file, write_json
+
+Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
+
+
+def test_the_file_holds_the_schemas_columns_chunked_and_checksummed(shard: Path, some_contents: Contents) -> None:
+    with h5py.File(shard) as file:
+        found: list[str] = []
+        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert sorted(found) == sorted(COLUMNS)
+        for name, values in to_columns(*some_contents).items():
+            dataset = file[name]
+            assert dataset.fletcher32, name
+            assert dataset.chunks, name
+            if isinstance(values, list):
+                assert [bytes(text).decode() for text in dataset[...]] == values
+            else:
+                assert dataset.dtype.str == COLUMNS[name].dtype
+                assert np.array_equal(dataset[...], values)
+
+
+def test_text_is_tagged_utf8(shard: Path) -> None:
+    with h5py.File(shard) as file:
+        for name, column in COLUMNS.items():
+            if column.dtype is None:
+                assert h5py.check_string_dtype(file[name].dtype).encoding == "utf-8"
+
+
+def test_root_attributes_are_all_there_and_of_fixed_length(shard: Path) -> None:
+    """Variable-length text would lie where HDF5 checks nothing."""
+    with h5py.File(shard) as file:
+        assert sorted(file.attrs) == sorted(ROOT_ATTRIBUTES)
+        for name in file.attrs:
+            text = h5py.check_string_dtype(file.attrs.get_id(name).dtype)
+            assert text is None or (text.length is not None and text.encoding == "utf-8"), name
+
+
+def test_the_same_contents_have_the_same_hash_whatever_is_said_about_them(
+    tmp_path: Path, write: Callable[..., str], some_contents: Contents
+) -> None:
+    one = write(tmp_path / "a.h5", some_contents)
+    assert write(tmp_path / "b.h5", some_contents, software="other", image_root="/elsewhere") == one
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 4,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(
+    tmp_path: Path, write: Callable[..., str], some_contents: Contents
+) -> None:
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        write(tmp_path / "a.h5", some_contents)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    before = path.read_bytes()
+
+    def half_a_file() -> None:
+        with whole_file(path) as scratch:
+            scratch.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_a_file()
+    with pytest.raises(TypeError):
+        write_json(path, object())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_scratch_file_stands_beside_and_hidden(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.h5") as scratch:
+        scratch.write_text("new")
+        assert scratch.parent == tmp_path
+        assert scratch.name.startswith(".")
+        assert scratch.suffix == ".tmp"
+        assert not (tmp_path / "a.h5").exists()
+    assert (tmp_path / "a.h5").read_text() == "new"
+    assert not scratch.exists()

@@ -1,0 +1,84 @@
+"""Distributions, COCO export and recall of a handful of proposals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.proposals import Proposals, to_record
+from stage1_proposals.shards import ImageRecord
+from stage1_proposals.statistics import Distribution, distributions, mask_recall, to_coco
+
+
+def record(image_id: int, *boxes: tuple[int, int, int, int]) -> ImageRecord:
+    """An image of 10 x 10 pixels with rectangles (x1, y1, x2, y2) of score 0.5."""
+    masks = torch.zeros(len(boxes), 10, 10, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = True
+    count = len(boxes)
+    proposals = Proposals(masks, torch.full((count,), 0.5), torch.zeros(count, 2), torch.zeros(count, 2))
+    return to_record(proposals, image_id, f"dir/{image_id}.jpg", (10, 10))
+
+
+RECORDS = [record(1, (0, 0, 5, 10), (2, 3, 4, 6)), record(2)]
+
+
+def test_distributions_are_of_counts_areas_and_scores() -> None:
+    found = {distribution.name: distribution.values.tolist() for distribution in distributions(RECORDS)}
+    assert found == {"masks per image": [2, 0], "area / image": [0.5, 0.06], "score": [0.5, 0.5]}
+
+
+def test_a_distributions_line_has_its_quartiles_and_histogram() -> None:
+    line = Distribution("score", np.array([0.0, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0])).line(bins=4)
+    assert line.split()[:6] == ["score", "0", "1.5", "3", "4", "4"]
+    assert line[-4:] == "▂▂▂█"
+
+
+def test_a_distribution_of_nothing_says_so() -> None:
+    assert Distribution("score", np.zeros(0)).line().split() == ["score", "none"]
+
+
+def test_the_export_is_a_coco_data_set(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.write_text(json.dumps(to_coco(RECORDS)))
+    coco = COCO(str(path))
+    assert coco.getImgIds() == [1, 2]
+    first, second = coco.loadAnns(coco.getAnnIds(imgIds=1))
+    assert (first["bbox"], first["area"], first["score"]) == ([0, 0, 5, 10], 50, 0.5)
+    assert np.array_equal(coco.annToMask(second), RECORDS[0].masks()[1])
+
+
+def labels(path: Path, objects: dict[int, list[tuple[int, int, int, int]]], crowd: bool = False) -> Path:
+    images = [{"id": 100 + i, "file_name": f"{i}.jpg", "height": 10, "width": 10} for i in objects]
+    annotations = [
+        {
+            "id": number,
+            "image_id": 100 + image,
+            "category_id": 3,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "area": (x2 - x1) * (y2 - y1),
+            "iscrowd": int(crowd),
+            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+        }
+        for number, (image, (x1, y1, x2, y2)) in enumerate(((i, box) for i in objects for box in objects[i]), 1)
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "a"}]}))
+    return path
+
+
+def test_recall_is_the_share_of_objects_some_proposal_covers(tmp_path: Path) -> None:
+    # IoU: 1 with the first proposal, 0.6 with the second, none in an image without proposals, none without a record.
+    objects = {1: [(0, 0, 5, 10), (2, 3, 4, 8)], 2: [(0, 0, 5, 5)], 3: [(0, 0, 5, 5)]}
+    recall = mask_recall(iter(RECORDS), labels(tmp_path / "l.json", objects), (0.5, 0.75))
+    assert recall == {0.5: 0.5, 0.75: 0.25}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [], "annotations": []}', '{"annotations": [{}]}'])
+def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "l.json").write_text(text)
+    with pytest.raises(UserError, match="labels"):
+        mask_recall(RECORDS, tmp_path / "l.json")

@@ -1,0 +1,132 @@
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch.utils.data import DataLoader
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.shards import ShardSet, shard_file_name, write_manifest
+from stage2_training.data import PseudoLabelDataset
+
+PIPELINE = [
+    {"type": "LoadPhoto"},
+    {"type": "LoadPseudoLabels"},
+    {"type": "Resize", "scale": (32, 32), "keep_ratio": True},
+    {"type": "PackPseudoLabels"},
+]
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    init_default_scope("mmdet")
+
+
+@pytest.fixture
+def shards(write_shards, make_record, rectangles) -> ShardSet:
+    """Three shards of 3, 0 and 2 images; image i has i % 3 masks, whose features hold (image, mask)."""
+    records = []
+    for image in range(5):
+        masks = rectangles([(2 * m, image, 2 * m + 9, image + 8) for m in range(image % 3)], 24, 32)
+        features = np.array([[image, m, 0, 1] for m in range(image % 3)]).reshape(-1, 4)
+        records.append(make_record(100 + image, f"a/{image}.png", masks, features))
+    return write_shards([records[:3], [], records[3:]])
+
+
+def test_reads_every_image_once_in_the_order_of_the_shards(shards):
+    dataset = PseudoLabelDataset(str(shards.directory))
+    assert len(dataset) == 5
+    found = [dataset.get_data_info(index) for index in range(5)]
+    assert [info["img_id"] for info in found] == [100, 101, 102, 103, 104]
+    assert [len(info["record"]) for info in found] == [0, 1, 2, 0, 1]
+    assert dataset.get_data_info(-1)["img_id"] == 104
+    with pytest.raises(IndexError):
+        dataset.get_data_info(5)
+    assert dataset.metainfo["classes"] == ("object",)
+
+
+def test_photos_without_proposals_are_samples_too(shards):
+    sample = PseudoLabelDataset(str(shards.directory), PIPELINE)[0]
+    instances = sample["data_samples"].gt_instances
+    assert sample["inputs"].shape == (3, 24, 32)
+    assert len(instances) == 0
+    assert instances.seed_features.shape == (0, 4)
+    assert instances.masks.masks.shape == (0, 24, 32)
+
+
+def test_nothing_is_opened_before_the_first_read_nor_pickled_after_it(shards):
+    dataset = PseudoLabelDataset(str(shards.directory))
+    assert not dataset._readers
+    dataset.get_data_info(0)
+    assert dataset._readers
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert not copy._readers
+    assert copy.get_data_info(4)["img_id"] == 104
+
+
+def test_workers_see_the_same_samples(shards):
+    dataset = PseudoLabelDataset(str(shards.directory), PIPELINE)
+    expected = [dataset[index]["data_samples"].gt_instances.seed_features for index in range(5)]  # opens shards here
+    loader = DataLoader(dataset, num_workers=2, collate_fn=list)
+    found = [batch[0]["data_samples"].gt_instances.seed_features for batch in loader]
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_forked_process_opens_its_own_files(shards):
+    dataset = PseudoLabelDataset(str(shards.directory))
+    dataset.get_data_info(0)
+    reader = dataset._readers[0]
+    pid = os.fork()
+    if pid == 0:
+        same = dataset._reader(0) is reader
+        os._exit(1 if same else 0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_at_most_so_many_shards_are_open(shards):
+    dataset = PseudoLabelDataset(str(shards.directory), max_open_shards=1)
+    for index in (0, 4, 1, 3):
+        assert dataset.get_data_info(index)["img_id"] == 100 + index
+        assert len(dataset._readers) == 1
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """A manifest of ten million images in 10 shards takes no more than one of a thousand."""
+
+    def peak(images: int) -> int:
+        directory = tmp_path / str(images)
+        directory.mkdir()
+        lines = []
+        for index in range(10):
+            (directory / shard_file_name(index, 10)).touch()
+            lines.append({"file": shard_file_name(index, 10), "images": images // 10, "content_sha256": ""})
+        write_manifest(directory, {"image_root": "photos", "backbone": {"feature_dim": 4}}, lines)
+        tracemalloc.start()
+        dataset = PseudoLabelDataset(str(directory))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(dataset) == images
+        return used
+
+    peak(10)  # what the first dataset of a process imports and caches
+    assert peak(10_000_000) < peak(1000) + 10_000
+
+
+def test_missing_shards_are_found_at_start(shards):
+    shards.shard_paths[2].unlink()
+    with pytest.raises(UserError, match="shard-00002-of-00003"):
+        PseudoLabelDataset(str(shards.directory))
+    with pytest.raises(UserError, match="no shard set"):
+        PseudoLabelDataset(str(shards.directory / "elsewhere"))
+
+
+def test_moved_photos_are_named_and_found_again_under_another_root(shards, tmp_path):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"photos/a/1\.png.*does not exist.*image_root"):
+        PseudoLabelDataset(str(shards.directory), PIPELINE)[1]
+    dataset = PseudoLabelDataset(str(shards.directory), PIPELINE, image_root=str(tmp_path / "moved"))
+    assert len(dataset[1]["data_samples"].gt_instances) == 1

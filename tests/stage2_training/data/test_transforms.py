@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from stage1_proposals.errors import UserError
+from stage2_training.data import DropVanishedMasks, LoadPhoto, LoadPseudoLabels, PackPseudoLabels
+
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    init_default_scope("mmdet")
+
+
+def write_oriented(path, pixels: np.ndarray, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+class TestLoadPhoto:
+    def test_gives_rgb_and_sizes(self, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        results = LoadPhoto().transform({"img_path": str(tmp_path / "a.png")})
+        assert np.array_equal(results["img"], pixels)
+        assert results["img_shape"] == results["ori_shape"] == (5, 7)
+
+    def test_applies_exif_orientation(self, tmp_path):
+        pixels = np.zeros((4, 6, 3), np.uint8)
+        pixels[0, 0] = 255
+        write_oriented(tmp_path / "a.png", pixels, 6)  # turned a quarter clockwise for display
+        results = LoadPhoto().transform({"img_path": str(tmp_path / "a.png"), "height": 6, "width": 4})
+        assert results["img"].shape == (6, 4, 3)
+        assert (results["img"][0, 3] == 255).all()
+
+    def test_refuses_a_photo_of_another_size(self, tmp_path):
+        Image.new("RGB", (7, 5)).save(tmp_path / "a.png")
+        with pytest.raises(UserError, match=r"a\.png: is 7 x 5 pixels, but its labels are for 5 x 7"):
+            LoadPhoto().transform({"img_path": str(tmp_path / "a.png"), "height": 7, "width": 5})
+
+    def test_names_a_photo_it_cannot_read(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"no image")
+        with pytest.raises(UserError, match=r"a\.png: is not an image.*put the photo back"):
+            LoadPhoto().transform({"img_path": str(tmp_path / "a.png")})
+
+
+def test_pseudo_labels_land_where_stage_1_saw_them_on_a_rotated_photo(tmp_path, make_record):
+    """The record is in displayed coordinates; the bright square of the stored pixels lies under its mask."""
+    stored = np.zeros((24, 40, 3), np.uint8)
+    stored[2:8, 3:12] = 255
+    write_oriented(tmp_path / "a.png", stored, 6)
+    displayed = np.rot90(stored, -1)
+    record = make_record(1, "a.png", (displayed[None, ..., 0] > 0).astype(np.uint8), np.ones((1, 4)))
+    results = {"img_path": str(tmp_path / "a.png"), "height": 40, "width": 24, "record": record}
+    packed = Compose([LoadPhoto(), LoadPseudoLabels(), {"type": "RandomFlip", "prob": 1.0}, PackPseudoLabels()])(
+        results
+    )
+    mask = torch.from_numpy(packed["data_samples"].gt_instances.masks.masks[0]).bool()
+    assert torch.equal(packed["inputs"][0] > 0, mask)
+    assert mask.sum() == 54
+
+
+@st.composite
+def proposals(draw):
+    """Rectangle masks, many of them thin, one feature each whose first entry tells which it is."""
+    boxes = []
+    for _ in range(draw(st.integers(0, 6))):
+        y, x = draw(st.integers(0, HEIGHT - 2)), draw(st.integers(0, WIDTH - 2))
+        height, width = draw(st.sampled_from([1, 2, 5, 30])), draw(st.sampled_from([1, 2, 5, 30]))
+        boxes.append((y, x, min(y + height, HEIGHT), min(x + width, WIDTH)))
+    return boxes
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    boxes=proposals(), scale=st.sampled_from([(8, 8), (20, 16), (64, 48), (90, 70)]), flip=st.sampled_from([0.0, 1.0])
+)
+def test_seed_features_stay_with_their_masks(make_record, rectangles, boxes, scale, flip):
+    masks = rectangles(boxes, HEIGHT, WIDTH)
+    features = np.zeros((len(boxes), 4))
+    features[:, 0] = np.arange(len(boxes))
+    results = {
+        "img": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
+        "img_shape": (HEIGHT, WIDTH),
+        "record": make_record(1, "a.png", masks, features),
+    }
+    shape = [{"type": "Resize", "scale": scale, "keep_ratio": True}, {"type": "RandomFlip", "prob": flip}]
+    instances = Compose([LoadPseudoLabels(), *shape, DropVanishedMasks(), PackPseudoLabels()])(results)[
+        "data_samples"
+    ].gt_instances
+
+    assert instances.seed_features.dtype == torch.float32
+    assert len(instances.bboxes) == len(instances.labels) == len(instances.masks) == len(instances.seed_features)
+    assert (instances.masks.areas >= 1).all()
+    alone = [transformed_alone(mask, shape) for mask in masks]
+    survivors = [index for index, mask in enumerate(alone) if mask.any()]
+    assert instances.seed_features[:, 0].tolist() == survivors
+    for mask, index in zip(instances.masks.masks, survivors, strict=True):
+        assert np.array_equal(mask, alone[index])
+
+
+def transformed_alone(mask: np.ndarray, shape: list[dict]) -> np.ndarray:
+    """What resizing and flipping make of one mask, by MMDetection's transforms, without any other mask."""
+    from mmdet.structures.mask import BitmapMasks
+
+    results = {
+        "img": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
+        "img_shape": (HEIGHT, WIDTH),
+        "gt_masks": BitmapMasks(mask[None], HEIGHT, WIDTH),
+    }
+    return Compose(shape)(results)["gt_masks"].masks[0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(boxes=proposals(), min_area=st.integers(1, 40))
+def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles, boxes, min_area):
+    masks = rectangles(boxes, HEIGHT, WIDTH)
+    record = make_record(1, "a.png", masks, np.arange(4 * len(boxes)).reshape(-1, 4))
+    results = LoadPseudoLabels().transform({"record": record})
+    results["gt_ignore_flags"] = np.arange(len(boxes)) % 2 == 0
+    DropVanishedMasks(min_area).transform(results)
+    kept = [index for index, mask in enumerate(masks) if mask.sum() >= min_area]
+    assert np.array_equal(results["gt_seed_features"], record.feature[kept])
+    assert np.array_equal(results["gt_bboxes"].numpy(), record.bbox[kept])
+    assert np.array_equal(results["gt_masks"].masks, masks[kept])
+    assert np.array_equal(results["gt_ignore_flags"], [index % 2 == 0 for index in kept])
+    assert (results["gt_bboxes_labels"] == np.zeros(len(kept))).all()
+
+
+def test_rotation_moves_masks_with_the_photo_however_many():
+    """MMDetection's Rotate, as fine-tuning uses it: each of nine masks turns with its own square of the photo."""
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+
+    corners = [(y, x) for y in (12, 44, 76) for x in (12, 44, 76)]
+    masks = np.zeros((9, 100, 100), np.uint8)
+    image = np.zeros((100, 100, 3), np.uint8)
+    for level, (mask, (y, x)) in enumerate(zip(masks, corners, strict=True), start=1):
+        mask[y : y + 12, x : x + 12] = 1
+        image[y : y + 12, x : x + 12] = 25 * level
+    results = {
+        "img": image,
+        "img_shape": (100, 100),
+        "gt_bboxes": HorizontalBoxes(torch.tensor([[x, y, x + 12, y + 12] for y, x in corners]).float()),
+        "gt_masks": BitmapMasks(masks, 100, 100),
+    }
+    rotate = {"type": "Rotate", "prob": 1.0, "min_mag": 9.0, "max_mag": 9.0, "img_border_value": (0, 0, 0)}
+    Compose([rotate])(results)
+    for level, (mask, box) in enumerate(
+        zip(results["gt_masks"].masks, results["gt_bboxes"].numpy(), strict=True), start=1
+    ):
+        of_level = np.abs(results["img"][..., 0].astype(int) - 25 * level) < 3
+        assert mask.sum() > 100
+        assert (of_level & (mask == 1)).sum() > 0.75 * mask.sum()
+        ys, xs = np.nonzero(mask)
+        assert box[0] - 1 <= xs.min()
+        assert xs.max() <= box[2] + 1
+        assert box[1] - 1 <= ys.min()
+        assert ys.max() <= box[3] + 1

@@ -1,0 +1,118 @@
+import pytest
+from mmengine.config import Config
+
+from stage1_proposals.errors import UserError
+from stage2_training.compose import check_annotations, finetuning_config, pretraining_config, set_num_classes
+from stage2_training.options import Overrides
+from stage2_training.work_dir import flatten
+
+
+@pytest.fixture
+def shards(write_shards, make_record, rectangles):
+    record = make_record(1, "1.png", rectangles([(0, 0, 8, 8)], 16, 16), [[1, 2, 3, 4]])
+    return write_shards([[record]], {"feature_dim": 4}, photos=False)
+
+
+def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards):
+    config = pretraining_config("knet", "pretrain", shards, matching="random", image_root="photos")
+    assert config.model.type == "SaliencyPromptKNet"
+    assert config.model.saliency_prompt == {"matching": "random", "feature_dim": 4}
+    assert config.model.backbone.frozen_stages == 4
+    assert config.model.backbone.norm_eval is True
+    assert {value for key, value in flatten(config.to_dict()) if key.endswith("num_classes")} == {1}
+    dataset = config.train_dataloader.dataset
+    assert (dataset.shards, dataset.image_root) == (str(shards.directory), "photos")
+    assert "pretraining" not in config
+    assert "epochs" not in config
+    assert "milestones" not in config
+
+
+def test_pretraining_follows_the_paper(shards):
+    config = pretraining_config("knet", "pretrain", shards)
+    assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.05}
+    assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 96
+    assert config.train_cfg.max_epochs == 12
+    assert config.model.rpn_head.num_kernels == 100
+    warm_up, steps = config.param_scheduler
+    assert (warm_up.type, warm_up.end, warm_up.by_epoch) == ("LinearLR", 1000, False)
+    assert (steps.milestones, steps.gamma) == ([8, 11], 0.1)
+    transforms = {transform.type: transform for transform in config.train_dataloader.dataset.pipeline}
+    assert transforms["Resize"].scale == (1333, 800)
+    assert transforms["RandomFlip"].prob == 0.5
+    assert "Rotate" not in transforms
+
+
+def test_finetuning_is_vanilla_with_the_datasets_classes_and_epochs():
+    config = finetuning_config("knet", "ctw1500", "finetune")
+    assert config.model.type == "KNet"
+    assert "saliency_prompt" not in config.model
+    assert {value for key, value in flatten(config.to_dict()) if key.endswith("num_classes")} == {1}
+    assert config.train_cfg.max_epochs == 96
+    assert config.param_scheduler[1].milestones == [72, 88]
+    assert config.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == 0.25
+    assert config.test_dataloader == config.val_dataloader
+    assert config.test_evaluator == config.val_evaluator
+
+
+def test_classes_follow_the_dataset(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        'epochs = 4\nmilestones = (3,)\nmetainfo = dict(classes=("a", "b", "c"))\n'
+        "train_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=metainfo))\n"
+        "val_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=metainfo))\n"
+        "val_evaluator = dict(type='MaskAP', ann_file='a.json')\n"
+    )
+    config = finetuning_config("knet", str(tmp_path / "mine.py"), "finetune")
+    assert {value for key, value in flatten(config.model.to_dict()) if key.endswith("num_classes")} == {3}
+
+
+def test_num_classes_is_set_however_deep():
+    node = {"num_classes": 80, "heads": [{"num_classes": 80}, {"inner": ({"num_classes": 80},)}], "other": 80}
+    set_num_classes(node, 7)
+    assert node == {"num_classes": 7, "heads": [{"num_classes": 7}, {"inner": ({"num_classes": 7},)}], "other": 80}
+
+
+def test_overrides():
+    options = ["optim_wrapper.optimizer.lr=3e-4", "model.rpn_head.num_kernels=7", "custom=[1,(2,3)]"]
+    config = finetuning_config(
+        "knet",
+        "ctw1500",
+        "finetune",
+        overrides=Overrides(epochs=20, batch_size=3, workers=0, seed=5, auto_scale_lr=True, cfg_options=options),
+    )
+    assert config.train_cfg.max_epochs == 20
+    assert config.param_scheduler[1].milestones == [15, 18]  # 75 % and 92 % of 20
+    assert config.train_dataloader.batch_size == 3
+    for part in ("train", "val", "test"):
+        assert config[f"{part}_dataloader"].num_workers == 0
+        assert config[f"{part}_dataloader"].persistent_workers is False
+    assert config.randomness.seed == 5
+    assert config.auto_scale_lr.enable is True
+    assert config.optim_wrapper.optimizer.lr == 3e-4
+    assert config.model.rpn_head.num_kernels == 7
+    assert config.custom == [1, (2, 3)]
+
+
+def test_user_errors_name_what_there_is(tmp_path):
+    with pytest.raises(UserError, match=r"no model 'knot': pass one of .*knet"):
+        finetuning_config("knot", "ctw1500", "finetune")
+    with pytest.raises(UserError, match="no dataset 'ctw': pass one of ctw1500, demo"):
+        finetuning_config("knet", "ctw", "finetune")
+    with pytest.raises(UserError, match=r"no schedule 'a\.py'"):
+        finetuning_config("knet", "ctw1500", "a.py")
+    with pytest.raises(UserError, match=r"'lr': write it as key\.path=value"):
+        finetuning_config("knet", "ctw1500", "finetune", overrides=Overrides(cfg_options=["lr"]))
+    config = finetuning_config("knet", "ctw1500", "finetune")
+    config.train_dataloader.dataset.data_root = str(tmp_path)
+    config.val_dataloader.dataset.data_root = str(tmp_path)
+    with pytest.raises(UserError, match=r"annotations/test\.json: no such file; `make data`"):
+        check_annotations(config, ["val", "train"])
+
+
+def test_composed_configs_survive_being_written(tmp_path, shards):
+    for config in (
+        pretraining_config("knet_lite0", "pretrain_demo", shards),
+        finetuning_config("knet", "demo", "finetune_demo"),
+    ):
+        config.dump(tmp_path / "config.py")
+        assert "_base_" not in (tmp_path / "config.py").read_text()
+        assert Config.fromfile(tmp_path / "config.py").to_dict() == config.to_dict()
