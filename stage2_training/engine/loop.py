@@ -32,7 +32,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Train on what is left of the epoch."""
         done = self._iter - self._epoch * len(self.dataloader)
-        pass
+        self.dataloader.sampler.start_at(done * self.dataloader.batch_size)
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         for batch_index, batch in enumerate(self.dataloader, start=done):
