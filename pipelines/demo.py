@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines import cli
 from stage1_proposals.errors import UserError
-from stage2_training.evaluation import AP_NAMES, plot_curves, read_curve
+from stage2_training.options import quiet_imports
 
 MODEL = "knet_lite0"
 INITS = ("imagenet", "sp")
@@ -54,9 +54,10 @@ def read_result(work_dir: Path) -> dict[str, Any]:
 
 def score_table(scores: dict[str, dict[str, Any]]) -> str:
     """A Markdown table, one line per initialisation, in percent; -1 stands for a size without any object."""
-    lines = [f"| init | {' | '.join(AP_NAMES)} |", "|---|" + "---:|" * len(AP_NAMES)]
+    names = [name for name in next(iter(scores.values())) if name.startswith("AP")]
+    lines = [f"| init | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for init, row in scores.items():
-        lines.append(f"| {init} | " + " | ".join(f"{100 * row[name]:.2f}" for name in AP_NAMES) + " |")
+        lines.append(f"| {init} | " + " | ".join(f"{100 * row[name]:.2f}" for name in names) + " |")
     return "\n".join(lines)
 
 
@@ -90,6 +91,8 @@ def main(args: argparse.Namespace) -> None:
             *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
         )
         scores[init] = read_result(work_dir)
+    with quiet_imports():
+        from stage2_training.evaluation import plot_curves, read_curve
     plot_curves({init: read_curve(args.out / f"finetune-{init}") for init in INITS}, args.out / "learning_curves.png")
     table = score_table(scores)
     (args.out / "table.md").write_text(table + "\n")

@@ -43,11 +43,15 @@ class Worker:
 
     def __init__(self, make: MakeBuilder) -> None:
         self.counter: Any = None
-        self.builder = make(lambda count: self.counter.add.remote(count))
+        self.reports: list[Any] = []
+        self.builder = make(lambda count: self.reports.append(self.counter.add.remote(count)))
 
     def build(self, index: int, counter: Any) -> dict[str, Any]:
         self.counter = counter
-        return self.builder.build(index)
+        row = self.builder.build(index)
+        ray.get(self.reports)  # counted before the shard counts as done
+        self.reports.clear()
+        return row
 
 
 def run_on_ray(

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -70,12 +69,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str, work_dir:
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Import torch and MMDetection: without remarks on optional packages, and with OpenMP threads that yield.
-
-    OpenMP's waiting threads spin by default; where data loading or anything else wants the same cores, that was
-    measured to make a training step on two cores three times slower. The variable is read once, on import.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Import MMDetection without its remarks on optional packages."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mmdet.evaluation  # noqa: F401

@@ -64,7 +64,7 @@ def test_a_user_error_arrives_as_itself() -> None:
     def build(index: int) -> dict[str, Any]:
         raise UserError("the disk is full")
 
-    with pytest.raises(UserError, match="^the disk is full$"):
+    with pytest.raises(UserError, match=r"^the disk is full$"):
         run_on_ray(builder(build), 2, 2, False, ignore)
 
 

@@ -1,0 +1,330 @@
+"""The job: resumable, refusing what does not fit, the same on any number of workers and however often killed."""
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stage1_proposals.errors import UserError
+from stage1_proposals.images import image_ids
+from stage1_proposals.runner import Job, check_same_request, default_workers, run, sole_user
+from stage1_proposals.shards import ShardReader, ShardSet, read_manifest, verify_shard
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("all_threads")
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+def hashes(directory: Path) -> list[str]:
+    return [shard["content_sha256"] for shard in ShardSet.open(directory).shards]
+
+
+def shard_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.h5"))
+
+
+@pytest.fixture(scope="module")
+def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
+    from stage1_proposals.generators import build_generator
+    from stage1_proposals.images import list_photos
+
+    directory = tmp_path_factory.mktemp("finished") / "shards"
+    job = Job(list_photos(photo_folder), build_generator({}), "lite0_imagenet", None, 64, 128, 4, 3, "cpu")
+    run(job, directory, 0, ignore)
+    return directory
+
+
+@pytest.fixture
+def directory(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished set, to do harm to."""
+    return Path(shutil.copytree(finished, tmp_path / "shards"))
+
+
+def test_a_set_is_whole_and_sound(finished: Path) -> None:
+    shards = ShardSet.open(finished)
+    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.shards)
+    assert len(shards.shards) == 4
+    assert sum(row["proposals"] for row in shards.shards) > 12
+    assert not list(finished.glob(".*.tmp"))
+
+
+def test_every_photo_stands_in_order_in_a_shard_or_its_failures(finished: Path, photo_folder: Path) -> None:
+    names, failures = [], []
+    for path in ShardSet.open(finished).shard_paths:
+        reader = ShardReader(path)
+        records = [reader.read(index) for index in range(len(reader))]
+        names += [record.file_name for record in records]
+        failures += reader.failures()
+        assert [record.image_id for record in records] == list(image_ids([record.file_name for record in records]))
+    assert failures == [
+        ("0/empty.jpg", "is empty (0 bytes)"),
+        ("1/text.jpg", "is not an image Pillow can read"),
+    ]
+    assert names == sorted(path.relative_to(photo_folder).as_posix() for path in photo_folder.rglob("*.png"))
+
+
+def test_a_shard_says_how_it_was_made(finished: Path, photo_folder: Path) -> None:
+    shards = ShardSet.open(finished)
+    for index, path in enumerate(shards.shard_paths):
+        attributes = ShardReader(path).attributes
+        assert (attributes["shard_index"], attributes["shard_count"]) == (index, 4)
+        assert attributes["image_root"] == shards.image_root == str(photo_folder.resolve())
+        assert attributes["generator"] == shards.request["generator"]
+        assert attributes["backbone"] == shards.backbone
+        assert attributes["generator"]["short_side"] == 64
+        assert len(attributes["backbone"]["sha256"]) == 64
+
+
+def test_a_second_run_does_nothing(directory: Path, make_job: Callable[..., Job]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in shard_files(directory)}
+    reported: list[int] = []
+    run(make_job(), directory, 0, reported.append)
+    assert {path: path.stat().st_mtime_ns for path in shard_files(directory)} == before
+    assert sum(reported) == 14
+
+
+def test_progress_is_reported_once_for_each_photo(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    reported: list[int] = []
+    run(make_job(images_per_shard=20), tmp_path / "shards", 0, reported.append)
+    assert sum(reported) == 14
+
+
+def test_a_deleted_shard_is_built_again_alone(directory: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+    first, second, *_ = shard_files(directory)
+    second.unlink()
+    before = first.stat().st_mtime_ns
+    run(make_job(), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+    assert first.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_a_damaged_shard_is_built_again(
+    directory: Path, finished: Path, make_job: Callable[..., Job], where: float
+) -> None:
+    path = shard_files(directory)[2]
+    data = path.read_bytes()
+    path.write_bytes(data[: int(where * len(data))])
+    run(make_job(), directory, 0, ignore)
+    assert verify_shard(path)["content_sha256"] == hashes(finished)[2]
+
+
+def test_a_set_without_its_last_manifest_is_finished(
+    directory: Path, finished: Path, make_job: Callable[..., Job]
+) -> None:
+    manifest = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps({**manifest, "shards": None}))
+    run(make_job(), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+
+
+def test_leftovers_of_a_killed_run_are_cleared_away(directory: Path, make_job: Callable[..., Job]) -> None:
+    (directory / ".shard-00000-of-00004.h5.123.tmp").write_text("half")
+    run(make_job(), directory, 0, ignore)
+    assert not list(directory.glob(".*.tmp"))
+
+
+def test_a_shard_of_another_request_is_not_taken(directory: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+    """Without a manifest, the shards themselves say what they are."""
+    (directory / "manifest.json").unlink()
+    run(make_job(generator={"threshold": 0.7}), directory, 0, ignore)
+    assert not set(hashes(directory)) & set(hashes(finished))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_the_batch_size_does_not_change_the_shards(
+    tmp_path: Path, finished: Path, make_job: Callable[..., Job], batch_size: int
+) -> None:
+    run(make_job(batch_size=batch_size), tmp_path / "shards", 0, ignore)
+    assert hashes(tmp_path / "shards") == hashes(finished)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_makes_the_same_shards(tmp_path: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+    reported: list[int] = []
+    run(make_job(), tmp_path / "shards", 2, reported.append)
+    assert hashes(tmp_path / "shards") == hashes(finished)
+    assert sum(reported) == 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"short_side": 96}, "generator.short_side is 64 there, 96 asked for"),
+        ({"images_per_shard": 5}, "images_per_shard is 4 there, 5 asked for; shard_count is 4 there, 3 asked for"),
+        ({"generator": {"threshold": 0.6}}, "generator.threshold is 0.5 there, 0.6 asked for"),
+        ({"generator": {"seed_grid": [2, 2]}}, r"generator.seed_grid is None there, \[2, 2\] asked for"),
+    ],
+)
+def test_other_parameters_are_refused_naming_the_difference(
+    directory: Path, make_job: Callable[..., Job], changes: dict[str, Any], difference: str
+) -> None:
+    before = sorted(directory.iterdir())
+    with pytest.raises(UserError, match=f"holds other work: {difference}. Choose another"):
+        run(make_job(**changes), directory, 0, ignore)
+    assert sorted(directory.iterdir()) == before
+
+
+def test_other_photos_are_refused(
+    directory: Path, photo_folder: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    photos = Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+    with pytest.raises(UserError, match="image_root is .* there, .* asked for"):
+        run(make_job(photos), directory, 0, ignore)
+
+
+def test_a_photo_more_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
+    manifest = read_manifest(directory)
+    assert manifest is not None
+    request = {**manifest["request"], "image_count": 15, "image_list_sha256": "other"}
+    with pytest.raises(UserError, match=r"image_count is 14 there, 15 asked for; image_list_sha256 is"):
+        check_same_request(directory, request)
+
+
+def test_the_same_weights_elsewhere_are_the_same_request(directory: Path) -> None:
+    manifest = read_manifest(directory)
+    assert manifest is not None
+    request = manifest["request"]
+    check_same_request(directory, {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}})
+    with pytest.raises(UserError, match=r"backbone\.sha256"):
+        check_same_request(directory, {**request, "backbone": {**request["backbone"], "sha256": "other"}})
+
+
+def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., Job]) -> None:
+    with (
+        sole_user(directory),
+        pytest.raises(UserError, match="another run is writing there"),
+    ):
+        run(make_job(), directory, 0, ignore)
+    run(make_job(), directory, 0, ignore)
+
+
+def test_the_lock_of_a_killed_process_is_free(directory: Path) -> None:
+    program = f"import fcntl, sys, time; f = open({str(directory / '.lock')!r}, 'w')\n"
+    program += "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with open(directory / ".lock") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        holder.wait()
+        with sole_user(directory):
+            pass
+
+
+def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"):
+        run(make_job(), tmp_path / "file", 0, ignore)
+
+
+def test_a_disk_that_fills_up_is_the_users_error_and_the_run_goes_on_later(
+    tmp_path: Path, finished: Path, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = []
+
+    def fsync(descriptor: int) -> None:
+        writes.append(descriptor)
+        if len(writes) > 4:  # the manifest, its directory, one shard and its directory
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"00001-of-00004\.h5: cannot be .*\(No space"):
+        patch.setattr(os, "fsync", fsync)
+        run(make_job(), tmp_path / "shards", 0, ignore)
+    assert [path.name for path in shard_files(tmp_path / "shards")] == ["shard-00000-of-00004.h5"]
+    run(make_job(), tmp_path / "shards", 0, ignore)
+    assert hashes(tmp_path / "shards") == hashes(finished)
+
+
+@pytest.mark.parametrize("name", ["short_side", "long_side", "images_per_shard", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "8"])
+def test_sizes_are_positive_whole_numbers(make_job: Callable[..., Job], name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"{name} must be a positive whole number, not {value!r}"):
+        make_job(**{name: value})
+
+
+@pytest.mark.parametrize("per_shard", [1, 4, 13, 14, 100])
+def test_shards_partition_the_photos(make_job: Callable[..., Job], per_shard: int) -> None:
+    job = make_job(images_per_shard=per_shard)
+    positions = [position for index in range(job.shard_count) for position in job.shard_range(index)]
+    assert positions == list(range(14))
+    assert all(len(job.shard_range(index)) > 0 for index in range(job.shard_count))
+
+
+def test_there_is_a_worker_for_every_core() -> None:
+    assert default_workers("cpu") == os.cpu_count()
+
+
+@pytest.fixture
+def many_photos(photo_folder: Path, tmp_path: Path) -> Path:
+    """Enough photos for a run of some seconds, three of them no photos."""
+    folder = tmp_path / "many"
+    for copy in range(15):
+        shutil.copytree(photo_folder, folder / f"{copy:02d}")
+    return folder
+
+
+def processes_of(session: int) -> Iterator[int]:
+    """Processes whose session is this one."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.getsid(int(entry.name)) == session:
+                    yield int(entry.name)
+            except ProcessLookupError:
+                continue
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_shards(
+    many_photos: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    """kill -9 on the command with its Ray workers at work, twice, then the command to its end."""
+    directory, wait = tmp_path / "shards", random.Random(0)
+    settings = {"images_per_shard": 10, "short_side": 160, "long_side": 320}
+    command = [sys.executable, "-m", "pipelines.proposals", "--workers", "2", "--batch-size", "3"]
+    command += ["--images", str(many_photos), "--shards", str(directory)]
+    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    survivors = []
+    for _ in range(2):
+        there = len(shard_files(directory))
+        driver = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while len(shard_files(directory)) == there:
+            assert driver.poll() is None
+            time.sleep(0.02)
+        time.sleep(wait.random())
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        survivors.append(driver.pid)
+        assert there < len(shard_files(directory)) < 21
+        for path in shard_files(directory):
+            verify_shard(path)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert not list(directory.glob(".*.tmp"))
+    run(make_job(many_photos, **settings), tmp_path / "undisturbed", 0, ignore)
+    assert hashes(directory) == hashes(tmp_path / "undisturbed")
+    for session in survivors:
+        for pid in processes_of(session):
+            os.kill(pid, signal.SIGKILL)
