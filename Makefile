@@ -8,7 +8,7 @@ BACKBONE ?= lite0_imagenet
 WEIGHTS ?=
 WORKERS ?=
 DEVICE ?=
-MODEL ?= knet
+MODEL ?= knet_lite0
 DATASET ?= demo
 INIT ?= sp
 WORK_DIR ?=
@@ -30,7 +30,7 @@ help: ## this table
 setup: ## build .venv (once; MMCV compiles for 8-12 minutes on two cores the first time)
 	@python3 -m pipelines.setup
 
-lock: setup ## pin every dependency of pyproject.toml in requirements.lock
+lock: ## pin every dependency of pyproject.toml in requirements.lock
 	.venv/bin/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
@@ -47,18 +47,18 @@ proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled SHARDS=shards B
 inspect: setup ## verify shards, print what they hold, draw a contact sheet: SHARDS=shards
 	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(OPTS)
 
-pretrain: setup ## pre-train with Saliency Prompt: MODEL=knet SHARDS=shards [WEIGHTS=backbone file] [WORK_DIR=dir] [DEVICE=cpu|cuda]
+pretrain: setup ## pre-train with Saliency Prompt: MODEL=knet_lite0|knet SHARDS=shards [WEIGHTS=backbone file] [WORK_DIR=dir] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.pretrain --model "$(MODEL)" --shards "$(SHARDS)" $(call flag,--backbone-weights,$(WEIGHTS)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet INIT=sp|imagenet|scratch|file [CHECKPOINT=file] [WEIGHTS=backbone file] [WORK_DIR=dir]
+finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet_lite0|knet INIT=sp|imagenet|scratch|file [CHECKPOINT=file] [WEIGHTS=backbone file] [ROOT=data dir] [WORK_DIR=dir]
 	@$(PYTHON) -m pipelines.finetune --model "$(MODEL)" --dataset "$(DATASET)" --init "$(INIT)" \
-	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) \
+	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) $(call flag,--data-root,$(ROOT)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo MODEL=knet CHECKPOINT=file
+evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo MODEL=knet_lite0 CHECKPOINT=file
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
-	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--device,$(DEVICE)) $(OPTS)
+	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
 test: setup ## the test suite; OPTS="-k name" runs a part
 	@$(PYTHON) -m pytest $(OPTS)

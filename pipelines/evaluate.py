@@ -17,7 +17,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work-dir", help="work directory of a fine-tuning run")
     parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--dataset", help="configs/datasets/DATASET.py, or a config file")
-    parser.add_argument("--schedule", default="finetune", help="decides the photos' size; with --model and --dataset")
+    parser.add_argument(
+        "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
+    )
+    parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     parser.add_argument("--checkpoint", help="default: the latest of the work directory")
     parser.add_argument("--out", help="JSON file of the scores (default: metrics.json beside the checkpoint)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
@@ -32,12 +35,13 @@ def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with quiet_imports():
         from stage1_proposals.errors import UserError
+        from stage1_proposals.shards import write_json
         from stage2_training import compose, training
-        from stage2_training.evaluation import format_scores, write_json
+        from stage2_training.evaluation import format_scores
         from stage2_training.work_dir import WorkDir
 
     training.use_device(args.device)
-    overrides = Overrides(workers=args.workers, cfg_options=args.cfg_options)
+    overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
     if args.work_dir:
         work = WorkDir(args.work_dir)
         config = compose.override(work.read_config(), overrides)
@@ -55,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
 
     out = Path(args.out or Path(checkpoint).parent / "metrics.json")
     scores = training.evaluate(config, checkpoint, out.parent / "evaluation")
-    write_json({**scores, "checkpoint": str(checkpoint)}, out)
+    write_json(out, {**scores, "checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_scores(scores)}\nwritten to {out}")
 
 

@@ -19,7 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", help="with --init sp: the pre-trained checkpoint (default: that of MODEL)")
     parser.add_argument("--backbone-weights", help="with --init imagenet: file with the weights, when not bundled")
-    add_run_options(parser, schedule="finetune", work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
+    parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
+    add_run_options(parser, schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
     return parser
 
 
@@ -27,8 +28,9 @@ def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with quiet_imports():
         from stage1_proposals.errors import UserError
+        from stage1_proposals.shards import write_json
         from stage2_training import compose, initialisation, training
-        from stage2_training.evaluation import format_scores, plot_curves, read_curve, write_json
+        from stage2_training.evaluation import format_scores, plot_curves, read_curve
         from stage2_training.work_dir import WorkDir
 
     if args.checkpoint and args.init != "sp":
@@ -63,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     )
     training.train(work)
     curve = read_curve(work.path)
-    write_json(curve, work.path / "curve.json")
+    write_json(work.path / "curve.json", curve)
     plot_curves({init: curve}, work.path / "curve.png")
     work.finish(curve[-1] | {"checkpoint": str(work.latest_checkpoint())})
     print(f"Fine-tuned: {work.latest_checkpoint()}\n{format_scores(curve[-1])}")

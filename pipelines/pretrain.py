@@ -29,12 +29,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with quiet_imports():
+        from stage1_proposals.errors import UserError
         from stage1_proposals.shards import ShardSet
         from stage2_training import compose, initialisation, training
         from stage2_training.work_dir import WorkDir
 
     device = training.use_device(args.device)
     shards = ShardSet.open(args.shards)
+    if shards.image_count == 0 or not any(row["proposals"] for row in shards.shards):
+        raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")
     config = compose.pretraining_config(
         args.model,
         args.schedule,

@@ -52,7 +52,7 @@ def read_settings(path: Path, overrides: list[str]) -> dict[str, Any]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or not UTF-8
         raise UserError(f"config {path}: {error}") from error
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
@@ -79,10 +79,10 @@ def choose_device(asked: str | None) -> str:
         UserError: a GPU is asked for and there is none, or no such device type.
     """
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"device {device!r}: use cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: this machine has no usable GPU; use cpu")
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"device {device!r}: use cpu or cuda (CUDA_VISIBLE_DEVICES chooses among GPUs)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda': this machine has no usable GPU; use cpu")
     return device
 
 
@@ -94,6 +94,8 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
         print(f"  failed: {name}: {reason}")
     if len(shown) > 20:
         print(f"  ... and {len(shown) - 20} more; each shard lists its own under /failures")
+    if shown:
+        print("  Put right, they are read when their shard is deleted and the command run again.")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ current PyTorch releases; its ops are compiled once (8-12 minutes on two cores) 
 keyed by everything the binary depends on, and installed from there for every later `.venv`.
 """
 
+from __future__ import annotations  # for a clear line on Pythons too old for the rest
+
 import argparse
 import hashlib
 import json
@@ -30,7 +32,7 @@ class SetupError(Exception):
 
 def fingerprint() -> str:
     """SHA-256 over the files that decide what `.venv` holds."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256()
     for path in (ROOT / "pyproject.toml", LOCK, Path(__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -43,6 +45,17 @@ def split_lock(text: str) -> tuple[str, str]:
     if len(mmcv) != 1:
         raise SetupError(f"{LOCK.name} must pin {MMCV} exactly once; make it anew with `make lock`")
     return "".join(entry for entry in entries if entry not in mmcv), mmcv[0]
+
+
+def check_lock(project: str, lock: str) -> None:
+    """Check that the lock has every version pinned in `pyproject.toml`.
+
+    Raises:
+        SetupError: naming the first pin it lacks.
+    """
+    for pin in re.findall(r'"([A-Za-z0-9-]+==[^"; ]+)"', project):
+        if not re.search(rf"^{re.escape(pin)}\b", lock, flags=re.MULTILINE):
+            raise SetupError(f"{LOCK.name} lacks {pin}, which pyproject.toml pins; run `make lock` first")
 
 
 def run(*command: str | Path, **env: str) -> None:
@@ -97,9 +110,10 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
 
 def build() -> None:
     """Build `.venv` from the lock; a half-built one is completed, a stale one brought up to date."""
-    if not (3, 11) <= sys.version_info[:2] < (3, 13):
-        raise SetupError(f"Python 3.11 or 3.12 is needed; {sys.executable} is {sys.version.split()[0]}")
+    check_lock((ROOT / "pyproject.toml").read_text(), LOCK.read_text())
     if not PYTHON.exists():
+        if not (3, 11) <= sys.version_info[:2] < (3, 13):
+            raise SetupError(f"Python 3.11 or 3.12 is needed; {sys.executable} is {sys.version.split()[0]}")
         print("Creating .venv ...", flush=True)
         run(sys.executable, "-m", "venv", VENV)
     STAMP.unlink(missing_ok=True)

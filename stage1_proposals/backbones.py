@@ -181,8 +181,10 @@ def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its message advises to run the file's code: not passed on
         raise UserError(f"{path}: not a checkpoint of plain tensors, and code in a checkpoint is not run") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # the unpickler raises nearly anything on files of another kind
-        raise UserError(f"{path}: not a PyTorch checkpoint ({error})") from error
+        raise UserError(f"{path}: not a PyTorch checkpoint") from error
     tensors = _unwrap(checkpoint)
     spec = get_spec(name)
     with torch.device("meta"):

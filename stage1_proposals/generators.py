@@ -70,11 +70,12 @@ class SaliencyGenerator:
             raise UserError(f"similarity {self.similarity!r}: use {' or '.join(SIMILARITIES)}")
         if self.nms not in ("greedy", "matrix"):
             raise UserError(f"nms {self.nms!r}: use greedy or matrix")
-        if not 0 < self.threshold < 1:
+        for name in ("threshold", "nms_iou", "min_score", "max_box_width", "top_margin"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise UserError(f"{name} {value!r}: must be a number in [0, 1]")
+        if self.threshold in (0, 1):
             raise UserError(f"threshold {self.threshold}: must lie between 0 and 1")
-        for name in ("nms_iou", "min_score", "max_box_width", "top_margin"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} {getattr(self, name)}: must lie in [0, 1]")
         for name, least in (("max_proposals", 1), ("min_cells", 0)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)!r}: must be a whole number, {least} or more")

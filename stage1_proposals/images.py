@@ -62,7 +62,7 @@ def image_ids(names: Sequence[str]) -> tuple[int, ...]:
 
 
 def list_photos(root: str | Path) -> PhotoList:
-    """All photos under a folder, by extension, at any depth; hidden files and folders are left out.
+    """All photos under a folder, by extension, at any depth, links followed; hidden files and folders are left out.
 
     Raises:
         UserError: no such folder, a folder in it that cannot be read, or no photo in it.
@@ -75,8 +75,14 @@ def list_photos(root: str | Path) -> PhotoList:
         raise UserError(f"photo folder {error.filename}: cannot be read ({error.strerror})") from error
 
     names = []
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back into what is listed already
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         relative = Path(folder).relative_to(root)
         names += [
             (relative / name).as_posix()
@@ -96,7 +102,12 @@ def input_size(height: int, width: int, short_side: int, long_side: int, stride:
     out, and photos of like aspect share one size and so one batch. The stretch is at most half a cell.
     """
     scale = min(short_side / min(height, width), long_side / max(height, width))
-    return max(stride, round(height * scale / stride) * stride), max(stride, round(width * scale / stride) * stride)
+    most = long_side // stride
+
+    def whole_cells(pixels: int) -> int:
+        return stride * max(1, min(round(pixels * scale / stride), most))
+
+    return whole_cells(height), whole_cells(width)
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,18 @@ def run_on_ray(
         `build`'s result for shards 0 .. shard_count - 1.
 
     Raises:
-        UserError: raised by a builder, or no GPU in the cluster when one is asked for; other exceptions arrive as
-            Ray's, with the remote traceback.
+        UserError: raised by a builder; a worker that dies again and again; a cluster out of reach, or without a GPU
+            when one is asked for. Other exceptions arrive as Ray's, with the remote traceback.
     """
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError) as error:
+            where = os.environ.get("RAY_ADDRESS", "this machine")
+            raise UserError(
+                f"Ray at {where}: cannot be reached or started ({error}); WORKERS=0 does without"
+            ) from error
     try:
         capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if capacity < 1:
@@ -100,6 +106,11 @@ def run_on_ray(
                     if isinstance(error.cause, UserError):
                         raise error.cause from error
                     raise
+                except ray.exceptions.RayError as error:
+                    raise UserError(
+                        f"a Ray worker died {RESTARTS + 1} times ({type(error).__name__}), likely for lack of memory: "
+                        f"finished shards are kept, run again with fewer WORKERS"
+                    ) from error
                 following = next(waiting, None)
                 if following is not None:
                     running[actor.build.remote(following, counter)] = (actor, following)

@@ -141,7 +141,7 @@ class ShardBuilder:
     def build(self, index: int) -> dict[str, Any]:
         """Shard `index`'s line of the manifest; the shard is built unless a sound one of this request is there."""
         path = self.directory / shard_file_name(index, self.job.shard_count)
-        row = self._sound_shard(path)
+        row = self._sound_shard(path, [self.job.photos.names[position] for position in self.job.shard_range(index)])
         if row is not None:
             self.progress(len(self.job.shard_range(index)))
             return row
@@ -166,15 +166,21 @@ class ShardBuilder:
             "content_sha256": content,
         }
 
-    def _sound_shard(self, path: Path) -> dict[str, Any] | None:
+    def _sound_shard(self, path: Path, names: list[str]) -> dict[str, Any] | None:
+        """The manifest's line of a shard that is there, undamaged, of this request and of these photos."""
         if not path.exists():
             return None
+        reader = ShardReader(path)
         try:
             row = verify_shard(path, decode_masks=False)
-            attributes = ShardReader(path).attributes
+            attributes = reader.attributes
+            there = sorted([*reader.file_names(), *(name for name, _ in reader.failures())])
         except ShardError:
             return None
+        finally:
+            reader.close()
         same = all(_comparable(attributes[key]) == _comparable(self.request[key]) for key in ("generator", "backbone"))
+        same = same and attributes["image_root"] == self.request["image_root"] and there == sorted(names)
         return row if same else None
 
     def _records(self, index: int) -> tuple[list[ImageRecord], list[tuple[str, str]]]:
@@ -255,7 +261,7 @@ def sole_user(directory: Path) -> Iterator[None]:
 
 def default_workers(device: str) -> int:
     """One actor per GPU, or one per CPU core."""
-    return torch.cuda.device_count() if device.startswith("cuda") else os.cpu_count() or 1
+    return torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
 
 
 def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int], None]) -> list[dict[str, Any]]:
@@ -282,8 +288,9 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
         with writing(directory):
             if read_manifest(directory) is None:
                 write_manifest(directory, request, None)
-            for leftover in directory.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            for ours in (".shard-*.h5.*.tmp", ".manifest.json.*.tmp"):
+                for leftover in directory.glob(ours):
+                    leftover.unlink(missing_ok=True)
         if workers == 0:
             builder = ShardBuilder(job, request, directory, progress)
             rows = [builder.build(index) for index in range(job.shard_count)]
@@ -292,7 +299,7 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
 
             actors = min(workers, job.shard_count)
             make = partial(ShardBuilder, job, request, directory)
-            rows = run_on_ray(make, job.shard_count, actors, job.device.startswith("cuda"), progress)
+            rows = run_on_ray(make, job.shard_count, actors, job.device == "cuda", progress)
         with writing(directory):
             write_manifest(directory, request, rows)
     return rows

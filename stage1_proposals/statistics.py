@@ -82,8 +82,8 @@ def mask_recall(
     """Share of labelled objects that some proposal of their photo covers at each mask IoU, class-agnostic.
 
     Args:
-        labels: COCO instance JSON; images are found by file name, crowds left out; photos without a record count
-            as missed.
+        labels: COCO instance JSON; images are found by path or, failing that, file name. Crowds are left out; photos
+            without a record count as missed.
 
     Raises:
         UserError: the labels are not COCO instance JSON.
@@ -94,11 +94,14 @@ def mask_recall(
         raise UserError(f"labels {labels}: not COCO instance JSON") from error
     if not coco.anns:
         raise UserError(f"labels {labels}: no annotations in it")
-    by_name = {Path(record.file_name).name: record for record in records}
+    by_path = {record.file_name: record for record in records}
+    by_name = {Path(name).name: record for name, record in by_path.items()}
     best: list[float] = []
+    found = 0
     for image in coco.loadImgs(coco.getImgIds()):
         objects = coco.loadAnns(coco.getAnnIds(imgIds=image["id"], iscrowd=False))
-        record = by_name.get(image["file_name"])
+        record = by_path.get(image["file_name"]) or by_name.get(Path(image["file_name"]).name)
+        found += record is not None
         if not objects:
             continue
         if record is None or not len(record):
@@ -106,5 +109,7 @@ def mask_recall(
             continue
         truth = [coco.annToRLE(annotation) for annotation in objects]
         best += list(coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)).max(axis=0))
+    if not found:
+        raise UserError(f"labels {labels}: none of their photos is in the shards")
     values = np.array(best)
     return {threshold: float((values >= threshold).mean()) if best else 0.0 for threshold in thresholds}

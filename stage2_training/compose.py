@@ -13,8 +13,10 @@ MMDetection's own, and it holds only those its axis decides:
 
 import argparse
 import hashlib
+import json
 from collections.abc import Sequence
 from copy import deepcopy
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,10 @@ def read_fragment(axis: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (CONFIGS / axis).glob("*.py")))
         raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file")
-    return Config.fromfile(path, import_custom_modules=False).to_dict()
+    try:
+        return Config.fromfile(path, import_custom_modules=False).to_dict()
+    except (SyntaxError, OSError, KeyError, ValueError, TypeError, NameError, AttributeError) as error:
+        raise UserError(f"{path}: not a config file ({error})") from error
 
 
 def pretraining_config(
@@ -73,32 +78,62 @@ def pretraining_config(
         "images": shards.image_count,
         "content_sha256": hashlib.sha256(contents.encode()).hexdigest(),
     }
-    return _finish(config, overrides)
+    _finish(config, overrides)
+    steps = config.train_cfg.max_epochs * ceil(shards.image_count / config.train_dataloader.batch_size)
+    for scheduler in config.param_scheduler:
+        if scheduler.type == "LinearLR":  # on few photos a warm-up of fixed length would be the whole run
+            scheduler.end = min(scheduler.end, max(1, steps // 10))
+    return config
 
 
-def finetuning_config(model: str, dataset: str, schedule: str, *, overrides: Overrides | None = None) -> Config:
+def finetuning_config(
+    model: str, dataset: str, schedule: str | None = None, *, overrides: Overrides | None = None
+) -> Config:
     """The config of a fine-tuning run: the vanilla detector with as many classes as the dataset has.
 
+    Args:
+        schedule: default: the dataset fragment's own, or `finetune`.
+
     Raises:
-        UserError: no such fragment, or a malformed `cfg_options`.
+        UserError: no such fragment, one that lacks what its axis decides, or a malformed `cfg_options`.
     """
     overrides = overrides or Overrides()
-    config, _ = _merge(model, dataset, schedule)
-    set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo["classes"]))
+    labels = read_fragment("datasets", dataset)
+    for key in ("epochs", "milestones", "train_dataloader", "val_dataloader", "val_evaluator"):
+        if key not in labels:
+            raise UserError(f"dataset {dataset}: lacks {key}; configs/datasets/ctw1500.py shows what is needed")
+    classes = labels["train_dataloader"]["dataset"].get("metainfo", {}).get("classes")
+    if not isinstance(classes, list | tuple) or not classes:
+        raise UserError(f"dataset {dataset}: train_dataloader.dataset.metainfo lacks its classes, a tuple of names")
+    config, _ = _merge(model, dataset, schedule or labels.get("schedule", "finetune"))
+    set_num_classes(config.model, len(classes))
     return _finish(config, overrides)
 
 
 def check_annotations(config: Config, parts: Sequence[str]) -> None:
-    """Check that the annotation files of a config's `train`, `val` or `test` part exist.
+    """Check that the annotation files of a config's `train`, `val` or `test` part exist and have its classes.
 
     Raises:
         UserError: naming the first that does not.
     """
     for part in parts:
         dataset = config[f"{part}_dataloader"].dataset
-        path = Path(dataset.data_root) / dataset.ann_file
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `make data` makes it, or set the dataset's data_root and ann_file")
+        path = _annotation_file(dataset)
+        try:
+            categories = [category["name"] for category in json.loads(path.read_text())["categories"]]
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path}: no such file; `make data` makes it, or say where it is with --data-root"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not COCO JSON with categories ({error})") from error
+        unknown = [name for name in dataset.metainfo["classes"] if name not in categories]
+        if unknown:
+            raise UserError(f"{path}: has no category {unknown[0]!r}; it has {', '.join(map(repr, categories))}")
+
+
+def _annotation_file(dataset: Any) -> Path:
+    return Path(dataset.data_root) / dataset.ann_file
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:
@@ -134,29 +169,32 @@ def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, A
     for axis, name in (("schedules", schedule), ("datasets", dataset), ("models", model)):
         config.merge_from_dict(read_fragment(axis, name))
     changes = config.pop("pretraining", {})
-    config.pop("metainfo", None)  # a helper variable of dataset fragments
+    for helper in ("metainfo", "schedule"):  # variables of dataset fragments that are no settings
+        config.pop(helper, None)
     # Photos are read as RGB, by stage 1 and stage 2 alike.
     config.model.data_preprocessor.bgr_to_rgb = False
     return config, changes
 
 
 def _finish(config: Config, overrides: Overrides) -> Config:
-    """Turn `epochs` and `milestones` into MMEngine's settings, apply the overrides, add the test set."""
+    """Turn `epochs` and `milestones` into MMEngine's settings, add the test set, apply the overrides."""
     epochs, milestones = config.pop("epochs"), config.pop("milestones")
     config.train_cfg.max_epochs = overrides.epochs or epochs
     for scheduler in config.param_scheduler:
         if scheduler.type == "MultiStepLR":
             scheduler.milestones = [max(1, round(step * config.train_cfg.max_epochs / epochs)) for step in milestones]
             scheduler.end = config.train_cfg.max_epochs
-    for part in ("dataloader", "evaluator"):  # the test set is the validation set
-        if f"val_{part}" in config:
-            config[f"test_{part}"] = deepcopy(config[f"val_{part}"])
-            config.test_cfg = {"type": "TestLoop"}
+    if "val_dataloader" in config:  # the test set is the validation set
+        config.test_cfg = {"type": "TestLoop"}
+        config.test_dataloader = deepcopy(config.val_dataloader)
+        config.test_evaluator = deepcopy(config.val_evaluator)
     return override(config, overrides)
 
 
 def override(config: Config, overrides: Overrides) -> Config:
     """Apply a command line's overrides, other than of `epochs`, to a composed config in place.
+
+    The test set is the validation set, so `cfg_options` of the one hold for the other.
 
     Raises:
         UserError: a malformed `cfg_options`.
@@ -172,5 +210,18 @@ def override(config: Config, overrides: Overrides) -> Config:
         config.randomness.seed = overrides.seed
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
-    config.merge_from_dict(parse_cfg_options(overrides.cfg_options))
+    options = parse_cfg_options(overrides.cfg_options)
+    options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
+    try:
+        config.merge_from_dict(options)
+        for part in ("train", "val", "test"):
+            if f"{part}_dataloader" in config and overrides.data_root is not None:
+                config[f"{part}_dataloader"].dataset.data_root = overrides.data_root
+            if f"{part}_evaluator" in config:  # it reads the labels of the photos it judges
+                config[f"{part}_evaluator"].ann_file = str(_annotation_file(config[f"{part}_dataloader"].dataset))
+        config.merge_from_dict(options)  # again: what it names outdoes what was derived
+    except (KeyError, TypeError, AttributeError, AssertionError, IndexError, ValueError) as error:
+        raise UserError(
+            f"--cfg-options {' '.join(overrides.cfg_options)}: does not fit the config ({error})"
+        ) from error
     return config

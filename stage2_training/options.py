@@ -18,6 +18,7 @@ class Overrides:
         workers: data-loading processes per data loader.
         seed: of everything random.
         auto_scale_lr: scale the learning rate with the total batch, from the schedule's base batch size.
+        data_root: folder of a labelled dataset, when not the fragment's.
         cfg_options: `key.path=value` as MMDetection's `--cfg-options`, applied last.
     """
 
@@ -26,11 +27,20 @@ class Overrides:
     workers: int | None = None
     seed: int | None = None
     auto_scale_lr: bool = False
+    data_root: str | None = None
     cfg_options: Sequence[str] = ()
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "Overrides":
-        return cls(args.epochs, args.batch_size, args.workers, args.seed, args.auto_scale_lr, args.cfg_options)
+        return cls(
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            seed=args.seed,
+            auto_scale_lr=args.auto_scale_lr,
+            data_root=getattr(args, "data_root", None),  # pre-training has none
+            cfg_options=args.cfg_options,
+        )
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -45,11 +55,11 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return parse
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, schedule: str, work_dir: str) -> None:
+def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, work_dir: str) -> None:
     """Add the options of a training run.
 
     Args:
-        schedule: default schedule fragment.
+        schedule: default schedule fragment; None: the dataset decides.
         work_dir: default work directory, as the help text shows it.
     """
     parser.add_argument("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file")

@@ -18,6 +18,7 @@ from typing import Any
 from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards import write_json
 
 # Settings that a run may change when it is continued: they do not change what is learned.
 FREE = (
@@ -111,7 +112,7 @@ class WorkDir:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished."""
-        (self.path / "finished.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_json(self.path / "finished.json", result)
 
     def result(self) -> dict[str, Any] | None:
         """What `finish` was given; None while the run is not finished."""

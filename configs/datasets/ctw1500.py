@@ -23,4 +23,4 @@ val_dataloader = dict(
         test_mode=True,
     )
 )
-val_evaluator = dict(type="MaskAP", ann_file="data/ctw1500/annotations/test.json")
+val_evaluator = dict(type="MaskAP")  # judges by the labels of val_dataloader

@@ -102,6 +102,10 @@ class ShardReader:
     def __len__(self) -> int:
         return int(self.file["images/id"].shape[0])
 
+    def file_names(self) -> list[str]:
+        """Paths of the images relative to `image_root`, in order."""
+        return read_text(self.file["images/file_name"])
+
     def failures(self) -> list[tuple[str, str]]:
         """(file name, reason) of photos that could not be used."""
         group = self.file["failures"]

@@ -2,6 +2,6 @@
 
 from stage2_training.evaluation.coco import AP_NAMES, MaskAP, mask_ap
 from stage2_training.evaluation.curves import plot_curves, read_curve
-from stage2_training.evaluation.scores import format_scores, write_json
+from stage2_training.evaluation.scores import format_scores
 
-__all__ = ["AP_NAMES", "MaskAP", "format_scores", "mask_ap", "plot_curves", "read_curve", "write_json"]
+__all__ = ["AP_NAMES", "MaskAP", "format_scores", "mask_ap", "plot_curves", "read_curve"]

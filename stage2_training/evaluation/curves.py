@@ -24,7 +24,10 @@ def read_curve(work_dir: str | Path) -> list[Point]:
     points: dict[int, Point] = {}
     for log in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         for line in log.read_text().splitlines():
-            scalars = json.loads(line)
+            try:
+                scalars = json.loads(line)
+            except ValueError:  # half a line, written when the run was killed
+                continue
             if PREFIX + AP_NAMES[0] in scalars:
                 epoch = int(scalars["step"])
                 points[epoch] = {"epoch": epoch, **{name: scalars[PREFIX + name] for name in AP_NAMES}}

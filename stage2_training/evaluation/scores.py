@@ -1,9 +1,6 @@
-"""The six AP scores as text and JSON."""
+"""The six AP scores as text."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from stage2_training.evaluation.coco import AP_NAMES
 
@@ -12,8 +9,3 @@ def format_scores(scores: Mapping[str, float]) -> str:
     """Two lines: the names, and the values in percent; `-` where there are no objects of that size."""
     values = ["-" if scores[name] < 0 else f"{100 * scores[name]:.1f}" for name in AP_NAMES]
     return "\n".join("".join(cell.rjust(7) for cell in row) for row in (AP_NAMES, values))
-
-
-def write_json(value: Any, path: str | Path) -> None:
-    """Write indented JSON; scores stay as pycocotools gives them, in [0, 1] or -1 where there are no objects."""
-    Path(path).write_text(json.dumps(value, indent=2) + "\n")

@@ -37,6 +37,7 @@ def test_a_miniature_of_the_demo(tmp_path):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "| init | AP |" in run.stdout
+    assert "100%|██████████| 12/12 " in run.stderr  # progress with photos/s and time left
 
     out = tmp_path / "work_dirs" / "demo"
     shards = ShardSet.open(out / "shards")

@@ -52,7 +52,7 @@ def dataset(write_labels, tmp_path) -> Path:
         "epochs = 2\nmilestones = (1,)\n"
         f"train_dataloader = {loader.format(root=str(root), split='train', rest=common)}\n"
         f"val_dataloader = {loader.format(root=str(root), split='test', rest=common + ' test_mode=True')}\n"
-        f"val_evaluator = dict(type='MaskAP', ann_file={str(root / 'annotations/test.json')!r})\n"
+        "val_evaluator = dict(type='MaskAP')\n"
     )
     return tmp_path / "tiny.py"
 

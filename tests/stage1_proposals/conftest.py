@@ -42,9 +42,7 @@ def all_threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two cores on this machine; runs in this process join it."""
-    import ray
-
-    import stage1_proposals.ray_pool  # noqa: F401 (settings that Ray reads when it is imported)
+    from stage1_proposals.ray_pool import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

@@ -1,6 +1,7 @@
 """Distributions, COCO export and recall of a handful of proposals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,19 @@ def test_recall_is_the_share_of_objects_some_proposal_covers(tmp_path: Path) -> 
     objects = {1: [(0, 0, 5, 10), (2, 3, 4, 8)], 2: [(0, 0, 5, 5)], 3: [(0, 0, 5, 5)]}
     recall = mask_recall(iter(RECORDS), labels(tmp_path / "l.json", objects), (0.5, 0.75))
     assert recall == {0.5: 0.5, 0.75: 0.25}
+
+
+def test_a_path_outdoes_a_file_name(tmp_path: Path) -> None:
+    """Two photos of one name: the labels' own path decides."""
+    records = [record(1, (0, 0, 5, 10)), replace(record(1), file_name="other/1.jpg")]
+    path = labels(tmp_path / "l.json", {1: [(0, 0, 5, 10)]})
+    path.write_text(path.read_text().replace('"1.jpg"', '"dir/1.jpg"'))
+    assert mask_recall(records, path, (0.5,)) == {0.5: 1.0}
+
+
+def test_labels_of_other_photos_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of their photos is in the shards"):
+        mask_recall(RECORDS, labels(tmp_path / "l.json", {7: [(0, 0, 5, 10)]}))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [], "annotations": []}', '{"annotations": [{}]}'])

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import pytest
 from mmengine.config import Config
 
@@ -28,7 +31,8 @@ def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards
 
 
 def test_pretraining_follows_the_paper(shards):
-    config = pretraining_config("knet", "pretrain", shards)
+    coco = replace(shards, shards=({**shards.shards[0], "images": 123_403},))
+    config = pretraining_config("knet", "pretrain", coco)
     assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.05}
     assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 96
     assert config.train_cfg.max_epochs == 12
@@ -58,11 +62,12 @@ def test_classes_follow_the_dataset(tmp_path):
     (tmp_path / "mine.py").write_text(
         'epochs = 4\nmilestones = (3,)\nmetainfo = dict(classes=("a", "b", "c"))\n'
         "train_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=metainfo))\n"
-        "val_dataloader = dict(dataset=dict(type='CocoDataset', metainfo=metainfo))\n"
-        "val_evaluator = dict(type='MaskAP', ann_file='a.json')\n"
+        "val_dataloader = dict(dataset=dict(data_root='d', ann_file='a.json', metainfo=metainfo))\n"
+        "val_evaluator = dict(type='MaskAP')\n"
     )
     config = finetuning_config("knet", str(tmp_path / "mine.py"), "finetune")
     assert {value for key, value in flatten(config.model.to_dict()) if key.endswith("num_classes")} == {3}
+    assert config.val_evaluator.ann_file == config.test_evaluator.ann_file == "d/a.json"
 
 
 def test_num_classes_is_set_however_deep():
@@ -90,6 +95,53 @@ def test_overrides():
     assert config.optim_wrapper.optimizer.lr == 3e-4
     assert config.model.rpn_head.num_kernels == 7
     assert config.custom == [1, (2, 3)]
+
+
+def test_what_validates_also_tests():
+    options = ["val_dataloader.dataset.pipeline.1.scale=(64,64)", "test_dataloader.batch_size=2"]
+    config = finetuning_config(
+        "knet", "demo", overrides=Overrides(data_root="elsewhere", cfg_options=options)
+    ).to_dict()
+    assert config["test_dataloader"]["dataset"] == config["val_dataloader"]["dataset"]
+    assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (64, 64)
+    assert config["test_dataloader"]["batch_size"] == 2
+    assert config["val_dataloader"]["batch_size"] == 1
+    assert config["train_dataloader"]["dataset"]["data_root"] == "elsewhere"
+    for part in ("val", "test"):
+        assert config[f"{part}_evaluator"]["ann_file"] == "elsewhere/annotations/test.json"
+
+
+def test_the_dataset_names_its_schedule():
+    for dataset, schedule in (("demo", "finetune_demo"), ("ctw1500", "finetune")):
+        default, named = finetuning_config("knet", dataset), finetuning_config("knet", dataset, schedule)
+        assert default.to_dict() == named.to_dict()
+
+
+def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
+    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=100, batch_size=1))
+    assert config.param_scheduler[0].end == 10 * shards.image_count
+
+
+def test_labels_without_the_datasets_class_are_refused(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "test"):
+        labels = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "txt"}]}
+        (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(labels))
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
+    with pytest.raises(UserError, match=r"train\.json: has no category 'text'; it has 'txt'"):
+        check_annotations(config, ["train", "val"])
+
+
+def test_malformed_fragments_and_options_are_user_errors(tmp_path):
+    (tmp_path / "broken.py").write_text("epochs = (\n")
+    with pytest.raises(UserError, match=r"broken\.py: not a config file"):
+        finetuning_config("knet", str(tmp_path / "broken.py"))
+    (tmp_path / "thin.py").write_text("epochs = 3\n")
+    with pytest.raises(UserError, match=r"thin\.py: lacks milestones"):
+        finetuning_config("knet", str(tmp_path / "thin.py"))
+    for option in ("train_dataloader.dataset.pipeline.99.x=1", "train_dataloader.batch_size.x=1"):
+        with pytest.raises(UserError, match="does not fit the config"):
+            finetuning_config("knet", "demo", overrides=Overrides(cfg_options=[option]))
 
 
 def test_user_errors_name_what_there_is(tmp_path):

@@ -1,0 +1,61 @@
+"""Exit codes, and the one line on stderr."""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from stage1_proposals.errors import UserError
+
+
+def run(main: Callable[[argparse.Namespace], None], *argv: str) -> int:
+    return cli.run(main, argparse.ArgumentParser(), argv)
+
+
+def fail(args: argparse.Namespace) -> None:
+    raise UserError("photos: no such folder\n  at all")
+
+
+def test_success_is_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda args: print("done")) == 0
+    assert capsys.readouterr() == ("done\n", "")
+
+
+def test_a_user_error_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fail) == 2
+    assert capsys.readouterr() == ("", "error: photos: no such folder at all\n")
+
+
+def test_debug_brings_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fail, "--debug") == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.endswith("\nerror: photos: no such folder at all\n")
+
+
+def test_an_interrupt_is_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(args: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    assert run(interrupt) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden() -> None:
+    def crash(args: argparse.Namespace) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(crash)
+
+
+def test_file_names_that_no_terminal_can_show_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "out", "w", encoding="ascii", errors="strict") as out:
+        assert isinstance(out, io.TextIOWrapper)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert run(lambda args: print("\udcff ü ▇")) == 0
+    assert (tmp_path / "out").read_bytes() == b"\\udcff \\xfc \\u2587\n"

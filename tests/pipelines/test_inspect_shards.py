@@ -1,0 +1,162 @@
+"""`make inspect`: what it prints, writes and refuses."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pipelines import cli
+from pipelines.inspect_shards import build_parser, main
+from stage1_proposals.generators import build_generator
+from stage1_proposals.images import list_photos
+from stage1_proposals.runner import Job
+from stage1_proposals.runner import run as run_job
+from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
+
+
+def run(*argv: object) -> int:
+    return cli.run(main, build_parser(), [str(part) for part in argv])
+
+
+def make_shards(photos: Path, directory: Path) -> Path:
+    threads = torch.get_num_threads()
+    job = Job(list_photos(photos), build_generator({}), "lite0_imagenet", None, 64, 128, 5, 8, "cpu")
+    run_job(job, directory, 0, lambda _: None)
+    torch.set_num_threads(threads)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of the small photos. Not to be changed."""
+    return make_shards(photo_folder, tmp_path_factory.mktemp("made") / "shards")
+
+
+@pytest.fixture
+def shards(made: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of them."""
+    return Path(shutil.copytree(made, tmp_path / "shards"))
+
+
+def test_it_prints_counts_failures_and_distributions(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--shards", shards) == 0
+    out = capsys.readouterr().out
+    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
+    assert f"3 shards verified, 12 photos, {proposals} proposals" in out
+    assert "made by saliency on lite0_imagenet, D = 320" in out
+    assert "2 photos failed:\n  0/empty.jpg: is empty (0 bytes)\n  1/text.jpg: is not an image" in out
+    for name in ("masks per image", "area / image", "score"):
+        assert f"\n{name}" in out
+
+
+def test_the_contact_sheet_has_every_photo_in_colours(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--shards", shards) == 0
+    assert "contact_sheet.png (12 photos)" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(shards / "contact_sheet.png").convert("HSV"))
+    assert sheet.shape[0] > sheet.shape[1] // 2
+    pure = (sheet[..., 1] > 200) & (sheet[..., 2] > 250)  # outlines, in the palette's full colours
+    assert len(np.unique(sheet[..., 0][pure] // 16)) > 3
+
+
+def test_the_sheet_is_the_same_for_the_same_seed_alone(shards: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("--shards", shards, "--sheet", tmp_path / f"{name}.png", "--photos", 4, "--seed", seed) == 0
+    first, same, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert first == same != other
+
+
+def test_photos_that_have_gone_are_left_out_of_the_sheet(
+    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copytree(photo_folder, tmp_path / "moved"))
+    (moved / "0" / "0000.png").unlink()
+    assert run("--shards", made, "--image-root", moved, "--sheet", tmp_path / "sheet.png") == 0
+    out = capsys.readouterr().out
+    assert "not drawn: 0/0000.png does not exist" in out
+    assert "sheet.png (11 photos)" in out
+
+
+def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
+    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--photos", 0) == 0
+    coco = COCO(str(tmp_path / "new" / "out.json"))
+    assert len(coco.getImgIds()) == 12
+    record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0)
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=record.image_id))
+    assert [annotation["score"] for annotation in annotations] == record.score.tolist()
+    for annotation, mask in zip(annotations, record.masks(), strict=True):
+        assert np.array_equal(coco.annToMask(annotation), mask)
+
+
+def test_recall_against_its_own_proposals_is_1(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--photos", 0) == 0
+    labels = json.loads((tmp_path / "out.json").read_text())
+    for image in labels["images"]:
+        image["file_name"] = Path(image["file_name"]).name
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--photos", 0) == 0
+    assert "mask recall, class-agnostic: 1.0000 at IoU 0.5, 1.0000 at IoU 0.75" in capsys.readouterr().out
+
+
+def test_a_set_without_a_usable_photo_is_inspected_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    assert run("--shards", make_shards(tmp_path / "photos", tmp_path / "shards")) == 0
+    assert "0 photos, 0 proposals" in capsys.readouterr().out
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line of a command that must end with 2."""
+    assert run(*argv) == 2
+    lines = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_damaged_shard_is_named_and_2(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ShardSet.open(shards).shard_paths[1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert f"1 of 3 shards are damaged: {path}: " in fails(capsys, "--shards", shards)
+
+
+def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, _ = ShardSet.open(shards).shard_paths
+    shutil.copy(first, second)
+    assert f"{second}: sound, but not the shard the manifest names" in fails(capsys, "--shards", shards)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--export", "voc", "out"], "--export voc: only coco is known"),
+        (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
+        (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: cannot be written"),
+        (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: no such file"),
+        (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
+        (["--image-root", "{tmp}"], "none of the photos chosen is under {tmp}; say where they are with --image-root"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_user_error_is_one_clear_line_and_2(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    (tmp_path / "file").write_text("text")
+    line = fails(capsys, "--shards", shards, *(option.replace("{tmp}", str(tmp_path)) for option in options))
+    assert message.replace("{tmp}", str(tmp_path)) in line
+
+
+def test_a_directory_without_shards_and_an_unfinished_set_are_refused(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "gone: no shard set here" in fails(capsys, "--shards", tmp_path / "gone")
+    write_manifest(shards, ShardSet.open(shards).request, None)
+    assert "unfinished, 3 of 3 shards" in fails(capsys, "--shards", shards)

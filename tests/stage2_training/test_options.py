@@ -1,0 +1,38 @@
+import argparse
+import sys
+
+import pytest
+
+from stage2_training.options import Overrides, add_run_options, quiet_imports
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser()
+    add_run_options(parser, schedule="pretrain", work_dir="work_dirs/x")
+    return parser
+
+
+def test_nothing_given_changes_nothing_but_the_seed(parser):
+    assert Overrides.from_args(parser.parse_args([])) == Overrides(seed=0)
+
+
+def test_everything_given_arrives(parser):
+    arguments = "--epochs 3 --batch-size 2 --workers 0 --seed 7 --auto-scale-lr --cfg-options a.b=1 c=2"
+    assert Overrides.from_args(parser.parse_args(arguments.split())) == Overrides(
+        epochs=3, batch_size=2, workers=0, seed=7, auto_scale_lr=True, cfg_options=["a.b=1", "c=2"]
+    )
+
+
+@pytest.mark.parametrize("arguments", ["--epochs 0", "--batch-size 0", "--workers -1", "--seed x", "--epochs 1.5"])
+def test_numbers_out_of_range_are_usage_errors(parser, arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments.split())
+    assert "invalid integer from" in capsys.readouterr().err
+
+
+def test_imports_are_quiet_and_output_comes_back(capsys):
+    with quiet_imports():
+        print("a library's remark")
+    print("ours", file=sys.stdout)
+    assert capsys.readouterr().out == "ours\n"
