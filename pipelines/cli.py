@@ -4,7 +4,9 @@ import argparse
 import io
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from stage1_proposals.errors import UserError
 
@@ -33,3 +35,13 @@ def run(
         print("\nInterrupted; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Import MMDetection without its remarks on optional packages."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mmdet.evaluation  # noqa: F401
+
+        yield

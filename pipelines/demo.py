@@ -15,7 +15,6 @@ from typing import Any
 
 from pipelines import cli
 from stage1_proposals.errors import UserError
-from stage2_training.options import quiet_imports
 
 MODEL = "knet_lite0"
 INITS = ("imagenet", "sp")
@@ -52,15 +51,6 @@ def read_result(work_dir: Path) -> dict[str, Any]:
     return json.loads((work_dir / "finished.json").read_text())
 
 
-def score_table(scores: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table, one line per initialisation, in percent; -1 stands for a size without any object."""
-    names = [name for name in next(iter(scores.values())) if name.startswith("AP")]
-    lines = [f"| init | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for init, row in scores.items():
-        lines.append(f"| {init} | " + " | ".join(f"{100 * row[name]:.2f}" for name in names) + " |")
-    return "\n".join(lines)
-
-
 def main(args: argparse.Namespace) -> None:
     start = time.monotonic()
     shards, pretrained = args.out / "shards", args.out / "pretrain"
@@ -91,10 +81,10 @@ def main(args: argparse.Namespace) -> None:
             *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
         )
         scores[init] = read_result(work_dir)
-    with quiet_imports():
-        from stage2_training.evaluation import plot_curves, read_curve
+    from stage2_training.evaluation import plot_curves, read_curve, score_table
+
     plot_curves({init: read_curve(args.out / f"finetune-{init}") for init in INITS}, args.out / "learning_curves.png")
-    table = score_table(scores)
+    table = score_table(scores, "init")
     (args.out / "table.md").write_text(table + "\n")
     print(f"\nMask AP on the demo's test photos, same budget and seed, in percent:\n\n{table}\n")
     print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {args.out}")

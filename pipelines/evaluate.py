@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
-from stage2_training.options import Overrides, at_least, quiet_imports
+from stage2_training.options import Overrides, at_least
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
-    with quiet_imports():
+    with cli.quiet_imports():
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, training

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines import cli
 from pipelines.embedded_data import demo_set
 from stage1_proposals.errors import UserError
+from stage2_training.labels import ctw1500
 
 
 def summarise(annotations: Path) -> None:
@@ -34,8 +35,6 @@ def prepare_demo(root: Path, seed: int, counts: demo_set.Counts) -> None:
 
 
 def prepare_ctw1500(root: Path) -> None:
-    from stage2_training.data import ctw1500  # its package imports MMDetection: slow, and the demo seldom needs it
-
     for split, expected in ctw1500.SPLITS.items():
         ctw1500.check_complete(root, split, expected.count)
     for split in ctw1500.SPLITS:

@@ -1,10 +1,7 @@
 """The options that pre-training and fine-tuning share, and what they change in a composed config."""
 
 import argparse
-import io
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -75,13 +72,3 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )
-
-
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Import MMDetection without its remarks on optional packages."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mmdet.evaluation  # noqa: F401
-
-        yield

@@ -21,6 +21,7 @@ from pipelines.embedded_data import ctw1500_labels
 from pipelines.embedded_data.photos import draw_photo
 from pipelines.embedded_data.text_photos import draw_text_photo
 from stage1_proposals.errors import UserError
+from stage2_training.labels import ctw1500
 
 VERSION = 1  # raised whenever the same seed gives other data
 STAMP = "complete.json"
@@ -88,9 +89,6 @@ def _photo_counts(out: Path) -> Counts:
 
 
 def _write_set(out: Path, seed: int, counts: Counts) -> None:
-    # Its package imports MMDetection, which takes longer than finding that there is nothing to do.
-    from stage2_training.data import ctw1500
-
     with tqdm(total=counts.unlabeled + counts.train + counts.test, desc="demo photos", unit="photo") as progress:
         folder = _make(out / "unlabeled")
         for index, rng in _streams("unlabeled", seed, counts.unlabeled):

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-AP_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+from stage2_training.evaluation.scores import AP_NAMES
 
 
 def mask_ap(ground_truth: COCO, predictions: Sequence[Mapping[str, Any]], class_ids: Sequence[int]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from stage2_training.evaluation.coco import AP_NAMES
+from stage2_training.evaluation.scores import AP_NAMES
 
 PREFIX = "coco/"
 

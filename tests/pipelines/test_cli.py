@@ -59,3 +59,10 @@ def test_file_names_that_no_terminal_can_show_are_printed(tmp_path: Path, monkey
         monkeypatch.setattr(sys, "stdout", out)
         assert run(lambda args: print("\udcff ü ▇")) == 0
     assert (tmp_path / "out").read_bytes() == b"\\udcff \\xfc \\u2587\n"
+
+
+def test_imports_are_quiet_and_output_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli.quiet_imports():
+        print("a library's remark")
+    print("ours", file=sys.stdout)
+    assert capsys.readouterr().out == "ours\n"

@@ -16,15 +16,6 @@ from stage2_training.evaluation import AP_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_score_table_is_markdown_in_percent():
-    scores = {"imagenet": dict.fromkeys(AP_NAMES, 0.125), "sp": dict.fromkeys(AP_NAMES, 0.5)}
-    header, rule, first, second = demo.score_table(scores).splitlines()
-    assert header == "| init | AP | AP50 | AP75 | AP_S | AP_M | AP_L |"
-    assert rule.count("|") == header.count("|")
-    assert first == "| imagenet |" + " 12.50 |" * 6
-    assert second == "| sp |" + " 50.00 |" * 6
-
-
 def test_a_miniature_of_the_demo(tmp_path):
     words = ["-m", "pipelines.demo", "--photos", "12", "4", "2", "--pretrain-epochs", "1", "--finetune-epochs", "1"]
     run = subprocess.run(

@@ -1,9 +1,8 @@
 import argparse
-import sys
 
 import pytest
 
-from stage2_training.options import Overrides, add_run_options, quiet_imports
+from stage2_training.options import Overrides, add_run_options
 
 
 @pytest.fixture
@@ -29,10 +28,3 @@ def test_numbers_out_of_range_are_usage_errors(parser, arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments.split())
     assert "invalid integer from" in capsys.readouterr().err
-
-
-def test_imports_are_quiet_and_output_comes_back(capsys):
-    with quiet_imports():
-        print("a library's remark")
-    print("ours", file=sys.stdout)
-    assert capsys.readouterr().out == "ours\n"

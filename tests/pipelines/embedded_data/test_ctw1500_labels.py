@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from pipelines.embedded_data.ctw1500_labels import text_label, xml_label
 from pipelines.embedded_data.text_photos import Line
-from stage2_training.data.ctw1500 import read_test_label, read_train_label
+from stage2_training.labels.ctw1500 import read_test_label, read_train_label
 
 polygons = arrays(np.int64, (14, 2), elements=st.integers(-50, 2000))
 # Whatever a person may type; XML has no control characters.

@@ -3,7 +3,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from stage2_training.evaluation import AP_NAMES, format_scores, plot_curves, read_curve
+from stage2_training.evaluation import AP_NAMES, plot_curves, read_curve
 
 
 def write_log(path, *lines: dict) -> None:
@@ -35,9 +35,3 @@ def test_draws_every_curve(tmp_path):
     two, one = (np.asarray(Image.open(tmp_path / name)) for name in ("two.png", "one.png"))
     assert two.shape == one.shape
     assert (two != one).any()
-
-
-def test_scores_are_printed_in_percent():
-    names, values = format_scores(dict(zip(AP_NAMES, (0.3456, 1, 0, -1, 0.05, 0.5), strict=True))).splitlines()
-    assert names.split() == list(AP_NAMES)
-    assert values.split() == ["34.6", "100.0", "0.0", "-", "5.0", "50.0"]

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.photos import read_photo
-from stage2_training.data.ctw1500 import (
+from stage2_training.labels.ctw1500 import (
     SPLITS,
     check_complete,
     convert_ctw1500,
