@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipelines import cli
 from stage2_training.options import Overrides, add_run_options
@@ -48,27 +49,20 @@ def main(args: argparse.Namespace) -> None:
         start = initialisation.scratch()
     else:
         start = initialisation.checkpoint_file(args.init)
-    config.initialisation = start.record
 
     model, dataset, init = (Path(name).stem for name in (args.model, args.dataset, args.init))
     work = WorkDir(args.work_dir or f"work_dirs/finetune/{dataset}/{model}-{init}")
-    work.claim(config)
-    if (result := work.result()) is not None:
-        print(f"{work.path}: fine-tuning is finished ({work.latest_checkpoint()})\n{format_scores(result)}")
-        return
-    if not work.initial.exists():
-        print(f"Initial weights: {start.source}\n{training.write_initial_weights(work, start).table()}")
-    print(
-        f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device}), "
-        f"{config.train_cfg.max_epochs} epochs of batch {config.train_dataloader.batch_size}; "
-        f"everything goes to {work.path}"
-    )
-    training.train(work)
-    curve = read_curve(work.path)
-    write_json(work.path / "curve.json", curve)
-    plot_curves({init: curve}, work.path / "curve.png")
-    work.finish(curve[-1] | {"checkpoint": str(work.latest_checkpoint())})
-    print(f"Fine-tuned: {work.latest_checkpoint()}\n{format_scores(curve[-1])}")
+
+    def judge() -> dict[str, Any]:
+        """The scores after the last epoch; writes and draws those of all."""
+        curve = read_curve(work.path)
+        write_json(work.path / "curve.json", curve)
+        plot_curves({init: curve}, work.path / "curve.png")
+        return curve[-1]
+
+    purpose = f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device})"
+    result = training.train(work, config, start, purpose, judge)
+    print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
 
 
 if __name__ == "__main__":

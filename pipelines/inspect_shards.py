@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from pipelines import cli
 from stage1_proposals.contact_sheet import contact_sheet, draw_proposals
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.photos import PhotoError, read_photo
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
@@ -78,19 +80,12 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
     print(f"contact sheet: {path} ({len(tiles)} photos)")
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Make the folder of an output; a path that cannot be written is the user's to change."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except (OSError, ValueError) as error:  # Pillow: ValueError for an extension it does not know
-        raise UserError(f"{path}: cannot be written ({error})") from error
-
-
 def main(args: argparse.Namespace) -> None:
     if args.export and args.export[0] != "coco":
         raise UserError(f"--export {args.export[0]}: only coco is known")
+    sheet = args.sheet or args.shards / "contact_sheet.png"
+    if sheet.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"--sheet {sheet}: pictures are written as .png or .jpg")
     if args.labels and not args.labels.is_file():
         raise UserError(f"labels {args.labels}: no such file")
     shards = ShardSet.open(args.shards)
@@ -114,13 +109,7 @@ def main(args: argparse.Namespace) -> None:
             recall = mask_recall(records(shards), args.labels, (0.5, 0.75))
         print("mask recall, class-agnostic: " + ", ".join(f"{value:.4f} at IoU {iou}" for iou, value in recall.items()))
     if shards.image_count and args.photos > 0:
-        draw_sheet(
-            shards,
-            args.image_root or Path(shards.image_root),
-            args.photos,
-            args.seed,
-            args.sheet or args.shards / "contact_sheet.png",
-        )
+        draw_sheet(shards, args.image_root or Path(shards.image_root), args.photos, args.seed, sheet)
 
 
 if __name__ == "__main__":

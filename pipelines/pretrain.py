@@ -52,23 +52,11 @@ def main(args: argparse.Namespace) -> None:
         start = initialisation.backbone(args.backbone or shards.backbone["name"], args.backbone_weights)
     else:
         start = initialisation.stage1_backbone(shards)
-    config.initialisation = start.record
 
     work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model))
-    work.claim(config)
-    if work.result() is not None:
-        print(f"{work.path}: pre-training is finished ({work.latest_checkpoint()})")
-        return
-    if not work.initial.exists():
-        print(f"Initial weights: {start.source}\n{training.write_initial_weights(work, start).table()}")
-    print(
-        f"Pre-training {args.model} on {shards.image_count:,} photos ({device}), "
-        f"{config.train_cfg.max_epochs} epochs of batch {config.train_dataloader.batch_size}; "
-        f"everything goes to {work.path}"
-    )
-    training.train(work)
-    work.finish({"epochs": config.train_cfg.max_epochs, "checkpoint": str(work.latest_checkpoint())})
-    print(f"Pre-trained: {work.latest_checkpoint()}")
+    purpose = f"Pre-training {args.model} on {shards.image_count:,} photos ({device})"
+    result = training.train(work, config, start, purpose, lambda: {"epochs": config.train_cfg.max_epochs})
+    print(f"Pre-trained: {result['checkpoint']}")
 
 
 if __name__ == "__main__":

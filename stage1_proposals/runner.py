@@ -4,11 +4,9 @@ What a shard holds depends on the request alone, so a run that was killed and ru
 workers, ends with the shards of an undisturbed one.
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -20,6 +18,7 @@ import torch
 
 from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.backbones import build_backbone, file_sha256, get_spec, locate_weights
+from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import ProposalGenerator
 from stage1_proposals.images import PhotoList, batch_by_size, load_photos
@@ -38,7 +37,7 @@ from stage1_proposals.shards import (
 
 DECODE_THREADS = 2  # Pillow decodes outside Python's lock
 SOFTWARE = "saliency-prompt 0.1.0"
-LOCK = ".lock"
+GO_ON = "finished shards are kept, run again to go on"
 
 
 @dataclass(frozen=True)
@@ -105,17 +104,6 @@ class Job:
         }
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a disk that is full or a folder that may not be written into the user's error."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); finished shards are kept, run again to go on"
-        ) from error
-
-
 class ShardBuilder:
     """Builds shards of one job; holds the backbone. One per process.
 
@@ -147,7 +135,7 @@ class ShardBuilder:
             return row
         records, failures = self._records(index)
         columns = to_columns(records, failures, self.request["backbone"]["feature_dim"])
-        with writing(path):
+        with writing(path, GO_ON):
             content = write_shard(
                 path,
                 columns,
@@ -242,23 +230,6 @@ def check_same_request(directory: Path, request: dict[str, Any]) -> None:
         raise UserError(f"{directory} holds other work: {'; '.join(differences)}. Choose another SHARDS directory")
 
 
-@contextmanager
-def sole_user(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the system releases it however the process ends.
-
-    Raises:
-        UserError: another run holds it.
-    """
-    with writing(directory):
-        (directory / LOCK).touch()
-    with open(directory / LOCK, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{directory}: another run is writing there") from error
-        yield
-
-
 def default_workers(device: str) -> int:
     """One actor per GPU, or one per CPU core."""
     return torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
@@ -281,11 +252,9 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
     directory = Path(directory).resolve()
     request = job.request()
     build_backbone(job.backbone, job.weights)  # a checkpoint that does not fit fails here, not on every worker
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
     with sole_user(directory):
         check_same_request(directory, request)
-        with writing(directory):
+        with writing(directory, GO_ON):
             if read_manifest(directory) is None:
                 write_manifest(directory, request, None)
             for ours in (".shard-*.h5.*.tmp", ".manifest.json.*.tmp"):
@@ -300,6 +269,6 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
             actors = min(workers, job.shard_count)
             make = partial(ShardBuilder, job, request, directory)
             rows = run_on_ray(make, job.shard_count, actors, job.device == "cuda", progress)
-        with writing(directory):
+        with writing(directory, GO_ON):
             write_manifest(directory, request, rows)
     return rows

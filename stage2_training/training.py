@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage1_proposals.allocator import keep_freed_memory
+from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
 from stage2_training.engine import bind_workers, quieten, read_weights
 from stage2_training.evaluation import AP_NAMES
@@ -106,14 +107,39 @@ def write_initial_weights(work: WorkDir, initialisation: Initialisation) -> Tran
     return transfer
 
 
-def train(work: WorkDir) -> None:
-    """Train the run of a work directory to its end, from its latest checkpoint or its initial weights.
+def train(
+    work: WorkDir, config: Config, start: Initialisation, purpose: str, judge: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
+
+    Args:
+        work: where everything goes; nothing is done when it holds this run, finished.
+        config: the composed config.
+        start: initial weights.
+        purpose: what the run is for, for the screen.
+        judge: called after training for what the run has to say of its outcome.
+
+    Returns:
+        `judge`'s result, with the path of the last `checkpoint`.
 
     Raises:
-        UserError: a photo, shard or checkpoint cannot be used.
+        UserError: the directory holds other work or is in use; a photo, shard or checkpoint cannot be used.
     """
-    with plain_user_errors():
+    config.initialisation = start.record
+    with sole_user(work.path), plain_user_errors():
+        work.claim(config)
+        result = work.result()
+        if result is not None:
+            print(f"{work.path}: finished already")
+            return result
+        if not work.initial.exists():
+            print(f"Initial weights: {start.source}\n{write_initial_weights(work, start).table()}")
+        epochs, batch_size = config.train_cfg.max_epochs, config.train_dataloader.batch_size
+        print(f"{purpose}: {epochs} epochs of batch {batch_size}; everything goes to {work.path}")
         TrainingRunner.from_cfg(work.read_config()).train()
+        result = judge() | {"checkpoint": str(work.latest_checkpoint())}
+        work.finish(result)
+    return result
 
 
 def evaluate(config: Config, checkpoint: str | Path, work_dir: str | Path) -> dict[str, float]:

@@ -139,7 +139,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
     [
         (["--export", "voc", "out"], "--export voc: only coco is known"),
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
-        (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: cannot be written"),
+        (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: no such file"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
         (["--image-root", "{tmp}"], "none of the photos chosen is under {tmp}; say where they are with --image-root"),

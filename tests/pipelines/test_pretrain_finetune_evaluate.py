@@ -15,6 +15,7 @@ from mmengine.runner import ValLoop
 
 from pipelines import cli, evaluate, finetune, pretrain
 from stage1_proposals.backbones import file_sha256, locate_weights
+from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.work_dir import WorkDir
@@ -104,13 +105,17 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")}
     code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
     assert code == 0
-    assert "is finished" in printed
+    assert "finished already" in printed
     assert {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")} == before
 
     code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2", "--matching", "none"))
     assert code == 2
     assert "model.saliency_prompt.matching is 'cosine' there, 'none' now" in printed
     assert len(printed.strip().splitlines()) == 1
+
+    with sole_user(pre):
+        code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
 
     code, printed = command(finetune, *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
     assert code == 0, printed

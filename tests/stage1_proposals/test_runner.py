@@ -1,6 +1,5 @@
 """The job: resumable, refusing what does not fit, the same on any number of workers and however often killed."""
 
-import fcntl
 import json
 import os
 import random
@@ -15,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
 from stage1_proposals.images import image_ids
-from stage1_proposals.runner import Job, check_same_request, default_workers, run, sole_user
+from stage1_proposals.runner import Job, check_same_request, default_workers, run
 from stage1_proposals.shards import ShardReader, ShardSet, read_manifest, verify_shard
 
 ROOT = Path(__file__).parents[2]
@@ -231,20 +231,6 @@ def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., 
     ):
         run(make_job(), directory, 0, ignore)
     run(make_job(), directory, 0, ignore)
-
-
-def test_the_lock_of_a_killed_process_is_free(directory: Path) -> None:
-    program = f"import fcntl, sys, time; f = open({str(directory / '.lock')!r}, 'w')\n"
-    program += "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with open(directory / ".lock") as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder.kill()
-        holder.wait()
-        with sole_user(directory):
-            pass
 
 
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:

@@ -1,0 +1,43 @@
+"""Directories that a command writes: one run at a time, and one clear line when the disk says no."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stage1_proposals.errors import UserError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def writing(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn a disk that is full or a folder that may not be written into the user's error.
+
+    Args:
+        path: what is written; its folder is made.
+        hint: what to do next, for the message's end.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint and f'; {hint}'}") from error
+
+
+@contextmanager
+def sole_user(directory: Path) -> Iterator[None]:
+    """Make the directory and hold its lock; the system releases it however the process ends.
+
+    Raises:
+        UserError: another run holds it, or it cannot be made.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / LOCK).touch()
+    with open(directory / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{directory}: another run is writing there") from error
+        yield

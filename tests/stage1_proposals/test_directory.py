@@ -1,0 +1,50 @@
+"""One run at a time in a directory, and a clear line when it cannot be written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stage1_proposals.directory import sole_user, writing
+from stage1_proposals.errors import UserError
+
+
+def test_a_directory_is_made_and_has_one_user_at_a_time(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "b"
+    for _ in range(2):
+        with sole_user(directory), pytest.raises(UserError, match="b: another run is writing there"):  # noqa: SIM117
+            with sole_user(directory):
+                pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    program = "import sys, time; from pathlib import Path; from stage1_proposals.directory import sole_user\n"
+    program += f"with sole_user(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(UserError, match="another run"), sole_user(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        with sole_user(tmp_path):
+            pass
+
+
+def test_what_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"), sole_user(tmp_path / "file"):
+        pass
+    with (
+        pytest.raises(UserError, match=r"file/x: cannot be written .*; do this"),
+        writing(tmp_path / "file/x", "do this"),
+    ):
+        pass
+    with pytest.raises(UserError, match=r"x: cannot be written \(No space left"), writing(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+
+
+def test_the_folder_of_what_is_written_is_made(tmp_path: Path) -> None:
+    with writing(tmp_path / "a/b/c.txt"):
+        (tmp_path / "a/b/c.txt").touch()
