@@ -1,7 +1,6 @@
 """Small photo folders, shard sets and labelled sets, written with the project's own writers."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+import pipelines  # noqa: F401 (settings that torch reads when it is imported)
 from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
-
-# Read when torch is imported: OpenMP's waiting threads yield, so that tests beside other work are not slowed down.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 FEATURE_DIM = 4
 
