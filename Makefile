@@ -34,7 +34,7 @@ lock: ## pin every dependency of pyproject.toml in requirements.lock
 	.venv/bin/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 
-demo: setup ## the whole job at a size for two cores, about 15 minutes -> work_dirs/demo
+demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
 	@$(PYTHON) -m pipelines.demo $(OPTS)
 
 data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]

@@ -2,8 +2,8 @@
 
 import os
 
-# Waiting OpenMP threads spin for microseconds, then sleep. By default they spin for milliseconds, which makes a training
-# step on two cores six times as long as soon as another process wants one of them; without any spinning, a step on a
+# Waiting OpenMP threads spin for microseconds, then sleep. By default they spin for milliseconds, which makes a step
+# of training on two cores six times as long once another process wants one of them; without any spinning, a step on a
 # quiet machine takes half as long again. A thousand turns cost neither much.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Nothing is fetched behind the user's back: weights come from files or from an explicit download.

@@ -11,7 +11,7 @@ from stage1_proposals.shards import ImageRecord
 
 TILE = 256
 GAP = 6
-OPACITY = 0.3
+OPACITY = 0.4
 GOLDEN_RATIO = 0.618034
 
 
@@ -22,20 +22,23 @@ def palette(count: int) -> list[tuple[int, int, int]]:
 
 
 def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
-    """One photo, its longer side `tile` pixels, with masks (best on top), outlines, and seeds as dots.
+    """One photo, its longer side `tile` pixels, with outlined masks and seeds as dots.
+
+    Where masks overlap, the best one alone is seen: tints that mix cannot be told apart.
 
     Args:
         photo: uint8 (H, W, 3) RGB, of the record's size.
     """
     scale = tile / max(record.height, record.width)
     size = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
-    canvas = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
+    plain = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
+    canvas = plain.copy()
     colours = palette(len(record))
     for mask, colour in reversed(list(zip(record.masks(), colours, strict=True))):
         small = np.asarray(Image.fromarray(mask * 255).resize(size, Image.Resampling.BILINEAR)) > 127
         padded = np.pad(small, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        canvas[small] += OPACITY * (np.array(colour) - canvas[small])
+        canvas[small] = plain[small] + OPACITY * (np.array(colour) - plain[small])
         canvas[small & ~inner] = colour
     image = Image.fromarray(canvas.round().astype(np.uint8))
     draw = ImageDraw.Draw(image)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.contact_sheet import GAP, contact_sheet, draw_proposals, palette
+from stage1_proposals.contact_sheet import GAP, OPACITY, contact_sheet, draw_proposals, palette
 from stage1_proposals.shards import ImageRecord
 
 
@@ -45,14 +45,15 @@ def test_masks_are_tinted_outlined_and_their_seeds_marked() -> None:
     assert drawn[4, 4].tolist() == [100, 100, 100]
     assert drawn[16, 30].tolist() == list(colour)
     inside = drawn[40, 20].astype(int)
-    assert np.abs(inside - (100 + 0.3 * (np.array(colour) - 100))).max() <= 1
+    assert np.abs(inside - (100 + OPACITY * (np.array(colour) - 100))).max() <= 1
     assert drawn[16, 48].tolist() == list(colour)  # the seed, beside the mask
 
 
-def test_the_best_mask_lies_on_top() -> None:
+def test_where_masks_overlap_the_best_alone_is_seen() -> None:
     masks = np.ones((2, 32, 32), np.uint8)
     drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), record(masks, [(0.5, 0.5)] * 2), tile=32))
     assert drawn[0, 16].tolist() == list(palette(2)[0])
+    assert drawn[8, 8].tolist() == [round(OPACITY * value) for value in palette(2)[0]]
 
 
 def test_tiles_stand_in_rows_on_white() -> None:
