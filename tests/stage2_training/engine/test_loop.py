@@ -75,6 +75,7 @@ def train(directory: Path, stop_at: int | None = None) -> list[list[int] | str]:
         randomness={"seed": 0},
         resume=True,
         log_level="ERROR",
+        default_scope="mmdet",  # as in every test: it stays the process's
         experiment_name=f"{directory.name}_{stop_at}",
     )
     if stop_at is not None:
