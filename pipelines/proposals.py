@@ -14,7 +14,8 @@ from stage1_proposals.backbones import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import build_generator
 from stage1_proposals.images import list_photos
-from stage1_proposals.runner import Job, default_workers, run
+from stage1_proposals.job import Job, Recipe
+from stage1_proposals.runner import default_workers, run
 from stage1_proposals.shards import ShardReader
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "proposals" / "saliency.toml"
@@ -107,14 +108,15 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"config {args.config}: lacks {', '.join(missing)}")
     if args.short_side is not None and args.long_side is None:  # keep the config's proportions
         sizes["long_side"] = round(args.short_side * settings["long_side"] / settings["short_side"])
-    job = Job(
-        photos=list_photos(args.images),
+    images_per_shard = sizes.pop("images_per_shard")
+    recipe = Recipe(
         generator=build_generator(settings["generator"]),
         backbone=args.backbone,
         weights=args.weights and str(args.weights.resolve()),
         device=device,
         **sizes,
     )
+    job = Job(list_photos(args.images), recipe, images_per_shard)
     workers = default_workers(device) if args.workers is None else args.workers
     if workers < 0:
         raise UserError(f"--workers {workers}: use 0 or more")

@@ -1,8 +1,10 @@
-"""Proposals: the struct of arrays that every generator returns for one image."""
+"""Proposals: what a generator is given, and the struct of arrays that it returns for each photo."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -10,46 +12,82 @@ from stage1_proposals.shards import ImageRecord
 
 
 @dataclass(frozen=True)
-class Proposals:
-    """L proposals of one image, in the order they are stored.
+class PhotoInfo:
+    """What is known of a photo besides its features.
 
     Attributes:
-        masks: bool (L, height, width), full image size.
+        image_id: as in the shards.
+        file_name: path relative to the image root.
+        size: (height, width) in pixels, as a person sees the photo.
+    """
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one input size on their way through a generator.
+
+    Attributes:
+        features: X, float32 (B, D, h, w), on the job's device.
+        photos: B of them.
+    """
+
+    features: Tensor
+    photos: Sequence[PhotoInfo]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """L proposals of one photo, in the order they are stored.
+
+    Attributes:
+        rle: L COCO compressed RLE counts at full photo size.
         scores: float32 (L,), in [0, 1].
         seeds: float32 (L, 2), seed centre (y, x) in [0, 1] of height and width.
-        features: float32 (L, D), the seed feature S_l as the saliency used it.
+        features: float (L, D), the seed feature S_l; stored as float16.
     """
 
-    masks: Tensor
-    scores: Tensor
-    seeds: Tensor
-    features: Tensor
+    rle: Sequence[bytes]
+    scores: NDArray[np.float32]
+    seeds: NDArray[np.float32]
+    features: NDArray[np.floating]
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.rle)
 
-    def __getitem__(self, index: Tensor) -> "Proposals":
-        return Proposals(self.masks[index], self.scores[index], self.seeds[index], self.features[index])
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Proposals":
+        """The proposals of these rows, in their order."""
+        rows = np.asarray(rows, np.int64)
+        return Proposals([self.rle[row] for row in rows], self.scores[rows], self.seeds[rows], self.features[rows])
 
 
-def to_record(proposals: Proposals, image_id: int, file_name: str, size: tuple[int, int]) -> ImageRecord:
-    """Encode proposals as a shard's row: masks as COCO RLE, with tight boxes and areas.
+def boxes(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Tight boxes (L, 4) of masks: x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
+    objects = [{"size": list(size), "counts": counts} for counts in rle]
+    corner_and_size = np.asarray(coco_mask.toBbox(objects), np.float32).reshape(-1, 4)
+    return np.concatenate([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]], axis=1)
 
-    Args:
-        size: (height, width) of the image in pixels.
-    """
-    masks = proposals.masks.cpu().numpy().view(np.uint8)
-    rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(proposals) else []
-    corner_and_size = np.asarray(coco_mask.toBbox(rles), np.float32).reshape(-1, 4)
+
+def areas(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Pixels (L,) of masks."""
+    objects = [{"size": list(size), "counts": counts} for counts in rle]
+    return np.asarray(coco_mask.area(objects), np.int64).reshape(-1)
+
+
+def to_record(proposals: Proposals, photo: PhotoInfo) -> ImageRecord:
+    """A shard's row: proposals with the tight boxes and areas of their masks."""
     return ImageRecord(
-        image_id=image_id,
-        file_name=file_name,
-        height=size[0],
-        width=size[1],
-        bbox=np.concatenate([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]], axis=1),
-        score=proposals.scores.float().cpu().numpy(),
-        area=np.asarray(coco_mask.area(rles), np.int64).reshape(-1),
-        seed=proposals.seeds.float().cpu().numpy(),
-        feature=proposals.features.cpu().numpy().astype(np.float16),
-        rle=[rle["counts"] for rle in rles],
+        image_id=photo.image_id,
+        file_name=photo.file_name,
+        height=photo.size[0],
+        width=photo.size[1],
+        bbox=boxes(proposals.rle, photo.size),
+        score=proposals.scores.astype(np.float32),
+        area=areas(proposals.rle, photo.size),
+        seed=proposals.seeds.astype(np.float32),
+        feature=proposals.features.astype(np.float16),
+        rle=list(proposals.rle),
     )

@@ -1,8 +1,14 @@
-"""Ray actors for the job: each holds one shard builder and takes one shard at a time."""
+"""Ray actors for the job: each holds one shard builder, computing one shard while it writes the one before.
+
+An actor that dies, or whose node does, is replaced where there is room, and its shards go to whoever is free.
+"""
 
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -10,114 +16,192 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.errors import UserError
 
 POLL_SECONDS = 0.5
-RESTARTS = 3
+CONNECT_SECONDS = 10.0
+DEATHS = 3  # that one shard may cost; the next ends the run
+
+Row = dict[str, Any]
 
 
 class Builder(Protocol):
-    def build(self, index: int) -> dict[str, Any]: ...
+    def compute(self, task: Any, progress: Callable[[int], None]) -> Callable[[], Row]: ...
 
 
-# progress callback -> builder, called inside the actor.
-MakeBuilder = Callable[[Callable[[int], None]], Builder]
+MakeBuilder = Callable[[], Builder]  # called inside the actor
 
 
-class Counter:
-    """Photos done, over all actors."""
+class Tally:
+    """Photos done, over all actors; a shard that is done again counts once."""
 
     def __init__(self) -> None:
-        self.done = 0
+        self.done: dict[int, int] = {}
 
-    def add(self, count: int) -> None:
-        self.done += count
+    def report(self, index: int, count: int) -> None:
+        self.done[index] = count
 
     def total(self) -> int:
-        return self.done
+        return sum(self.done.values())
 
 
 class Worker:
-    """One process with a backbone."""
+    """One process with a backbone. Ray calls it from two threads, so one shard can be written beside the next."""
 
-    def __init__(self, make: MakeBuilder) -> None:
-        self.counter: Any = None
-        self.reports: list[Any] = []
-        self.builder = make(lambda count: self.reports.append(self.counter.add.remote(count)))
+    def __init__(self, make: MakeBuilder, tally: Any) -> None:
+        self.builder = make()
+        self.tally = tally
+        self.finishes: dict[int, Callable[[], Row]] = {}
 
-    def build(self, index: int, counter: Any) -> dict[str, Any]:
-        self.counter = counter
-        row = self.builder.build(index)
-        ray.get(self.reports)  # counted before the shard counts as done
-        self.reports.clear()
-        return row
+    def ready(self) -> None:
+        """Returns once the builder is made."""
+
+    def compute(self, index: int, task: Any) -> None:
+        done = 0
+        report: Any = None
+
+        def progress(count: int) -> None:
+            nonlocal done, report
+            done += count
+            report = self.tally.report.remote(index, done)
+
+        self.finishes[index] = self.builder.compute(task, progress)
+        if report is not None:
+            ray.get(report)  # counted before the shard counts as done
+
+    def write(self, index: int) -> Row:
+        return self.finishes.pop(index)()
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """A connection to Ray, unless this process has one: the cluster at `RAY_ADDRESS`, or one for this run."""
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        where = address or "this machine"
+        raise UserError(f"Ray at {where}: cannot be reached or started ({error}); WORKERS=0 does without") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Dispatch:
+    """Tasks given to workers as they become free, until each has its result."""
+
+    def __init__(self, make: MakeBuilder, tasks: Iterable[Any], actors: int, on_gpu: bool) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.tally: Any = ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote()
+        options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2}
+        self.new_worker = lambda: ray.remote(Worker).options(**options).remote(make, self.tally)
+        self.waiting = enumerate(tasks)
+        self.again: deque[tuple[int, Any]] = deque()
+        self.idle: list[Any] = []
+        self.running: dict[Any, tuple[str, Any, int, Any]] = {}  # reference: step, actor, index, task
+        self.deaths: Counter[int] = Counter()
+        self.rows: dict[int, Row] = {}
+        self.most_failed_starts = DEATHS * actors
+        for _ in range(actors):
+            self._start()
+
+    def _start(self) -> None:
+        actor: Any = self.new_worker()
+        self.running[actor.ready.remote()] = ("start", actor, -1, None)
+
+    def _give(self, actor: Any) -> None:
+        """The actor's next shard, those of the dead first."""
+        index, task = self.again.popleft() if self.again else next(self.waiting, (-1, None))
+        if task is None:
+            self.idle.append(actor)
+        else:
+            self.running[actor.compute.remote(index, task)] = ("compute", actor, index, task)
+
+    def _lost(self, step: str, dead: Any, index: int, task: Any, error: Exception) -> None:
+        """A worker died at a step: another takes its place, and its shard goes back."""
+        lost = [(step, index, task)]
+        for reference, (other, actor, *shard) in list(self.running.items()):
+            if actor is dead:
+                lost.append((other, *shard))
+                del self.running[reference]
+        for _, index, task in lost:
+            self.deaths[index] += 1
+            if self.deaths[index] > (self.most_failed_starts if task is None else DEATHS):
+                raise UserError(
+                    f"a Ray worker died {self.deaths[index]} times at the same work ({type(error).__name__}), likely "
+                    f"for lack of memory: finished shards are kept, run again with fewer WORKERS"
+                ) from error
+            if task is not None:
+                self.again.append((index, task))
+        self._start()
+        while self.idle and self.again:
+            self._give(self.idle.pop())
+
+    def _step(self, reference: Any) -> None:
+        """One thing that a worker has finished, or failed at."""
+        step, actor, index, task = self.running.pop(reference)
+        try:
+            result = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:
+            self._lost(step, actor, index, task, error)
+            return
+        if step == "write":
+            self.rows[index] = result
+            return
+        if step == "compute":
+            self.running[actor.write.remote(index)] = ("write", actor, index, task)
+        self._give(actor)
+
+    def _unfinished(self) -> bool:
+        return bool(self.again) or any(task is not None for *_, task in self.running.values())
+
+    def run(self, progress: Callable[[int], None]) -> list[Row]:
+        """Every task's result, in the tasks' order."""
+        reported = 0
+        while not self.rows or self._unfinished():
+            finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
+            for reference in finished:
+                if reference in self.running:  # not of a worker found dead meanwhile
+                    self._step(reference)
+            done = ray.get(self.tally.total.remote())
+            progress(done - reported)
+            reported = done
+        return [self.rows[index] for index in range(len(self.rows))]
 
 
 def run_on_ray(
-    make: MakeBuilder, shard_count: int, actors: int, on_gpu: bool, progress: Callable[[int], None]
-) -> list[dict[str, Any]]:
-    """Build every shard on Ray actors; a worker that dies is restarted and its shard built again.
+    make: MakeBuilder, tasks: Iterable[Any], actors: int, on_gpu: bool, progress: Callable[[int], None]
+) -> list[Row]:
+    """Do every task on Ray actors.
 
     Joins the cluster at `RAY_ADDRESS`, or the one `ray start` left on this machine, else starts one for this run.
 
     Args:
-        actors: how many; fewer where the cluster has fewer cores (or GPUs), since each needs one of its own.
+        tasks: what builders are given, one per shard; at least one.
+        actors: how many; each needs a core (and a GPU) of its own, and those that find none wait for one.
+        progress: called with the number of photos done since the last call; less than none where work was lost.
 
     Returns:
-        `build`'s result for shards 0 .. shard_count - 1.
+        Each task's result, in the tasks' order.
 
     Raises:
-        UserError: raised by a builder; a worker that dies again and again; a cluster out of reach, or without a GPU
-            when one is asked for. Other exceptions arrive as Ray's, with the remote traceback.
+        UserError: raised by a builder; a shard that costs worker after worker; a cluster out of reach, or without a
+            GPU when one is asked for. Other exceptions arrive as Ray's, with the remote traceback.
     """
-    started_here = not ray.is_initialized()
-    if started_here:
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
-            where = os.environ.get("RAY_ADDRESS", "this machine")
-            raise UserError(
-                f"Ray at {where}: cannot be reached or started ({error}); WORKERS=0 does without"
-            ) from error
-    try:
-        capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
-        if capacity < 1:
+    with _cluster():
+        if ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0) < 1:
             raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
-        counter: Any = ray.remote(num_cpus=0)(Counter).remote()
-        worker: Any = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_restarts=RESTARTS, max_task_retries=RESTARTS)(
-            Worker
-        )
-        # An actor beyond the capacity would never start, and its shard never be built.
-        pool = [worker.remote(make) for _ in range(min(actors, capacity))]
-        rows: dict[int, dict[str, Any]] = {}
-        waiting = iter(range(shard_count))
-        running = {
-            actor.build.remote(index, counter): (actor, index) for actor, index in zip(pool, waiting, strict=False)
-        }
-        reported = 0
-        while running:
-            finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for reference in finished:
-                actor, index = running.pop(reference)
-                try:
-                    rows[index] = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, UserError):
-                        raise error.cause from error
-                    raise
-                except ray.exceptions.RayError as error:
-                    raise UserError(
-                        f"a Ray worker died {RESTARTS + 1} times ({type(error).__name__}), likely for lack of memory: "
-                        f"finished shards are kept, run again with fewer WORKERS"
-                    ) from error
-                following = next(waiting, None)
-                if following is not None:
-                    running[actor.build.remote(following, counter)] = (actor, following)
-            done = ray.get(counter.total.remote())
-            progress(done - reported)
-            reported = done
-        return [rows[index] for index in range(shard_count)]
-    finally:
-        if started_here:
-            ray.shutdown()
+        return _Dispatch(make, tasks, actors, on_gpu).run(progress)

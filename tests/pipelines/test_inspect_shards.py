@@ -15,7 +15,7 @@ from pipelines import cli
 from pipelines.inspect_shards import build_parser, main
 from stage1_proposals.generators import build_generator
 from stage1_proposals.images import list_photos
-from stage1_proposals.runner import Job
+from stage1_proposals.job import Job, Recipe
 from stage1_proposals.runner import run as run_job
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 
@@ -26,7 +26,7 @@ def run(*argv: object) -> int:
 
 def make_shards(photos: Path, directory: Path) -> Path:
     threads = torch.get_num_threads()
-    job = Job(list_photos(photos), build_generator({}), "lite0_imagenet", None, 64, 128, 5, 8, "cpu")
+    job = Job(list_photos(photos), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 5)
     run_job(job, directory, 0, lambda _: None)
     torch.set_num_threads(threads)
     return directory

@@ -14,7 +14,7 @@ from pipelines.proposals import DEFAULT_CONFIG, build_parser, choose_device, mai
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import SaliencyGenerator, build_generator
 from stage1_proposals.images import list_photos
-from stage1_proposals.runner import Job
+from stage1_proposals.job import Job, Recipe
 from stage1_proposals.shards import ShardSet, write_manifest
 
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
@@ -105,7 +105,7 @@ def test_a_user_error_is_one_clear_line_and_2(
     (tmp_path / "table.toml").write_text("generator = 3")
     (tmp_path / "other").mkdir()
     photos = list_photos(photo_folder)
-    job = Job(photos, SaliencyGenerator(), "lite0_imagenet", None, 64, 107, 8, 8, "cpu")
+    job = Job(photos, Recipe(SaliencyGenerator(), "lite0_imagenet", None, 64, 107, 8, "cpu"), 8)
     write_manifest(tmp_path / "other", {**job.request(), "image_count": 3}, None)
     given = ["--images", str(photo_folder), "--shards", str(tmp_path / "shards"), *SMALL]
     assert run(*given, *(option.replace("{tmp}", str(tmp_path)) for option in options)) == 2

@@ -9,7 +9,7 @@ import torch
 
 from stage1_proposals.generators import build_generator
 from stage1_proposals.images import list_photos
-from stage1_proposals.runner import Job
+from stage1_proposals.job import Job, Recipe
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def make_job(photo_folder: Path) -> Callable[..., Job]:
             "batch_size": 3,
             "device": "cpu",
         }
-        return Job(photos=list_photos(photos), generator=build_generator(generator or {}), **(settings | changes))
+        settings |= changes
+        images_per_shard = settings.pop("images_per_shard")
+        return Job(list_photos(photos), Recipe(build_generator(generator or {}), **settings), images_per_shard)
 
     return make
 

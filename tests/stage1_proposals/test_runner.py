@@ -16,8 +16,10 @@ import pytest
 
 from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
-from stage1_proposals.images import image_ids
-from stage1_proposals.runner import Job, check_same_request, default_workers, run
+from stage1_proposals.generators import build_generator
+from stage1_proposals.images import image_ids, list_photos
+from stage1_proposals.job import Job, Recipe, check_same_request
+from stage1_proposals.runner import default_workers, run
 from stage1_proposals.shards import ShardReader, ShardSet, read_manifest, verify_shard
 
 ROOT = Path(__file__).parents[2]
@@ -39,12 +41,9 @@ def shard_files(directory: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
-    from stage1_proposals.generators import build_generator
-    from stage1_proposals.images import list_photos
-
     directory = tmp_path_factory.mktemp("finished") / "shards"
-    job = Job(list_photos(photo_folder), build_generator({}), "lite0_imagenet", None, 64, 128, 4, 3, "cpu")
-    run(job, directory, 0, ignore)
+    recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
+    run(Job(list_photos(photo_folder), recipe, images_per_shard=4), directory, 0, ignore)
     return directory
 
 
@@ -268,9 +267,11 @@ def test_sizes_are_positive_whole_numbers(make_job: Callable[..., Job], name: st
 @pytest.mark.parametrize("per_shard", [1, 4, 13, 14, 100])
 def test_shards_partition_the_photos(make_job: Callable[..., Job], per_shard: int) -> None:
     job = make_job(images_per_shard=per_shard)
-    positions = [position for index in range(job.shard_count) for position in job.shard_range(index)]
-    assert positions == list(range(14))
-    assert all(len(job.shard_range(index)) > 0 for index in range(job.shard_count))
+    tasks = [job.task(index) for index in range(job.shard_count)]
+    assert tuple(name for task in tasks for name in task.names) == job.photos.names
+    assert tuple(image_id for task in tasks for image_id in task.ids) == job.photos.ids
+    assert [task.index for task in tasks] == list(range(job.shard_count))
+    assert all(task.names for task in tasks)
 
 
 def test_there_is_a_worker_for_every_core() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage1_proposals.saliency import mask_scores, normalise, pool_seeds, saliency_maps, seed_grids, upsample_masks
+from stage1_proposals.saliency import mask_scores, normalise, pool_seeds, saliency_maps, seed_grids
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -25,7 +25,7 @@ def test_seed_grids_are_at_least_one_cell_and_none_comes_twice() -> None:
 
 def test_seeds_are_means_over_their_cells() -> None:
     features, rows, columns = random(3, 5, 7), 2, 3
-    seeds, _ = pool_seeds(features, [(rows, columns)])
+    seeds = pool_seeds(features[None], [(rows, columns)])[0][0]
     for row in range(rows):
         for column in range(columns):
             top, bottom = math.floor(row * 5 / rows), math.ceil((row + 1) * 5 / rows)
@@ -36,20 +36,20 @@ def test_seeds_are_means_over_their_cells() -> None:
 
 def test_seeds_of_the_full_grid_are_the_features_themselves() -> None:
     features = random(4, 3, 5)
-    seeds, centres = pool_seeds(features, [(3, 5)])
+    seeds, centres = pool_seeds(features[None], [(3, 5)])
     for index, (y, x) in enumerate(centres):
-        assert torch.equal(seeds[index], features[:, int(y * 3), int(x * 5)])
+        assert torch.equal(seeds[0, index], features[:, int(y * 3), int(x * 5)])
 
 
 def test_seeds_of_all_grids_stand_together_with_their_centres() -> None:
-    seeds, centres = pool_seeds(random(4, 4, 4), [(1, 1), (1, 2)])
-    assert seeds.shape == (3, 4)
+    seeds, centres = pool_seeds(random(2, 4, 4, 4), [(1, 1), (1, 2)])
+    assert seeds.shape == (2, 3, 4)
     assert centres.tolist() == [[0.5, 0.5], [0.5, 0.25], [0.5, 0.75]]
 
 
 def test_saliency_is_the_inner_product_of_seed_and_cell() -> None:
     features, seeds = random(6, 3, 4), random(5, 6, seed=1)
-    maps = saliency_maps(features, seeds)
+    maps = saliency_maps(features[None], seeds[None])[0]
     for seed in range(5):
         for y in range(3):
             for x in range(4):
@@ -58,8 +58,9 @@ def test_saliency_is_the_inner_product_of_seed_and_cell() -> None:
 
 
 def test_saliency_is_a_convolution_with_the_seeds_as_weights() -> None:
-    features, seeds = random(6, 3, 4), random(5, 6, seed=1)
-    torch.testing.assert_close(saliency_maps(features, seeds), F.conv2d(features[None], seeds[:, :, None, None])[0])
+    features, seeds = random(2, 6, 3, 4), random(2, 5, 6, seed=1)
+    for found, x, s in zip(saliency_maps(features, seeds), features, seeds, strict=True):
+        torch.testing.assert_close(found, F.conv2d(x[None], s[:, :, None, None])[0])
 
 
 @settings(deadline=None, max_examples=30)
@@ -89,33 +90,3 @@ def test_score_is_the_mean_saliency_inside_the_mask() -> None:
     for score, soft, mask in zip(mask_scores(maps, masks), maps, masks, strict=True):
         inside = [float(soft[y, x]) for y in range(5) for x in range(6) if mask[y, x]]
         assert float(score) == pytest.approx(sum(inside) / len(inside) if inside else 0.0, abs=1e-6)
-
-
-def bilinear(soft: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Pixel by pixel, pixel centres aligned, edges repeated."""
-    rows, columns = soft.shape
-    out = torch.empty(height, width)
-    for i in range(height):
-        for j in range(width):
-            y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
-            x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
-            y0, x0 = int(y), int(x)
-            y1, x1 = min(y0 + 1, rows - 1), min(x0 + 1, columns - 1)
-            top = soft[y0, x0] * (1 - (x - x0)) + soft[y0, x1] * (x - x0)
-            bottom = soft[y1, x0] * (1 - (x - x0)) + soft[y1, x1] * (x - x0)
-            out[i, j] = top * (1 - (y - y0)) + bottom * (y - y0)
-    return out
-
-
-def test_masks_are_the_bilinear_map_over_the_threshold() -> None:
-    maps = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    masks = upsample_masks(maps, (11, 13), 0.5)
-    assert masks.dtype == torch.bool
-    for mask, soft in zip(masks, maps, strict=True):
-        full = bilinear(soft, 11, 13)
-        sure = (full - 0.5).abs() > 1e-5
-        assert torch.equal(mask[sure], full[sure] > 0.5)
-
-
-def test_no_maps_give_no_masks_of_that_size() -> None:
-    assert upsample_masks(torch.zeros(0, 3, 4), (11, 13), 0.5).shape == (0, 11, 13)

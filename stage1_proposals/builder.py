@@ -1,0 +1,142 @@
+"""Building one shard: photos through the backbone and the generator into a file. One builder per process."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stage1_proposals.allocator import keep_freed_memory
+from stage1_proposals.backbones import build_backbone
+from stage1_proposals.directory import writing
+from stage1_proposals.images import batch_by_size, load_photos
+from stage1_proposals.job import Recipe, ShardTask, comparable
+from stage1_proposals.photos import PhotoError
+from stage1_proposals.proposals import Batch, PhotoInfo, to_record
+from stage1_proposals.shards import (
+    ImageRecord,
+    ShardError,
+    ShardReader,
+    shard_file_name,
+    to_columns,
+    verify_shard,
+    write_shard,
+)
+
+DECODE_THREADS = 2  # Pillow decodes outside Python's lock
+SOFTWARE = "saliency-prompt 0.1.0"
+GO_ON = "finished shards are kept, run again to go on"
+
+Row = dict[str, Any]
+
+
+class ShardBuilder:
+    """Builds the shards of one request; holds the backbone. One per process.
+
+    `compute` may be called from several threads, one of which computes while the others write.
+
+    Args:
+        recipe: how photos become proposals.
+        request: the job's, whole.
+        directory: the shard set's.
+    """
+
+    def __init__(self, recipe: Recipe, request: dict[str, Any], directory: Path) -> None:
+        # On CPU the thread count changes convolutions' last bits: with one per builder, shards are the same on
+        # any number of workers, and one worker per core is as fast as one with all cores.
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        self.recipe = recipe
+        self.request = request
+        self.directory = directory
+        self.backbone = build_backbone(recipe.backbone, recipe.weights).to(recipe.device)
+        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._computing = threading.Lock()
+
+    def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], Row]:
+        """Compute a shard; what is returned writes it and gives its line of the manifest.
+
+        A sound shard of this request that is there already is kept.
+
+        Args:
+            progress: called with the number of photos done since the last call.
+        """
+        path = self.directory / shard_file_name(task.index, self.request["shard_count"])
+        row = self._sound_shard(path, task.names)
+        if row is not None:
+            progress(len(task.names))
+            return lambda: row
+        with self._computing:
+            records, failures = self._records(task, progress)
+        return lambda: self._write(task.index, path, records, failures)
+
+    def _write(self, index: int, path: Path, records: list[ImageRecord], failures: list[tuple[str, str]]) -> Row:
+        columns = to_columns(records, failures, self.request["backbone"]["feature_dim"])
+        with writing(path, GO_ON):
+            content = write_shard(
+                path,
+                columns,
+                shard_index=index,
+                shard_count=self.request["shard_count"],
+                image_root=self.request["image_root"],
+                generator=self.request["generator"],
+                backbone=self.request["backbone"],
+                software=SOFTWARE,
+            )
+        return {
+            "file": path.name,
+            "images": len(records),
+            "proposals": sum(map(len, records)),
+            "failures": len(failures),
+            "content_sha256": content,
+        }
+
+    def _sound_shard(self, path: Path, names: Sequence[str]) -> Row | None:
+        """The manifest's line of a shard that is there, undamaged, of this request and of these photos."""
+        if not path.exists():
+            return None
+        reader = ShardReader(path)
+        try:
+            row = verify_shard(path, decode_masks=False)
+            attributes = reader.attributes
+            there = sorted([*reader.file_names(), *(name for name, _ in reader.failures())])
+        except ShardError:
+            return None
+        finally:
+            reader.close()
+        same = all(comparable(attributes[key]) == comparable(self.request[key]) for key in ("generator", "backbone"))
+        same = same and attributes["image_root"] == self.request["image_root"] and there == sorted(names)
+        return row if same else None
+
+    def _records(
+        self, task: ShardTask, progress: Callable[[int], None]
+    ) -> tuple[list[ImageRecord], list[tuple[str, str]]]:
+        """Records of the photos of a shard, in order, and (name, reason) of those that failed."""
+        recipe, names = self.recipe, task.names
+        photos = load_photos(
+            [Path(self.request["image_root"], name) for name in names],
+            recipe.short_side,
+            recipe.long_side,
+            self.backbone.spec.stride,
+            threads=DECODE_THREADS,
+            ahead=2 * recipe.batch_size,
+        )
+        records: dict[int, ImageRecord] = {}
+        failures: dict[int, str] = {}
+        for batch in batch_by_size(photos, recipe.batch_size):
+            if batch[0].error is not None:
+                failures |= {photo.index: str(photo.error) for photo in batch}
+            else:
+                pixels = torch.from_numpy(np.stack([photo.pixels for photo in batch]))
+                features = self.backbone(pixels.to(recipe.device).permute(0, 3, 1, 2))  # a channels_last view
+                infos = [PhotoInfo(task.ids[photo.index], names[photo.index], photo.size) for photo in batch]
+                found = recipe.generator(Batch(features, infos))
+                for photo, info, proposals in zip(batch, infos, found, strict=True):
+                    if isinstance(proposals, PhotoError):
+                        failures[photo.index] = str(proposals)
+                    else:
+                        records[photo.index] = to_record(proposals, info)
+            progress(len(batch))
+        return [records[key] for key in sorted(records)], [(names[key], failures[key]) for key in sorted(failures)]

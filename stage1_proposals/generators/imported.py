@@ -1,0 +1,120 @@
+"""Masks made elsewhere: FreeSOLO's, CutLER's or SAM's output, or any COCO-format JSON."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from stage1_proposals.backbones import file_sha256
+from stage1_proposals.errors import UserError
+from stage1_proposals.generators.pooling import pool_proposals
+from stage1_proposals.photos import PhotoError
+from stage1_proposals.proposals import Batch, PhotoInfo, Proposals, areas
+
+
+@dataclass(frozen=True)
+class ImportGenerator:
+    """Masks from a COCO-format JSON, with seed features computed by our backbone inside each mask.
+
+    Reads a data set (`images` and `annotations`) or a result list (annotations alone, photos by `image_id`). Photos are
+    found by path, then by file name, then by id; a photo that the file does not know has no proposals. Crowds
+    and empty masks are left out, categories are ignored, a missing `score` is 1.
+
+    Attributes:
+        file: the JSON. Its content counts as a setting, its place does not.
+        max_proposals: most proposals per photo, the best-scored first.
+        min_score: a proposal's score must reach this.
+    """
+
+    NAME: ClassVar[str] = "import"
+
+    file: str = ""
+    max_proposals: int = 20
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.file:
+            raise UserError("generator import needs a COCO-format JSON: --set file=masks.json")
+        if not Path(self.file).is_file():
+            raise UserError(f"masks to import {self.file}: no such file")
+        if not isinstance(self.max_proposals, int) or self.max_proposals < 1:
+            raise UserError(f"max_proposals {self.max_proposals!r}: must be a whole number, 1 or more")
+
+    def parameters(self) -> dict[str, Any]:
+        self._known  # noqa: B018  what is wrong with the file shows before any work
+        return {
+            "name": self.NAME,
+            "file": str(Path(self.file).resolve()),
+            "sha256": file_sha256(self.file),
+            "max_proposals": self.max_proposals,
+            "min_score": self.min_score,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Every process reads the file for itself."""
+        return {"file": self.file, "max_proposals": self.max_proposals, "min_score": self.min_score}
+
+    @cached_property
+    def _known(self) -> dict[str | int, "_Labels"]:
+        """Labels by each key that a photo is found by: its id, its bare file name, its path."""
+        try:
+            data = json.loads(Path(self.file).read_text(encoding="utf-8"))
+            known: dict[str | int, _Labels] = {}
+            for annotation in data if isinstance(data, list) else data["annotations"]:
+                if not annotation.get("iscrowd"):
+                    label = (float(annotation.get("score", 1.0)), annotation["segmentation"])
+                    known.setdefault(int(annotation["image_id"]), _Labels()).masks.append(label)
+            for image in [] if isinstance(data, list) else data["images"]:
+                labels = known.setdefault(int(image["id"]), _Labels())
+                labels.size = (int(image["height"]), int(image["width"]))
+                known[PurePosixPath(image["file_name"]).name] = known[image["file_name"]] = labels
+        except OSError as error:
+            raise UserError(f"masks to import {self.file}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"masks to import {self.file}: not COCO-format JSON ({error!r})") from error
+        return known
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch) -> list[Proposals | PhotoError]:
+        return [self._proposals(features, photo) for features, photo in zip(batch.features, batch.photos, strict=True)]
+
+    def _proposals(self, features: Tensor, photo: PhotoInfo) -> Proposals | PhotoError:
+        keys = (photo.file_name, PurePosixPath(photo.file_name).name, photo.image_id)
+        labels = next((self._known[key] for key in keys if key in self._known), _Labels())
+        height, width = photo.size
+        if labels.size not in (None, photo.size):
+            return PhotoError(f"is {height} x {width}, and {'{} x {}'.format(*labels.size)} in {Path(self.file).name}")
+        ranked = sorted((mask for mask in labels.masks if mask[0] >= self.min_score), key=lambda mask: -mask[0])
+        try:
+            rle = [_to_rle(segmentation, photo.size) for _, segmentation in ranked]
+            solid = areas(rle, photo.size).nonzero()[0][: self.max_proposals]
+            scores = np.array([ranked[row][0] for row in solid], np.float32).clip(0, 1)
+            return pool_proposals(features, [rle[row] for row in solid], scores, photo.size)
+        except Exception as error:  # pycocotools raises nearly anything, and one mask must not end the job
+            return PhotoError(f"has a mask in {Path(self.file).name} that cannot be read ({error})")
+
+
+@dataclass
+class _Labels:
+    """One photo's masks, each with its score, and the size the file gives the photo, if any."""
+
+    size: tuple[int, int] | None = None
+    masks: list[tuple[float, Any]] = field(default_factory=list)
+
+
+def _to_rle(segmentation: Any, size: tuple[int, int]) -> bytes:
+    """COCO compressed RLE counts of polygons, uncompressed or compressed RLE."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))["counts"]
+    if tuple(segmentation["size"]) != size:
+        raise ValueError(f"its size is {segmentation['size']}")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        return coco_mask.frPyObjects(segmentation, *size)["counts"]
+    return counts.encode("ascii")

@@ -1,0 +1,147 @@
+"""What is asked for: everything that decides what the shards hold, and how two requests are compared."""
+
+import json
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from stage1_proposals.backbones import file_sha256, get_spec, locate_weights
+from stage1_proposals.errors import UserError
+from stage1_proposals.generators import ProposalGenerator
+from stage1_proposals.images import PhotoList
+from stage1_proposals.shards import read_manifest
+
+# Files count by their hash, wherever they lie.
+PATH_KEYS = ("weights", "file")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How photos become proposals, and on what device.
+
+    Attributes:
+        generator: makes proposals from feature maps.
+        backbone: catalogue name.
+        weights: checkpoint file, or None for the catalogue's own.
+        short_side, long_side: input size in pixels: shorter side, and the most for the longer one.
+        batch_size: photos per forward pass, at most.
+        device: torch device.
+    """
+
+    generator: ProposalGenerator
+    backbone: str
+    weights: str | None
+    short_side: int
+    long_side: int
+    batch_size: int
+    device: str
+
+    def __post_init__(self) -> None:
+        for name in ("short_side", "long_side", "batch_size"):
+            check_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard's share of the photos.
+
+    Attributes:
+        index: of the shard.
+        names, ids: of its photos, in order.
+    """
+
+    index: int
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which photos, made into proposals how, cut into shards of what size: all that decides what the shards hold.
+
+    Attributes:
+        photos: the photos, in order.
+        recipe: how they become proposals.
+        images_per_shard: photos per shard.
+    """
+
+    photos: PhotoList
+    recipe: Recipe
+    images_per_shard: int
+
+    def __post_init__(self) -> None:
+        check_positive("images_per_shard", self.images_per_shard)
+
+    @property
+    def shard_count(self) -> int:
+        return ceil(len(self.photos) / self.images_per_shard)
+
+    def task(self, index: int) -> ShardTask:
+        """The photos that shard `index` covers."""
+        first = index * self.images_per_shard
+        covered = slice(first, first + self.images_per_shard)
+        return ShardTask(index, self.photos.names[covered], self.photos.ids[covered])
+
+    def request(self) -> dict[str, Any]:
+        """What is asked for, JSON-ready; reads the weights to hash them."""
+        recipe = self.recipe
+        spec, path = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
+        return {
+            "image_root": str(self.photos.root),
+            "image_count": len(self.photos),
+            "image_list_sha256": self.photos.sha256(),
+            "images_per_shard": self.images_per_shard,
+            "shard_count": self.shard_count,
+            "generator": {
+                **recipe.generator.parameters(),
+                "short_side": recipe.short_side,
+                "long_side": recipe.long_side,
+            },
+            "backbone": {
+                "name": recipe.backbone,
+                "weights": str(path.resolve()),
+                "sha256": file_sha256(path),
+                "stride": spec.stride,
+                "feature_dim": spec.feature_dim,
+            },
+        }
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raises:
+    UserError: the value is no positive whole number.
+    """
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} must be a positive whole number, not {value!r}")
+
+
+def comparable(value: dict[str, Any]) -> dict[str, Any]:
+    """A part of a request as JSON gives it back, without what does not change the outcome."""
+    return {key: item for key, item in json.loads(json.dumps(value)).items() if key not in PATH_KEYS}
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in comparable(value).items():
+        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
+    return flat
+
+
+def check_same_request(directory: Path, request: dict[str, Any]) -> None:
+    """Refuse a directory that holds the work of another request.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None:
+        return
+    there, asked = _flatten(manifest["request"]), _flatten(request)
+    differences = [
+        f"{key} is {there.get(key)!r} there, {asked.get(key)!r} asked for"
+        for key in sorted(there | asked)
+        if there.get(key) != asked.get(key)
+    ]
+    if differences:
+        raise UserError(f"{directory} holds other work: {'; '.join(differences)}. Choose another SHARDS directory")
