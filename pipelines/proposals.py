@@ -12,13 +12,14 @@ from tqdm import tqdm
 from pipelines import cli
 from stage1_proposals.backbones import CATALOGUE
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import build_generator
+from stage1_proposals.generators import GENERATORS, build_generator
+from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images import list_photos
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.runner import default_workers, run
 from stage1_proposals.shards import ShardReader
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "proposals" / "saliency.toml"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
 JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 
@@ -30,7 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
     parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="TOML file of settings")
+    parser.add_argument(
+        "--generator", help=f"{', '.join(GENERATORS)}, or your own as package.module:Class; default: the config's"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
+    )
     for key in JOB_KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", type=int, help="overrides the config")
     parser.add_argument(
@@ -43,12 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(path: Path, overrides: list[str]) -> dict[str, Any]:
+def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> dict[str, Any]:
     """The config's table with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
+    Args:
+        path: the config; None for the generator's own, or, for one made elsewhere, the saliency generator's sizes.
+        name: of the generator; None for the config's.
+
     Raises:
-        UserError: no such file, or not TOML.
+        UserError: no such file, not TOML, or of another generator.
     """
+    borrowed = path is None and ":" in (name or "")
+    path = path or CONFIGS / f"{SaliencyGenerator.NAME if borrowed or name is None else name}.toml"
+    if path.parent == CONFIGS and not path.exists():
+        raise UserError(
+            f"no generator {name!r}; there are {', '.join(GENERATORS)}, and your own as package.module:Class"
+        )
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -58,6 +74,10 @@ def read_settings(path: Path, overrides: list[str]) -> dict[str, Any]:
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")
+    if borrowed:
+        generator.clear()
+    if name is not None and generator.setdefault("name", name) != name:
+        raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -100,7 +120,7 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    settings = read_settings(args.config, args.set)
+    settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device)
     sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}
     missing = [key for key, value in sizes.items() if value is None]

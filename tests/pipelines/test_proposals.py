@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from pipelines import cli
-from pipelines.proposals import DEFAULT_CONFIG, build_parser, choose_device, main, read_settings
+from pipelines.proposals import CONFIGS, build_parser, choose_device, main, read_settings
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import SaliencyGenerator, build_generator
+from stage1_proposals.generators import GENERATORS, build_generator
+from stage1_proposals.generators.imported import ImportGenerator
+from stage1_proposals.generators.random_shapes import RandomGenerator
+from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images import list_photos
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.shards import ShardSet, write_manifest
@@ -125,16 +128,37 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 def test_set_values_are_toml_or_bare_words() -> None:
     overrides = ["threshold=0.6", "nms=matrix", "seed_grid=[3, 4]", 'similarity="dot"']
-    generator = read_settings(DEFAULT_CONFIG, overrides)["generator"]
+    generator = read_settings(None, None, overrides)["generator"]
     assert (generator["threshold"], generator["nms"]) == (0.6, "matrix")
     assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
     assert generator["max_proposals"] == 20
 
 
-def test_the_default_config_states_the_generators_defaults() -> None:
-    settings = read_settings(DEFAULT_CONFIG, [])
-    assert build_generator(settings["generator"]) == SaliencyGenerator()
+@pytest.mark.parametrize("name", [None, "saliency", "freemask", "random"])
+def test_a_generators_config_states_its_defaults(name: str | None) -> None:
+    settings = read_settings(None, name, [])
+    assert build_generator(settings["generator"]) == GENERATORS[name or "saliency"]()
     assert (settings["short_side"], settings["long_side"]) == (800, 1333)
+
+
+def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
+    (tmp_path / "masks.json").write_text("[]")
+    generator = build_generator(read_settings(None, "import", [f"file={tmp_path}/masks.json"])["generator"])
+    assert generator == ImportGenerator(f"{tmp_path}/masks.json")
+
+
+def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
+    name = "stage1_proposals.generators.random_shapes:RandomGenerator"
+    settings = read_settings(None, name, ["count=3"])
+    assert build_generator(settings["generator"]) == RandomGenerator(count=3)
+    assert settings["short_side"] == 800
+
+
+def test_a_config_of_another_generator_is_refused() -> None:
+    with pytest.raises(UserError, match="is for the generator random, not saliency"):
+        read_settings(CONFIGS / "random.toml", "saliency", [])
+    with pytest.raises(UserError, match="no generator 'magic'; there are saliency, freemask, random, import"):
+        read_settings(None, "magic", [])
 
 
 def test_an_unknown_backbone_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
