@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIMILARITIES = ("cosine", "dot")
+EPSILON = 1e-12  # of a product of norms: a cell without features is like nothing
 
 
 def seed_grids(height: int, width: int, scales: Sequence[float]) -> list[tuple[int, int]]:
@@ -38,19 +39,21 @@ def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tens
     return torch.cat(seeds, 2).transpose(1, 2), torch.cat(centres)
 
 
-def saliency_maps(features: Tensor, seeds: Tensor) -> Tensor:
+def saliency_maps(features: Tensor, seeds: Tensor, similarity: str) -> Tensor:
     """Y_l = conv(S_l, X) (Eq. 3): each seed feature as a 1x1 convolution weight.
-
-    For cosine similarity both come L2-normalised over channels.
 
     Args:
         features: X, (B, D, h, w).
         seeds: S, (B, L, D).
+        similarity: `cosine`, as if both were L2-normalised over channels, or `dot`, Eq. 3 to the letter.
 
     Returns:
         (B, L, h, w).
     """
-    return torch.bmm(seeds, features.flatten(2)).unflatten(2, features.shape[2:])
+    maps = torch.bmm(seeds, features.flatten(2))
+    if similarity == "cosine":  # dividing the few maps is cheaper than making normalised copies of all features
+        maps /= (seeds.norm(dim=2)[:, :, None] * features.flatten(2).norm(dim=1)[:, None, :]).clamp_min(EPSILON)
+    return maps.unflatten(2, features.shape[2:])
 
 
 def normalise(maps: Tensor) -> Tensor:

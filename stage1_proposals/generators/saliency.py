@@ -79,17 +79,18 @@ class SaliencyGenerator:
         rows, columns = features.shape[2:]
         grids = [self.seed_grid] if self.seed_grid else seed_grids(rows, columns, self.seed_scales)
         seeds, centres = pool_seeds(features, grids)
-        if self.similarity == "cosine":
-            features, seeds = F.normalize(features, dim=1), F.normalize(seeds, dim=2)
-        maps = normalise(saliency_maps(features, seeds))
+        maps = normalise(saliency_maps(features, seeds, self.similarity))
         masks = maps > self.threshold
         scores = mask_scores(maps, masks)
         valid = masks.sum((2, 3)) > self.min_cells
         kept, real, scores = self._suppress(masks, scores, valid)
         each = torch.arange(len(maps), device=maps.device)[:, None]
         changes = self._changes(maps[each, kept], batch)
+        seeds = seeds[each, kept]
+        if self.similarity == "cosine":
+            seeds = F.normalize(seeds, dim=2)
         # All that leaves the device besides run lengths, once per batch.
-        host = [part.cpu().numpy() for part in (real, scores, centres[kept], seeds[each, kept].half())]
+        host = [part.cpu().numpy() for part in (real, scores, centres[kept], seeds.half())]
         return [
             self._proposals(photo.size, change, *parts)
             for photo, change, *parts in zip(batch.photos, changes, *host, strict=True)

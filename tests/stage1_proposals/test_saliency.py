@@ -49,7 +49,7 @@ def test_seeds_of_all_grids_stand_together_with_their_centres() -> None:
 
 def test_saliency_is_the_inner_product_of_seed_and_cell() -> None:
     features, seeds = random(6, 3, 4), random(5, 6, seed=1)
-    maps = saliency_maps(features[None], seeds[None])[0]
+    maps = saliency_maps(features[None], seeds[None], "dot")[0]
     for seed in range(5):
         for y in range(3):
             for x in range(4):
@@ -59,8 +59,16 @@ def test_saliency_is_the_inner_product_of_seed_and_cell() -> None:
 
 def test_saliency_is_a_convolution_with_the_seeds_as_weights() -> None:
     features, seeds = random(2, 6, 3, 4), random(2, 5, 6, seed=1)
-    for found, x, s in zip(saliency_maps(features, seeds), features, seeds, strict=True):
+    for found, x, s in zip(saliency_maps(features, seeds, "dot"), features, seeds, strict=True):
         torch.testing.assert_close(found, F.conv2d(x[None], s[:, :, None, None])[0])
+
+
+def test_cosine_saliency_is_that_of_normalised_features_and_seeds() -> None:
+    features, seeds = random(2, 6, 3, 4), random(2, 5, 6, seed=1)
+    features[0, :, 1, 2] = 0
+    seeds[1, 3] = 0
+    expected = saliency_maps(F.normalize(features, dim=1), F.normalize(seeds, dim=2), "dot")
+    torch.testing.assert_close(saliency_maps(features, seeds, "cosine"), expected)
 
 
 @settings(deadline=None, max_examples=30)
