@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.backbones import CATALOGUE
+from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import build_generator
 from stage1_proposals.images import list_photos
@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
     parser.add_argument("--images", required=True, type=Path, help="folder of photos, searched at any depth")
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
-    parser.add_argument("--backbone", default="lite0_imagenet", choices=sorted(CATALOGUE))
-    parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
+    parser.add_argument("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
+    parser.add_argument("--weights", type=Path, help="the backbone's checkpoint (.pth, .safetensors); timm's need one")
     parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="TOML file of settings")

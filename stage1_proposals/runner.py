@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.backbones import build_backbone, file_sha256, get_spec, locate_weights
+from stage1_proposals.backbones import build_backbone, get_spec
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import ProposalGenerator
@@ -34,6 +34,7 @@ from stage1_proposals.shards import (
     write_manifest,
     write_shard,
 )
+from stage1_proposals.weights import file_sha256, locate_weights
 
 DECODE_THREADS = 2  # Pillow decodes outside Python's lock
 SOFTWARE = "saliency-prompt 0.1.0"
@@ -47,7 +48,7 @@ class Job:
     Attributes:
         photos: the photos, in order.
         generator: makes proposals from feature maps.
-        backbone: catalogue name.
+        backbone: a name of the catalogue, or timm's.
         weights: checkpoint file, or None for the catalogue's own.
         short_side, long_side: input size in pixels: shorter side, and the most for the longer one.
         images_per_shard: photos per shard.
