@@ -6,15 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from pipelines import cli
 from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import build_generator
 from stage1_proposals.images import list_photos
-from stage1_proposals.runner import Job, default_workers, run
 from stage1_proposals.shards import ShardReader
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "proposals" / "saliency.toml"
@@ -78,6 +75,8 @@ def choose_device(asked: str | None) -> str:
     Raises:
         UserError: a GPU is asked for and there is none, or no such device type.
     """
+    import torch
+
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
         raise UserError(f"device {device!r}: use cpu or cuda (CUDA_VISIBLE_DEVICES chooses among GPUs)")
@@ -99,6 +98,10 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
+    from stage1_proposals.generators import build_generator
+    from stage1_proposals.runner import Job, default_workers, run
+
     settings = read_settings(args.config, args.set)
     device = choose_device(args.device)
     sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}

@@ -1,9 +1,15 @@
 """The names a backbone can have."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from stage1_proposals.catalogue import CATALOGUE, architecture_of
 from stage1_proposals.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_hashes_stand_in_the_file_names() -> None:
@@ -42,3 +48,9 @@ def test_a_name_is_the_catalogues_or_timms(name: str, architecture: str) -> None
 def test_another_name_is_refused_with_those_like_it(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         architecture_of(name)
+
+
+def test_the_names_are_known_before_anything_heavy_is_imported() -> None:
+    code = "import sys, pipelines.proposals; print({'torch', 'torchvision', 'timm', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
