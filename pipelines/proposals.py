@@ -6,20 +6,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.backbones import CATALOGUE
+from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import GENERATORS, build_generator
-from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images import list_photos
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.runner import default_workers, run
 from stage1_proposals.shards import ShardReader
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
+GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
 JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 
@@ -27,13 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
     parser.add_argument("--images", required=True, type=Path, help="folder of photos, searched at any depth")
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
-    parser.add_argument("--backbone", default="lite0_imagenet", choices=sorted(CATALOGUE))
-    parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
+    parser.add_argument("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
+    parser.add_argument("--weights", type=Path, help="the backbone's checkpoint (.pth, .safetensors); timm's need one")
     parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
-    parser.add_argument(
-        "--generator", help=f"{', '.join(GENERATORS)}, or your own as package.module:Class; default: the config's"
-    )
+    parser.add_argument("--generator", help=f"{GENERATORS}, or your own as package.module:Class; default: the config's")
     parser.add_argument(
         "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
     )
@@ -60,11 +54,9 @@ def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> 
         UserError: no such file, not TOML, or of another generator.
     """
     borrowed = path is None and ":" in (name or "")
-    path = path or CONFIGS / f"{SaliencyGenerator.NAME if borrowed or name is None else name}.toml"
+    path = path or CONFIGS / f"{'saliency' if borrowed or name is None else name}.toml"
     if path.parent == CONFIGS and not path.exists():
-        raise UserError(
-            f"no generator {name!r}; there are {', '.join(GENERATORS)}, and your own as package.module:Class"
-        )
+        raise UserError(f"no generator {name!r}; there are {GENERATORS}, and your own as package.module:Class")
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -99,6 +91,8 @@ def choose_device(asked: str | None) -> str:
     Raises:
         UserError: a GPU is asked for and there is none, or no such device type.
     """
+    import torch
+
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
         raise UserError(f"device {device!r}: use cpu or cuda (CUDA_VISIBLE_DEVICES chooses among GPUs)")
@@ -120,6 +114,11 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
+    from stage1_proposals.generators import build_generator
+    from stage1_proposals.job import Job, Recipe
+    from stage1_proposals.runner import default_workers, run
+
     settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device)
     sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}

@@ -6,11 +6,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.backbones import file_sha256, get_spec, locate_weights
+from stage1_proposals.backbones import get_spec
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import ProposalGenerator
 from stage1_proposals.images import PhotoList
 from stage1_proposals.shards import read_manifest
+from stage1_proposals.weights import file_sha256, locate_weights
 
 # Files count by their hash, wherever they lie.
 PATH_KEYS = ("weights", "file")
@@ -22,7 +23,7 @@ class Recipe:
 
     Attributes:
         generator: makes proposals from feature maps.
-        backbone: catalogue name.
+        backbone: a name of the catalogue, or timm's.
         weights: checkpoint file, or None for the catalogue's own.
         short_side, long_side: input size in pixels: shorter side, and the most for the longer one.
         batch_size: photos per forward pass, at most.

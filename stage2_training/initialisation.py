@@ -11,16 +11,11 @@ from typing import Any
 
 import torch
 
-from stage1_proposals.backbones import (
-    CATALOGUE,
-    file_sha256,
-    get_spec,
-    locate_weights,
-    new_network,
-    read_backbone_weights,
-)
+from stage1_proposals.backbones import new_network, read_backbone_weights
+from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
+from stage1_proposals.weights import file_sha256, locate_weights
 from stage2_training.engine import read_weights
 from stage2_training.transfer import ESSENTIAL, Weights, name_backbone
 from stage2_training.work_dir import WorkDir
@@ -60,7 +55,8 @@ def stage1_backbone(shards: ShardSet) -> Initialisation:
     """
     used = shards.backbone
     hint = f"pass --backbone {used['name']} --backbone-weights FILE"
-    bundled = get_spec(used["name"]).url is None and not Path(used["weights"] or "").is_file()
+    entry = CATALOGUE.get(used["name"])
+    bundled = entry is not None and entry.url is None and not Path(used["weights"] or "").is_file()
     try:
         initialisation = backbone(used["name"], None if bundled else used["weights"])
     except UserError as error:
@@ -72,12 +68,11 @@ def stage1_backbone(shards: ShardSet) -> Initialisation:
 
 
 def backbone(name: str, weights: str | None = None) -> Initialisation:
-    """A backbone of the catalogue, from its file.
+    """A backbone of the catalogue or of timm's, from its file.
 
     Raises:
         UserError: no such name or file.
     """
-    get_spec(name)
     path = locate_weights(name, weights)
     record = {"kind": "backbone", "name": name, "sha256": file_sha256(path)}
 
@@ -100,8 +95,8 @@ def supervised_backbone(weights: str | None = None) -> Initialisation:
         record["sha256"] = file_sha256(weights)
 
     def read(target: Weights) -> Weights:
-        for name, spec in CATALOGUE.items():
-            if "imagenet" in name and _has_architecture(target, spec.architecture):
+        for name, entry in CATALOGUE.items():
+            if "imagenet" in name and _has_architecture(target, entry.architecture):
                 return name_backbone(read_backbone_weights(name, weights), target)
         raise UserError("the catalogue has no ImageNet weights for this model's backbone; pass --init FILE")
 

@@ -3,10 +3,9 @@
 import json
 import multiprocessing
 import resource
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
+from stage1_proposals.photo_list import PhotoList, image_ids
 
 from pipelines.benchmarks.plain_proposals import plain_proposals
 from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.backbones import build_backbone
 from stage1_proposals.builder import build_extractor
 from stage1_proposals.images import batch_by_size, input_size, load_photos
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import PhotoList, image_ids
+from stage1_proposals.job import Job
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
 from stage1_proposals.shards import ShardReader, ShardSet
@@ -113,9 +112,7 @@ def measure_forward_in_processes(job: Job, processes: int) -> float:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    workers = [
-        context.Process(target=_send, args=(sender, measure_forward, (job, 1, barrier))) for _, sender in pipes
-    ]
+    workers = [context.Process(target=_send, args=(sender, measure_forward, (job, 1, barrier))) for _, sender in pipes]
     for worker in workers:
         worker.start()
     rates = [receiver.recv() for receiver, _ in pipes]

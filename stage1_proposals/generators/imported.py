@@ -11,11 +11,11 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from stage1_proposals.backbones import file_sha256
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators.pooling import pool_proposals
 from stage1_proposals.photos import PhotoError
 from stage1_proposals.proposals import Batch, PhotoInfo, Proposals, areas
+from stage1_proposals.weights import file_sha256
 
 
 @dataclass(frozen=True)

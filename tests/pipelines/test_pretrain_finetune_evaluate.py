@@ -14,9 +14,9 @@ import torch
 from mmengine.runner import ValLoop
 
 from pipelines import cli, evaluate, finetune, pretrain
-from stage1_proposals.backbones import file_sha256, locate_weights
 from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
+from stage1_proposals.weights import file_sha256, locate_weights
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.work_dir import WorkDir
 

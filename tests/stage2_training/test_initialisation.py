@@ -5,8 +5,9 @@ import torch
 from mmdet.registry import MODELS
 
 import stage2_training.timm_backbone  # noqa: F401 (registers TimmBackbone)
-from stage1_proposals.backbones import file_sha256, locate_weights, new_network, read_backbone_weights
+from stage1_proposals.backbones import new_network, read_backbone_weights
 from stage1_proposals.errors import UserError
+from stage1_proposals.weights import file_sha256, locate_weights
 from stage2_training import initialisation
 from stage2_training.transfer import plan_transfer
 from stage2_training.work_dir import WorkDir
