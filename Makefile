@@ -40,7 +40,7 @@ demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_d
 data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]
 	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
 
-proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled SHARDS=shards BACKBONE=lite0_imagenet [WEIGHTS=file] [WORKERS=n] [DEVICE=cpu|cuda]
+proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards BACKBONE=lite0_imagenet [WEIGHTS=file] [WORKERS=n] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
 	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 

@@ -13,7 +13,7 @@ from pipelines import cli
 from stage1_proposals.backbones import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import build_generator
-from stage1_proposals.images import list_photos
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.runner import Job, default_workers, run
 from stage1_proposals.shards import ShardReader
 
@@ -23,7 +23,13 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
-    parser.add_argument("--images", required=True, type=Path, help="folder of photos, searched at any depth")
+    parser.add_argument(
+        "--images",
+        required=True,
+        type=Path,
+        help="folder of photos, searched at any depth; or COCO JSON; or text file with one path per line",
+    )
+    parser.add_argument("--image-root", type=Path, help="folder that the paths of a JSON or text file are relative to")
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--backbone", default="lite0_imagenet", choices=sorted(CATALOGUE))
     parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
@@ -91,7 +97,7 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
     print(f"{directory}: {len(rows)} shards, {images} photos, {proposals} proposals, {failures} photos failed")
     shown = [failure for row in rows if row["failures"] for failure in ShardReader(directory / row["file"]).failures()]
     for name, reason in shown[:20]:
-        print(f"  failed: {name}: {reason}")
+        print(f"  failed: {cli.on_one_line(name)}: {reason}")
     if len(shown) > 20:
         print(f"  ... and {len(shown) - 20} more; each shard lists its own under /failures")
     if shown:
@@ -108,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
     if args.short_side is not None and args.long_side is None:  # keep the config's proportions
         sizes["long_side"] = round(args.short_side * settings["long_side"] / settings["short_side"])
     job = Job(
-        photos=list_photos(args.images),
+        photos=list_photos(args.images, args.image_root),
         generator=build_generator(settings["generator"]),
         backbone=args.backbone,
         weights=args.weights and str(args.weights.resolve()),
@@ -118,7 +124,8 @@ def main(args: argparse.Namespace) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     if workers < 0:
         raise UserError(f"--workers {workers}: use 0 or more")
-    print(f"{len(job.photos)} photos from {args.images} -> {job.shard_count} shards in {args.shards}", flush=True)
+    source = args.images if args.images.is_dir() else f"{args.images}, under {job.photos.root},"
+    print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
         rows = run(job, args.shards, workers, bar.update)

@@ -21,7 +21,8 @@ from stage1_proposals.backbones import build_backbone, file_sha256, get_spec, lo
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import ProposalGenerator
-from stage1_proposals.images import PhotoList, batch_by_size, load_photos
+from stage1_proposals.images import batch_by_size, load_photos
+from stage1_proposals.photo_list import PhotoList
 from stage1_proposals.proposals import to_record
 from stage1_proposals.shards import (
     ImageRecord,

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pipelines import cli
 from pipelines.inspect_shards import build_parser, main
 from stage1_proposals.generators import build_generator
-from stage1_proposals.images import list_photos
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.runner import Job
 from stage1_proposals.runner import run as run_job
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
@@ -142,7 +142,10 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: no such file"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
-        (["--image-root", "{tmp}"], "none of the photos chosen is under {tmp}; say where they are with --image-root"),
+        (
+            ["--image-root", "{tmp}"],
+            "none of the photos chosen is under {tmp} as it was; say where they are with --image-root",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

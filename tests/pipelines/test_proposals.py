@@ -1,6 +1,7 @@
 """The command: settings, user errors, summary."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from pipelines import cli
 from pipelines.proposals import DEFAULT_CONFIG, build_parser, choose_device, main, read_settings
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import SaliencyGenerator, build_generator
-from stage1_proposals.images import list_photos
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.runner import Job
-from stage1_proposals.shards import ShardSet, write_manifest
+from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
 
@@ -44,6 +45,22 @@ def test_photos_in_shards_out(photo_folder: Path, tmp_path: Path, capsys: pytest
     assert "failed: 1/text.jpg: is not an image Pillow can read" in out
 
 
+def test_a_json_gives_photos_and_ids(photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["1/0001.png", "0/0000.png", "0/gone.png"]
+    images = [{"id": 70 + number, "file_name": name} for number, name in enumerate(names)]
+    (tmp_path / "photos.json").write_text(json.dumps({"images": images}))
+    given = ("--images", tmp_path / "photos.json", "--image-root", photo_folder, "--shards", tmp_path / "shards")
+    assert run(*given, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert f"3 photos from {tmp_path}/photos.json, under {photo_folder.resolve()}, -> 1 shards" in out
+    assert "failed: 0/gone.png: does not exist" in out
+    reader = ShardReader(ShardSet.open(tmp_path / "shards").shard_paths[0])
+    assert [(record.image_id, record.file_name) for record in map(reader.read, range(2))] == [
+        (71, "0/0000.png"),
+        (70, "1/0001.png"),
+    ]
+
+
 def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(23):
@@ -55,13 +72,16 @@ def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFi
     assert "and 3 more" in out
 
 
-def test_a_file_name_that_is_not_utf8_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / os.fsdecode(b"\xff.jpg")).touch()
+    for name in (os.fsdecode(b"\xff.jpg"), "a\n.jpg", "\x1b[31m.jpg", "\u202egpj.jpg", "תמונה.jpg"):
+        (tmp_path / "photos" / name).touch()
     with open(tmp_path / "out", "w", encoding="utf-8", errors="strict") as out:
         monkeypatch.setattr(sys, "stdout", out)
         assert run("--images", tmp_path / "photos", "--shards", tmp_path / "shards", *SMALL) == 0
-    assert "failed: \\udcff.jpg: is empty" in (tmp_path / "out").read_text()
+    printed = (tmp_path / "out").read_text(encoding="utf-8")
+    for name in ("\\udcff.jpg", "a\\n.jpg", "\\x1b[31m.jpg", "\\u202egpj.jpg", "תמונה.jpg"):
+        assert f"  failed: {name}: is empty (0 bytes)\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -69,6 +89,9 @@ def test_a_file_name_that_is_not_utf8_is_printed(tmp_path: Path, monkeypatch: py
     [
         (["--images", "{tmp}/gone"], "photo folder {tmp}/gone: no such folder"),
         (["--images", "{tmp}/empty"], "photo folder {tmp}/empty: no photos in it"),
+        (["--images", "{tmp}/tricks.txt"], "{tmp}/tricks.txt: line 1 climbs with `..` ('../a.jpg')"),
+        (["--images", "{tmp}/photos.json"], "photos.json: none of its 1 photos is under {tmp} or "),
+        (["--images", "{tmp}/photos.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
         (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
@@ -99,6 +122,8 @@ def test_a_user_error_is_one_clear_line_and_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("some text\n")
+    (tmp_path / "tricks.txt").write_text("../a.jpg\n")
+    (tmp_path / "photos.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "small.pth")
     (tmp_path / "unknown.toml").write_text("stride = 32")
     (tmp_path / "short.toml").write_text("images_per_shard = 8")

@@ -16,7 +16,7 @@ import pytest
 
 from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
-from stage1_proposals.images import image_ids
+from stage1_proposals.photo_list import image_ids
 from stage1_proposals.runner import Job, check_same_request, default_workers, run
 from stage1_proposals.shards import ShardReader, ShardSet, read_manifest, verify_shard
 
@@ -40,7 +40,7 @@ def shard_files(directory: Path) -> list[Path]:
 def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
     from stage1_proposals.generators import build_generator
-    from stage1_proposals.images import list_photos
+    from stage1_proposals.photo_list import list_photos
 
     directory = tmp_path_factory.mktemp("finished") / "shards"
     job = Job(list_photos(photo_folder), build_generator({}), "lite0_imagenet", None, 64, 128, 4, 3, "cpu")
