@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
     parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
+    parser.add_argument("--retry-failed", action="store_true", help="read the photos that failed before once more")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="TOML file of settings")
     for key in JOB_KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", type=int, help="overrides the config")
@@ -101,7 +102,7 @@ def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
     if len(shown) > 20:
         print(f"  ... and {len(shown) - 20} more; each shard lists its own under /failures")
     if shown:
-        print("  Put right, they are read when their shard is deleted and the command run again.")
+        print("  Put right, they are read when the command is run again with OPTS=--retry-failed.")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -128,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
-        rows = run(job, args.shards, workers, bar.update)
+        rows = run(job, args.shards, workers, bar.update, args.retry_failed)
     print_summary(args.shards, rows)
 
 

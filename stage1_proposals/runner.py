@@ -6,7 +6,8 @@ workers, ends with the shards of an undisturbed one.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -113,9 +114,12 @@ class ShardBuilder:
         request: `job.request()`.
         directory: the shard set's.
         progress: called with the number of photos done since the last call.
+        retry_failed: read the photos that failed once more, in shards that are there.
     """
 
-    def __init__(self, job: Job, request: dict[str, Any], directory: Path, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, job: Job, request: dict[str, Any], directory: Path, progress: Callable[[int], None], retry_failed: bool
+    ) -> None:
         # On CPU the thread count changes convolutions' last bits: with one per builder, shards are the same on
         # any number of workers, and one worker per core is as fast as one with all cores.
         torch.set_num_threads(1)
@@ -124,17 +128,23 @@ class ShardBuilder:
         self.request = request
         self.directory = directory
         self.progress = progress
+        self.retry_failed = retry_failed
         self.backbone = build_backbone(job.backbone, job.weights).to(job.device)
         self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def build(self, index: int) -> dict[str, Any]:
         """Shard `index`'s line of the manifest; the shard is built unless a sound one of this request is there."""
         path = self.directory / shard_file_name(index, self.job.shard_count)
-        row = self._sound_shard(path, [self.job.photos.names[position] for position in self.job.shard_range(index)])
-        if row is not None:
-            self.progress(len(self.job.shard_range(index)))
+        positions, names = self.job.shard_range(index), self.job.photos.names
+        row = self._sound_shard(path, positions)
+        if row is not None and not (self.retry_failed and row["failures"]):
+            self.progress(len(positions))
             return row
-        records, failures = self._records(index)
+        there = _all_records(path) if row is not None else []
+        self.progress(len(there))
+        done = {record.file_name for record in there}
+        records, failures = self._records([position for position in positions if names[position] not in done])
+        records = sorted([*there, *records], key=lambda record: record.file_name)  # the photo list's order
         columns = to_columns(records, failures, self.request["backbone"]["feature_dim"])
         with writing(path, GO_ON):
             content = write_shard(
@@ -155,7 +165,7 @@ class ShardBuilder:
             "content_sha256": content,
         }
 
-    def _sound_shard(self, path: Path, names: list[str]) -> dict[str, Any] | None:
+    def _sound_shard(self, path: Path, positions: Sequence[int]) -> dict[str, Any] | None:
         """The manifest's line of a shard that is there, undamaged, of this request and of these photos."""
         if not path.exists():
             return None
@@ -163,18 +173,24 @@ class ShardBuilder:
         try:
             row = verify_shard(path, decode_masks=False)
             attributes = reader.attributes
-            there = sorted([*reader.file_names(), *(name for name, _ in reader.failures())])
+            there = dict(zip(reader.file_names(), reader.file["images/id"][...].tolist(), strict=True))
+            failed = [name for name, _ in reader.failures()]
         except ShardError:
             return None
         finally:
             reader.close()
-        same = all(_comparable(attributes[key]) == _comparable(self.request[key]) for key in ("generator", "backbone"))
-        same = same and attributes["image_root"] == self.request["image_root"] and there == sorted(names)
+        asked = {self.job.photos.names[position]: self.job.photos.ids[position] for position in positions}
+        same = (
+            attributes["image_root"] == self.request["image_root"]
+            and all(_comparable(attributes[key]) == _comparable(self.request[key]) for key in ("generator", "backbone"))
+            and sorted([*there, *failed]) == list(asked)
+            and there.items() <= asked.items()
+        )
         return row if same else None
 
-    def _records(self, index: int) -> tuple[list[ImageRecord], list[tuple[str, str]]]:
-        """Records of the photos of a shard, in order, and (name, reason) of those that failed."""
-        job, positions = self.job, self.job.shard_range(index)
+    def _records(self, positions: Sequence[int]) -> tuple[list[ImageRecord], list[tuple[str, str]]]:
+        """Records of the photos at these positions, in order, and (name, reason) of those that failed."""
+        job = self.job
         names = [job.photos.names[position] for position in positions]
         photos = load_photos(
             [job.photos.root / name for name in names],
@@ -198,6 +214,11 @@ class ShardBuilder:
                     records[photo.index] = to_record(proposals, image_id, names[photo.index], photo.size)
             self.progress(len(batch))
         return [records[key] for key in sorted(records)], [(names[key], failures[key]) for key in sorted(failures)]
+
+
+def _all_records(path: Path) -> list[ImageRecord]:
+    with closing(ShardReader(path)) as reader:
+        return [reader.read(row) for row in range(len(reader))]
 
 
 def _comparable(value: dict[str, Any]) -> dict[str, Any]:
@@ -236,13 +257,16 @@ def default_workers(device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
 
 
-def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int], None]) -> list[dict[str, Any]]:
+def run(
+    job: Job, directory: str | Path, workers: int, progress: Callable[[int], None], retry_failed: bool = False
+) -> list[dict[str, Any]]:
     """Make the shard set, going on where an earlier run of the same request stopped.
 
     Args:
         directory: the shard set's; made when missing.
         workers: Ray actors, or 0 for this process alone.
         progress: called with numbers of photos done; photos of shards already there count too.
+        retry_failed: read the photos that failed before once more; what was made of the others stays as it is.
 
     Returns:
         The manifest's line of each shard.
@@ -256,19 +280,19 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
     with sole_user(directory):
         check_same_request(directory, request)
         with writing(directory, GO_ON):
-            if read_manifest(directory) is None:
+            if retry_failed or read_manifest(directory) is None:
                 write_manifest(directory, request, None)
             for ours in (".shard-*.h5.*.tmp", ".manifest.json.*.tmp"):
                 for leftover in directory.glob(ours):
                     leftover.unlink(missing_ok=True)
         if workers == 0:
-            builder = ShardBuilder(job, request, directory, progress)
+            builder = ShardBuilder(job, request, directory, progress, retry_failed)
             rows = [builder.build(index) for index in range(job.shard_count)]
         else:
             from stage1_proposals.ray_pool import run_on_ray
 
             actors = min(workers, job.shard_count)
-            make = partial(ShardBuilder, job, request, directory)
+            make = partial(ShardBuilder, job, request, directory, retry_failed=retry_failed)
             rows = run_on_ray(make, job.shard_count, actors, job.device == "cuda", progress)
         with writing(directory, GO_ON):
             write_manifest(directory, request, rows)

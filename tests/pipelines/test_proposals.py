@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,22 @@ def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFi
     assert "0 photos, 0 proposals, 23 photos failed" in out
     assert out.count("  failed: ") == 20
     assert "and 3 more" in out
+
+
+def test_a_photo_put_right_is_read_when_asked_for(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+    given = ("--images", photos, "--shards", tmp_path / "shards", *SMALL)
+    assert run(*given) == 0
+    assert "12 photos" in (out := capsys.readouterr().out)
+    assert "run again with OPTS=--retry-failed" in out
+    shutil.copy(photos / "0" / "0000.png", photos / "0" / "empty.jpg")
+    assert run(*given) == 0
+    assert "12 photos" in capsys.readouterr().out
+    assert run(*given, "--retry-failed") == 0
+    assert "13 photos" in (out := capsys.readouterr().out)
+    assert "1 photos failed\n  failed: 1/text.jpg" in out
 
 
 def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
