@@ -41,7 +41,7 @@ demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_d
 data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]
 	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
 
-proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled SHARDS=shards BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
+proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
 	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--generator,$(GENERATOR)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 

@@ -11,6 +11,11 @@ from contextlib import contextmanager, redirect_stdout
 from stage1_proposals.errors import UserError
 
 
+def on_one_line(name: str) -> str:
+    """A file name for the terminal: what could break the line, colour it or turn it around is written as its code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def run(
     main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> int:
@@ -29,7 +34,7 @@ def run(
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {on_one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted; run the same command again to go on.", file=sys.stderr)

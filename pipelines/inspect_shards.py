@@ -58,10 +58,10 @@ def records(shards: ShardSet) -> Iterator[ImageRecord]:
 
 
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
-    """Draw `count` photos chosen by seed; photos that have gone since are left out.
+    """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
 
     Raises:
-        UserError: none of them is there, or the sheet cannot be written.
+        UserError: none of them can be drawn, or the sheet cannot be written.
     """
     ends = np.cumsum(shards.image_counts)
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
@@ -70,11 +70,17 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
         shard = int(np.searchsorted(ends, position, side="right"))
         record = ShardReader(shards.shard_paths[shard]).read(int(position - ends[shard] + shards.image_counts[shard]))
         try:
-            tiles.append(draw_proposals(read_photo(root / record.file_name), record))
+            photo = read_photo(root / record.file_name)
+            height, width = photo.shape[:2]
+            if (height, width) != (record.height, record.width):
+                raise PhotoError(
+                    f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}"
+                )
+            tiles.append(draw_proposals(photo, record))
         except PhotoError as error:
-            print(f"not drawn: {record.file_name} {error}")
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
     if not tiles:
-        raise UserError(f"none of the photos chosen is under {root}; say where they are with --image-root")
+        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} photos)")
@@ -96,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
     print(f"{len(failures)} photos failed" + (":" if failures else ""))
     for name, reason in failures:
-        print(f"  {name}: {reason}")
+        print(f"  {cli.on_one_line(name)}: {reason}")
     print(f"{'':<16} {'min':>8} {'25 %':>8} {'median':>8} {'75 %':>8} {'max':>8}  histogram, min to max")
     for distribution in distributions(records(shards)):
         print(distribution.line())

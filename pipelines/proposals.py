@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pipelines import cli
 from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
-from stage1_proposals.images import list_photos
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.shards import ShardReader
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
@@ -21,12 +21,24 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
-    parser.add_argument("--images", required=True, type=Path, help="folder of photos, searched at any depth")
+    parser.add_argument(
+        "--images",
+        required=True,
+        type=Path,
+        help="folder of photos, searched at any depth; or COCO JSON; or text file with one path per line",
+    )
+    parser.add_argument("--image-root", type=Path, help="folder that the paths of a JSON or text file are relative to")
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
     parser.add_argument("--weights", type=Path, help="the backbone's checkpoint (.pth, .safetensors); timm's need one")
-    parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
+    parser.add_argument(
+        "--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core of the cluster"
+    )
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
+    parser.add_argument(
+        "--precision", help="of the backbone: float32 or bfloat16; default: bfloat16 on a GPU that has it, else float32"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="read the photos that failed before once more")
     parser.add_argument("--generator", help=f"{GENERATORS}, or your own as package.module:Class; default: the config's")
     parser.add_argument(
         "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
@@ -101,23 +113,31 @@ def choose_device(asked: str | None) -> str:
     return device
 
 
+def choose_precision(asked: str | None, device: str) -> str:
+    """The precision asked for, or the fastest that the device multiplies natively."""
+    import torch
+
+    native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return asked or ("bfloat16" if native else "float32")
+
+
 def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
     images, proposals, failures = (sum(row[key] for row in rows) for key in ("images", "proposals", "failures"))
     print(f"{directory}: {len(rows)} shards, {images} photos, {proposals} proposals, {failures} photos failed")
     shown = [failure for row in rows if row["failures"] for failure in ShardReader(directory / row["file"]).failures()]
     for name, reason in shown[:20]:
-        print(f"  failed: {name}: {reason}")
+        print(f"  failed: {cli.on_one_line(name)}: {reason}")
     if len(shown) > 20:
         print(f"  ... and {len(shown) - 20} more; each shard lists its own under /failures")
     if shown:
-        print("  Put right, they are read when their shard is deleted and the command run again.")
+        print("  Put right, they are read when the command is run again with OPTS=--retry-failed.")
 
 
 def main(args: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
     from stage1_proposals.generators import build_generator
     from stage1_proposals.job import Job, Recipe
-    from stage1_proposals.runner import default_workers, run
+    from stage1_proposals.runner import run
 
     settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device)
@@ -133,16 +153,17 @@ def main(args: argparse.Namespace) -> None:
         backbone=args.backbone,
         weights=args.weights and str(args.weights.resolve()),
         device=device,
+        precision=choose_precision(args.precision, device),
         **sizes,
     )
-    job = Job(list_photos(args.images), recipe, images_per_shard)
-    workers = default_workers(device) if args.workers is None else args.workers
-    if workers < 0:
-        raise UserError(f"--workers {workers}: use 0 or more")
-    print(f"{len(job.photos)} photos from {args.images} -> {job.shard_count} shards in {args.shards}", flush=True)
+    job = Job(list_photos(args.images, args.image_root), recipe, images_per_shard)
+    if args.workers is not None and args.workers < 0:
+        raise UserError(f"--workers {args.workers}: use 0 or more")
+    source = args.images if args.images.is_dir() else f"{args.images}, under {job.photos.root},"
+    print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
-        rows = run(job, args.shards, workers, bar.update)
+        rows = run(job, args.shards, args.workers, bar.update, args.retry_failed)
     print_summary(args.shards, rows)
 
 

@@ -145,7 +145,11 @@ class Trunk(nn.Module):
 
 
 class FeatureExtractor(nn.Module):
-    """A frozen backbone up to its last feature map X (Sec. 3.2)."""
+    """A frozen backbone up to its last feature map X (Sec. 3.2).
+
+    Attributes:
+        dtype: that the trunk computes in.
+    """
 
     mean: Tensor
     std: Tensor
@@ -153,6 +157,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, trunk: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
         self.trunk = trunk
+        self.dtype = torch.float32
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
@@ -161,7 +166,7 @@ class FeatureExtractor(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """RGB images (B, 3, H, W), 0-255, to features float32 (B, D, H / stride, W / stride)."""
-        return self.trunk((images.float() - self.mean) / self.std)
+        return self.trunk(((images.float() - self.mean) / self.std).to(self.dtype)).float()
 
 
 def build_backbone(name: str, weights: str | Path | None = None) -> FeatureExtractor:

@@ -1,7 +1,8 @@
 """Building one shard: photos through the backbone and the generator into a file. One builder per process."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 
 from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.backbones import build_backbone
+from stage1_proposals.backbones import FeatureExtractor, build_backbone
 from stage1_proposals.directory import writing
+from stage1_proposals.fast_trunk import speed_up
 from stage1_proposals.images import batch_by_size, load_photos
 from stage1_proposals.job import Recipe, ShardTask, comparable
 from stage1_proposals.photos import PhotoError
@@ -32,6 +34,11 @@ GO_ON = "finished shards are kept, run again to go on"
 Row = dict[str, Any]
 
 
+def build_extractor(recipe: Recipe) -> FeatureExtractor:
+    """The recipe's backbone, as fast as its device runs it."""
+    return speed_up(build_backbone(recipe.backbone, recipe.weights), recipe.precision).to(recipe.device)
+
+
 class ShardBuilder:
     """Builds the shards of one request; holds the backbone. One per process.
 
@@ -41,9 +48,10 @@ class ShardBuilder:
         recipe: how photos become proposals.
         request: the job's, whole.
         directory: the shard set's.
+        retry_failed: read the photos that failed once more, in shards that are there.
     """
 
-    def __init__(self, recipe: Recipe, request: dict[str, Any], directory: Path) -> None:
+    def __init__(self, recipe: Recipe, request: dict[str, Any], directory: Path, retry_failed: bool) -> None:
         # On CPU the thread count changes convolutions' last bits: with one per builder, shards are the same on
         # any number of workers, and one worker per core is as fast as one with all cores.
         torch.set_num_threads(1)
@@ -51,8 +59,8 @@ class ShardBuilder:
         self.recipe = recipe
         self.request = request
         self.directory = directory
-        self.backbone = build_backbone(recipe.backbone, recipe.weights).to(recipe.device)
-        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.retry_failed = retry_failed
+        self.backbone = build_extractor(recipe)
         self._computing = threading.Lock()
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], Row]:
@@ -64,12 +72,15 @@ class ShardBuilder:
             progress: called with the number of photos done since the last call.
         """
         path = self.directory / shard_file_name(task.index, self.request["shard_count"])
-        row = self._sound_shard(path, task.names)
-        if row is not None:
+        row = self._sound_shard(path, task)
+        if row is not None and not (self.retry_failed and row["failures"]):
             progress(len(task.names))
             return lambda: row
+        there = _all_records(path) if row is not None else []
+        progress(len(there))
         with self._computing:
-            records, failures = self._records(task, progress)
+            records, failures = self._records(task.without({record.file_name for record in there}), progress)
+        records = sorted([*there, *records], key=lambda record: record.file_name)  # the photo list's order
         return lambda: self._write(task.index, path, records, failures)
 
     def _write(self, index: int, path: Path, records: list[ImageRecord], failures: list[tuple[str, str]]) -> Row:
@@ -93,7 +104,7 @@ class ShardBuilder:
             "content_sha256": content,
         }
 
-    def _sound_shard(self, path: Path, names: Sequence[str]) -> Row | None:
+    def _sound_shard(self, path: Path, task: ShardTask) -> Row | None:
         """The manifest's line of a shard that is there, undamaged, of this request and of these photos."""
         if not path.exists():
             return None
@@ -101,13 +112,19 @@ class ShardBuilder:
         try:
             row = verify_shard(path, decode_masks=False)
             attributes = reader.attributes
-            there = sorted([*reader.file_names(), *(name for name, _ in reader.failures())])
+            there = dict(zip(reader.file_names(), reader.file["images/id"][...].tolist(), strict=True))
+            failed = [name for name, _ in reader.failures()]
         except ShardError:
             return None
         finally:
             reader.close()
-        same = all(comparable(attributes[key]) == comparable(self.request[key]) for key in ("generator", "backbone"))
-        same = same and attributes["image_root"] == self.request["image_root"] and there == sorted(names)
+        asked = dict(zip(task.names, task.ids, strict=True))
+        same = (
+            attributes["image_root"] == self.request["image_root"]
+            and all(comparable(attributes[key]) == comparable(self.request[key]) for key in ("generator", "backbone"))
+            and sorted([*there, *failed]) == list(asked)
+            and there.items() <= asked.items()
+        )
         return row if same else None
 
     def _records(
@@ -140,3 +157,8 @@ class ShardBuilder:
                         records[photo.index] = to_record(proposals, info)
             progress(len(batch))
         return [records[key] for key in sorted(records)], [(names[key], failures[key]) for key in sorted(failures)]
+
+
+def _all_records(path: Path) -> list[ImageRecord]:
+    with closing(ShardReader(path)) as reader:
+        return [reader.read(row) for row in range(len(reader))]

@@ -1,8 +1,6 @@
-"""Which photos there are, their ids, and bringing them to the backbone's input size in batches."""
+"""Bringing photos to the backbone's input size, in batches."""
 
-import hashlib
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,86 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stage1_proposals.errors import UserError
 from stage1_proposals.photos import PhotoError, read_photo
-from stage1_proposals.shards.schema import encode_text
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
-
-
-@dataclass(frozen=True)
-class PhotoList:
-    """The photos of a run, in their one fixed order.
-
-    Attributes:
-        root: folder the names are relative to.
-        names: relative paths with forward slashes, sorted.
-        ids: one int64 per name, no two equal.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def sha256(self) -> str:
-        """Hash of the names in order."""
-        digest = hashlib.sha256()
-        for name in self.names:
-            digest.update(encode_text(name) + b"\0")
-        return digest.hexdigest()
-
-
-def _hashed_id(name: str) -> int:
-    """A stable 63-bit id from the relative path."""
-    return int.from_bytes(hashlib.sha256(encode_text(name)).digest()[:8], "big") >> 1
-
-
-def image_ids(names: Sequence[str]) -> tuple[int, ...]:
-    """The COCO id where the file stem is a number, else a hash of the path; a number used twice is hashed, too."""
-    stems = [Path(name).stem for name in names]
-    numbers = [int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else None for stem in stems]
-    uses = Counter(numbers)
-    return tuple(
-        number if number is not None and uses[number] == 1 else _hashed_id(name)
-        for name, number in zip(names, numbers, strict=True)
-    )
-
-
-def list_photos(root: str | Path) -> PhotoList:
-    """All photos under a folder, by extension, at any depth, links followed; hidden files and folders are left out.
-
-    Raises:
-        UserError: no such folder, a folder in it that cannot be read, or no photo in it.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"photo folder {root}: no such folder")
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"photo folder {error.filename}: cannot be read ({error.strerror})") from error
-
-    names = []
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:  # a link back into what is listed already
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        names += [
-            (relative / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-        ]
-    if not names:
-        raise UserError(f"photo folder {root}: no photos in it (looked for {' '.join(sorted(EXTENSIONS))})")
-    names.sort()
-    return PhotoList(root.resolve(), tuple(names), image_ids(names))
 
 
 def input_size(height: int, width: int, short_side: int, long_side: int, stride: int) -> tuple[int, int]:

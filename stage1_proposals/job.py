@@ -1,6 +1,7 @@
 """What is asked for: everything that decides what the shards hold, and how two requests are compared."""
 
 import json
+from collections.abc import Set
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 from stage1_proposals.backbones import get_spec
 from stage1_proposals.errors import UserError
+from stage1_proposals.fast_trunk import PRECISIONS
 from stage1_proposals.generators import ProposalGenerator
-from stage1_proposals.images import PhotoList
+from stage1_proposals.photo_list import PhotoList
 from stage1_proposals.shards import read_manifest
 from stage1_proposals.weights import file_sha256, locate_weights
 
@@ -28,6 +30,7 @@ class Recipe:
         short_side, long_side: input size in pixels: shorter side, and the most for the longer one.
         batch_size: photos per forward pass, at most.
         device: torch device.
+        precision: of the backbone: `float32` or `bfloat16`.
     """
 
     generator: ProposalGenerator
@@ -37,10 +40,13 @@ class Recipe:
     long_side: int
     batch_size: int
     device: str
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("short_side", "long_side", "batch_size"):
             check_positive(name, getattr(self, name))
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,11 @@ class ShardTask:
     index: int
     names: tuple[str, ...]
     ids: tuple[int, ...]
+
+    def without(self, done: Set[str]) -> "ShardTask":
+        """The photos that are not done."""
+        left = [pair for pair in zip(self.names, self.ids, strict=True) if pair[0] not in done]
+        return ShardTask(self.index, tuple(name for name, _ in left), tuple(image_id for _, image_id in left))
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ class Job:
                 "sha256": file_sha256(path),
                 "stride": spec.stride,
                 "feature_dim": spec.feature_dim,
+                "precision": recipe.precision,
             },
         }
 

@@ -4,6 +4,10 @@ Both stages read photos with this module, so a mask found by stage 1 lands on th
 Needs Pillow and numpy only.
 """
 
+import logging
+import os
+import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,22 @@ from PIL import Image, ImageFile, ImageOps
 
 from stage1_proposals.errors import UserError
 
+# Phones and medium format cameras take up to 200 megapixels (16,320 x 12,240).
+MAX_PIXELS = 200_000_000
+# What photos come in. Others of Pillow's formats are for documents, games and instruments, and one of them (EPS)
+# starts a program.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+KINDS = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
+VALUES_AT_ONCE = 1 << 20
+
 # A photo that ends early is refused, never padded with grey.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Pillow warns above this many pixels and raises above twice as many.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+# A photo is either used, and then nothing need be said, or refused, and then the PhotoError says why. Filters are set
+# here, once: `warnings.catch_warnings` is not made for threads that decode side by side.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class PhotoError(UserError):
@@ -21,15 +39,21 @@ class PhotoError(UserError):
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """16-bit and floating-point greys to 8 bits: full range for 16-bit data, the image's own range otherwise."""
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
         raise PhotoError("has pixel values that are not finite")
-    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535):
+    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
         low, high = 0.0, 65535.0
-    else:
-        low, high = (0.0, 255.0) if values.min() >= 0 and 1 < values.max() <= 255 else (values.min(), values.max())
-    scaled = (values - low) / max(high - low, 1e-12) * 255
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    elif low >= 0 and 1 < high <= 255:
+        low, high = 0.0, 255.0
+    flat = values.reshape(-1)
+    seen = np.empty(flat.shape, np.uint8)
+    for start in range(0, len(flat), VALUES_AT_ONCE):  # all at once would take many times the photo's own memory
+        part = slice(start, start + VALUES_AT_ONCE)
+        scaled = (flat[part].astype(np.float64) - low) / max(high - low, 1e-12) * 255
+        seen[part] = np.clip(np.rint(scaled), 0, 255)
+    return Image.fromarray(seen.reshape(values.shape))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -45,17 +69,34 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _check_file(path: str | Path) -> None:
+    """Refuse what is no file: opening a FIFO would wait for ever."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "device")
+        raise PhotoError(f"is a {kind}, not a file")
+    if status.st_size == 0:
+        raise PhotoError("is empty (0 bytes)")
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, fit for a shard's column: some quote the file."""
+    text = str(error) or type(error).__name__
+    return "".join(character if character.isprintable() else " " for character in text)[:200]
+
+
 def read_photo(path: str | Path) -> np.ndarray:
-    """Decode a photo as a person sees it: EXIF orientation applied, any mode brought to RGB.
+    """Decode a photo as a person sees it: EXIF orientation applied, any mode brought to RGB; of several frames, one.
 
     Returns:
         uint8 array (H, W, 3), RGB.
 
     Raises:
-        PhotoError: it cannot be read, is no image, ends early, has no pixels or absurdly many.
+        PhotoError: it cannot be read, is no image, ends early, has no pixels or more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path) as image:
+        _check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
             if 0 in image.size:
                 raise PhotoError(f"has no pixels ({image.width} x {image.height})")
             image.load()
@@ -63,14 +104,15 @@ def read_photo(path: str | Path) -> np.ndarray:
     except PhotoError:
         raise
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"is too large: {error}") from error
+        raise PhotoError(f"is too large: it has more than {MAX_PIXELS:,} pixels") from error
     except FileNotFoundError as error:
-        raise PhotoError("does not exist") from error
+        raise PhotoError("is a link to nowhere" if os.path.islink(path) else "does not exist") from error
     except PermissionError as error:
         raise PhotoError("may not be read (permission denied)") from error
     except Image.UnidentifiedImageError as error:
-        empty = Path(path).is_file() and Path(path).stat().st_size == 0
-        raise PhotoError("is empty (0 bytes)" if empty else "is not an image Pillow can read") from error
+        raise PhotoError("is not an image Pillow can read") from error
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged files, and one photo must not end a job of thousands.
-        raise PhotoError(f"cannot be decoded: {error}") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise PhotoError(f"cannot be read ({error.strerror})") from error
+        raise PhotoError(f"cannot be decoded: {_reason(error)}") from error

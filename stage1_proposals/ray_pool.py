@@ -191,7 +191,7 @@ def run_on_ray(
 
     Args:
         tasks: what builders are given, one per shard; at least one.
-        actors: how many; each needs a core (and a GPU) of its own, and those that find none wait for one.
+        actors: how many, at most; fewer where the cluster has fewer cores (or GPUs), since each needs one of its own.
         progress: called with the number of photos done since the last call; less than none where work was lost.
 
     Returns:
@@ -202,6 +202,7 @@ def run_on_ray(
             GPU when one is asked for. Other exceptions arrive as Ray's, with the remote traceback.
     """
     with _cluster():
-        if ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0) < 1:
+        capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
+        if capacity < 1:
             raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
-        return _Dispatch(make, tasks, actors, on_gpu).run(progress)
+        return _Dispatch(make, tasks, min(actors, capacity), on_gpu).run(progress)

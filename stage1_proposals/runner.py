@@ -4,25 +4,16 @@ What a shard holds depends on the request alone, so a run that was killed and ru
 workers, ends with the shards of an undisturbed one.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from stage1_proposals.backbones import build_backbone
 from stage1_proposals.builder import GO_ON, Row, ShardBuilder
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.job import Job, check_same_request
 from stage1_proposals.shards import read_manifest, write_manifest
-
-
-def default_workers(device: str) -> int:
-    """One actor per GPU, or one per CPU core."""
-    return torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
 
 
 def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[Row]:
@@ -36,13 +27,16 @@ def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -
         return [row.result() for row in rows]
 
 
-def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int], None]) -> list[dict[str, Any]]:
+def run(
+    job: Job, directory: str | Path, workers: int | None, progress: Callable[[int], None], retry_failed: bool = False
+) -> list[Row]:
     """Make the shard set, going on where an earlier run of the same request stopped.
 
     Args:
         directory: the shard set's; made when missing.
-        workers: Ray actors, or 0 for this process alone.
+        workers: Ray actors, 0 for this process alone, or None for one per GPU or core of the Ray cluster.
         progress: called with numbers of photos done; photos of shards already there count too.
+        retry_failed: read the photos that failed before once more; what was made of the others stays as it is.
 
     Returns:
         The manifest's line of each shard.
@@ -58,21 +52,20 @@ def run(job: Job, directory: str | Path, workers: int, progress: Callable[[int],
     with sole_user(directory):
         check_same_request(directory, request)
         with writing(directory, GO_ON):
-            if read_manifest(directory) is None:
+            if retry_failed or read_manifest(directory) is None:
                 write_manifest(directory, request, None)
             for ours in (".shard-*.h5.*.tmp", ".manifest.json.*.tmp"):
                 for leftover in directory.glob(ours):
                     leftover.unlink(missing_ok=True)
         if workers == 0:
-            rows = run_here(ShardBuilder(job.recipe, request, directory), job, progress)
+            rows = run_here(ShardBuilder(job.recipe, request, directory, retry_failed), job, progress)
         else:
             from stage1_proposals.ray_pool import run_on_ray
 
-            actors = min(workers, job.shard_count)
-            make = partial(ShardBuilder, job.recipe, request, directory)
-            rows = run_on_ray(
-                make, map(job.task, range(job.shard_count)), actors, job.recipe.device == "cuda", progress
-            )
+            actors = min(workers or job.shard_count, job.shard_count)
+            make = partial(ShardBuilder, job.recipe, request, directory, retry_failed)
+            tasks = map(job.task, range(job.shard_count))
+            rows = run_on_ray(make, tasks, actors, job.recipe.device == "cuda", progress)
         with writing(directory, GO_ON):
             write_manifest(directory, request, rows)
     return rows

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from stage1_proposals.photo_list import PhotoList, image_ids
 
 from pipelines.benchmarks.plain_proposals import plain_proposals
 from stage1_proposals.allocator import keep_freed_memory
@@ -21,6 +20,7 @@ from stage1_proposals.backbones import build_backbone
 from stage1_proposals.builder import build_extractor
 from stage1_proposals.images import batch_by_size, input_size, load_photos
 from stage1_proposals.job import Job
+from stage1_proposals.photo_list import PhotoList, image_ids
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
 from stage1_proposals.shards import ShardReader, ShardSet

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 from pipelines import cli
 from pipelines.inspect_shards import build_parser, main
 from stage1_proposals.generators import build_generator
-from stage1_proposals.images import list_photos
 from stage1_proposals.job import Job, Recipe
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.runner import run as run_job
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 
@@ -82,6 +82,19 @@ def test_photos_that_have_gone_are_left_out_of_the_sheet(
     assert "sheet.png (11 photos)" in out
 
 
+def test_a_photo_of_another_size_than_its_masks_is_left_out_of_the_sheet(
+    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = Path(shutil.copytree(photo_folder, tmp_path / "changed"))
+    width, height = Image.open(changed / "0" / "0000.png").size
+    Image.new("RGB", (height + 1, width)).save(changed / "0" / "0000.png")
+    assert run("--shards", made, "--image-root", changed, "--sheet", tmp_path / "sheet.png") == 0
+    out = capsys.readouterr().out
+    expected = f"is {height + 1} x {width} pixels now, but its masks are for {width} x {height}"
+    assert f"\nnot drawn: 0/0000.png {expected}\n" in out
+    assert "sheet.png (11 photos)" in out
+
+
 def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
     assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--photos", 0) == 0
     coco = COCO(str(tmp_path / "new" / "out.json"))
@@ -142,7 +155,10 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: no such file"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
-        (["--image-root", "{tmp}"], "none of the photos chosen is under {tmp}; say where they are with --image-root"),
+        (
+            ["--image-root", "{tmp}"],
+            "none of the photos chosen is under {tmp} as it was; say where they are with --image-root",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,7 +1,9 @@
 """The command: settings, user errors, summary."""
 
 import argparse
+import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,8 @@ from stage1_proposals.generators import GENERATORS, build_generator
 from stage1_proposals.generators.imported import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.saliency import SaliencyGenerator
-from stage1_proposals.images import list_photos
 from stage1_proposals.job import Job, Recipe
+from stage1_proposals.photo_list import list_photos
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 from stage1_proposals.weights import file_sha256
 
@@ -58,8 +60,24 @@ def test_a_vit_of_timms_from_a_file(photo_folder: Path, tmp_path: Path) -> None:
     shards = ShardSet.open(tmp_path / "shards")
     assert sum(row["proposals"] for row in shards.shards) > 0
     backbone = {"name": "test_vit", "weights": str(tmp_path / "w.safetensors"), "stride": 16, "feature_dim": 64}
-    assert shards.backbone == backbone | {"sha256": file_sha256(tmp_path / "w.safetensors")}
+    assert shards.backbone == backbone | {"sha256": file_sha256(tmp_path / "w.safetensors"), "precision": "float32"}
     assert ShardReader(shards.shard_paths[0]).read(0).feature.shape[1] == 64
+
+
+def test_a_json_gives_photos_and_ids(photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["1/0001.png", "0/0000.png", "0/gone.png"]
+    images = [{"id": 70 + number, "file_name": name} for number, name in enumerate(names)]
+    (tmp_path / "photos.json").write_text(json.dumps({"images": images}))
+    given = ("--images", tmp_path / "photos.json", "--image-root", photo_folder, "--shards", tmp_path / "shards")
+    assert run(*given, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert f"3 photos from {tmp_path}/photos.json, under {photo_folder.resolve()}, -> 1 shards" in out
+    assert "failed: 0/gone.png: does not exist" in out
+    reader = ShardReader(ShardSet.open(tmp_path / "shards").shard_paths[0])
+    assert [(record.image_id, record.file_name) for record in map(reader.read, range(2))] == [
+        (71, "0/0000.png"),
+        (70, "1/0001.png"),
+    ]
 
 
 def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,13 +91,32 @@ def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFi
     assert "and 3 more" in out
 
 
-def test_a_file_name_that_is_not_utf8_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_put_right_is_read_when_asked_for(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+    given = ("--images", photos, "--shards", tmp_path / "shards", *SMALL)
+    assert run(*given) == 0
+    assert "12 photos" in (out := capsys.readouterr().out)
+    assert "run again with OPTS=--retry-failed" in out
+    shutil.copy(photos / "0" / "0000.png", photos / "0" / "empty.jpg")
+    assert run(*given) == 0
+    assert "12 photos" in capsys.readouterr().out
+    assert run(*given, "--retry-failed") == 0
+    assert "13 photos" in (out := capsys.readouterr().out)
+    assert "1 photos failed\n  failed: 1/text.jpg" in out
+
+
+def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / os.fsdecode(b"\xff.jpg")).touch()
+    for name in (os.fsdecode(b"\xff.jpg"), "a\n.jpg", "\x1b[31m.jpg", "\u202egpj.jpg", "תמונה.jpg"):
+        (tmp_path / "photos" / name).touch()
     with open(tmp_path / "out", "w", encoding="utf-8", errors="strict") as out:
         monkeypatch.setattr(sys, "stdout", out)
         assert run("--images", tmp_path / "photos", "--shards", tmp_path / "shards", *SMALL) == 0
-    assert "failed: \\udcff.jpg: is empty" in (tmp_path / "out").read_text()
+    printed = (tmp_path / "out").read_text(encoding="utf-8")
+    for name in ("\\udcff.jpg", "a\\n.jpg", "\\x1b[31m.jpg", "\\u202egpj.jpg", "תמונה.jpg"):
+        assert f"  failed: {name}: is empty (0 bytes)\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -94,6 +131,9 @@ def test_a_file_name_that_is_not_utf8_is_printed(tmp_path: Path, monkeypatch: py
         ),
         (["--backbone", "test_vit", "--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit test_vit"),
         (["--backbone", "test_maxvit", "--weights", "{tmp}/small.pth"], "backbone test_maxvit cannot be used: "),
+        (["--images", "{tmp}/tricks.txt"], "{tmp}/tricks.txt: line 1 climbs with `..` ('../a.jpg')"),
+        (["--images", "{tmp}/photos.json"], "photos.json: none of its 1 photos is under {tmp} or "),
+        (["--images", "{tmp}/photos.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
         (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
@@ -124,6 +164,8 @@ def test_a_user_error_is_one_clear_line_and_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("some text\n")
+    (tmp_path / "tricks.txt").write_text("../a.jpg\n")
+    (tmp_path / "photos.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "small.pth")
     (tmp_path / "unknown.toml").write_text("stride = 32")
     (tmp_path / "short.toml").write_text("images_per_shard = 8")

@@ -1,6 +1,10 @@
-"""Stage 1's own fixtures: a job on a dozen small photos, and a Ray cluster of this session."""
+"""Stage 1's own fixtures: a job on a dozen small photos, a Ray cluster of this session, and a user without rights."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,8 @@ import pytest
 import torch
 
 from stage1_proposals.generators import build_generator
-from stage1_proposals.images import list_photos
 from stage1_proposals.job import Job, Recipe
+from stage1_proposals.photo_list import list_photos
 
 
 @pytest.fixture
@@ -49,3 +53,34 @@ def ray_cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+    """() -> within it, root has the rights of nobody, so that permissions count; other users have their own."""
+
+    @contextmanager
+    def drop() -> Iterator[None]:
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(user)
+
+    return drop
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may read and write; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    for path in folder.iterdir():
+        path.chmod(0o700)
+    shutil.rmtree(folder)

@@ -1,6 +1,5 @@
-"""Which photos, under which ids, and how they come to the backbone."""
+"""How photos come to the backbone: their size there, decoding, batches."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,94 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.images import Photo, batch_by_size, image_ids, input_size, list_photos, load_photo, load_photos
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def test_photos_are_found_at_any_depth_in_sorted_order(tmp_path: Path) -> None:
-    touch(tmp_path, "b/2.jpg", "b/1.png", "a.jpg", "b.jpg", "b/c/d.webp")
-    assert list_photos(tmp_path).names == ("a.jpg", "b.jpg", "b/1.png", "b/2.jpg", "b/c/d.webp")
-
-
-def test_an_extension_counts_in_any_case(tmp_path: Path) -> None:
-    touch(tmp_path, "a.JPG", "b.Png", "notes.txt", "jpg")
-    assert list_photos(tmp_path).names == ("a.JPG", "b.Png")
-
-
-def test_links_are_followed_and_a_circle_of_them_ends(tmp_path: Path) -> None:
-    touch(tmp_path, "elsewhere/1.jpg", "photos/2.jpg")
-    (tmp_path / "photos/link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "photos/link.jpg").symlink_to(tmp_path / "elsewhere/1.jpg")
-    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "photos")
-    assert list_photos(tmp_path / "photos").names == ("2.jpg", "link.jpg", "link/1.jpg")
-
-
-def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", ".b.jpg", ".thumbnails/c.jpg")
-    assert list_photos(tmp_path).names == ("a.jpg",)
-
-
-def test_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
-    name = os.fsdecode(b"\xff\xfe.jpg")
-    touch(tmp_path, name)
-    photos = list_photos(tmp_path)
-    assert photos.names == (name,)
-    assert len(photos.sha256()) == 64
-
-
-def test_a_missing_folder_and_one_without_photos_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
-        list_photos(tmp_path / "gone")
-    touch(tmp_path, "notes.txt")
-    with pytest.raises(UserError, match="no photos in it"):
-        list_photos(tmp_path)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "locked/b.jpg")
-    (tmp_path / "locked").chmod(0)
-    try:
-        with pytest.raises(UserError, match="locked: cannot be read"):
-            list_photos(tmp_path)
-    finally:
-        (tmp_path / "locked").chmod(0o700)
-
-
-def test_the_list_hash_knows_the_names_and_their_borders(tmp_path: Path) -> None:
-    for folder, names in (("one", ["a.jpg", "b.jpg"]), ("same", ["b.jpg", "a.jpg"]), ("other", ["a.jpg", "c.jpg"])):
-        touch(tmp_path / folder, *names)
-    one, same, other = (list_photos(tmp_path / folder).sha256() for folder in ("one", "same", "other"))
-    assert one == same != other
-
-
-def test_a_numeric_stem_is_the_coco_id() -> None:
-    assert image_ids(["000000000139.jpg", "train/42.png"]) == (139, 42)
-
-
-def test_a_name_is_hashed_to_a_stable_id() -> None:
-    # SHA-256 of the path, its first 63 bits.
-    assert image_ids(["cat.jpg", "photos/ünï.jpg"]) == (375762793526705882, 6246985361669078623)
-
-
-def test_a_number_used_twice_is_hashed() -> None:
-    first, second, third = image_ids(["a/1.jpg", "b/01.jpg", "2.jpg"])
-    assert third == 2
-    assert len({first, second, 1, 2}) == 4
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), unique=True, max_size=20))
-def test_ids_are_different_and_fit_int64(names: list[str]) -> None:
-    ids = image_ids(names)
-    assert len(set(ids)) == len(names)
-    assert all(0 <= number < 2**63 for number in ids)
-
+from stage1_proposals.images import Photo, batch_by_size, input_size, load_photo, load_photos
 
 sides = st.integers(1, 5000)
 

@@ -6,23 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from stage1_proposals.errors import UserError
-from stage1_proposals.proposals import Proposals, to_record
+from stage1_proposals.proposals import PhotoInfo, Proposals, to_record
 from stage1_proposals.shards import ImageRecord
 from stage1_proposals.statistics import Distribution, distributions, mask_recall, to_coco
 
 
 def record(image_id: int, *boxes: tuple[int, int, int, int]) -> ImageRecord:
     """An image of 10 x 10 pixels with rectangles (x1, y1, x2, y2) of score 0.5."""
-    masks = torch.zeros(len(boxes), 10, 10, dtype=torch.bool)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-        mask[y1:y2, x1:x2] = True
-    count = len(boxes)
-    proposals = Proposals(masks, torch.full((count,), 0.5), torch.zeros(count, 2), torch.zeros(count, 2))
-    return to_record(proposals, image_id, f"dir/{image_id}.jpg", (10, 10))
+    rle = coco_mask.frPyObjects(
+        np.array([(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes], float).reshape(-1, 4), 10, 10
+    )
+    nothing = np.zeros((len(boxes), 2), np.float32)
+    scores = np.full(len(boxes), 0.5, np.float32)
+    proposals = Proposals([mask["counts"] for mask in rle], scores, nothing, nothing)
+    return to_record(proposals, PhotoInfo(image_id, f"dir/{image_id}.jpg", (10, 10)))
 
 
 RECORDS = [record(1, (0, 0, 5, 10), (2, 3, 4, 6)), record(2)]

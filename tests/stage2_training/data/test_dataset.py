@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from stage1_proposals.errors import UserError
@@ -130,3 +131,23 @@ def test_moved_photos_are_named_and_found_again_under_another_root(shards, tmp_p
         PseudoLabelDataset(str(shards.directory), PIPELINE)[1]
     dataset = PseudoLabelDataset(str(shards.directory), PIPELINE, image_root=str(tmp_path / "moved"))
     assert len(dataset[1]["data_samples"].gt_instances) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda path: Image.new("RGB", (40, 24)).save(path),
+            r"1\.png: is 40 x 24 pixels, but its labels are for 32 x 24; restore the photo or make its labels again",
+        ),
+        (lambda path: path.unlink(), r"1\.png: does not exist; put the photo back"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-50]), r"1\.png: cannot be decoded: .*; put the photo back"),
+    ],
+    ids=["another size", "deleted", "damaged"],
+)
+def test_a_photo_changed_since_stage_1_is_refused_by_name(shards, change, message):
+    dataset = PseudoLabelDataset(str(shards.directory), PIPELINE)
+    assert dataset[1]["data_samples"].ori_shape == (24, 32)
+    change(dataset.image_root / "a" / "1.png")
+    with pytest.raises(UserError, match=message):
+        dataset[1]
