@@ -15,13 +15,16 @@ INIT ?= sp
 WORK_DIR ?=
 CHECKPOINT ?=
 ROOT ?=
+SIMILAR ?=
+CLASSES ?=
+THRESHOLD ?=
 OPTS ?=
 
 # $(call flag,--name,value): the flag when the value is given, else nothing.
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals inspect pretrain finetune evaluate test lint
+.PHONY: help setup lock demo data proposals inspect duplicates cluster pretrain finetune evaluate test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -45,8 +48,14 @@ proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO
 	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
 	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--generator,$(GENERATOR)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-inspect: setup ## verify shards, print what they hold, draw a contact sheet: SHARDS=shards
-	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(OPTS)
+inspect: setup ## verify shards, print what they hold, draw a contact sheet, or the proposals most like a given one: SHARDS=shards [SIMILAR=image_id:row]
+	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(call flag,--similar,$(SIMILAR)) $(OPTS)
+
+duplicates: setup ## find photos that are nearly the same: SHARDS=shards [THRESHOLD=0.8]
+	@$(PYTHON) -m pipelines.duplicates --shards "$(SHARDS)" $(call flag,--threshold,$(THRESHOLD)) $(OPTS)
+
+cluster: setup ## give every proposal a pseudo class by k-means: SHARDS=shards [CLASSES=80]
+	@$(PYTHON) -m pipelines.cluster --shards "$(SHARDS)" $(call flag,--classes,$(CLASSES)) $(OPTS)
 
 pretrain: setup ## pre-train with Saliency Prompt: MODEL=knet_lite0|knet SHARDS=shards [WEIGHTS=backbone file] [WORK_DIR=dir] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.pretrain --model "$(MODEL)" --shards "$(SHARDS)" $(call flag,--backbone-weights,$(WEIGHTS)) \

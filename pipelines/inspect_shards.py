@@ -12,9 +12,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.contact_sheet import contact_sheet, draw_proposals
+from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
+from stage1_proposals.index import similar_proposals
 from stage1_proposals.photos import PhotoError, read_photo
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
 from stage1_proposals.statistics import distributions, mask_recall, to_coco
@@ -23,13 +24,32 @@ from stage1_proposals.statistics import distributions, mask_recall, to_coco
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.inspect_shards", description=__doc__)
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
-    parser.add_argument("--sheet", type=Path, help="contact sheet; default: contact_sheet.png beside the shards")
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        help="picture; default: contact_sheet.png, or similar.png with --similar, beside the shards",
+    )
     parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet; 0: none")
+    parser.add_argument(
+        "--similar",
+        type=image_and_row,
+        metavar="IMAGE_ID:ROW",
+        help="instead, draw the proposals most similar to this one: as many tiles as --photos, it being the first",
+    )
     parser.add_argument("--seed", type=int, default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
     parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print mask recall")
     return parser
+
+
+def image_and_row(text: str) -> tuple[int, int]:
+    """An argparse type: `139:0`."""
+    image_id, row = text.split(":")
+    return int(image_id), int(row)
+
+
+image_and_row.__name__ = "IMAGE_ID:ROW"
 
 
 def verify(shards: ShardSet) -> None:
@@ -63,12 +83,11 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    ends = np.cumsum(shards.image_counts)
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
     tiles = []
     for position in sorted(chosen):
-        shard = int(np.searchsorted(ends, position, side="right"))
-        record = ShardReader(shards.shard_paths[shard]).read(int(position - ends[shard] + shards.image_counts[shard]))
+        shard, row = shards.locate(int(position))
+        record = ShardReader(shards.shard_paths[shard]).read(row)
         try:
             photo = read_photo(root / record.file_name)
             height, width = photo.shape[:2]
@@ -86,20 +105,52 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
     print(f"contact sheet: {path} ({len(tiles)} photos)")
 
 
+def draw_similar(shards: ShardSet, root: Path, image_id: int, row: int, count: int, path: Path) -> None:
+    """Print and draw a proposal and those most similar to it, `count` in all, each alone in its photo.
+
+    Raises:
+        UserError: no such proposal, its photo is not there, or the picture cannot be written.
+    """
+    query, nearest = similar_proposals(shards, image_id, row, max(0, count - 1))
+    tiles = []
+    for found in (query, *nearest):
+        record = ShardReader(shards.shard_paths[found.shard]).read(found.image)
+        name = f"{record.image_id}:{found.row}"
+        print(f"{found.cosine:7.4f}  {name:<12} {record.file_name}")
+        try:
+            tile = draw_proposals(read_photo(root / record.file_name), record.only(found.row), TILE - CAPTION)
+        except PhotoError as error:
+            if found is query:
+                raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error
+            print(f"not drawn: {record.file_name} {error}")
+            continue
+        tiles.append(caption(tile, f"{name}  " + ("the query" if found is query else f"{found.cosine:.3f}")))
+    with writing(path):
+        contact_sheet(tiles).save(path)
+    print(f"similar proposals: {path} ({len(tiles)} tiles)")
+
+
 def main(args: argparse.Namespace) -> None:
     if args.export and args.export[0] != "coco":
         raise UserError(f"--export {args.export[0]}: only coco is known")
-    sheet = args.sheet or args.shards / "contact_sheet.png"
+    sheet = args.sheet or args.shards / ("similar.png" if args.similar else "contact_sheet.png")
     if sheet.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--sheet {sheet}: pictures are written as .png or .jpg")
     if args.labels and not args.labels.is_file():
         raise UserError(f"labels {args.labels}: no such file")
     shards = ShardSet.open(args.shards)
+    root = args.image_root or Path(shards.image_root)
+    if args.similar:
+        draw_similar(shards, root, *args.similar, args.photos, sheet)
+        return
     verify(shards)
     failures = [failure for path in shards.shard_paths for failure in ShardReader(path).failures()]
     proposals = sum(row["proposals"] for row in shards.shards)
     print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} photos, {proposals} proposals")
     print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
+    clustered = sum(ShardReader(path).clusters is not None for path in shards.shard_paths)
+    if clustered:
+        print(f"clusters in {clustered} of {len(shards.shards)} shards")
     print(f"{len(failures)} photos failed" + (":" if failures else ""))
     for name, reason in failures:
         print(f"  {cli.on_one_line(name)}: {reason}")
@@ -115,7 +166,7 @@ def main(args: argparse.Namespace) -> None:
             recall = mask_recall(records(shards), args.labels, (0.5, 0.75))
         print("mask recall, class-agnostic: " + ", ".join(f"{value:.4f} at IoU {iou}" for iou, value in recall.items()))
     if shards.image_count and args.photos > 0:
-        draw_sheet(shards, args.image_root or Path(shards.image_root), args.photos, args.seed, sheet)
+        draw_sheet(shards, root, args.photos, args.seed, sheet)
 
 
 if __name__ == "__main__":

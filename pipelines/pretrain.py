@@ -19,6 +19,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="how prompts find their kernels",
     )
     parser.add_argument(
+        "--pseudo-classes",
+        action="store_true",
+        help="one class per cluster of `make cluster`, instead of the paper's single class",
+    )
+    parser.add_argument(
         "--backbone", help="initial backbone: a name of the catalogue or `scratch` (default: the one stage 1 used)"
     )
     parser.add_argument("--backbone-weights", help="file with its weights, when it is not bundled")
@@ -43,6 +48,7 @@ def main(args: argparse.Namespace) -> None:
         args.schedule,
         shards,
         matching=args.matching,
+        pseudo_classes=args.pseudo_classes,
         image_root=args.image_root,
         overrides=Overrides.from_args(args),
     )

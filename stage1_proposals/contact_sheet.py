@@ -11,6 +11,7 @@ from stage1_proposals.shards import ImageRecord
 
 TILE = 256
 GAP = 6
+CAPTION = 18
 OPACITY = 0.4
 GOLDEN_RATIO = 0.618034
 
@@ -46,6 +47,16 @@ def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TI
         cx, cy = x * size[0], y * size[1]
         draw.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour, outline="black")
     return image
+
+
+def caption(tile: Image.Image, text: str) -> Image.Image:
+    """The tile with a line of text on white under it."""
+    captioned = Image.new("RGB", (tile.width, tile.height + CAPTION), "white")
+    captioned.paste(tile, (0, 0))
+    ImageDraw.Draw(captioned).text(
+        (tile.width / 2, tile.height + CAPTION / 2), text, "black", anchor="mm", font_size=13
+    )
+    return captioned
 
 
 def contact_sheet(tiles: Sequence[Image.Image], columns: int = 5, tile: int = TILE) -> Image.Image:

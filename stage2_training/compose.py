@@ -12,7 +12,6 @@ MMDetection's own, and it holds only those its axis decides:
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
@@ -51,19 +50,21 @@ def pretraining_config(
     shards: ShardSet,
     *,
     matching: str = "cosine",
+    pseudo_classes: bool = False,
     image_root: str | None = None,
     overrides: Overrides | None = None,
 ) -> Config:
-    """The config of a pre-training run: class-agnostic, the detector's Saliency Prompt variant, frozen backbone.
+    """The config of a pre-training run: the detector's Saliency Prompt variant, frozen backbone, class-agnostic.
 
     Args:
         model, schedule: names of fragments.
         shards: the pseudo labels; their seed features' length goes into the model.
         matching: `cosine`, `sequential`, `random` or `none`.
+        pseudo_classes: not class-agnostic: the shards' clusters are the classes.
         image_root: where the photos are now, when not where stage 1 found them.
 
     Raises:
-        UserError: no such fragment, or a malformed `cfg_options`.
+        UserError: no such fragment, a malformed `cfg_options`, or pseudo classes asked for and not in every shard.
     """
     overrides = overrides or Overrides()
     config, changes = _merge(model, "pseudo_labels", schedule)
@@ -73,11 +74,12 @@ def pretraining_config(
     set_num_classes(config.model, 1)
     config.train_dataloader.dataset.update(shards=str(shards.directory), image_root=image_root)
     # Not read by MMDetection: it ties the work directory to what these shards hold.
-    contents = "".join(shard["content_sha256"] for shard in shards.shards)
-    config.pseudo_labels = {
-        "images": shards.image_count,
-        "content_sha256": hashlib.sha256(contents.encode()).hexdigest(),
-    }
+    config.pseudo_labels = {"images": shards.image_count, "content_sha256": shards.content_sha256}
+    if pseudo_classes:
+        clusters = shards.clusters()
+        set_num_classes(config.model, clusters["classes"])
+        config.train_dataloader.dataset.pseudo_classes = True
+        config.pseudo_labels.clusters = clusters
     _finish(config, overrides)
     steps = config.train_cfg.max_epochs * ceil(shards.image_count / config.train_dataloader.batch_size)
     for scheduler in config.param_scheduler:

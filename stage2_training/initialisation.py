@@ -16,8 +16,9 @@ from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.weights import file_sha256, locate_weights
-from stage2_training.engine import read_weights
-from stage2_training.transfer import ESSENTIAL, Weights, name_backbone
+from stage2_training.data.dataset import CLUSTER_NAME
+from stage2_training.engine import read_checkpoint, weights_in
+from stage2_training.transfer import CLASS_BRANCH, ESSENTIAL, Weights, name_backbone
 from stage2_training.work_dir import WorkDir
 
 BACKBONE = ("backbone.",)
@@ -135,10 +136,21 @@ def _detector(kind: str, path: str, needed: tuple[str, ...]) -> Initialisation:
         raise UserError(f"{path}: no such checkpoint")
 
     def read(target: Weights) -> Weights:
-        weights = read_weights(path)
+        checkpoint = read_checkpoint(path)
+        weights = weights_in(checkpoint, path)
+        if _has_pseudo_classes(checkpoint):  # as many real classes would fit, and mean something else
+            weights = {name: tensor for name, tensor in weights.items() if not CLASS_BRANCH.search(name)}
         return weights if any(name in target for name in weights) else name_backbone(weights, target)
 
     return Initialisation({"kind": kind, "sha256": file_sha256(path)}, path, needed, read)
+
+
+def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint's classes are clusters; a file made elsewhere may say nothing, or anything, of its own."""
+    try:
+        return bool(checkpoint["meta"]["dataset_meta"]["classes"][0] == f"{CLUSTER_NAME} 0")
+    except (KeyError, TypeError, IndexError):
+        return False
 
 
 def pretraining_dir(model: str) -> Path:

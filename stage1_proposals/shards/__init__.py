@@ -1,5 +1,6 @@
 """The shard format: schema, writer, reader, verify. Imports h5py, numpy and pycocotools only."""
 
+from stage1_proposals.shards.clusters import read_centroids, write_centroids, write_clusters
 from stage1_proposals.shards.reader import ShardReader
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name, to_columns
 from stage1_proposals.shards.shard_set import ShardSet, read_manifest, write_manifest
@@ -11,10 +12,13 @@ __all__ = [
     "ShardError",
     "ShardReader",
     "ShardSet",
+    "read_centroids",
     "read_manifest",
     "shard_file_name",
     "to_columns",
     "verify_shard",
+    "write_centroids",
+    "write_clusters",
     "write_json",
     "write_manifest",
     "write_shard",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_proposals.shards.schema import (
+    CLUSTER,
     COLUMNS,
     FORMAT,
     ROOT_ATTRIBUTES,
@@ -53,9 +54,9 @@ def open_shard(path: str | Path) -> h5py.File:
     return file
 
 
-def read_attribute(file: h5py.File, name: str) -> Any:
-    """A root attribute: text as str, numbers as int."""
-    value = file.attrs[name]
+def read_attribute(item: h5py.File | h5py.Dataset, name: str) -> Any:
+    """An attribute: text as str, numbers as int."""
+    value = item.attrs[name]
     return decode_text(value) if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
 
 
@@ -99,8 +100,31 @@ class ShardReader:
     def image_root(self) -> str:
         return str(read_attribute(self.file, "image_root"))
 
+    @property
+    def clusters(self) -> dict[str, Any] | None:
+        """How this shard's clusters were made (`classes` and more); None when it has none.
+
+        Raises:
+            ShardError: it is damaged.
+        """
+        try:
+            return json.loads(read_attribute(self.file[CLUSTER], "clusters")) if CLUSTER in self.file else None
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise ShardError(f"{self.path}: {CLUSTER} is damaged ({error}); run `make proposals` again") from error
+
     def __len__(self) -> int:
         return int(self.file["images/id"].shape[0])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A numeric column, whole.
+
+        Raises:
+            ShardError: the data read fail their checksum.
+        """
+        try:
+            return self.file[name][...]
+        except OSError as error:
+            raise ShardError(f"{self.path}: {name} is damaged ({error}); run `make proposals` again") from error
 
     def file_names(self) -> list[str]:
         """Paths of the images relative to `image_root`, in order."""
@@ -145,6 +169,7 @@ class ShardReader:
             seed=proposals["seed"][rows],
             feature=proposals["feature"][rows],
             rle=[counts[start:stop] for start, stop in pairwise(cuts)],
+            cluster=self.file[CLUSTER][rows] if CLUSTER in self.file else None,
         )
 
     def close(self) -> None:

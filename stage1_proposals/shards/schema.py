@@ -6,7 +6,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ COLUMNS: dict[str, Column] = {
     "failures/file_name": Column(None),
     "failures/error": Column(None),
 }
+
+# A column that a shard may lack; it is no part of the content hash.
+CLUSTER = "proposals/cluster"
+OPTIONAL_COLUMNS: dict[str, Column] = {CLUSTER: Column("<i4")}
 
 ROOT_ATTRIBUTES = (
     "format",
@@ -88,6 +92,7 @@ class ImageRecord:
         seed: float32 (L, 2), seed centre (y, x) in [0, 1] of height and width.
         feature: float16 (L, D), the seed feature S_l.
         rle: L COCO compressed RLE counts at full image size.
+        cluster: int32 (L,), pseudo classes from 0; None when the shard has none.
     """
 
     image_id: int
@@ -100,9 +105,17 @@ class ImageRecord:
     seed: NDArray[np.float32]
     feature: NDArray[np.float16]
     rle: list[bytes]
+    cluster: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.rle)
+
+    def only(self, row: int) -> "ImageRecord":
+        """The same image with one of its proposals alone."""
+        rows = slice(row, row + 1)
+        per_proposal = ("bbox", "score", "area", "seed", "feature", "rle")
+        cluster = None if self.cluster is None else self.cluster[rows]
+        return replace(self, **{name: getattr(self, name)[rows] for name in per_proposal}, cluster=cluster)
 
     def coco_rle(self) -> list[dict[str, object]]:
         """The masks as pycocotools RLE objects."""

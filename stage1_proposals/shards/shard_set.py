@@ -1,10 +1,16 @@
 """A shard set: a directory of shards and the manifest that says what was asked for and what came of it."""
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stage1_proposals.shards.reader import ShardReader
 from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError, shard_file_name
 from stage1_proposals.shards.writer import write_json
 
@@ -88,6 +94,42 @@ class ShardSet:
     @property
     def image_count(self) -> int:
         return sum(self.image_counts)
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash over the shards' content hashes, in order."""
+        return hashlib.sha256("".join(shard["content_sha256"] for shard in self.shards).encode()).hexdigest()
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum(self.image_counts, dtype=np.int64)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The (shard, row in that shard) of the set's image number `position`."""
+        shard = int(np.searchsorted(self._ends, position, side="right"))
+        return shard, position - (int(self._ends[shard - 1]) if shard else 0)
+
+    def clusters(self) -> dict[str, Any]:
+        """How the set's clusters were made; `classes` is their number. Opens every shard for a moment.
+
+        Raises:
+            ShardError: some shards have none, or others.
+        """
+        readers = [ShardReader(path) for path in self.shard_paths]
+        found = []
+        for reader in readers:
+            found.append(reader.clusters)
+            reader.close()
+        there = [clusters for clusters in found if clusters is not None]
+        if not there:
+            raise ShardError(f"{self.directory}: no clusters; `make cluster SHARDS={self.directory}` makes them")
+        same = sum(clusters == there[0] for clusters in there)
+        if same < len(found):
+            raise ShardError(
+                f"{self.directory}: clusters unfinished, {same} of {len(found)} shards have them; "
+                f"run the same `make cluster` again"
+            )
+        return there[0]
 
     @property
     def image_root(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.shards.reader import ShardReader, read_columns
-from stage1_proposals.shards.schema import COLUMNS, Columns, ShardError, content_sha256
+from stage1_proposals.shards.schema import CLUSTER, COLUMNS, OPTIONAL_COLUMNS, Columns, ShardError, content_sha256
 
 
 def _check_offsets(begin: np.ndarray, rows: int, end: int) -> bool:
@@ -35,6 +35,21 @@ def _column_problem(columns: Columns) -> str | None:
     return None
 
 
+def _cluster_problem(reader: ShardReader, proposals: int) -> str | None:
+    """What is wrong with the cluster column, where there is one; reading it checks its checksums."""
+    clusters = reader.clusters
+    if clusters is None:
+        return None
+    values, column = reader.column(CLUSTER), OPTIONAL_COLUMNS[CLUSTER]
+    if values.dtype.str != column.dtype or values.ndim != column.ndim:
+        return f"{CLUSTER} is {values.dtype.str} with {values.ndim} dimensions"
+    if len(values) != proposals:
+        return f"{CLUSTER} has {len(values)} rows, not {proposals}"
+    if proposals and not 0 <= values.min() <= values.max() < clusters["classes"]:
+        return f"{CLUSTER} has values outside 0 to {clusters['classes'] - 1}"
+    return None
+
+
 def _mask_problem(reader: ShardReader) -> str | None:
     """The first mask that does not decode to the area and box beside it."""
     for index in range(len(reader)):
@@ -55,7 +70,7 @@ def _mask_problem(reader: ShardReader) -> str | None:
 
 
 def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, Any]:
-    """Check a shard whole: HDF5 checksums, types, offsets, content hash and, if asked, each mask.
+    """Check a shard whole: HDF5 checksums, types, offsets, content hash, clusters and, if asked, each mask.
 
     Args:
         decode_masks: decode every mask and compare it with its area and box, too.
@@ -74,6 +89,8 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, An
         problem = _column_problem(columns)
         if problem is None and content_sha256(columns) != stored:
             problem = "the columns do not have the content hash stored with them"
+        if problem is None:
+            problem = _cluster_problem(reader, len(columns["proposals/score"]))
         if problem is None and decode_masks:
             problem = _mask_problem(reader)
     except ShardError:

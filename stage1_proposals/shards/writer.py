@@ -41,10 +41,37 @@ def whole_file(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+@contextmanager
+def hdf5_in_memory(path: Path, mode: str) -> Iterator[h5py.File]:
+    """Give an HDF5 file held in memory, new (`w`) or that at `path` (`r+`); afterwards put it at `path`, whole.
+
+    HDF5 does not survive a disk that fills up under it, a plain write does.
+    """
+    with h5py.File(path, mode, libver=LIBVER, driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with whole_file(path) as scratch:
+        scratch.write_bytes(image)
+
+
+def create_column(file: h5py.File, name: str, array: NDArray[Any]) -> h5py.Dataset:
+    """A dataset in chunks, each with its checksum."""
+    row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+    rows = max(1, min(CHUNK_BYTES // max(row_bytes, 1), max(len(array), 1)))
+    tail = array.shape[1:]
+    return file.create_dataset(name, data=array, chunks=(rows, *tail), maxshape=(None, *tail), fletcher32=True)
+
+
 def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Fixed-length UTF-8 strings: they lie where HDF5's checksums reach, variable-length ones would not."""
     data = [encode_text(text) for text in texts]
     return np.array(data, h5py.string_dtype("utf-8", max([1, *map(len, data)])))
+
+
+def write_attribute(item: h5py.File | h5py.Dataset, name: str, value: str | int) -> None:
+    """An attribute, text at fixed length."""
+    item.attrs[name] = _fixed_text([value]).reshape(()) if isinstance(value, str) else value
 
 
 def write_shard(
@@ -81,26 +108,12 @@ def write_shard(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "content_sha256": content,
     }
-    # Made in memory: HDF5 does not survive a disk that fills up under it, a plain write does.
-    with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
+    with hdf5_in_memory(path, "w") as file:
         for name, value in attributes.items():
-            file.attrs[name] = _fixed_text([value]).reshape(()) if isinstance(value, str) else value
+            write_attribute(file, name, value)
         for name in COLUMNS:
             values = columns[name]
-            array = _fixed_text(values) if isinstance(values, list) else np.asarray(values)
-            row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-            rows = max(1, min(CHUNK_BYTES // max(row_bytes, 1), max(len(array), 1)))
-            file.create_dataset(
-                name,
-                data=array,
-                chunks=(rows, *array.shape[1:]),
-                maxshape=(None, *array.shape[1:]),
-                fletcher32=True,
-            )
-        file.flush()
-        image = file.id.get_file_image()
-    with whole_file(path) as scratch:
-        scratch.write_bytes(image)
+            create_column(file, name, _fixed_text(values) if isinstance(values, list) else np.asarray(values))
     return content
 
 

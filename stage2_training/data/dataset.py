@@ -10,12 +10,14 @@ import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
-from stage1_proposals.shards import ShardReader, ShardSet
+from stage1_proposals.shards import ShardError, ShardReader, ShardSet
+
+CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, ...
 
 
 @DATASETS.register_module()
 class PseudoLabelDataset(BaseDataset):
-    """Photos and their pseudo masks, class-agnostic: one class, `object`.
+    """Photos and their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
 
     The manifest gives the number of images in each shard, and that is all that is kept in memory. Shards are
     opened when first read from, in the process that reads. Photos without proposals are part of the dataset.
@@ -25,9 +27,11 @@ class PseudoLabelDataset(BaseDataset):
         pipeline: transforms, from `LoadPhoto` and `LoadPseudoLabels` to `PackPseudoLabels`.
         image_root: where the photos are now, when not where stage 1 found them.
         max_open_shards: files held open per process; the one unused longest is closed first.
+        pseudo_classes: clusters are the classes, `cluster 0` and so on.
 
     Raises:
-        ShardError: no shard set, an unfinished one, or a shard file is missing.
+        ShardError: no shard set, an unfinished one, or a shard file is missing; with `pseudo_classes`, the set has no
+            clusters, or not in every shard.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
@@ -38,14 +42,19 @@ class PseudoLabelDataset(BaseDataset):
         pipeline: Sequence[dict[str, Any]] = (),
         image_root: str | None = None,
         max_open_shards: int = 64,
+        pseudo_classes: bool = False,
         **kwargs: Any,
     ) -> None:
         self.shards = ShardSet.open(shards)
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards
+        self.clusters = self.shards.clusters() if pseudo_classes else None
         self._last = np.cumsum(self.shards.image_counts)  # images up to and including each shard
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._pid = os.getpid()
+        if self.clusters is not None:
+            names = tuple(f"{CLUSTER_NAME} {number}" for number in range(self.clusters["classes"]))
+            kwargs["metainfo"] = {"classes": names, "palette": self.METAINFO["palette"] * len(names)}
         super().__init__(pipeline=list(pipeline), **kwargs)
 
     def full_init(self) -> None:
@@ -59,10 +68,10 @@ class PseudoLabelDataset(BaseDataset):
         return {**self.__dict__, "_readers": OrderedDict()}
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """What the pipeline starts from: the photo's path, id and size, and its `ImageRecord`.
+        """What the pipeline starts from: the photo's path, id and size, its `ImageRecord` and its proposals' classes.
 
         Raises:
-            ShardError: the shard is damaged or has gone since the start.
+            ShardError: the shard is damaged, has gone or was clustered anew since the start.
         """
         idx = range(len(self))[idx]
         shard = int(np.searchsorted(self._last, idx, side="right"))
@@ -75,6 +84,9 @@ class PseudoLabelDataset(BaseDataset):
             "width": record.width,
             "sample_idx": idx,
             "record": record,
+            "labels": np.zeros(len(record), np.int64)
+            if self.clusters is None
+            else np.asarray(record.cluster, np.int64),
         }
 
     def _reader(self, shard: int) -> ShardReader:
@@ -83,6 +95,11 @@ class PseudoLabelDataset(BaseDataset):
         if shard not in self._readers:
             if len(self._readers) >= self.max_open_shards:
                 self._readers.popitem(last=False)[1].close()
-            self._readers[shard] = ShardReader(self.shards.shard_paths[shard])
+            reader = ShardReader(self.shards.shard_paths[shard])
+            if self.clusters is not None and reader.clusters != self.clusters:
+                raise ShardError(
+                    f"{reader.path}: not clustered as when training began; run the same `make cluster` again"
+                )
+            self._readers[shard] = reader
         self._readers.move_to_end(shard)
         return self._readers[shard]

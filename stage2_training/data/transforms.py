@@ -59,7 +59,7 @@ class LoadPhoto(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadPseudoLabels(BaseTransform):
-    """Decode the proposals of `results["record"]` into MMDetection's ground truth, all of class 0.
+    """Decode the proposals of `results["record"]`, of classes `results["labels"]`, into MMDetection's ground truth.
 
     Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_masks` (L bitmaps at full image size) and
     `gt_seed_features` float32 (L, D).
@@ -68,7 +68,7 @@ class LoadPseudoLabels(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         record = results.pop("record")
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(record.bbox.reshape(-1, 4)))
-        results["gt_bboxes_labels"] = np.zeros(len(record), np.int64)
+        results["gt_bboxes_labels"] = results.pop("labels")
         results["gt_masks"] = BitmapMasks(record.masks(), record.height, record.width)
         results["gt_seed_features"] = record.feature.astype(np.float32)
         return results

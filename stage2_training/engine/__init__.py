@@ -1,6 +1,6 @@
 """Running MMEngine: resumable loop, plain checkpoints, quiet terminal, bound workers; importing this registers them."""
 
-from stage2_training.engine.checkpoints import PlainCheckpointHook, read_checkpoint, read_weights
+from stage2_training.engine.checkpoints import PlainCheckpointHook, read_checkpoint, read_weights, weights_in
 from stage2_training.engine.console import BriefLogProcessor, quieten
 from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.engine.workers import bind_workers
@@ -13,4 +13,5 @@ __all__ = [
     "quieten",
     "read_checkpoint",
     "read_weights",
+    "weights_in",
 ]

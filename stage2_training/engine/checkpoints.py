@@ -41,7 +41,11 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: as `read_checkpoint`, or it holds no tensors.
     """
-    checkpoint = read_checkpoint(path)
+    return weights_in(read_checkpoint(path), path)
+
+
+def weights_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
+    """As `read_weights`, of a checkpoint that has been read."""
     state = checkpoint.get("state_dict", checkpoint)
     weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not weights:

@@ -13,11 +13,14 @@ from pycocotools.coco import COCO
 
 from pipelines import cli
 from pipelines.inspect_shards import build_parser, main
+from stage1_proposals.contact_sheet import CAPTION, GAP, TILE, draw_proposals
 from stage1_proposals.generators import build_generator
+from stage1_proposals.index import similar_proposals
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import list_photos
+from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run as run_job
-from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
+from stage1_proposals.shards import ShardReader, ShardSet, write_clusters, write_manifest
 
 
 def run(*argv: object) -> int:
@@ -118,6 +121,57 @@ def test_recall_against_its_own_proposals_is_1(
     assert "mask recall, class-agnostic: 1.0000 at IoU 0.5, 1.0000 at IoU 0.75" in capsys.readouterr().out
 
 
+def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--shards", shards, "--photos", 0) == 0
+    assert "\nclusters" not in capsys.readouterr().out
+    first = ShardSet.open(shards).shards[0]
+    write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), {"classes": 2})
+    assert run("--shards", shards, "--photos", 0) == 0
+    assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
+
+
+def test_similar_proposals_are_printed_and_drawn_the_query_first(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--shards", shards, "--similar", "0:1", "--photos", 4) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == f"similar proposals: {shards}/similar.png (4 tiles)"
+    cosines = [float(line.split()[0]) for line in lines]
+    assert cosines == sorted(cosines, reverse=True)
+    assert lines[0].split()[1:] == ["0:1", "0/0000.png"]
+    _, nearest = similar_proposals(ShardSet.open(shards), 0, 1, 3)
+    assert cosines == pytest.approx([1, *(each.cosine for each in nearest)], abs=1e-4)
+    sheet = np.asarray(Image.open(shards / "similar.png"))
+    assert sheet.shape == (TILE + 2 * GAP, 4 * (TILE + GAP) + GAP, 3)
+    record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0).only(1)
+    photo = read_photo(Path(ShardSet.open(shards).image_root) / record.file_name)
+    expected = np.asarray(draw_proposals(photo, record, TILE - CAPTION))
+    left, top = GAP + (TILE - expected.shape[1]) // 2, GAP + (TILE - CAPTION - expected.shape[0]) // 2
+    assert np.array_equal(sheet[top : top + expected.shape[0], left : left + expected.shape[1]], expected)
+
+
+def test_a_similar_proposal_whose_photo_has_gone_is_left_out_but_not_the_query(
+    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copytree(photo_folder, tmp_path / "moved"))
+    arguments = ["--shards", made, "--image-root", moved, "--sheet", tmp_path / "a.png", "--photos", 200]
+    others = [path for path in moved.rglob("*.png") if path.name != "0000.png"]
+    others[0].unlink()
+    assert run(*arguments, "--similar", "0:0") == 0
+    out = capsys.readouterr().out
+    assert f"not drawn: {others[0].relative_to(moved)} does not exist" in out
+    (moved / "0" / "0000.png").unlink()
+    assert f"{moved}/0/0000.png does not exist; say where it is" in fails(capsys, *arguments, "--similar", "0:0")
+
+
+@pytest.mark.parametrize("text", ["5", "a:0", "1:2:3", "1:"])
+def test_a_proposal_is_named_by_image_and_row(shards: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--shards", shards, "--similar", text)
+    assert end.value.code == 2
+    assert f"invalid IMAGE_ID:ROW value: '{text}'" in capsys.readouterr().err
+
+
 def test_a_set_without_a_usable_photo_is_inspected_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
@@ -150,6 +204,8 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--similar", "77:0"], "has no image with id 77"),
+        (["--similar", "0:99"], "proposals, none is number 99"),
         (["--export", "voc", "out"], "--export voc: only coco is known"),
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),

@@ -14,10 +14,16 @@ import torch
 from mmengine.runner import ValLoop
 
 from pipelines import cli, evaluate, finetune, pretrain
+from stage1_proposals.clusters import cluster_shards
 from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.weights import file_sha256, locate_weights
+from stage2_training import initialisation
+from stage2_training.compose import finetuning_config
 from stage2_training.evaluation import AP_NAMES
+from stage2_training.options import Overrides
+from stage2_training.training import initial_model
+from stage2_training.transfer import plan_transfer
 from stage2_training.work_dir import WorkDir
 
 TINY = (
@@ -150,6 +156,37 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
         sys, "argv", ["test.py", str(fine / "config.py"), str(fine / "iter_4.pth"), "--work-dir", other]
     )
     runpy.run_path(str(tools / "test.py"), run_name="__main__")
+
+
+def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards, dataset, command, tmp_path):
+    pre, fine = tmp_path / "pre", tmp_path / "fine"
+    arguments = pretrain_arguments(shards, pre, "--epochs", "1", "--pseudo-classes")
+    code, printed = command(pretrain, *arguments)
+    assert (code, len(printed.strip().splitlines())) == (2, 1)
+    assert "no clusters; `make cluster SHARDS=" in printed
+
+    cluster_shards(shards, 3, seed=0)
+    code, printed = command(pretrain, *arguments)
+    assert code == 0, printed
+    pretrained = torch.load(pre / "iter_3.pth")
+    assert pretrained["state_dict"]["roi_head.mask_head.1.fc_cls.weight"].shape == (3, 32)
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "1"))
+    assert code == 2
+    assert "num_classes is 3 there, 1 now" in printed
+
+    three = dataset.with_name("three.py")  # as many classes as clusters, which mean something else
+    three.write_text(dataset.read_text().replace("('text',)", "('text', 'b', 'c')"))
+    for labels in (dataset, three):
+        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=TINY))
+        target = initial_model(config)
+        start = initialisation.pretrained("knet_lite0", "KNet", str(pre / "iter_3.pth"))
+        transfer = plan_transfer(start.read(target), target)
+        transfer.require(start.needed, start.source, start.hint)
+        assert sum("fc_cls" in name or "conv_seg" in name for name in transfer.missing) == 6
+        assert "roi_head.mask_head.1.fc_mask.weight" in transfer.taken
+    arguments = finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_3.pth")
+    code, printed = command(finetune, *arguments)
+    assert code == 0, printed
 
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.contact_sheet import GAP, OPACITY, contact_sheet, draw_proposals, palette
+from stage1_proposals.contact_sheet import CAPTION, GAP, OPACITY, caption, contact_sheet, draw_proposals, palette
 from stage1_proposals.shards import ImageRecord
 
 
@@ -54,6 +54,14 @@ def test_where_masks_overlap_the_best_alone_is_seen() -> None:
     drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), record(masks, [(0.5, 0.5)] * 2), tile=32))
     assert drawn[0, 16].tolist() == list(palette(2)[0])
     assert drawn[8, 8].tolist() == [round(OPACITY * value) for value in palette(2)[0]]
+
+
+def test_a_caption_stands_under_the_tile() -> None:
+    drawn = np.asarray(caption(Image.new("RGB", (120, 40), "red"), "139:0  0.987"))
+    assert drawn.shape == (40 + CAPTION, 120, 3)
+    assert (drawn[:40] == [255, 0, 0]).all()
+    assert (drawn[40:].max(axis=2) < 100).any()  # ink
+    assert (drawn[40:, :8] == 255).all()  # on white, in the middle
 
 
 def test_tiles_stand_in_rows_on_white() -> None:

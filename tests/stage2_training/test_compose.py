@@ -1,10 +1,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards import write_clusters
 from stage2_training.compose import check_annotations, finetuning_config, pretraining_config, set_num_classes
 from stage2_training.options import Overrides
 from stage2_training.work_dir import flatten
@@ -28,6 +30,20 @@ def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards
     assert "pretraining" not in config
     assert "epochs" not in config
     assert "milestones" not in config
+
+
+def test_pretraining_takes_the_clusters_as_classes_when_asked(shards):
+    with pytest.raises(UserError, match="no clusters; `make cluster"):
+        pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
+    clusters = {"classes": 7, "seed": 3}
+    write_clusters(shards.shard_paths[0], np.array([6], np.int32), clusters)
+    config = pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
+    assert {value for key, value in flatten(config.model.to_dict()) if key.endswith("num_classes")} == {7}
+    assert config.train_dataloader.dataset.pseudo_classes is True
+    assert config.pseudo_labels.clusters == clusters  # another clustering is another run
+    agnostic = pretraining_config("knet", "pretrain", shards)
+    assert "clusters" not in agnostic.pseudo_labels
+    assert "pseudo_classes" not in agnostic.train_dataloader.dataset
 
 
 def test_pretraining_follows_the_paper(shards):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stage1_proposals.shards import ImageRecord, ShardReader, shard_file_name
-from stage1_proposals.shards.schema import COLUMNS, FORMAT, ROOT_ATTRIBUTES, VERSION
+from stage1_proposals.shards.schema import COLUMNS, FORMAT, OPTIONAL_COLUMNS, ROOT_ATTRIBUTES, VERSION
 
 DOCS = Path(__file__).parents[3] / "docs" / "shards.md"
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
@@ -54,7 +54,7 @@ def test_the_readers_lines_run(directory: Path) -> None:
 
 def test_every_column_and_attribute_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for name in COLUMNS:
+    for name in {**COLUMNS, **OPTIONAL_COLUMNS}:
         assert f"`/{name}`" in text, name
     for name in ROOT_ATTRIBUTES:
         assert f"`{name}`" in text, name

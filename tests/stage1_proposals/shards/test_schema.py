@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def test_offsets_cut_the_columns_into_images_and_masks(some_contents: Contents) 
     begin, rle = np.asarray(columns["proposals/rle_begin"]), np.asarray(columns["proposals/rle"])
     masks = [counts for record in some_contents[0] for counts in record.rle]
     assert [rle[begin[r] : begin[r + 1]].tobytes() for r in range(5)] == masks
+
+
+@pytest.mark.parametrize("cluster", [None, np.array([5, 6, 7], np.int32)])
+def test_one_proposal_alone_keeps_all_that_is_its(some_contents: Contents, cluster: Any) -> None:
+    record = replace(some_contents[0][0], cluster=cluster)
+    alone = record.only(1)
+    assert len(alone) == 1
+    assert np.array_equal(alone.masks()[0], record.masks()[1])
+    for name in ("bbox", "score", "area", "seed", "feature"):
+        assert np.array_equal(getattr(alone, name), getattr(record, name)[1:2])
+    assert (alone.cluster is None) if cluster is None else alone.cluster.tolist() == [6]  # type: ignore[union-attr]
+    assert (alone.image_id, alone.height) == (record.image_id, record.height)
 
 
 def test_an_empty_shard_has_empty_columns_of_the_right_width() -> None:

@@ -5,9 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from stage1_proposals.shards import ImageRecord, ShardError, ShardSet, read_manifest, shard_file_name, write_manifest
+from stage1_proposals.shards import (
+    ImageRecord,
+    ShardError,
+    ShardSet,
+    read_manifest,
+    shard_file_name,
+    write_clusters,
+    write_manifest,
+)
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 REQUEST: dict[str, Any] = {
@@ -36,6 +45,34 @@ def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
     assert shards.image_root == "/photos"
     assert shards.backbone == REQUEST["backbone"]
     assert shards.request == REQUEST
+
+
+def test_an_image_is_found_by_its_position(directory: Path) -> None:
+    assert [ShardSet.open(directory).locate(position) for position in range(6)] == [
+        (shard, row) for shard in range(2) for row in range(3)
+    ]
+
+
+def test_empty_shards_have_no_positions() -> None:
+    counts = [0, 2, 0, 0, 1]
+    shards = ShardSet(Path("a"), REQUEST, tuple({"images": count} for count in counts))
+    assert [shards.locate(position) for position in range(3)] == [(1, 0), (1, 1), (4, 0)]
+
+
+def test_clusters_are_those_of_every_shard_or_refused(directory: Path) -> None:
+    shards = ShardSet.open(directory)
+    first, second = shards.shard_paths
+    with pytest.raises(ShardError, match=r"no clusters; `make cluster SHARDS=.*` makes them"):
+        shards.clusters()
+    ids = np.zeros(5, np.int32)
+    write_clusters(second, ids, {"classes": 2})
+    with pytest.raises(ShardError, match=r"clusters unfinished, 1 of 2 shards have them; run the same `make cluster`"):
+        shards.clusters()
+    write_clusters(first, ids, {"classes": 3})
+    with pytest.raises(ShardError, match="clusters unfinished, 1 of 2"):
+        shards.clusters()
+    write_clusters(first, ids, {"classes": 2})
+    assert shards.clusters() == {"classes": 2}
 
 
 def test_a_directory_without_a_set_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stage1_proposals.errors import UserError
-from stage1_proposals.shards import ShardSet, shard_file_name, write_manifest
+from stage1_proposals.shards import ShardSet, shard_file_name, write_clusters, write_manifest
 from stage2_training.data import PseudoLabelDataset
 
 PIPELINE = [
@@ -47,6 +47,41 @@ def test_reads_every_image_once_in_the_order_of_the_shards(shards):
     with pytest.raises(IndexError):
         dataset.get_data_info(5)
     assert dataset.metainfo["classes"] == ("object",)
+    assert [info["labels"].tolist() for info in found] == [[], [0], [0, 0], [], [0]]
+
+
+def add_clusters(shards: ShardSet, only: int | None = None, **changes: object) -> None:
+    """Classes 4, 3, 2, ... of 5 in each shard (or one alone)."""
+    for number, (row, path) in enumerate(zip(shards.shards, shards.shard_paths, strict=True)):
+        if only in (None, number):
+            write_clusters(path, 4 - np.arange(row["proposals"], dtype=np.int32), {"classes": 5, **changes})
+
+
+def test_clusters_are_the_classes_when_asked(shards):
+    add_clusters(shards)
+    agnostic, dataset = (PseudoLabelDataset(str(shards.directory), PIPELINE, pseudo_classes=on) for on in (False, True))
+    labels = [dataset[index]["data_samples"].gt_instances.labels for index in range(5)]
+    assert [each.tolist() for each in labels] == [[], [4], [3, 2], [], [4]]
+    assert {each.dtype for each in labels} == {torch.int64}
+    assert dataset.metainfo["classes"] == tuple(f"cluster {number}" for number in range(5))
+    assert agnostic[2]["data_samples"].gt_instances.labels.tolist() == [0, 0]
+
+
+def test_clusters_that_are_not_in_every_shard_are_refused(shards):
+    with pytest.raises(UserError, match=r"no clusters; `make cluster SHARDS=.*` makes them"):
+        PseudoLabelDataset(str(shards.directory), pseudo_classes=True)
+    add_clusters(shards, only=2)
+    with pytest.raises(UserError, match="clusters unfinished, 1 of 3 shards have them; run the same `make cluster`"):
+        PseudoLabelDataset(str(shards.directory), pseudo_classes=True)
+
+
+def test_clusters_made_anew_since_the_start_are_refused(shards):
+    add_clusters(shards)
+    dataset = PseudoLabelDataset(str(shards.directory), pseudo_classes=True)
+    add_clusters(shards, only=2, seed=1)
+    dataset.get_data_info(2)
+    with pytest.raises(UserError, match=r"shard-00002-of-00003\.h5: not clustered as when training began"):
+        dataset.get_data_info(4)
 
 
 def test_photos_without_proposals_are_samples_too(shards):

@@ -58,7 +58,13 @@ def test_pseudo_labels_land_where_stage_1_saw_them_on_a_rotated_photo(tmp_path, 
     write_oriented(tmp_path / "a.png", stored, 6)
     displayed = np.rot90(stored, -1)
     record = make_record(1, "a.png", (displayed[None, ..., 0] > 0).astype(np.uint8), np.ones((1, 4)))
-    results = {"img_path": str(tmp_path / "a.png"), "height": 40, "width": 24, "record": record}
+    results = {
+        "img_path": str(tmp_path / "a.png"),
+        "height": 40,
+        "width": 24,
+        "record": record,
+        "labels": np.zeros(1, int),
+    }
     packed = Compose([LoadPhoto(), LoadPseudoLabels(), {"type": "RandomFlip", "prob": 1.0}, PackPseudoLabels()])(
         results
     )
@@ -90,6 +96,7 @@ def test_seed_features_stay_with_their_masks(make_record, rectangles, boxes, sca
         "img": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
         "img_shape": (HEIGHT, WIDTH),
         "record": make_record(1, "a.png", masks, features),
+        "labels": 10 + np.arange(len(boxes)),
     }
     shape = [{"type": "Resize", "scale": scale, "keep_ratio": True}, {"type": "RandomFlip", "prob": flip}]
     instances = Compose([LoadPseudoLabels(), *shape, DropVanishedMasks(), PackPseudoLabels()])(results)[
@@ -102,6 +109,7 @@ def test_seed_features_stay_with_their_masks(make_record, rectangles, boxes, sca
     alone = [transformed_alone(mask, shape) for mask in masks]
     survivors = [index for index, mask in enumerate(alone) if mask.any()]
     assert instances.seed_features[:, 0].tolist() == survivors
+    assert (instances.labels - 10).tolist() == survivors
     for mask, index in zip(instances.masks.masks, survivors, strict=True):
         assert np.array_equal(mask, alone[index])
 
@@ -123,7 +131,7 @@ def transformed_alone(mask: np.ndarray, shape: list[dict]) -> np.ndarray:
 def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles, boxes, min_area):
     masks = rectangles(boxes, HEIGHT, WIDTH)
     record = make_record(1, "a.png", masks, np.arange(4 * len(boxes)).reshape(-1, 4))
-    results = LoadPseudoLabels().transform({"record": record})
+    results = LoadPseudoLabels().transform({"record": record, "labels": np.arange(len(boxes))})
     results["gt_ignore_flags"] = np.arange(len(boxes)) % 2 == 0
     DropVanishedMasks(min_area).transform(results)
     kept = [index for index, mask in enumerate(masks) if mask.sum() >= min_area]
@@ -131,7 +139,7 @@ def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles,
     assert np.array_equal(results["gt_bboxes"].numpy(), record.bbox[kept])
     assert np.array_equal(results["gt_masks"].masks, masks[kept])
     assert np.array_equal(results["gt_ignore_flags"], [index % 2 == 0 for index in kept])
-    assert (results["gt_bboxes_labels"] == np.zeros(len(kept))).all()
+    assert results["gt_bboxes_labels"].tolist() == kept
 
 
 def test_rotation_moves_masks_with_the_photo_however_many():
