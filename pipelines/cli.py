@@ -7,8 +7,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from typing import NoReturn
 
 from stage1_proposals.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for what was mistyped; `--help` shows the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, _error_line(message))
 
 
 def run(
@@ -18,6 +26,9 @@ def run(
 
     Returns 0 when `main` returns, 2 with one line on stderr when it raises `UserError` (with `--debug`: the
     traceback as well), 130 after Ctrl-C. Any other exception is a fault of ours and propagates.
+
+    Raises:
+        SystemExit: 2 with one line on stderr, when `argv` is mistyped; 0 after `--help`.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of a user error too")
     args = parser.parse_args(argv)
@@ -29,12 +40,16 @@ def run(
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(_error_line(str(error)), end="", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def _error_line(message: str) -> str:
+    return f"error: {' '.join(message.split())}\n"
 
 
 @contextmanager

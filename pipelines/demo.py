@@ -22,7 +22,7 @@ DATA = Path("data/demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("work_dirs/demo"), help="where everything goes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", nargs=3, metavar=("UNLABELED", "TRAIN", "TEST"), help="default: prepare_data's")

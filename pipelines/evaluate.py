@@ -9,7 +9,7 @@ from stage2_training.options import Overrides, at_least
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m pipelines.evaluate",
         description=__doc__,
         epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint.",

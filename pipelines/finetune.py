@@ -10,7 +10,7 @@ from stage2_training.options import Overrides, add_run_options
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.finetune", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.finetune", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.py, or a config file")
     parser.add_argument(

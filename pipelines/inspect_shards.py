@@ -21,7 +21,7 @@ from stage1_proposals.statistics import distributions, mask_recall, to_coco
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.inspect_shards", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.inspect_shards", description=__doc__)
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--sheet", type=Path, help="contact sheet; default: contact_sheet.png beside the shards")
     parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet; 0: none")

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.prepare_data", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.prepare_data", description=__doc__)
     parser.add_argument("--dataset", required=True, choices=["demo", "ctw1500"])
     parser.add_argument(
         "--root",

@@ -8,7 +8,7 @@ from stage2_training.options import Overrides, add_run_options
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.pretrain", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--shards", required=True, help="directory of the pseudo labels")
     parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")

@@ -22,7 +22,7 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.proposals", description=__doc__)
     parser.add_argument("--images", required=True, type=Path, help="folder of photos, searched at any depth")
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--backbone", default="lite0_imagenet", choices=sorted(CATALOGUE))

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from stage1_proposals.errors import UserError
 
 
 def run(main: Callable[[argparse.Namespace], None], *argv: str) -> int:
-    return cli.run(main, argparse.ArgumentParser(), argv)
+    parser = cli.Parser()
+    parser.add_argument("--device", choices=["cpu", "cuda"])
+    return cli.run(main, parser, argv)
 
 
 def fail(args: argparse.Namespace) -> None:
@@ -35,6 +38,22 @@ def test_debug_brings_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("\nerror: photos: no such folder at all\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--device", "tpu"], r"argument --device: invalid choice: 'tpu' \(choose from '?cpu'?, '?cuda'?\)"),
+        (["--device"], "argument --device: expected one argument"),
+        (["--devise\n", "cpu"], "unrecognized arguments: --devise cpu"),
+    ],
+    ids=["choice", "no value", "unknown"],
+)
+def test_a_mistyped_option_is_one_line_and_2(capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda args: None, *argv)
+    assert exit_.value.code == 2
+    assert re.fullmatch(f"error: {message}\n", capsys.readouterr().err)
 
 
 def test_an_interrupt_is_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
