@@ -6,7 +6,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import NoReturn
 
 from stage1_proposals.errors import UserError
@@ -17,6 +17,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, _error_line(message))
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """An argparse type: an integer from `lowest` up."""
+
+    def parse(text: str) -> int:
+        with suppress(ValueError):
+            if int(text) >= lowest:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} up")
+
+    return parse
 
 
 def run(

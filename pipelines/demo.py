@@ -24,14 +24,20 @@ DATA = Path("data/demo")
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("work_dirs/demo"), help="where everything goes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--photos", nargs=3, metavar=("UNLABELED", "TRAIN", "TEST"), help="default: prepare_data's")
-    parser.add_argument("--pretrain-epochs", type=int, help="default: the schedule's")
-    parser.add_argument("--finetune-epochs", type=int, help="default: the dataset's")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0)
+    parser.add_argument(
+        "--photos",
+        nargs=3,
+        type=cli.at_least(1),
+        metavar=("UNLABELED", "TRAIN", "TEST"),
+        help="default: prepare_data's",
+    )
+    parser.add_argument("--pretrain-epochs", type=cli.at_least(1), help="default: the schedule's")
+    parser.add_argument("--finetune-epochs", type=cli.at_least(1), help="default: the dataset's")
     return parser
 
 
-def step(title: str, module: str, *arguments: str | Path) -> None:
+def step(title: str, module: str, *arguments: object) -> None:
     """Run one command of this project, showing it as a user would type it.
 
     Raises:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
-from stage2_training.options import Overrides, at_least
+from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", help="default: the latest of the work directory")
     parser.add_argument("--out", help="JSON file of the scores (default: metrics.json beside the checkpoint)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
-    parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
+    parser.add_argument("--workers", type=cli.at_least(0), help="data-loading processes; 0 loads in the main process")
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cli
-from stage2_training.options import Overrides, add_run_options
+from pipelines.run_options import add_run_options
+from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:

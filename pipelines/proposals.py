@@ -27,11 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument("--backbone", default="lite0_imagenet", choices=sorted(CATALOGUE))
     parser.add_argument("--weights", type=Path, help="checkpoint file of the backbone; default: the catalogue's")
-    parser.add_argument("--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core")
+    parser.add_argument(
+        "--workers", type=cli.at_least(0), help="Ray actors; 0: this process alone; default: one per GPU or core"
+    )
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="TOML file of settings")
     for key in JOB_KEYS:
-        parser.add_argument(f"--{key.replace('_', '-')}", type=int, help="overrides the config")
+        parser.add_argument(f"--{key.replace('_', '-')}", type=cli.at_least(1), help="overrides the config")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -116,8 +118,6 @@ def main(args: argparse.Namespace) -> None:
         **sizes,
     )
     workers = default_workers(device) if args.workers is None else args.workers
-    if workers < 0:
-        raise UserError(f"--workers {workers}: use 0 or more")
     print(f"{len(job.photos)} photos from {args.images} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:

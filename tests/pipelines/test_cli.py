@@ -1,6 +1,7 @@
 """Exit codes, and the one line on stderr."""
 
 import argparse
+import importlib
 import io
 import re
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import cli
 from stage1_proposals.errors import UserError
@@ -85,3 +88,40 @@ def test_imports_are_quiet_and_output_comes_back(capsys: pytest.CaptureFixture[s
         print("a library's remark")
     print("ours", file=sys.stdout)
     assert capsys.readouterr().out == "ours\n"
+
+
+@given(lowest=st.integers(-5, 5), number=st.integers())
+def test_numbers_are_integers_from_the_lowest_up(lowest: int, number: int) -> None:
+    parse = cli.at_least(lowest)
+    if number >= lowest:
+        assert parse(str(number)) == number
+    for text in ("x", "1.5", "", str(min(number, lowest - 1))):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no integer from {lowest} up"):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "message"),
+    [
+        ("demo", "--seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("demo", "--photos 3 0 3", "--photos: '0' is no integer from 1 up"),
+        ("demo", "--pretrain-epochs 0", "--pretrain-epochs: '0' is no integer from 1 up"),
+        ("demo", "--finetune-epochs 0", "--finetune-epochs: '0' is no integer from 1 up"),
+        ("prepare_data", "--dataset demo --photos 3 3 x", "--photos: 'x' is no integer from 1 up"),
+        ("prepare_data", "--dataset demo --seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("proposals", "--images a --shards b --workers -1", "--workers: '-1' is no integer from 0 up"),
+        ("proposals", "--images a --shards b --short-side 0", "--short-side: '0' is no integer from 1 up"),
+        ("inspect_shards", "--shards b --seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("inspect_shards", "--shards b --photos -1", "--photos: '-1' is no integer from 0 up"),
+        ("pretrain", "--shards b --epochs 0", "--epochs: '0' is no integer from 1 up"),
+        ("finetune", "--dataset demo --batch-size 0", "--batch-size: '0' is no integer from 1 up"),
+        ("evaluate", "--workers -1", "--workers: '-1' is no integer from 0 up"),
+    ],
+)
+def test_every_command_refuses_numbers_out_of_range(
+    capsys: pytest.CaptureFixture[str], command: str, argv: str, message: str
+) -> None:
+    module = importlib.import_module(f"pipelines.{command}")
+    with pytest.raises(SystemExit, match="2"):
+        module.build_parser().parse_args(argv.split())
+    assert capsys.readouterr().err == f"error: argument {message}\n"
