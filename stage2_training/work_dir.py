@@ -55,12 +55,12 @@ class WorkDir:
     def claim(self, config: Config) -> None:
         """Write the run's config, or check that this directory's run is the same.
 
-        A run that left no checkpoint begins anew, with any settings.
+        A run that left neither checkpoint nor result begins anew, with any settings.
 
         Raises:
             UserError: the directory holds a run with other settings; the message names the first difference.
         """
-        if self.latest_checkpoint() is not None:
+        if self.latest_checkpoint() is not None or self.result() is not None:
             self._check_same(self.read_config(), config)
         elif self.config_file.exists():
             self.initial.unlink(missing_ok=True)
