@@ -14,8 +14,9 @@ MMDetection's own, and it holds only those its axis decides:
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,7 @@ def pretraining_config(
         "images": shards.image_count,
         "content_sha256": hashlib.sha256(contents.encode()).hexdigest(),
     }
-    _finish(config, overrides)
-    steps = config.train_cfg.max_epochs * ceil(shards.image_count / config.train_dataloader.batch_size)
-    for scheduler in config.param_scheduler:
-        if scheduler.type == "LinearLR":  # on few photos a warm-up of fixed length would be the whole run
-            scheduler.end = min(scheduler.end, max(1, steps // 10))
-    return config
+    return _finish(config, overrides, partial(_shorten_warm_up, images=shards.image_count))
 
 
 def finetuning_config(
@@ -176,7 +172,15 @@ def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, A
     return config, changes
 
 
-def _finish(config: Config, overrides: Overrides) -> Config:
+def _shorten_warm_up(config: Config, images: int) -> None:
+    """Warm up for a tenth of the steps at most: on few photos a fixed number would be the whole run."""
+    steps = config.train_cfg.max_epochs * ceil(images / config.train_dataloader.batch_size)
+    for scheduler in config.param_scheduler:
+        if scheduler.type == "LinearLR":
+            scheduler.end = min(scheduler.end, max(1, steps // 10))
+
+
+def _finish(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
     """Turn `epochs` and `milestones` into MMEngine's settings, add the test set, apply the overrides."""
     epochs, milestones = config.pop("epochs"), config.pop("milestones")
     config.train_cfg.max_epochs = overrides.epochs or epochs
@@ -188,16 +192,19 @@ def _finish(config: Config, overrides: Overrides) -> Config:
         config.test_cfg = {"type": "TestLoop"}
         config.test_dataloader = deepcopy(config.val_dataloader)
         config.test_evaluator = deepcopy(config.val_evaluator)
-    return override(config, overrides)
+    return override(config, overrides, derive)
 
 
-def override(config: Config, overrides: Overrides) -> Config:
+def override(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
     """Apply a command line's overrides, other than of `epochs`, to a composed config in place.
 
     The test set is the validation set, so `cfg_options` of the one hold for the other.
 
+    Args:
+        derive: sets what follows from other settings, in place.
+
     Raises:
-        UserError: a malformed `cfg_options`.
+        UserError: a malformed `cfg_options`, or a batch size or number of epochs that is none.
     """
     if overrides.batch_size is not None:
         config.train_dataloader.batch_size = overrides.batch_size
@@ -214,6 +221,10 @@ def override(config: Config, overrides: Overrides) -> Config:
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
     try:
         config.merge_from_dict(options)
+        _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
+        _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
+        if derive is not None:
+            derive(config)
         for part in ("train", "val", "test"):
             if f"{part}_dataloader" in config and overrides.data_root is not None:
                 config[f"{part}_dataloader"].dataset.data_root = overrides.data_root
@@ -225,3 +236,8 @@ def override(config: Config, overrides: Overrides) -> Config:
             f"--cfg-options {' '.join(overrides.cfg_options)}: does not fit the config ({error})"
         ) from error
     return config
+
+
+def _check_positive(key: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise UserError(f"{key} {value!r}: use an integer from 1 up")

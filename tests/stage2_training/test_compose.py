@@ -122,6 +122,26 @@ def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
     assert config.param_scheduler[0].end == 10 * shards.image_count
 
 
+def test_options_outdo_what_pretraining_derives_from_them(shards):
+    coco = replace(shards, shards=({**shards.shards[0], "images": 3000},))
+    longer = Overrides(cfg_options=["train_dataloader.batch_size=30", "train_cfg.max_epochs=20"])
+    assert pretraining_config("knet", "pretrain", coco, overrides=longer).param_scheduler[0].end == 200
+    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_dataloader.batch_size=30"])
+    assert pretraining_config("knet", "pretrain", coco, overrides=own).param_scheduler[0].end == 700
+
+
+@pytest.mark.parametrize("key", ["train_dataloader.batch_size", "train_cfg.max_epochs"])
+@pytest.mark.parametrize("value", ["zz", "0", "-1", "1.5", "True", "[1,2]"])
+def test_lengths_and_batches_are_positive_integers(shards, key, value):
+    overrides = Overrides(cfg_options=[f"{key}={value}"])
+    for compose in (
+        lambda: pretraining_config("knet", "pretrain", shards, overrides=overrides),
+        lambda: finetuning_config("knet", "demo", overrides=overrides),
+    ):
+        with pytest.raises(UserError, match=f"^{key} .*: use an integer from 1 up$"):
+            compose()
+
+
 def test_labels_without_the_datasets_class_are_refused(tmp_path):
     (tmp_path / "annotations").mkdir()
     for split in ("train", "test"):
