@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     compose.check_annotations(config, ["test"])
 
     out = Path(args.out or Path(checkpoint).parent / "metrics.json")
-    scores = training.evaluate(config, checkpoint, out.parent / "evaluation")
+    scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
     write_json(out, {**scores, "checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_scores(scores)}\nwritten to {out}")
 

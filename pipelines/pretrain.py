@@ -56,7 +56,8 @@ def main(args: argparse.Namespace) -> None:
 
     work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model))
     purpose = f"Pre-training {args.model} on {shards.image_count:,} photos ({device})"
-    result = training.train(work, config, start, purpose, lambda: {"epochs": config.train_cfg.max_epochs})
+    epochs = {"epochs": config.train_cfg.max_epochs}
+    result = training.train(work, config, start, purpose, lambda: epochs, args.cfg_options)
     print(f"Pre-trained: {result['checkpoint']}")
 
 

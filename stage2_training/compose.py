@@ -25,7 +25,7 @@ from mmengine.config import Config, DictAction
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.options import Overrides
+from stage2_training.options import MISFITS, Overrides, misfit
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -149,14 +149,17 @@ def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
     """`key.path=value` strings to values, as MMDetection reads them.
 
     Raises:
-        UserError: an option without `=`.
+        UserError: an option without `=`, or with brackets that do not close.
     """
     for option in options:
         if "=" not in option:
             raise UserError(f"--cfg-options {option!r}: write it as key.path=value")
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+    try:
+        return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+    except AssertionError as error:
+        raise misfit(options, error) from error
 
 
 def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, Any]]:
@@ -231,10 +234,8 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
             if f"{part}_evaluator" in config:  # it reads the labels of the photos it judges
                 config[f"{part}_evaluator"].ann_file = str(_annotation_file(config[f"{part}_dataloader"].dataset))
         config.merge_from_dict(options)  # again: what it names outdoes what was derived
-    except (KeyError, TypeError, AttributeError, AssertionError, IndexError, ValueError) as error:
-        raise UserError(
-            f"--cfg-options {' '.join(overrides.cfg_options)}: does not fit the config ({error})"
-        ) from error
+    except MISFITS as error:
+        raise misfit(overrides.cfg_options, error) from error
     return config
 
 

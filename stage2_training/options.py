@@ -4,6 +4,21 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stage1_proposals.errors import UserError
+
+# What libraries raise when a setting has a name, type or value that they do not know.
+MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -38,3 +53,10 @@ class Overrides:
             data_root=getattr(args, "data_root", None),  # pre-training has none
             cfg_options=args.cfg_options,
         )
+
+
+def misfit(options: Sequence[str], error: Exception) -> UserError:
+    """The user's error for `cfg_options` with which a config, a model or a run cannot be made."""
+    return UserError(
+        f"--cfg-options {' '.join(options)}: does not fit the config ({str(error) or type(error).__name__})"
+    )

@@ -17,6 +17,8 @@ from pipelines import cli, evaluate, finetune, pretrain
 from stage1_proposals.backbones import file_sha256, locate_weights
 from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
+from stage2_training import compose, training
+from stage2_training.engine import ResumableEpochLoop
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.work_dir import WorkDir
 
@@ -154,8 +156,6 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_path, monkeypatch):
     """Stopped after step 3 of 4, in the middle of epoch 2, it goes on from there to the same weights and scores."""
-    from stage2_training.engine import ResumableEpochLoop
-
     still = ("train_dataloader.dataset.pipeline.3.prob=0.0", "train_dataloader.dataset.pipeline.4.prob=0.0")
     batches: list[list[int]] = []
     run_iter = ResumableEpochLoop.run_iter
@@ -244,3 +244,48 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
     fails(
         r"^error: \S+/photos/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.saliency_prompt.drop_probb=0.2", r"does not fit the config \(.*'drop_probb'\)"),
+        ("model.saliency_prompt.level=9", r"saliency_prompt\.level 9: use one from -4 to 3"),
+        ("=3", r"does not fit the config \("),
+        ("custom_imports=3", r"does not fit the config \("),
+        ("model.neck.type=FPM", r"does not fit the config \('FPM is not in"),
+        ("model.rpn_head.num_kernels=-1", r"does not fit the config \("),
+        ("randomness.seed=x", r"does not fit the config \("),
+        ("optim_wrapper.optimizer.lrr=9", r"does not fit the config \(.*'lrr'\)"),
+        ("param_scheduler.0.ends=9", r"does not fit the config \(.*'ends'\)"),
+        ("train_dataloader.bach_size=9", r"does not fit the config \(.*'bach_size'\)"),
+        ("train_dataloader.batch_size=[1,(2", r"does not fit the config \(Imbalanced brackets"),
+        ("train_dataloader.batch_size=zz", r"train_dataloader\.batch_size 'zz': use an integer"),
+    ],
+    ids=lambda value: value if "=" in value else "",
+)
+def test_mistyped_options_are_one_line_and_exit_code_2(shards, command, tmp_path, option, message):
+    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"), option)
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert (code, len(lines)) == (2, 1), printed
+    assert re.search(message, lines[0])
+    assert "Traceback" not in printed
+
+
+def test_mistyped_options_of_an_evaluation_are_one_line_too(dataset, command, tmp_path):
+    model = training.initial_model(compose.finetuning_config("knet_lite0", str(dataset)))
+    torch.save({"state_dict": model}, tmp_path / "a.pth")
+    common = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint", tmp_path / "a.pth", "--device", "cpu"]
+    for option in ("model.rpn_head.channelss=8", "test_dataloader.bach_size=9"):
+        code, printed = command(evaluate, *common, "--cfg-options", option)
+        assert code == 2, printed
+        assert printed.splitlines()[-1].startswith(f"error: --cfg-options {option}: does not fit the config (")
+
+
+def test_options_are_not_blamed_for_what_fails_in_training(shards, command, tmp_path, monkeypatch):
+    def fail(*args):
+        raise ValueError("ours")
+
+    monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
+    with pytest.raises(ValueError, match="ours"):
+        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))

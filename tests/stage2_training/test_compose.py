@@ -159,7 +159,7 @@ def test_malformed_fragments_and_options_are_user_errors(tmp_path):
     (tmp_path / "thin.py").write_text("epochs = 3\n")
     with pytest.raises(UserError, match=r"thin\.py: lacks milestones"):
         finetuning_config("knet", str(tmp_path / "thin.py"))
-    for option in ("train_dataloader.dataset.pipeline.99.x=1", "train_dataloader.batch_size.x=1"):
+    for option in ("train_dataloader.dataset.pipeline.99.x=1", "train_dataloader.batch_size.x=1", "custom=[1,(2"):
         with pytest.raises(UserError, match="does not fit the config"):
             finetuning_config("knet", "demo", overrides=Overrides(cfg_options=[option]))
 
