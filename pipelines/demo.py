@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cli
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 
 MODEL = "knet_lite0"
@@ -89,9 +90,11 @@ def main(args: argparse.Namespace) -> None:
         scores[init] = read_result(work_dir)
     from stage2_training.evaluation import plot_curves, read_curve, score_table
 
-    plot_curves({init: read_curve(args.out / f"finetune-{init}") for init in INITS}, args.out / "learning_curves.png")
     table = score_table(scores, "init")
-    (args.out / "table.md").write_text(table + "\n")
+    curves = {init: read_curve(args.out / f"finetune-{init}") for init in INITS}
+    with writing(args.out / "table.md"):
+        plot_curves(curves, args.out / "learning_curves.png")
+        (args.out / "table.md").write_text(table + "\n")
     print(f"\nMask AP on the demo's test photos, same budget and seed, in percent:\n\n{table}\n")
     print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {args.out}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes")

@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
+        from stage1_proposals.directory import check_writable, writing
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, training
@@ -57,9 +58,13 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first")
     compose.check_annotations(config, ["test"])
 
+    if not Path(checkpoint).is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint")
     out = Path(args.out or Path(checkpoint).parent / "metrics.json")
+    check_writable(out)
     scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
-    write_json(out, {**scores, "checkpoint": str(checkpoint)})
+    with writing(out):
+        write_json(out, {**scores, "checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_scores(scores)}\nwritten to {out}")
 
 

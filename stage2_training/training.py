@@ -1,7 +1,7 @@
 """Starting, continuing and evaluating runs with MMEngine's runner."""
 
+import errno
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -19,15 +19,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.directory import sole_user
+from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards.writer import whole_file
 from stage2_training.engine import bind_workers, quieten, read_weights
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
 from stage2_training.transfer import Transfer, plan_transfer
-from stage2_training.work_dir import WorkDir
+from stage2_training.work_dir import GO_ON, WorkDir
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 class QuietRunner(Runner):
@@ -112,15 +115,17 @@ def write_initial_weights(work: WorkDir, initialisation: Initialisation, options
     """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
 
     Raises:
-        UserError: the weights cannot be read, or do not fill what they must.
+        UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
     """
     target = initial_model(work.read_config(), options)
     transfer = plan_transfer(initialisation.read(target), target)
     transfer.require(initialisation.needed, initialisation.source, initialisation.hint)
-    transfer.write(work.transfer)
-    scratch = work.initial.with_suffix(".tmp")
-    torch.save({"state_dict": {**target, **transfer.taken}}, scratch)
-    os.replace(scratch, work.initial)
+    weights = io.BytesIO()  # torch hides what the disk says
+    torch.save({"state_dict": {**target, **transfer.taken}}, weights)
+    with writing(work.initial):
+        transfer.write(work.transfer)
+        with whole_file(work.initial) as scratch:
+            scratch.write_bytes(weights.getbuffer())
     return transfer
 
 
@@ -146,11 +151,11 @@ def train(
         `judge`'s result, with the path of the last `checkpoint`.
 
     Raises:
-        UserError: the directory holds other work or is in use; a photo, shard or checkpoint cannot be used; `options`
-            do not fit.
+        UserError: the directory holds other work, is in use or cannot be written; a photo, shard or checkpoint cannot
+            be used; `options` do not fit.
     """
     config.initialisation = start.record
-    with sole_user(work.path), plain_user_errors():
+    with sole_user(work.path), plain_user_errors(work.path, GO_ON):
         with _blaming(options):
             work.claim(config)
             config = work.read_config()
@@ -188,7 +193,7 @@ def evaluate(
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
-    with plain_user_errors():
+    with plain_user_errors(Path(work_dir)):
         scores = _run(QuietRunner, config, QuietRunner.test, options)
     return {name: scores[PREFIX + name] for name in AP_NAMES}
 
@@ -213,10 +218,21 @@ def _blaming(options: Sequence[str], still: Callable[[], bool] = lambda: True) -
 
 
 @contextmanager
-def plain_user_errors() -> Iterator[None]:
-    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback."""
+def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
+    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback.
+
+    A disk that is full or may not be used is the user's error as well.
+
+    Args:
+        directory: where everything goes.
+        hint: what to do next when the disk fails, for the message's end.
+    """
     try:
         yield
     except UserError as error:
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(f"{error.filename or directory}: {error.strerror}{hint and f'; {hint}'}") from error

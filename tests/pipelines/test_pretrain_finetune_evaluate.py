@@ -1,6 +1,8 @@
 """The three training commands, one after the other, on a tiny model and a few tiny photos."""
 
+import errno
 import json
+import os
 import re
 import runpy
 import sys
@@ -11,6 +13,7 @@ import mmdet
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
 from pipelines import cli, evaluate, finetune, pretrain
@@ -289,3 +292,61 @@ def test_options_are_not_blamed_for_what_fails_in_training(shards, command, tmp_
     monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
     with pytest.raises(ValueError, match="ours"):
         command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line_and_checkpoints_are_kept(shards, command, tmp_path, monkeypatch):
+    arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "2")
+    with monkeypatch.context() as disk:
+        put = LocalBackend.put
+
+        def fill_up(backend, data, path):
+            if str(path).endswith("iter_4.pth"):
+                put(backend, data[:100], path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            put(backend, data, path)
+
+        disk.setattr(LocalBackend, "put", fill_up)
+        code, printed = command(pretrain, *arguments)
+    message = "No space left on device; finished checkpoints are kept, run again to go on"
+    assert (code, printed.splitlines()[-1]) == (2, f"error: {tmp_path / 'run'}: {message}")
+    code, printed = command(pretrain, *arguments)
+    assert code == 0
+    assert f"Going on from {tmp_path / 'run' / 'iter_2.pth'}" in printed
+
+
+def test_initial_weights_that_cannot_be_written_are_one_line(shards, command, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+    assert (code, printed) == (
+        2,
+        f"error: {tmp_path / 'run' / 'initial.pth'}: cannot be written (No space left on device)\n",
+    )
+
+
+def test_what_else_the_system_says_in_training_is_not_hidden(shards, command, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+
+
+def test_where_scores_go_is_checked_before_they_are_made(dataset, command, tmp_path, monkeypatch):
+    def needless(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(training, "evaluate", needless)
+    (tmp_path / "a.pth").touch()
+    common = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint"]
+    for checkpoint, out, message in (
+        ("a.pth", tmp_path, f"{tmp_path}: is a folder; name a file"),
+        ("a.pth", dataset / "x.json", f"{dataset / 'x.json'}: cannot be written (File exists)"),
+        ("b.pth", tmp_path / "x.json", f"{tmp_path / 'b.pth'}: no such checkpoint"),
+    ):
+        arguments = (*common, tmp_path / checkpoint, "--device", "cpu", "--out", out)
+        assert command(evaluate, *arguments) == (2, f"error: {message}\n")
+    assert not (tmp_path / "x.json").exists()

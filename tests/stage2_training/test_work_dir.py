@@ -102,6 +102,17 @@ def test_remembers_that_it_is_finished(tmp_path):
     assert work.result() == {"AP": 0.5}
 
 
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    for name, write in (
+        ("config.py", lambda work: work.claim(config())),
+        ("finished.json", lambda work: work.finish({})),
+    ):
+        work = WorkDir(tmp_path / name)
+        (work.path / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"{work.path / name}: cannot be written"):
+            write(work)
+
+
 def test_no_run_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no run here"):
         WorkDir(tmp_path).read_config()
