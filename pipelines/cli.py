@@ -6,7 +6,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import NoReturn
 
 from stage1_proposals.errors import UserError
 
@@ -16,6 +17,25 @@ def on_one_line(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for what was mistyped; `--help` shows the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, _error_line(message))
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """An argparse type: an integer from `lowest` up."""
+
+    def parse(text: str) -> int:
+        with suppress(ValueError):
+            if int(text) >= lowest:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} up")
+
+    return parse
+
+
 def run(
     main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> int:
@@ -23,6 +43,9 @@ def run(
 
     Returns 0 when `main` returns, 2 with one line on stderr when it raises `UserError` (with `--debug`: the
     traceback as well), 130 after Ctrl-C. Any other exception is a fault of ours and propagates.
+
+    Raises:
+        SystemExit: 2 with one line on stderr, when `argv` is mistyped; 0 after `--help`.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of a user error too")
     args = parser.parse_args(argv)
@@ -34,12 +57,16 @@ def run(
     except UserError as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: {on_one_line(' '.join(str(error).split()))}", file=sys.stderr)
+        print(_error_line(str(error)), end="", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted; run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
+
+
+def _error_line(message: str) -> str:
+    return f"error: {on_one_line(' '.join(message.split()))}\n"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cli
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 
 MODEL = "knet_lite0"
@@ -22,16 +23,22 @@ DATA = Path("data/demo")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m pipelines.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("work_dirs/demo"), help="where everything goes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--photos", nargs=3, metavar=("UNLABELED", "TRAIN", "TEST"), help="default: prepare_data's")
-    parser.add_argument("--pretrain-epochs", type=int, help="default: the schedule's")
-    parser.add_argument("--finetune-epochs", type=int, help="default: the dataset's")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0)
+    parser.add_argument(
+        "--photos",
+        nargs=3,
+        type=cli.at_least(1),
+        metavar=("UNLABELED", "TRAIN", "TEST"),
+        help="default: prepare_data's",
+    )
+    parser.add_argument("--pretrain-epochs", type=cli.at_least(1), help="default: the schedule's")
+    parser.add_argument("--finetune-epochs", type=cli.at_least(1), help="default: the dataset's")
     return parser
 
 
-def step(title: str, module: str, *arguments: str | Path) -> None:
+def step(title: str, module: str, *arguments: object) -> None:
     """Run one command of this project, showing it as a user would type it.
 
     Raises:
@@ -83,9 +90,11 @@ def main(args: argparse.Namespace) -> None:
         scores[init] = read_result(work_dir)
     from stage2_training.evaluation import plot_curves, read_curve, score_table
 
-    plot_curves({init: read_curve(args.out / f"finetune-{init}") for init in INITS}, args.out / "learning_curves.png")
     table = score_table(scores, "init")
-    (args.out / "table.md").write_text(table + "\n")
+    curves = {init: read_curve(args.out / f"finetune-{init}") for init in INITS}
+    with writing(args.out / "table.md"):
+        plot_curves(curves, args.out / "learning_curves.png")
+        (args.out / "table.md").write_text(table + "\n")
     print(f"\nMask AP on the demo's test photos, same budget and seed, in percent:\n\n{table}\n")
     print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {args.out}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes")

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
-from stage2_training.options import Overrides, at_least
+from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m pipelines.evaluate",
         description=__doc__,
         epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint.",
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", help="default: the latest of the work directory")
     parser.add_argument("--out", help="JSON file of the scores (default: metrics.json beside the checkpoint)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
-    parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
+    parser.add_argument("--workers", type=cli.at_least(0), help="data-loading processes; 0 loads in the main process")
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
+        from stage1_proposals.directory import check_writable, writing
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, training
@@ -57,9 +58,13 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first")
     compose.check_annotations(config, ["test"])
 
+    if not Path(checkpoint).is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint")
     out = Path(args.out or Path(checkpoint).parent / "metrics.json")
-    scores = training.evaluate(config, checkpoint, out.parent / "evaluation")
-    write_json(out, {**scores, "checkpoint": str(checkpoint)})
+    check_writable(out)
+    scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
+    with writing(out):
+        write_json(out, {**scores, "checkpoint": str(checkpoint)})
     print(f"{checkpoint}\n{format_scores(scores)}\nwritten to {out}")
 
 

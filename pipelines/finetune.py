@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cli
-from stage2_training.options import Overrides, add_run_options
+from pipelines.run_options import add_run_options
+from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.finetune", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.finetune", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.py, or a config file")
     parser.add_argument(
@@ -28,11 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
+        from stage1_proposals.directory import writing
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, initialisation, training
         from stage2_training.evaluation import format_scores, plot_curves, read_curve
-        from stage2_training.work_dir import WorkDir
+        from stage2_training.work_dir import GO_ON, WorkDir
 
     if args.checkpoint and args.init != "sp":
         raise UserError(f"--checkpoint goes with --init sp, not {args.init}; or pass the file as --init FILE")
@@ -56,12 +58,13 @@ def main(args: argparse.Namespace) -> None:
     def judge() -> dict[str, Any]:
         """The scores after the last epoch; writes and draws those of all."""
         curve = read_curve(work.path)
-        write_json(work.path / "curve.json", curve)
-        plot_curves({init: curve}, work.path / "curve.png")
+        with writing(work.path / "curve.json", GO_ON):
+            write_json(work.path / "curve.json", curve)
+            plot_curves({init: curve}, work.path / "curve.png")
         return curve[-1]
 
     purpose = f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device})"
-    result = training.train(work, config, start, purpose, judge)
+    result = training.train(work, config, start, purpose, judge, args.cfg_options)
     print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
 
 

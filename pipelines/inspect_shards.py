@@ -22,21 +22,21 @@ from stage1_proposals.statistics import distributions, mask_recall, to_coco
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.inspect_shards", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.inspect_shards", description=__doc__)
     parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
     parser.add_argument(
         "--sheet",
         type=Path,
         help="picture; default: contact_sheet.png, or similar.png with --similar, beside the shards",
     )
-    parser.add_argument("--photos", type=int, default=20, help="photos on the contact sheet; 0: none")
+    parser.add_argument("--photos", type=cli.at_least(0), default=20, help="photos on the contact sheet; 0: none")
     parser.add_argument(
         "--similar",
         type=image_and_row,
         metavar="IMAGE_ID:ROW",
         help="instead, draw the proposals most similar to this one: as many tiles as --photos, it being the first",
     )
-    parser.add_argument("--seed", type=int, default=0, help="which photos are drawn")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
     parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print mask recall")

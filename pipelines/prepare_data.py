@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipelines import cli
 from pipelines.embedded_data import demo_set
-from stage1_proposals.errors import UserError
 from stage2_training.labels import ctw1500
 
 
@@ -26,8 +25,6 @@ def summarise(annotations: Path) -> None:
 
 
 def prepare_demo(root: Path, seed: int, counts: demo_set.Counts) -> None:
-    if seed < 0:
-        raise UserError(f"--seed {seed} is negative: choose 0 or above")
     if not demo_set.build(root, seed, counts):
         print(f"{root} is complete; nothing to do")
     print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled photos")
@@ -51,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.prepare_data", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.prepare_data", description=__doc__)
     parser.add_argument("--dataset", required=True, choices=["demo", "ctw1500"])
     parser.add_argument(
         "--root",
@@ -63,12 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photos",
         nargs=3,
-        type=int,
+        type=cli.at_least(1),
         default=dataclasses.astuple(demo_set.Counts()),
         metavar=("UNLABELED", "TRAIN", "TEST"),
         help="demo: how many of each kind (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="demo: decides every photo (%(default)s)")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="demo: decides every photo (%(default)s)")
     return parser
 
 

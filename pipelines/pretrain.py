@@ -4,11 +4,12 @@ import argparse
 import sys
 
 from pipelines import cli
-from stage2_training.options import Overrides, add_run_options
+from pipelines.run_options import add_run_options
+from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.pretrain", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--shards", required=True, help="directory of the pseudo labels")
     parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")
@@ -61,7 +62,8 @@ def main(args: argparse.Namespace) -> None:
 
     work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model))
     purpose = f"Pre-training {args.model} on {shards.image_count:,} photos ({device})"
-    result = training.train(work, config, start, purpose, lambda: {"epochs": config.train_cfg.max_epochs})
+    epochs = {"epochs": config.train_cfg.max_epochs}
+    result = training.train(work, config, start, purpose, lambda: epochs, args.cfg_options)
     print(f"Pre-trained: {result['checkpoint']}")
 
 

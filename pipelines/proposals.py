@@ -20,7 +20,7 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.proposals", description=__doc__)
+    parser = cli.Parser(prog="python -m pipelines.proposals", description=__doc__)
     parser.add_argument(
         "--images",
         required=True,
@@ -32,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
     parser.add_argument("--weights", type=Path, help="the backbone's checkpoint (.pth, .safetensors); timm's need one")
     parser.add_argument(
-        "--workers", type=int, help="Ray actors; 0: this process alone; default: one per GPU or core of the cluster"
+        "--workers",
+        type=cli.at_least(0),
+        help="Ray actors; 0: this process alone; default: one per GPU or core of the cluster",
     )
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
     parser.add_argument(
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
     )
     for key in JOB_KEYS:
-        parser.add_argument(f"--{key.replace('_', '-')}", type=int, help="overrides the config")
+        parser.add_argument(f"--{key.replace('_', '-')}", type=cli.at_least(1), help="overrides the config")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -157,8 +159,6 @@ def main(args: argparse.Namespace) -> None:
         **sizes,
     )
     job = Job(list_photos(args.images, args.image_root), recipe, images_per_shard)
-    if args.workers is not None and args.workers < 0:
-        raise UserError(f"--workers {args.workers}: use 0 or more")
     source = args.images if args.images.is_dir() else f"{args.images}, under {job.photos.root},"
     print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.

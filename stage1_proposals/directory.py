@@ -1,6 +1,7 @@
 """Directories that a command writes: one run at a time, and one clear line when the disk says no."""
 
 import fcntl
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,18 @@ def writing(path: Path, hint: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint and f'; {hint}'}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written before the work for it is done; its folder is made.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file")
+    with writing(path), tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 @contextmanager

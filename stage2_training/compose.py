@@ -13,8 +13,9 @@ MMDetection's own, and it holds only those its axis decides:
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mmengine.config import Config, DictAction
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.options import Overrides
+from stage2_training.options import MISFITS, Overrides, misfit
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -80,12 +81,7 @@ def pretraining_config(
         set_num_classes(config.model, clusters["classes"])
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters
-    _finish(config, overrides)
-    steps = config.train_cfg.max_epochs * ceil(shards.image_count / config.train_dataloader.batch_size)
-    for scheduler in config.param_scheduler:
-        if scheduler.type == "LinearLR":  # on few photos a warm-up of fixed length would be the whole run
-            scheduler.end = min(scheduler.end, max(1, steps // 10))
-    return config
+    return _finish(config, overrides, partial(_shorten_warm_up, images=shards.image_count))
 
 
 def finetuning_config(
@@ -115,6 +111,8 @@ def finetuning_config(
 def check_annotations(config: Config, parts: Sequence[str]) -> None:
     """Check that the annotation files of a config's `train`, `val` or `test` part exist and have its classes.
 
+    They must have images, too, and for training at least one object of the classes that is not a crowd.
+
     Raises:
         UserError: naming the first that does not.
     """
@@ -122,16 +120,30 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
         dataset = config[f"{part}_dataloader"].dataset
         path = _annotation_file(dataset)
         try:
-            categories = [category["name"] for category in json.loads(path.read_text())["categories"]]
+            coco = json.loads(path.read_text(encoding="utf-8"))
+            categories = {category["id"]: category["name"] for category in coco["categories"]}
+            images = {image["id"] for image in coco["images"]}
+            objects = {
+                categories.get(annotation["category_id"])
+                for annotation in coco["annotations"]
+                if annotation["image_id"] in images and not annotation.get("iscrowd")
+            }
         except FileNotFoundError as error:
             raise UserError(
                 f"{path}: no such file; `make data` makes it, or say where it is with --data-root"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not COCO JSON with categories ({error})") from error
-        unknown = [name for name in dataset.metainfo["classes"] if name not in categories]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not COCO JSON with images, annotations and categories ({error})") from error
+        classes, there = dataset.metainfo["classes"], ", ".join(map(repr, categories.values()))
+        unknown = [name for name in classes if name not in categories.values()]
         if unknown:
-            raise UserError(f"{path}: has no category {unknown[0]!r}; it has {', '.join(map(repr, categories))}")
+            raise UserError(f"{path}: has no category {unknown[0]!r}; it has {there}")
+        if not images:
+            raise UserError(f"{path}: has no images")
+        if part == "train" and objects.isdisjoint(classes):
+            raise UserError(
+                f"{path}: nothing to train on; its images have no object of {', '.join(map(repr, classes))}"
+            )
 
 
 def _annotation_file(dataset: Any) -> Path:
@@ -155,14 +167,17 @@ def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
     """`key.path=value` strings to values, as MMDetection reads them.
 
     Raises:
-        UserError: an option without `=`.
+        UserError: an option without `=`, or with brackets that do not close.
     """
     for option in options:
         if "=" not in option:
             raise UserError(f"--cfg-options {option!r}: write it as key.path=value")
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+    try:
+        return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+    except AssertionError as error:
+        raise misfit(options, error) from error
 
 
 def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, Any]]:
@@ -178,7 +193,15 @@ def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, A
     return config, changes
 
 
-def _finish(config: Config, overrides: Overrides) -> Config:
+def _shorten_warm_up(config: Config, images: int) -> None:
+    """Warm up for a tenth of the steps at most: on few photos a fixed number would be the whole run."""
+    steps = config.train_cfg.max_epochs * ceil(images / config.train_dataloader.batch_size)
+    for scheduler in config.param_scheduler:
+        if scheduler.type == "LinearLR":
+            scheduler.end = min(scheduler.end, max(1, steps // 10))
+
+
+def _finish(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
     """Turn `epochs` and `milestones` into MMEngine's settings, add the test set, apply the overrides."""
     epochs, milestones = config.pop("epochs"), config.pop("milestones")
     config.train_cfg.max_epochs = overrides.epochs or epochs
@@ -190,16 +213,19 @@ def _finish(config: Config, overrides: Overrides) -> Config:
         config.test_cfg = {"type": "TestLoop"}
         config.test_dataloader = deepcopy(config.val_dataloader)
         config.test_evaluator = deepcopy(config.val_evaluator)
-    return override(config, overrides)
+    return override(config, overrides, derive)
 
 
-def override(config: Config, overrides: Overrides) -> Config:
+def override(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
     """Apply a command line's overrides, other than of `epochs`, to a composed config in place.
 
     The test set is the validation set, so `cfg_options` of the one hold for the other.
 
+    Args:
+        derive: sets what follows from other settings, in place.
+
     Raises:
-        UserError: a malformed `cfg_options`.
+        UserError: a malformed `cfg_options`, or a batch size or number of epochs that is none.
     """
     if overrides.batch_size is not None:
         config.train_dataloader.batch_size = overrides.batch_size
@@ -216,14 +242,21 @@ def override(config: Config, overrides: Overrides) -> Config:
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
     try:
         config.merge_from_dict(options)
+        _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
+        _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
+        if derive is not None:
+            derive(config)
         for part in ("train", "val", "test"):
             if f"{part}_dataloader" in config and overrides.data_root is not None:
                 config[f"{part}_dataloader"].dataset.data_root = overrides.data_root
             if f"{part}_evaluator" in config:  # it reads the labels of the photos it judges
                 config[f"{part}_evaluator"].ann_file = str(_annotation_file(config[f"{part}_dataloader"].dataset))
         config.merge_from_dict(options)  # again: what it names outdoes what was derived
-    except (KeyError, TypeError, AttributeError, AssertionError, IndexError, ValueError) as error:
-        raise UserError(
-            f"--cfg-options {' '.join(overrides.cfg_options)}: does not fit the config ({error})"
-        ) from error
+    except MISFITS as error:
+        raise misfit(overrides.cfg_options, error) from error
     return config
+
+
+def _check_positive(key: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise UserError(f"{key} {value!r}: use an integer from 1 up")

@@ -1,8 +1,23 @@
-"""The options that pre-training and fine-tuning share, and what they change in a composed config."""
+"""What a command line changes in a composed config."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from stage1_proposals.errors import UserError
+
+# What libraries raise when a setting has a name, type or value that they do not know.
+MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -40,35 +55,8 @@ class Overrides:
         )
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """An argparse type: an integer from `lowest` up."""
-
-    def parse(text: str) -> int:
-        if int(text) < lowest:
-            raise ValueError
-        return int(text)
-
-    parse.__name__ = f"integer from {lowest} up"
-    return parse
-
-
-def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, work_dir: str) -> None:
-    """Add the options of a training run.
-
-    Args:
-        schedule: default schedule fragment; None: the dataset decides.
-        work_dir: default work directory, as the help text shows it.
-    """
-    parser.add_argument("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file")
-    parser.add_argument("--work-dir", help=f"where everything goes (default: {work_dir})")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
-    parser.add_argument("--epochs", type=at_least(1), help="length of training; milestones move with it")
-    parser.add_argument("--batch-size", type=at_least(1), help="images per process; the learning rate stays")
-    parser.add_argument(
-        "--auto-scale-lr", action="store_true", help="scale the learning rate with the total batch size, from 96"
-    )
-    parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
-    parser.add_argument("--seed", type=at_least(0), default=0)
-    parser.add_argument(
-        "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
+def misfit(options: Sequence[str], error: Exception) -> UserError:
+    """The user's error for `cfg_options` with which a config, a model or a run cannot be made."""
+    return UserError(
+        f"--cfg-options {' '.join(options)}: does not fit the config ({str(error) or type(error).__name__})"
     )

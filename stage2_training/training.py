@@ -1,8 +1,8 @@
 """Starting, continuing and evaluating runs with MMEngine's runner."""
 
+import errno
 import io
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.directory import sole_user
+from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards.writer import whole_file
 from stage2_training.engine import bind_workers, quieten, read_weights
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
+from stage2_training.options import MISFITS, misfit
 from stage2_training.transfer import Transfer, plan_transfer
-from stage2_training.work_dir import WorkDir
+from stage2_training.work_dir import GO_ON, WorkDir
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 class QuietRunner(Runner):
-    """MMEngine's runner that prints little and leaves writing configs to `WorkDir`."""
+    """MMEngine's runner that prints little and leaves writing configs to `WorkDir`.
+
+    Attributes:
+        built: whether all its parts are there; MMEngine makes most of them only in `train` and `test`.
+    """
+
+    built = False
+
+    def load_or_resume(self) -> None:
+        self.built = True
+        super().load_or_resume()
 
     def dump_config(self) -> None:
         """The work directory has its config already."""
@@ -55,6 +69,7 @@ class TrainingRunner(QuietRunner):
 
     def load_or_resume(self) -> None:
         """Resume the latest checkpoint; without one, start from the config's `load_from`."""
+        self.built = True
         checkpoint = WorkDir(self.work_dir).latest_checkpoint()
         if checkpoint is None:
             super().load_or_resume()
@@ -79,36 +94,48 @@ def use_device(device: str | None) -> str:
     return device
 
 
-def initial_model(config: Config) -> dict[str, Tensor]:
-    """The state dict of the config's model as its own initialisation leaves it, on CPU, by the config's seed."""
-    import_modules_from_strings(**config.custom_imports)
+def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of the config's model as its own initialisation leaves it, on CPU, by the config's seed.
+
+    Raises:
+        UserError: there is no such model, and `options`, the `--cfg-options` in the config, are to blame.
+    """
     if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
         MMLogger.get_instance("initialisation", log_level="WARNING")
-    init_default_scope("mmdet")
-    set_random_seed(config.randomness.seed)
-    model = MODELS.build(config.model)
-    model.init_weights()
+    with _blaming(options):
+        import_modules_from_strings(**config.custom_imports)
+        init_default_scope("mmdet")
+        set_random_seed(config.randomness.seed)
+        model = MODELS.build(config.model)
+        model.init_weights()
     return model.state_dict()
 
 
-def write_initial_weights(work: WorkDir, initialisation: Initialisation) -> Transfer:
+def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> Transfer:
     """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
 
     Raises:
-        UserError: the weights cannot be read, or do not fill what they must.
+        UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
     """
-    target = initial_model(work.read_config())
+    target = initial_model(work.read_config(), options)
     transfer = plan_transfer(initialisation.read(target), target)
     transfer.require(initialisation.needed, initialisation.source, initialisation.hint)
-    transfer.write(work.transfer)
-    scratch = work.initial.with_suffix(".tmp")
-    torch.save({"state_dict": {**target, **transfer.taken}}, scratch)
-    os.replace(scratch, work.initial)
+    weights = io.BytesIO()  # torch hides what the disk says
+    torch.save({"state_dict": {**target, **transfer.taken}}, weights)
+    with writing(work.initial):
+        transfer.write(work.transfer)
+        with whole_file(work.initial) as scratch:
+            scratch.write_bytes(weights.getbuffer())
     return transfer
 
 
 def train(
-    work: WorkDir, config: Config, start: Initialisation, purpose: str, judge: Callable[[], dict[str, Any]]
+    work: WorkDir,
+    config: Config,
+    start: Initialisation,
+    purpose: str,
+    judge: Callable[[], dict[str, Any]],
+    options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
 
@@ -118,40 +145,47 @@ def train(
         start: initial weights.
         purpose: what the run is for, for the screen.
         judge: called after training for what the run has to say of its outcome.
+        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
     Returns:
         `judge`'s result, with the path of the last `checkpoint`.
 
     Raises:
-        UserError: the directory holds other work or is in use; a photo, shard or checkpoint cannot be used.
+        UserError: the directory holds other work, is in use or cannot be written; a photo, shard or checkpoint cannot
+            be used; `options` do not fit.
     """
     config.initialisation = start.record
-    with sole_user(work.path), plain_user_errors():
-        work.claim(config)
+    with sole_user(work.path), plain_user_errors(work.path, GO_ON):
+        with _blaming(options):
+            work.claim(config)
+            config = work.read_config()
         result = work.result()
         if result is not None:
             print(f"{work.path}: finished already")
             return result
         if not work.initial.exists():
-            print(f"Initial weights: {start.source}\n{write_initial_weights(work, start).table()}")
+            print(f"Initial weights: {start.source}\n{write_initial_weights(work, start, options).table()}")
         epochs, batch_size = config.train_cfg.max_epochs, config.train_dataloader.batch_size
         print(f"{purpose}: {epochs} epochs of batch {batch_size}; everything goes to {work.path}")
-        TrainingRunner.from_cfg(work.read_config()).train()
+        _run(TrainingRunner, config, TrainingRunner.train, options)
         result = judge() | {"checkpoint": str(work.latest_checkpoint())}
         work.finish(result)
     return result
 
 
-def evaluate(config: Config, checkpoint: str | Path, work_dir: str | Path) -> dict[str, float]:
+def evaluate(
+    config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
+) -> dict[str, float]:
     """Mask AP of a checkpoint on the config's test set, `AP_NAMES` to [0, 1] or -1 where there are no such objects.
 
     Args:
         work_dir: where the log goes.
+        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
     Raises:
-        UserError: the checkpoint does not fit the model, or a photo cannot be used.
+        UserError: the checkpoint does not fit the model, a photo cannot be used, or `options` do not fit.
     """
-    transfer = plan_transfer(read_weights(checkpoint), initial_model(config))
+    transfer = plan_transfer(read_weights(checkpoint), initial_model(config, options))
     if transfer.missing or transfer.left:
         name, reason = next(iter(transfer.left.items()), (next(iter(transfer.missing), ""), "not in the checkpoint"))
         count = len(transfer.missing) + len(transfer.left)
@@ -159,16 +193,46 @@ def evaluate(config: Config, checkpoint: str | Path, work_dir: str | Path) -> di
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
-    with plain_user_errors():
-        scores = QuietRunner.from_cfg(config).test()
+    with plain_user_errors(Path(work_dir)):
+        scores = _run(QuietRunner, config, QuietRunner.test, options)
     return {name: scores[PREFIX + name] for name in AP_NAMES}
 
 
+def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:
+    """Make a runner and let it `train` or `test`; until it is built, blame `options` for what fails."""
+    runner: QuietRunner | None = None
+    with _blaming(options, lambda: runner is None or not runner.built):
+        runner = kind.from_cfg(config)
+        return task(runner)
+
+
 @contextmanager
-def plain_user_errors() -> Iterator[None]:
-    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback."""
+def _blaming(options: Sequence[str], still: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Blame `--cfg-options`, where any were given, for what cannot be built; later faults are not theirs."""
+    try:
+        yield
+    except MISFITS as error:
+        if not options or not still():
+            raise
+        raise misfit(options, error) from error
+
+
+@contextmanager
+def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
+    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback.
+
+    A disk that is full or may not be used is the user's error as well.
+
+    Args:
+        directory: where everything goes.
+        hint: what to do next when the disk fails, for the message's end.
+    """
     try:
         yield
     except UserError as error:
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(f"{error.filename or directory}: {error.strerror}{hint and f'; {hint}'}") from error

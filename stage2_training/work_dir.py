@@ -17,8 +17,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_json
+
+GO_ON = "finished checkpoints are kept, run again to go on"
 
 # Settings that a run may change when it is continued: they do not change what is learned.
 FREE = (
@@ -55,23 +58,26 @@ class WorkDir:
     def claim(self, config: Config) -> None:
         """Write the run's config, or check that this directory's run is the same.
 
-        A run that left no checkpoint begins anew, with any settings.
+        A run that left neither checkpoint nor result begins anew, with any settings.
 
         Raises:
-            UserError: the directory holds a run with other settings; the message names the first difference.
+            UserError: the directory holds a run with other settings, the message names the first difference; or it
+                cannot be written.
         """
-        if self.latest_checkpoint() is not None:
+        begun = self.latest_checkpoint() is not None or self.result() is not None
+        if begun:
             self._check_same(self.read_config(), config)
-        elif self.config_file.exists():
-            self.initial.unlink(missing_ok=True)
-            for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
-                shutil.rmtree(log.parent)
-        self.path.mkdir(parents=True, exist_ok=True)
         config.work_dir = str(self.path)
         config.load_from = str(self.initial)
-        scratch = self.path / ".config.py.tmp"
-        scratch.write_text(config.dump())
-        os.replace(scratch, self.config_file)
+        text = config.dump()
+        with writing(self.config_file):
+            if not begun and self.config_file.exists():
+                self.initial.unlink(missing_ok=True)
+                for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
+                    shutil.rmtree(log.parent)
+            scratch = self.path / ".config.py.tmp"
+            scratch.write_text(text)
+            os.replace(scratch, self.config_file)
 
     def read_config(self) -> Config:
         """The run's config, with the modules it names imported.
@@ -111,8 +117,13 @@ class WorkDir:
         return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Mark the run as finished."""
-        write_json(self.path / "finished.json", result)
+        """Mark the run as finished.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        with writing(self.path / "finished.json", GO_ON):
+            write_json(self.path / "finished.json", result)
 
     def result(self) -> dict[str, Any] | None:
         """What `finish` was given; None while the run is not finished."""

@@ -20,12 +20,14 @@ from tqdm import tqdm
 from pipelines.embedded_data import ctw1500_labels
 from pipelines.embedded_data.photos import draw_photo
 from pipelines.embedded_data.text_photos import draw_text_photo
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage2_training.labels import ctw1500
 
 VERSION = 1  # raised whenever the same seed gives other data
 STAMP = "complete.json"
 ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
+_UNFINISHED = [f"ctw1500/annotations/{name}.json.partial" for name in ctw1500.SPLITS]  # as `ctw1500` names them
 _STREAMS = {"unlabeled": 0, "train": 1, "test": 2}
 
 
@@ -42,50 +44,85 @@ def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
     """Write the demo set to `out`, unless it is there already, complete and by the same seed and version.
 
     Photo i of a kind depends on (seed, kind, i) alone. `out` appears under its name only when complete; a demo set of
-    another seed or version is replaced as a whole.
+    another seed or version is replaced as a whole, unless there is something in it that is not of it.
 
     Returns:
         Whether it was written.
 
     Raises:
-        UserError: `out` holds something that is no demo set, or cannot be written.
+        UserError: `out` holds something that is not of a demo set, or cannot be written.
     """
     counts, out = counts or Counts(), out.resolve()
     stamp = {"seed": seed, "version": VERSION, **asdict(counts)}
-    if out.exists():
-        found = _read_stamp(out)
-        if found is None and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(
-                f"{out} exists and is no demo set (it has no {STAMP}): move it away or choose another folder"
-            )
-        if found == stamp and _photo_counts(out) == counts:
-            return False
+    if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
+        return False
+    _check_ours(out)
     partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{partial} cannot be written ({error.strerror}): choose another folder") from error
-    _write_set(partial, seed, counts)
-    (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    _remove(partial)
+    with writing(partial, "choose another folder"):
+        partial.mkdir()
+        # The stamp comes first: by it, what an interrupted run leaves is told from what others put there.
+        (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
+        _write_set(partial, seed, counts)
+        _remove(out)
+        partial.rename(out)
     return True
 
 
-def _read_stamp(out: Path) -> dict | None:
+def _read_stamp(out: Path) -> dict[str, int] | None:
     """What `out` says it holds; None when it is no demo set."""
     try:
         stamp = json.loads((out / STAMP).read_text())
     except (OSError, ValueError):
         return None
-    return stamp if isinstance(stamp, dict) and "version" in stamp and "seed" in stamp else None
+    keys = {"seed", "version", *asdict(Counts())}
+    known = isinstance(stamp, dict) and stamp.keys() == keys and all(type(value) is int for value in stamp.values())
+    return stamp if known else None
 
 
-def _photo_counts(out: Path) -> Counts:
-    folders = ("unlabeled", "ctw1500/train_images", "ctw1500/test_images")
-    return Counts(*(sum(1 for _ in (out / folder).glob("*.jpg")) for folder in folders))
+def _file_names(counts: Counts) -> Iterator[str]:
+    """Every file of a demo set, relative to its folder."""
+    yield STAMP
+    yield from (f"unlabeled/{number:05d}.jpg" for number in range(1, counts.unlabeled + 1))
+    for name, split in ctw1500.SPLITS.items():
+        for number in range(split.first_id, split.first_id + getattr(counts, name)):
+            photo = Path(f"{number:04d}.jpg")
+            yield f"ctw1500/{split.photos}/{photo}"
+            yield f"ctw1500/{split.labels}/{split.label_name(photo)}"
+        yield f"ctw1500/annotations/{name}.json"
+
+
+def _check_ours(folder: Path) -> None:
+    """Check that everything in a folder, if there is one, is of the demo set that it says it holds.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    stamp = _read_stamp(folder)
+    if stamp is None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{folder} exists and is no demo set (it has no {STAMP}): move it away or choose another folder"
+            )
+        return
+    files = set(map(Path, _file_names(Counts(*(stamp[key] for key in asdict(Counts()))))))
+    ours = files.union(*(path.parents for path in files), map(Path, _UNFINISHED))
+    for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder) not in ours or path.is_symlink():
+            raise UserError(
+                f"{path} is not of the demo set that would be replaced: move it away or choose another folder"
+            )
+
+
+def _remove(folder: Path) -> None:
+    """Delete a demo set, whole or begun, if there is one.
+
+    Raises:
+        UserError: there is something else in it, which is named and kept like the rest.
+    """
+    _check_ours(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _write_set(out: Path, seed: int, counts: Counts) -> None:

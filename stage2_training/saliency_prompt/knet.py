@@ -31,6 +31,7 @@ class SaliencyPromptKNet(KNet):
     def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = SaliencyPromptSettings(**saliency_prompt)
+        self.settings.check_level(len(self.rpn_head.localization_fpn.convs_all_levels))
         channels = self.rpn_head.initial_kernels.shape[1]
         self.kernel_supervision = KernelSupervision(
             self.settings.feature_dim, channels, self.settings.kernel_loss_weight

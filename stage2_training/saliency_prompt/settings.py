@@ -1,5 +1,6 @@
 """The settings of Saliency Prompt, the same for every detector."""
 
+import math
 from dataclasses import dataclass
 
 from stage1_proposals.errors import UserError
@@ -23,7 +24,7 @@ class SaliencyPromptSettings:
         kernel_loss_weight: of the kernel supervision (Eq. 9).
 
     Raises:
-        UserError: a setting out of its range.
+        UserError: a setting of another type or out of its range.
     """
 
     feature_dim: int
@@ -35,9 +36,35 @@ class SaliencyPromptSettings:
     kernel_loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.matching not in MATCHINGS:
-            raise UserError(f"saliency_prompt.matching {self.matching!r}: use one of {', '.join(MATCHINGS)}")
-        if self.match_on not in REFERENCES:
-            raise UserError(f"saliency_prompt.match_on {self.match_on!r}: use one of {', '.join(REFERENCES)}")
-        if not 0 <= self.drop_prob <= 1:
-            raise UserError(f"saliency_prompt.drop_prob {self.drop_prob}: use a probability from 0 to 1")
+        for name, sound, expected in (
+            ("feature_dim", _is_integer(self.feature_dim) and self.feature_dim > 0, "an integer from 1 up"),
+            ("matching", self.matching in MATCHINGS, f"one of {', '.join(MATCHINGS)}"),
+            ("match_on", self.match_on in REFERENCES, f"one of {', '.join(REFERENCES)}"),
+            ("level", _is_integer(self.level), "an integer"),
+            ("detach", isinstance(self.detach, bool), "True or False"),
+            ("drop_prob", _is_number(self.drop_prob) and 0 <= self.drop_prob <= 1, "a probability from 0 to 1"),
+            (
+                "kernel_loss_weight",
+                _is_number(self.kernel_loss_weight) and 0 <= self.kernel_loss_weight < math.inf,
+                "a number from 0 up",
+            ),
+        ):
+            if not sound:
+                raise UserError(f"saliency_prompt.{name} {getattr(self, name)!r}: use {expected}")
+
+    def check_level(self, levels: int) -> None:
+        """Check `level` against the number of a detector's FPN levels.
+
+        Raises:
+            UserError: there is no such level.
+        """
+        if not -levels <= self.level < levels:
+            raise UserError(f"saliency_prompt.level {self.level}: use one from {-levels} to {levels - 1}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_integer(value) or isinstance(value, float)

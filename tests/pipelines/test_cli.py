@@ -1,19 +1,25 @@
 """Exit codes, and the one line on stderr."""
 
 import argparse
+import importlib
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import cli
 from stage1_proposals.errors import UserError
 
 
 def run(main: Callable[[argparse.Namespace], None], *argv: str) -> int:
-    return cli.run(main, argparse.ArgumentParser(), argv)
+    parser = cli.Parser()
+    parser.add_argument("--device", choices=["cpu", "cuda"])
+    return cli.run(main, parser, argv)
 
 
 def fail(args: argparse.Namespace) -> None:
@@ -35,6 +41,22 @@ def test_debug_brings_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert error.endswith("\nerror: photos: no such folder at all\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--device", "tpu"], r"argument --device: invalid choice: 'tpu' \(choose from '?cpu'?, '?cuda'?\)"),
+        (["--device"], "argument --device: expected one argument"),
+        (["--devise\n", "cpu"], "unrecognized arguments: --devise cpu"),
+    ],
+    ids=["choice", "no value", "unknown"],
+)
+def test_a_mistyped_option_is_one_line_and_2(capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda args: None, *argv)
+    assert exit_.value.code == 2
+    assert re.fullmatch(f"error: {message}\n", capsys.readouterr().err)
 
 
 def test_an_interrupt_is_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +88,40 @@ def test_imports_are_quiet_and_output_comes_back(capsys: pytest.CaptureFixture[s
         print("a library's remark")
     print("ours", file=sys.stdout)
     assert capsys.readouterr().out == "ours\n"
+
+
+@given(lowest=st.integers(-5, 5), number=st.integers())
+def test_numbers_are_integers_from_the_lowest_up(lowest: int, number: int) -> None:
+    parse = cli.at_least(lowest)
+    if number >= lowest:
+        assert parse(str(number)) == number
+    for text in ("x", "1.5", "", str(min(number, lowest - 1))):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no integer from {lowest} up"):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "message"),
+    [
+        ("demo", "--seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("demo", "--photos 3 0 3", "--photos: '0' is no integer from 1 up"),
+        ("demo", "--pretrain-epochs 0", "--pretrain-epochs: '0' is no integer from 1 up"),
+        ("demo", "--finetune-epochs 0", "--finetune-epochs: '0' is no integer from 1 up"),
+        ("prepare_data", "--dataset demo --photos 3 3 x", "--photos: 'x' is no integer from 1 up"),
+        ("prepare_data", "--dataset demo --seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("proposals", "--images a --shards b --workers -1", "--workers: '-1' is no integer from 0 up"),
+        ("proposals", "--images a --shards b --short-side 0", "--short-side: '0' is no integer from 1 up"),
+        ("inspect_shards", "--shards b --seed -1", "--seed: '-1' is no integer from 0 up"),
+        ("inspect_shards", "--shards b --photos -1", "--photos: '-1' is no integer from 0 up"),
+        ("pretrain", "--shards b --epochs 0", "--epochs: '0' is no integer from 1 up"),
+        ("finetune", "--dataset demo --batch-size 0", "--batch-size: '0' is no integer from 1 up"),
+        ("evaluate", "--workers -1", "--workers: '-1' is no integer from 0 up"),
+    ],
+)
+def test_every_command_refuses_numbers_out_of_range(
+    capsys: pytest.CaptureFixture[str], command: str, argv: str, message: str
+) -> None:
+    module = importlib.import_module(f"pipelines.{command}")
+    with pytest.raises(SystemExit, match="2"):
+        module.build_parser().parse_args(argv.split())
+    assert capsys.readouterr().err == f"error: argument {message}\n"

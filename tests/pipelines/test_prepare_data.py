@@ -42,8 +42,9 @@ def test_each_data_set_has_its_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_a_negative_seed_is_one_clear_line(tmp_path, capsys):
-    assert run("--dataset", "demo", "--out", tmp_path / "demo", "--seed", -1) == 2
-    assert capsys.readouterr().err == "error: --seed -1 is negative: choose 0 or above\n"
+    with pytest.raises(SystemExit, match="2"):
+        run("--dataset", "demo", "--out", tmp_path / "demo", "--seed", -1)
+    assert capsys.readouterr().err == "error: argument --seed: '-1' is no integer from 0 up\n"
 
 
 @pytest.fixture(scope="module")

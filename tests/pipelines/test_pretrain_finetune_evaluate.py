@@ -1,6 +1,8 @@
 """The three training commands, one after the other, on a tiny model and a few tiny photos."""
 
+import errno
 import json
+import os
 import re
 import runpy
 import sys
@@ -11,6 +13,7 @@ import mmdet
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
 from pipelines import cli, evaluate, finetune, pretrain
@@ -18,8 +21,9 @@ from stage1_proposals.clusters import cluster_shards
 from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.weights import file_sha256, locate_weights
-from stage2_training import initialisation
+from stage2_training import compose, initialisation, training
 from stage2_training.compose import finetuning_config
+from stage2_training.engine import ResumableEpochLoop
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.options import Overrides
 from stage2_training.training import initial_model
@@ -191,8 +195,6 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_path, monkeypatch):
     """Stopped after step 3 of 4, in the middle of epoch 2, it goes on from there to the same weights and scores."""
-    from stage2_training.engine import ResumableEpochLoop
-
     still = ("train_dataloader.dataset.pipeline.3.prob=0.0", "train_dataloader.dataset.pipeline.4.prob=0.0")
     batches: list[list[int]] = []
     run_iter = ResumableEpochLoop.run_iter
@@ -281,3 +283,106 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
     fails(
         r"^error: \S+/photos/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.saliency_prompt.drop_probb=0.2", r"does not fit the config \(.*'drop_probb'\)"),
+        ("model.saliency_prompt.level=9", r"saliency_prompt\.level 9: use one from -4 to 3"),
+        ("=3", r"does not fit the config \("),
+        ("custom_imports=3", r"does not fit the config \("),
+        ("model.neck.type=FPM", r"does not fit the config \('FPM is not in"),
+        ("model.rpn_head.num_kernels=-1", r"does not fit the config \("),
+        ("randomness.seed=x", r"does not fit the config \("),
+        ("optim_wrapper.optimizer.lrr=9", r"does not fit the config \(.*'lrr'\)"),
+        ("param_scheduler.0.ends=9", r"does not fit the config \(.*'ends'\)"),
+        ("train_dataloader.bach_size=9", r"does not fit the config \(.*'bach_size'\)"),
+        ("train_dataloader.batch_size=[1,(2", r"does not fit the config \(Imbalanced brackets"),
+        ("train_dataloader.batch_size=zz", r"train_dataloader\.batch_size 'zz': use an integer"),
+    ],
+    ids=lambda value: value if "=" in value else "",
+)
+def test_mistyped_options_are_one_line_and_exit_code_2(shards, command, tmp_path, option, message):
+    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"), option)
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert (code, len(lines)) == (2, 1), printed
+    assert re.search(message, lines[0])
+    assert "Traceback" not in printed
+
+
+def test_mistyped_options_of_an_evaluation_are_one_line_too(dataset, command, tmp_path):
+    model = training.initial_model(compose.finetuning_config("knet_lite0", str(dataset)))
+    torch.save({"state_dict": model}, tmp_path / "a.pth")
+    common = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint", tmp_path / "a.pth", "--device", "cpu"]
+    for option in ("model.rpn_head.channelss=8", "test_dataloader.bach_size=9"):
+        code, printed = command(evaluate, *common, "--cfg-options", option)
+        assert code == 2, printed
+        assert printed.splitlines()[-1].startswith(f"error: --cfg-options {option}: does not fit the config (")
+
+
+def test_options_are_not_blamed_for_what_fails_in_training(shards, command, tmp_path, monkeypatch):
+    def fail(*args):
+        raise ValueError("ours")
+
+    monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
+    with pytest.raises(ValueError, match="ours"):
+        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+
+
+def test_a_disk_that_fills_up_in_training_is_one_line_and_checkpoints_are_kept(shards, command, tmp_path, monkeypatch):
+    arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "2")
+    with monkeypatch.context() as disk:
+        put = LocalBackend.put
+
+        def fill_up(backend, data, path):
+            if str(path).endswith("iter_4.pth"):
+                put(backend, data[:100], path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            put(backend, data, path)
+
+        disk.setattr(LocalBackend, "put", fill_up)
+        code, printed = command(pretrain, *arguments)
+    message = "No space left on device; finished checkpoints are kept, run again to go on"
+    assert (code, printed.splitlines()[-1]) == (2, f"error: {tmp_path / 'run'}: {message}")
+    code, printed = command(pretrain, *arguments)
+    assert code == 0
+    assert f"Going on from {tmp_path / 'run' / 'iter_2.pth'}" in printed
+
+
+def test_initial_weights_that_cannot_be_written_are_one_line(shards, command, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+    assert (code, printed) == (
+        2,
+        f"error: {tmp_path / 'run' / 'initial.pth'}: cannot be written (No space left on device)\n",
+    )
+
+
+def test_what_else_the_system_says_in_training_is_not_hidden(shards, command, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+
+
+def test_where_scores_go_is_checked_before_they_are_made(dataset, command, tmp_path, monkeypatch):
+    def needless(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(training, "evaluate", needless)
+    (tmp_path / "a.pth").touch()
+    common = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint"]
+    for checkpoint, out, message in (
+        ("a.pth", tmp_path, f"{tmp_path}: is a folder; name a file"),
+        ("a.pth", dataset / "x.json", f"{dataset / 'x.json'}: cannot be written (File exists)"),
+        ("b.pth", tmp_path / "x.json", f"{tmp_path / 'b.pth'}: no such checkpoint"),
+    ):
+        arguments = (*common, tmp_path / checkpoint, "--device", "cpu", "--out", out)
+        assert command(evaluate, *arguments) == (2, f"error: {message}\n")
+    assert not (tmp_path / "x.json").exists()

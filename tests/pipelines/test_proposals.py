@@ -148,9 +148,7 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--set", "threshold"], "--set threshold: write KEY=VALUE"),
         (["--set", "threshold=high"], "threshold 'high': must be a number in [0, 1]"),
         (["--set", "name=magic"], "no generator 'magic'"),
-        (["--workers", "-1"], "--workers -1: use 0 or more"),
-        (["--batch-size", "0"], "batch_size must be a positive whole number, not 0"),
-        (["--short-side", "0"], "short_side must be a positive whole number, not 0"),
+        (["--config", "{tmp}/zero.toml", "--long-side", "64"], "batch_size must be a positive whole number, not 0"),
         (["--shards", "{tmp}/text"], "{tmp}/text: cannot be written"),
         (
             ["--shards", "{tmp}/other"],
@@ -169,6 +167,7 @@ def test_a_user_error_is_one_clear_line_and_2(
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "small.pth")
     (tmp_path / "unknown.toml").write_text("stride = 32")
     (tmp_path / "short.toml").write_text("images_per_shard = 8")
+    (tmp_path / "zero.toml").write_text("images_per_shard = 8\nbatch_size = 0")
     (tmp_path / "table.toml").write_text("generator = 3")
     (tmp_path / "other").mkdir()
     photos = list_photos(photo_folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stage1_proposals.directory import sole_user, writing
+from stage1_proposals.directory import check_writable, sole_user, writing
 from stage1_proposals.errors import UserError
 
 
@@ -48,3 +48,15 @@ def test_what_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
 def test_the_folder_of_what_is_written_is_made(tmp_path: Path) -> None:
     with writing(tmp_path / "a/b/c.txt"):
         (tmp_path / "a/b/c.txt").touch()
+
+
+def test_where_a_file_will_be_written_is_checked_ahead_and_left_as_it_is(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b.json")
+    assert list((tmp_path / "a").iterdir()) == []
+    (tmp_path / "old").write_text("old")
+    check_writable(tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "old"
+    with pytest.raises(UserError, match="a: is a folder; name a file"):
+        check_writable(tmp_path / "a")
+    with pytest.raises(UserError, match="old/x: cannot be written"):
+        check_writable(tmp_path / "old" / "x")

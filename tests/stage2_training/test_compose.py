@@ -138,6 +138,26 @@ def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
     assert config.param_scheduler[0].end == 10 * shards.image_count
 
 
+def test_options_outdo_what_pretraining_derives_from_them(shards):
+    coco = replace(shards, shards=({**shards.shards[0], "images": 3000},))
+    longer = Overrides(cfg_options=["train_dataloader.batch_size=30", "train_cfg.max_epochs=20"])
+    assert pretraining_config("knet", "pretrain", coco, overrides=longer).param_scheduler[0].end == 200
+    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_dataloader.batch_size=30"])
+    assert pretraining_config("knet", "pretrain", coco, overrides=own).param_scheduler[0].end == 700
+
+
+@pytest.mark.parametrize("key", ["train_dataloader.batch_size", "train_cfg.max_epochs"])
+@pytest.mark.parametrize("value", ["zz", "0", "-1", "1.5", "True", "[1,2]"])
+def test_lengths_and_batches_are_positive_integers(shards, key, value):
+    overrides = Overrides(cfg_options=[f"{key}={value}"])
+    for compose in (
+        lambda: pretraining_config("knet", "pretrain", shards, overrides=overrides),
+        lambda: finetuning_config("knet", "demo", overrides=overrides),
+    ):
+        with pytest.raises(UserError, match=f"^{key} .*: use an integer from 1 up$"):
+            compose()
+
+
 def test_labels_without_the_datasets_class_are_refused(tmp_path):
     (tmp_path / "annotations").mkdir()
     for split in ("train", "test"):
@@ -148,6 +168,46 @@ def test_labels_without_the_datasets_class_are_refused(tmp_path):
         check_annotations(config, ["train", "val"])
 
 
+IMAGE = {"id": 1, "file_name": "1.jpg", "height": 9, "width": 9}
+TEXT, OTHER = {"id": 1, "name": "text"}, {"id": 2, "name": "other"}
+
+
+def annotation(image: int, category: int, crowd: int) -> dict:
+    return {"id": 1, "image_id": image, "category_id": category, "iscrowd": crowd}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"images": [IMAGE]}, r"not COCO JSON with images, annotations and categories \('annotations'\)"),
+        ({"annotations": []}, r"not COCO JSON with images, annotations and categories \('images'\)"),
+        ({"images": [IMAGE], "annotations": ["a"]}, "not COCO JSON"),
+        ({"images": [IMAGE], "annotations": None}, "not COCO JSON"),
+        ({"images": [], "annotations": []}, "has no images"),
+        ({"images": [IMAGE], "annotations": []}, "nothing to train on; its images have no object of 'text'"),
+        ({"images": [IMAGE], "annotations": [annotation(1, 1, 1)]}, "nothing to train on"),
+        ({"images": [IMAGE], "annotations": [annotation(1, 2, 0)]}, "nothing to train on"),
+        ({"images": [IMAGE], "annotations": [annotation(7, 1, 0)]}, "nothing to train on"),
+    ],
+)
+def test_labels_without_an_object_are_refused(tmp_path, labels, message):
+    path = tmp_path / "annotations" / "train.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"categories": [TEXT, OTHER], **labels}))
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
+    with pytest.raises(UserError, match=rf"train\.json: {message}"):
+        check_annotations(config, ["train"])
+
+
+def test_one_object_is_enough_to_train_on_and_none_to_evaluate(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split, annotations in (("train", [annotation(1, 1, 1), annotation(1, 1, 0)]), ("test", [])):
+        labels = {"images": [IMAGE], "annotations": annotations, "categories": [TEXT]}
+        (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(labels))
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
+    check_annotations(config, ["train", "val", "test"])
+
+
 def test_malformed_fragments_and_options_are_user_errors(tmp_path):
     (tmp_path / "broken.py").write_text("epochs = (\n")
     with pytest.raises(UserError, match=r"broken\.py: not a config file"):
@@ -155,7 +215,7 @@ def test_malformed_fragments_and_options_are_user_errors(tmp_path):
     (tmp_path / "thin.py").write_text("epochs = 3\n")
     with pytest.raises(UserError, match=r"thin\.py: lacks milestones"):
         finetuning_config("knet", str(tmp_path / "thin.py"))
-    for option in ("train_dataloader.dataset.pipeline.99.x=1", "train_dataloader.batch_size.x=1"):
+    for option in ("train_dataloader.dataset.pipeline.99.x=1", "train_dataloader.batch_size.x=1", "custom=[1,(2"):
         with pytest.raises(UserError, match="does not fit the config"):
             finetuning_config("knet", "demo", overrides=Overrides(cfg_options=[option]))
 

@@ -73,6 +73,17 @@ def test_another_run_is_refused_naming_the_difference(tmp_path, change, message)
     assert work.config_file.read_text() == before
 
 
+def test_a_finished_run_whose_checkpoints_have_gone_is_still_that_run(tmp_path):
+    work = start(tmp_path)
+    work.finish({"AP": 0.5})
+    (tmp_path / "iter_1.pth").unlink()
+    work.claim(config())
+    with pytest.raises(UserError, match=r"holds a run with other settings: optim_wrapper\.optimizer\.lr is 0\.0001"):
+        work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
+    assert work.read_config().optim_wrapper.optimizer.lr == 1e-4
+    assert work.result() == {"AP": 0.5}
+
+
 def test_finds_the_latest_checkpoint(tmp_path):
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() is None
@@ -89,6 +100,17 @@ def test_remembers_that_it_is_finished(tmp_path):
     assert work.result() is None
     work.finish({"AP": 0.5})
     assert work.result() == {"AP": 0.5}
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    for name, write in (
+        ("config.py", lambda work: work.claim(config())),
+        ("finished.json", lambda work: work.finish({})),
+    ):
+        work = WorkDir(tmp_path / name)
+        (work.path / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"{work.path / name}: cannot be written"):
+            write(work)
 
 
 def test_no_run_is_a_user_error(tmp_path):

@@ -1,4 +1,8 @@
+import errno
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -64,10 +68,19 @@ def test_the_same_seed_gives_the_same_bytes_and_a_photo_depends_on_its_index_alo
     assert len(again) == len(first) + 1
 
 
-def test_a_complete_set_is_left_alone_and_anything_else_is_built_anew(tmp_path):
+def test_a_complete_set_is_left_alone_and_any_other_is_built_anew(tmp_path, monkeypatch):
     one = demo_set.Counts(1, 1, 1)
     out = tmp_path / "demo"
-    (tmp_path / "demo.partial" / "unlabeled").mkdir(parents=True)  # what a killed run leaves
+    with monkeypatch.context() as killed:
+
+        def kill(*args):
+            raise KeyboardInterrupt
+
+        killed.setattr(os, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            demo_set.build(out, seed=0, counts=FEW)
+    assert (tmp_path / "demo.partial" / "ctw1500" / "annotations" / "train.json.partial").is_file()
+    assert not out.exists()
     assert demo_set.build(out, seed=0, counts=one)
     first = contents(out)
     assert not demo_set.build(out, seed=0, counts=one)
@@ -86,6 +99,58 @@ def test_a_folder_of_someone_elses_is_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match=r"no demo set.*another folder"):
         demo_set.build(tmp_path, seed=0, counts=FEW)
     assert keep.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unlabeled/mine.jpg", "unlabeled/00003.jpg", "ctw1500/mine", "notes.txt", "ctw1500/annotations/train.json.bak"],
+)
+def test_what_others_put_into_a_set_is_never_removed(built, tmp_path, name):
+    out = tmp_path / "demo"
+    shutil.copytree(built, out)
+    (out / name).write_text("mine")
+    before = contents(out)
+    assert not demo_set.build(out, seed=0, counts=FEW)  # ours is all there
+    with pytest.raises(UserError, match=f"{out / name} is not of the demo set.*: move it away or choose another"):
+        demo_set.build(out, seed=1, counts=FEW)
+    (out / "unlabeled" / "00001.jpg").unlink()
+    with pytest.raises(UserError, match=str(out / name)):
+        demo_set.build(out, seed=0, counts=FEW)
+    assert contents(out) == {path: data for path, data in before.items() if path.name != "00001.jpg"}
+    assert not out.with_name("demo.partial").exists()
+
+
+def test_a_folder_that_only_has_the_name_of_ours_is_kept(tmp_path):
+    keep = tmp_path / "demo.partial" / "unlabeled" / "00001.jpg"
+    keep.parent.mkdir(parents=True)
+    keep.write_text("mine")
+    with pytest.raises(UserError, match=r"demo\.partial exists and is no demo set"):
+        demo_set.build(tmp_path / "demo", seed=0, counts=FEW)
+    assert keep.read_text() == "mine"
+
+
+def test_files_that_arrive_while_a_set_is_drawn_are_kept(built, tmp_path, monkeypatch):
+    out = tmp_path / "demo"
+    shutil.copytree(built, out)
+    write_set = demo_set._write_set
+
+    def arrive(*args):
+        (out / "mine.jpg").write_text("mine")
+        write_set(*args)
+
+    monkeypatch.setattr(demo_set, "_write_set", arrive)
+    with pytest.raises(UserError, match=r"mine\.jpg is not of the demo set"):
+        demo_set.build(out, seed=1, counts=FEW)
+    assert contents(out).keys() == {*contents(built), Path("mine.jpg")}
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match=r"demo\.partial: cannot be written \(No space left on device\); choose"):
+        demo_set.build(tmp_path / "demo", seed=0, counts=FEW)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

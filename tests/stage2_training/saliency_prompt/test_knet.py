@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmdet.models.detectors import BaseDetector
 
+from stage1_proposals.errors import UserError
 from stage2_training.saliency_prompt.prompts import box_prompts
 
 Batch = tuple[torch.Tensor, list]
@@ -133,3 +134,9 @@ def test_kernel_loss_reaches_the_kernels(build: Callable, make_batch: Callable) 
     losses["s1.loss_kernel"].backward()
     assert model.kernel_supervision.linear.weight.grad.abs().sum() > 0
     assert model.rpn_head.init_kernels.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("level", [-5, 4, 9])
+def test_a_level_that_the_fpn_lacks_is_refused_when_the_model_is_built(build: Callable, level: int) -> None:
+    with pytest.raises(UserError, match=f"level {level}: use one from -4 to 3"):
+        build(level=level)

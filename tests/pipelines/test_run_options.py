@@ -1,13 +1,13 @@
-import argparse
-
 import pytest
 
-from stage2_training.options import Overrides, add_run_options
+from pipelines import cli
+from pipelines.run_options import add_run_options
+from stage2_training.options import Overrides
 
 
 @pytest.fixture
 def parser():
-    parser = argparse.ArgumentParser()
+    parser = cli.Parser()
     add_run_options(parser, schedule="pretrain", work_dir="work_dirs/x")
     return parser
 
@@ -27,4 +27,5 @@ def test_everything_given_arrives(parser):
 def test_numbers_out_of_range_are_usage_errors(parser, arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments.split())
-    assert "invalid integer from" in capsys.readouterr().err
+    option, text = arguments.split()
+    assert capsys.readouterr().err.startswith(f"error: argument {option}: {text!r} is no integer from ")
