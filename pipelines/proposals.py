@@ -163,7 +163,15 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
-        rows = run(job, args.shards, args.workers, bar.update, args.retry_failed)
+
+        def progress(count: int) -> None:
+            if count:
+                bar.update(count)
+            else:  # work begins: start-up does not count for photos per second and time left
+                bar.unpause()
+                bar.start_t = bar.last_print_t
+
+        rows = run(job, args.shards, args.workers, progress, args.retry_failed)
     print_summary(args.shards, rows)
 
 

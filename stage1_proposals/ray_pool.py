@@ -110,6 +110,7 @@ class _Dispatch:
         self.running: dict[Any, tuple[str, Any, int, Any]] = {}  # reference: step, actor, index, task
         self.deaths: Counter[int] = Counter()
         self.rows: dict[int, Row] = {}
+        self.begun = False
         self.most_failed_starts = DEATHS * actors
         for _ in range(actors):
             self._start()
@@ -161,6 +162,8 @@ class _Dispatch:
         if step == "write":
             self.rows[index] = result
             return
+        if step == "start":
+            self.begun = True
         if step == "compute":
             self.running[actor.write.remote(index)] = ("write", actor, index, task)
         self._give(actor)
@@ -170,15 +173,16 @@ class _Dispatch:
 
     def run(self, progress: Callable[[int], None]) -> list[Row]:
         """Every task's result, in the tasks' order."""
-        reported = 0
+        reported, begun = 0, False
         while not self.rows or self._unfinished():
             finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
             for reference in finished:
                 if reference in self.running:  # not of a worker found dead meanwhile
                     self._step(reference)
             done = ray.get(self.tally.total.remote())
-            progress(done - reported)
-            reported = done
+            if done != reported or begun != self.begun:
+                progress(done - reported)
+            reported, begun = done, self.begun
         return [self.rows[index] for index in range(len(self.rows))]
 
 
@@ -192,7 +196,8 @@ def run_on_ray(
     Args:
         tasks: what builders are given, one per shard; at least one.
         actors: how many, at most; fewer where the cluster has fewer cores (or GPUs), since each needs one of its own.
-        progress: called with the number of photos done since the last call; less than none where work was lost.
+        progress: called with 0 as work begins, then with the number of photos done since the last call; less than
+            none where work was lost.
 
     Returns:
         Each task's result, in the tasks' order.

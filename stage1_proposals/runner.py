@@ -19,6 +19,7 @@ from stage1_proposals.shards import read_manifest, write_manifest
 def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[Row]:
     """Build every shard in this process, one shard being written while the next is computed."""
     rows: list[Future[Row]] = []
+    progress(0)
     with ThreadPoolExecutor(1) as writer:
         for index in range(job.shard_count):
             rows.append(writer.submit(builder.compute(job.task(index), progress)))
@@ -35,7 +36,7 @@ def run(
     Args:
         directory: the shard set's; made when missing.
         workers: Ray actors, 0 for this process alone, or None for one per GPU or core of the Ray cluster.
-        progress: called with numbers of photos done; photos of shards already there count too.
+        progress: called with 0 as work begins, then with numbers of photos done; photos of shards already there count.
         retry_failed: read the photos that failed before once more; what was made of the others stays as it is.
 
     Returns:

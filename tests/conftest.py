@@ -1,11 +1,12 @@
 """Small photo folders, shard sets and labelled sets, written with the project's own writers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -156,3 +157,11 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    """A run in this process sets torch to one thread; afterwards it has its threads back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -2,45 +2,44 @@
 
 import json
 import multiprocessing
+import os
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from pipelines.benchmarks.plain_proposals import plain_proposals
 from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.backbones import build_backbone
+from stage1_proposals.backbones import build_backbone, get_spec, new_network
 from stage1_proposals.builder import build_extractor
 from stage1_proposals.images import batch_by_size, input_size, load_photos
-from stage1_proposals.job import Job
+from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import PhotoList, image_ids
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
 from stage1_proposals.shards import ShardReader, ShardSet
 
-
-@dataclass(frozen=True)
-class Side:
-    """One side's photos per second, and how it was run."""
-
-    name: str
-    photos_per_second: float
-    note: str = ""
+# libgomp's own, where `pipelines` shortens it for the product.
+PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
 
 
-def in_process(function: Callable[..., Any], *args: Any) -> Any:
+def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
     """Call a function in a fresh process and give its result: no side inherits another's threads or memory."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, function, args))
-    process.start()
+    with patch.dict(os.environ, environment or {}):
+        process.start()
     sender.close()
     try:
         return receiver.recv()
@@ -53,12 +52,13 @@ def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> N
 
 
 def repeated(photos: PhotoList, count: int, folder: Path) -> PhotoList:
-    """As many photos as asked for: links to the given ones, over and over."""
-    folder.mkdir(parents=True)
+    """As many photos as asked for: links to the given ones, over and over, their ids counted from 0."""
+    folder.mkdir(parents=True, exist_ok=True)
     names = []
     for index, name in enumerate(islice(cycle(photos.names), count)):
         names.append(f"{index:07d}{Path(name).suffix}")
-        (folder / names[-1]).symlink_to(photos.root / name)
+        if not (folder / names[-1]).is_symlink():
+            (folder / names[-1]).symlink_to(photos.root / name)
     return PhotoList(folder, tuple(names), image_ids(names))
 
 
@@ -121,28 +121,20 @@ def measure_forward_in_processes(job: Job, processes: int) -> float:
     return sum(rates)
 
 
-def measure_run(job: Job, shards: Path, workers: int) -> dict[str, float]:
+def measure_run(job: Job, shards: Path, workers: int | None) -> dict[str, float]:
     """A whole run.
 
     Returns:
-        `rate`, photos per second from the first photos done to the end, shards written; `start_up`, seconds before
-        that; `bytes`, of all shards; `memory`, peak bytes of this process and of its largest child.
+        `rate`, photos per second from the moment the first worker begins to the end, shards written; `start_up`,
+        seconds before that; `memory`, peak bytes of this process.
     """
-    marks: list[tuple[float, int]] = []
-
-    def progress(count: int) -> None:
-        if count:
-            marks.append((time.perf_counter(), count))
-
+    begun: list[float] = []
     begin = time.perf_counter()
-    run(job, shards, workers, progress)
+    run(job, shards, workers, lambda count: begun.append(time.perf_counter()) if not count else None)
     end = time.perf_counter()
-    first, already = marks[0]
     return {
-        "rate": (len(job.photos) - already) / (end - first),
-        "start_up": first - begin,
-        "seconds": end - begin,
-        "bytes": sum(path.stat().st_size for path in shards.glob("*.h5")),
+        "rate": len(job.photos) / (end - begun[0]),
+        "start_up": begun[0] - begin,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
@@ -153,15 +145,102 @@ def agreement(plain: Path, shards: Path) -> float:
     for result in json.loads(plain.read_text()):
         expected.setdefault(result["image_id"], []).append(result["segmentation"])
     best: list[float] = []
-    image = 0
     for path in ShardSet.open(shards).shard_paths:
-        reader = ShardReader(path)
-        for index in range(len(reader)):
-            record = reader.read(index)
-            truth = expected.get(image, [])
-            image += 1
-            if truth and len(record):
-                best += list(coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)).max(axis=0))
-            else:
-                best += [0.0] * len(truth)
-    return float(np.mean(best))
+        with closing(ShardReader(path)) as reader:
+            for record in map(reader.read, range(len(reader))):
+                truth = expected.pop(record.image_id, [])
+                ious = coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)) if truth and len(record) else None
+                best += [0.0] * len(truth) if ious is None else ious.max(axis=0).tolist()
+    return float(np.mean(best + [0.0] * sum(map(len, expected.values()))))
+
+
+def random_weights(backbone: str, path: Path) -> Path:
+    """A checkpoint of random weights for a backbone whose own are not at hand; speed does not depend on them.
+
+    Batch norms get the statistics of noise, without which the features of a deep random network are all alike.
+    """
+    torch.manual_seed(0)
+    network = new_network(get_spec(backbone).architecture)
+    network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(F.interpolate(torch.randn(4, 3, 8, 8), 128, mode="bicubic"))
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Stage 1 on some photos.
+
+    Attributes:
+        photos: repeated where more are needed.
+        recipe: the product's; the yardstick computes the same in float32.
+        workers: Ray actors, as in the product.
+        scratch: folder for shards and links to photos.
+    """
+
+    photos: PhotoList
+    recipe: Recipe
+    workers: int | None
+    scratch: Path
+
+    def speed(self, count: int, plain_count: int, rounds: int) -> list[tuple[str, str]]:
+        """Photos per second of the product, the yardstick and the forward pass, in turn; the best of each counts."""
+        job = self._job(count, max(8, count // 16))
+        few = self._job(plain_count, plain_count)
+        processes = self.workers or len(os.sched_getaffinity(0))
+        plain, forward, whole, start_up = [], [], [], []
+        for round_ in range(rounds):
+            plain.append(in_process(measure_plain, few, self.scratch / "plain.json", environment=PLAIN_ENVIRONMENT))
+            forward.append(in_process(measure_forward, job, processes))
+            if self.recipe.device == "cpu":
+                forward.append(measure_forward_in_processes(job, processes))
+            result = in_process(measure_run, job, self.scratch / f"run-{round_}", self.workers)
+            whole.append(result["rate"])
+            start_up.append(result["start_up"])
+        in_process(measure_run, few, self.scratch / "few", 0)
+        return [
+            ("plain implementation", f"{max(plain):.2f} photos/s ({spread(plain)})"),
+            ("optimised backbone's forward alone", f"{max(forward):.2f} photos/s ({spread(forward)})"),
+            ("end to end", f"{max(whole):.2f} photos/s ({spread(whole)}) after {min(start_up):.1f} s of start-up"),
+            ("end to end / plain implementation", f"{max(whole) / max(plain):.2f}"),
+            ("end to end / forward alone", f"{max(whole) / max(forward):.2f}"),
+            (
+                "mean best IoU with the plain one's proposals",
+                f"{agreement(self.scratch / 'plain.json', self.scratch / 'few'):.4f}",
+            ),
+        ]
+
+    def growth(self, count: int) -> list[tuple[str, str]]:
+        """Seconds, bytes and memory as photos are cut into more shards, and as there are more photos.
+
+        On small inputs, so that what is not the backbone shows.
+        """
+        recipe = replace(self.recipe, short_side=64, long_side=128)
+        lines = []
+        for shards in (1, 10, 100):
+            job = replace(self._job(count, -(-count // shards)), recipe=recipe)
+            lines.append((f"{count} photos in {shards} shards", self._costs(job)))
+        for photos in (count // 4, 4 * count):
+            job = replace(self._job(photos, max(1, count // 10)), recipe=recipe)
+            lines.append((f"{photos} photos in {job.shard_count} shards", self._costs(job)))
+        return lines
+
+    def _costs(self, job: Job) -> str:
+        directory = self.scratch / f"growth-{len(job.photos)}-{job.shard_count}"
+        result = in_process(measure_run, job, directory, 0)
+        written = sum(path.stat().st_size for path in directory.iterdir())
+        return (
+            f"{1000 / result['rate']:.1f} s and {1000 * written / len(job.photos) / 2**20:.1f} MiB per 1,000 photos, "
+            f"peak memory {result['memory'] / 2**20:.0f} MiB"
+        )
+
+    def _job(self, count: int, per_shard: int) -> Job:
+        folder = self.scratch / f"photos-{count}"
+        photos = repeated(self.photos, count, folder)
+        return Job(photos, self.recipe, per_shard)
+
+
+def spread(rates: list[float]) -> str:
+    return ", ".join(f"{rate:.2f}" for rate in rates)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,8 @@ from stage1_proposals.photo_list import list_photos
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 from stage1_proposals.weights import file_sha256
 
+pytestmark = pytest.mark.usefixtures("all_threads")
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
-
-
-@pytest.fixture(autouse=True)
-def all_threads() -> Iterator[None]:
-    """A run in this process sets torch to one thread; afterwards it has its threads back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(*argv: object) -> int:

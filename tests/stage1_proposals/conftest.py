@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stage1_proposals.generators import build_generator
 from stage1_proposals.job import Job, Recipe
@@ -35,14 +34,6 @@ def make_job(photo_folder: Path) -> Callable[..., Job]:
         return Job(list_photos(photos), Recipe(build_generator(generator or {}), **settings), images_per_shard)
 
     return make
-
-
-@pytest.fixture
-def all_threads() -> Iterator[None]:
-    """A run in this process sets torch to one thread; afterwards it has its threads back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
