@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stage1_proposals.photos import PhotoError, read_photo
+from stage1_proposals.photos import PhotoError, read_reduced
 
 
 def input_size(height: int, width: int, short_side: int, long_side: int, stride: int) -> tuple[int, int]:
@@ -49,10 +49,9 @@ class Photo:
 def load_photo(path: Path, index: int, short_side: int, long_side: int, stride: int) -> Photo:
     """Read and resize (antialiased bilinear) one photo; one that cannot be read is returned with its error."""
     try:
-        pixels = read_photo(path)
+        pixels, (height, width) = read_reduced(path, short_side)
     except PhotoError as error:
         return Photo(index, (0, 0), np.zeros((0, 0, 3), np.uint8), str(error))
-    height, width = pixels.shape[:2]
     rows, columns = input_size(height, width, short_side, long_side, stride)
     resized = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
     return Photo(index, (height, width), np.asarray(resized))

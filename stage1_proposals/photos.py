@@ -8,10 +8,13 @@ import logging
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from stage1_proposals.errors import UserError
 
@@ -22,6 +25,8 @@ MAX_PIXELS = 200_000_000
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 KINDS = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
 VALUES_AT_ONCE = 1 << 20
+REDUCING_GAP = 2
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 # A photo that ends early is refused, never padded with grey.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -85,22 +90,15 @@ def _reason(error: Exception) -> str:
     return "".join(character if character.isprintable() else " " for character in text)[:200]
 
 
-def read_photo(path: str | Path) -> np.ndarray:
-    """Decode a photo as a person sees it: EXIF orientation applied, any mode brought to RGB; of several frames, one.
-
-    Returns:
-        uint8 array (H, W, 3), RGB.
-
-    Raises:
-        PhotoError: it cannot be read, is no image, ends early, has no pixels or more than `MAX_PIXELS`.
-    """
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A photo before its pixels are read; what goes wrong with it meanwhile becomes a PhotoError."""
     try:
         _check_file(path)
         with Image.open(path, formats=FORMATS) as image:
             if 0 in image.size:
                 raise PhotoError(f"has no pixels ({image.width} x {image.height})")
-            image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            yield image
     except PhotoError:
         raise
     except Image.DecompressionBombError as error:
@@ -116,3 +114,43 @@ def read_photo(path: str | Path) -> np.ndarray:
         if isinstance(error, OSError) and error.strerror:
             raise PhotoError(f"cannot be read ({error.strerror})") from error
         raise PhotoError(f"cannot be decoded: {_reason(error)}") from error
+
+
+def _decode(image: Image.Image) -> np.ndarray:
+    image.load()
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Decode a photo as a person sees it: EXIF orientation applied, any mode brought to RGB; of several frames, one.
+
+    Returns:
+        uint8 array (H, W, 3), RGB.
+
+    Raises:
+        PhotoError: it cannot be read, is no image, ends early, has no pixels or more than `MAX_PIXELS`.
+    """
+    with _opened(path) as image:
+        return _decode(image)
+
+
+def read_reduced(path: str | Path, short_side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a photo that is wanted small: a large JPEG at 1/2, 1/4 or 1/8 of its size, which is several times faster.
+
+    Args:
+        short_side: pixels; what is decoded has at least `REDUCING_GAP` times as many, so that resizing blurs as it
+            would from the whole photo.
+
+    Returns:
+        uint8 array (h, w, 3), RGB, and the photo's own (height, width) as `read_photo` gives them.
+
+    Raises:
+        PhotoError: as `read_photo`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        share = REDUCING_GAP * short_side / min(width, height)
+        image.draft(image.mode, (ceil(width * share), ceil(height * share)))  # does nothing to other formats
+        pixels = _decode(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED  # a PNG has it behind its pixels
+        return pixels, (width, height) if turned else (height, width)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from stage1_proposals import photos
-from stage1_proposals.photos import MAX_PIXELS, PhotoError, read_photo
+from stage1_proposals.photos import MAX_PIXELS, REDUCING_GAP, PhotoError, read_photo, read_reduced
 
 ORIENTATION = 0x0112
 # What a viewer does with the stored pixels for each EXIF orientation.
@@ -56,6 +56,42 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str
     path = saved(tmp_path / name, Image.fromarray(stored), exif=exif, quality=100, subsampling=0)
     expected = AS_SEEN[orientation](stored).astype(int)
     assert np.abs(read_photo(path) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", AS_SEEN)
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg"])
+def test_a_reduced_photo_has_its_own_size_and_enough_pixels(tmp_path: Path, orientation: int, name: str) -> None:
+    """Odd sizes: what a decoder rounds up, the size must not follow."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = Image.fromarray(pattern(cell=160)).resize((483, 317), Image.Resampling.BICUBIC)
+    path = saved(tmp_path / name, image, exif=exif)
+    whole = read_photo(path)
+    for short_side in (10, 40, 100, 400):
+        pixels, size = read_reduced(path, short_side)
+        assert size == whole.shape[:2]
+        assert min(pixels.shape[:2]) >= min(REDUCING_GAP * short_side, 317)
+        small, expected = (
+            np.asarray(Image.fromarray(each).resize((32, 32), Image.Resampling.BILINEAR), np.int16)
+            for each in (pixels, whole)
+        )
+        assert np.abs(small - expected).mean() < 3
+
+
+def test_only_large_jpegs_are_reduced(tmp_path: Path) -> None:
+    image = Image.fromarray(pattern(cell=160))
+    large, small = saved(tmp_path / "a.jpg", image), saved(tmp_path / "b.jpg", image.resize((90, 60)))
+    assert read_reduced(large, 40)[0].shape == (80, 120, 3)
+    assert np.array_equal(read_reduced(small, 40)[0], read_photo(small))
+    for name in ("a.png", "a.webp"):
+        path = saved(tmp_path / name, image)
+        assert np.array_equal(read_reduced(path, 40)[0], read_photo(path))
+
+
+def test_a_photo_that_cannot_be_read_cannot_be_reduced(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("text")
+    with pytest.raises(PhotoError, match="is not an image"):
+        read_reduced(tmp_path / "a.jpg", 10)
 
 
 def test_every_photo_is_rgb_uint8(tmp_path: Path) -> None:
