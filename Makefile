@@ -18,13 +18,15 @@ ROOT ?=
 SIMILAR ?=
 CLASSES ?=
 THRESHOLD ?=
+N ?= proposals
+LABELS ?=
 OPTS ?=
 
 # $(call flag,--name,value): the flag when the value is given, else nothing.
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals inspect duplicates cluster pretrain finetune evaluate bench test lint
+.PHONY: help setup lock demo data proposals inspect duplicates cluster pretrain finetune evaluate table bench test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -69,6 +71,11 @@ finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet_lite0|knet IN
 evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo MODEL=knet_lite0 CHECKPOINT=file
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+table: setup ## class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir
+	@$(PYTHON) -m pipelines.tables "$(N)" $(call flag,--labels,$(LABELS)) \
+	  $(if $(WORK_DIR),--images "$(IMAGES)" --work-dir "$(WORK_DIR)" --backbone "$(BACKBONE)" $(call flag,--weights,$(WEIGHTS)) \
+	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")) $(OPTS)
 
 bench: setup ## stage 1's speed against a plain implementation and against its bound: IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.bench --images "$(IMAGES)" --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" \

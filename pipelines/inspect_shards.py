@@ -1,10 +1,7 @@
 """`make inspect`: verify a shard set, print what it holds, draw a contact sheet."""
 
 import argparse
-import contextlib
-import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +12,11 @@ from pipelines import cli
 from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
+from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
 from stage1_proposals.photos import PhotoError, read_photo
-from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
-from stage1_proposals.statistics import distributions, mask_recall, to_coco
+from stage1_proposals.shards import ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.statistics import distributions, to_coco
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
-    parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print mask recall")
+    parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print AP and recall")
     return parser
 
 
@@ -67,14 +65,6 @@ def verify(shards: ShardSet) -> None:
             faults.append(str(error))
     if faults:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
-
-
-def records(shards: ShardSet) -> Iterator[ImageRecord]:
-    """Every record of the set, in order, one in memory at a time."""
-    for path in shards.shard_paths:
-        reader = ShardReader(path)
-        yield from (reader.read(index) for index in range(len(reader)))
-        reader.close()
 
 
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
@@ -136,8 +126,7 @@ def main(args: argparse.Namespace) -> None:
     sheet = args.sheet or args.shards / ("similar.png" if args.similar else "contact_sheet.png")
     if sheet.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--sheet {sheet}: pictures are written as .png or .jpg")
-    if args.labels and not args.labels.is_file():
-        raise UserError(f"labels {args.labels}: no such file")
+    labels = args.labels and Labels.read(args.labels)
     shards = ShardSet.open(args.shards)
     root = args.image_root or Path(shards.image_root)
     if args.similar:
@@ -155,16 +144,16 @@ def main(args: argparse.Namespace) -> None:
     for name, reason in failures:
         print(f"  {cli.on_one_line(name)}: {reason}")
     print(f"{'':<16} {'min':>8} {'25 %':>8} {'median':>8} {'75 %':>8} {'max':>8}  histogram, min to max")
-    for distribution in distributions(records(shards)):
+    for distribution in distributions(shards.records()):
         print(distribution.line())
     if args.export:
         with writing(Path(args.export[1])):
-            write_json(Path(args.export[1]), to_coco(records(shards)))
+            write_json(Path(args.export[1]), to_coco(shards.records()))
         print(f"COCO JSON: {args.export[1]}")
-    if args.labels:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it loads
-            recall = mask_recall(records(shards), args.labels, (0.5, 0.75))
-        print("mask recall, class-agnostic: " + ", ".join(f"{value:.4f} at IoU {iou}" for iou, value in recall.items()))
+    if labels:
+        print(f"{'class-agnostic, %':<16} " + " ".join(f"{name:>8}" for name in SCORES))
+        for kind, scores in evaluate(shards.records(), labels).items():
+            print(f"{kind:<17} " + " ".join(f"{100 * scores[name]:8.1f}" for name in SCORES))
     if shards.image_count and args.photos > 0:
         draw_sheet(shards, root, args.photos, args.seed, sheet)
 

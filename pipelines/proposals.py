@@ -21,14 +21,36 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.proposals", description=__doc__)
+    add_image_options(parser, required=True)
+    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    add_job_options(parser)
+    parser.add_argument("--generator", help=f"{GENERATORS}, or your own as package.module:Class; default: the config's")
+    parser.add_argument(
+        "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="generator settings, e.g. threshold=0.6 nms='\"matrix\"'",
+    )
+    return parser
+
+
+def add_image_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add the options that name the photos."""
     parser.add_argument(
         "--images",
-        required=True,
+        required=required,
         type=Path,
         help="folder of photos, searched at any depth; or COCO JSON; or text file with one path per line",
     )
     parser.add_argument("--image-root", type=Path, help="folder that the paths of a JSON or text file are relative to")
-    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are the same for every generator."""
     parser.add_argument("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
     parser.add_argument("--weights", type=Path, help="the backbone's checkpoint (.pth, .safetensors); timm's need one")
     parser.add_argument(
@@ -40,21 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", help="of the backbone: float32 or bfloat16; default: bfloat16 on a GPU that has it, else float32"
     )
-    parser.add_argument("--retry-failed", action="store_true", help="read the photos that failed before once more")
-    parser.add_argument("--generator", help=f"{GENERATORS}, or your own as package.module:Class; default: the config's")
-    parser.add_argument(
-        "--config", type=Path, help="TOML file of settings; default: the generator's in configs/proposals"
-    )
     for key in JOB_KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", type=cli.at_least(1), help="overrides the config")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="generator settings, e.g. threshold=0.6 nms='\"matrix\"'",
-    )
-    return parser
+    parser.add_argument("--retry-failed", action="store_true", help="read the photos that failed before once more")
 
 
 def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> dict[str, Any]:

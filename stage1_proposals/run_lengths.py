@@ -66,11 +66,20 @@ def encode_changes(changes: Sequence[NDArray[np.int64]], size: tuple[int, int]) 
     return [rle["counts"] for rle in coco_mask.frPyObjects(objects, *size)] if objects else []
 
 
-def mean_row(change: NDArray[np.int64], size: tuple[int, int]) -> float:
-    """Vertical centre of mass of a mask given by its changes, in [0, 1] of the height; of a mask that is not empty."""
+def occupied(change: NDArray[np.int64], size: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The rows (height,) and the columns (width,) in which a mask given by its changes has a pixel."""
     height, width = size
-    edges = np.append(change, [height * width] * (len(change) % 2))
-    columns, rest = edges // height, edges % height
-    rows_before = columns * (height * (height - 1) // 2) + rest * (rest - 1) // 2  # sum of y over all earlier pixels
-    inside = np.diff(edges)[::2].sum()
-    return float((np.diff(rows_before)[::2].sum() / inside + 0.5) / height)
+    edges = np.pad(change, (0, len(change) % 2), constant_values=height * width)
+    first, last = edges[::2], edges[1::2] - 1
+    top, bottom, beyond = first % height, last % height, last // height - first // height
+    # A run that goes on in a later column covers the rest of its first one, and its last one from the top.
+    on = beyond > 0
+    begins = np.append(top, np.zeros(on.sum(), np.int64))
+    ends = np.append(np.where(on, height - 1, bottom), np.where(beyond > 1, height - 1, bottom)[on])
+    return _covered(begins, ends, height), _covered(first // height, last // height, width)
+
+
+def _covered(begins: NDArray[np.int64], ends: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    """Which of `length` places lie in any of the intervals, whose ends belong to them."""
+    opened = np.bincount(begins, minlength=length) - np.bincount(ends + 1, minlength=length + 1)[:length]
+    return opened.cumsum() > 0

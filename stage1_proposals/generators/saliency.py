@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.mask_nms import greedy_mask_nms, matrix_nms
-from stage1_proposals.proposals import Batch, Proposals, boxes
-from stage1_proposals.run_lengths import encode_changes, mask_changes, mean_row
+from stage1_proposals.proposals import Batch, Proposals
+from stage1_proposals.run_lengths import encode_changes, mask_changes, occupied
 from stage1_proposals.saliency import SIMILARITIES, mask_scores, normalise, pool_seeds, saliency_maps, seed_grids
 
 
@@ -30,8 +30,8 @@ class SaliencyGenerator:
         max_proposals: most proposals per photo.
         min_cells: a mask must have more feature cells than this.
         min_score: a proposal's score must reach this.
-        max_box_width: widest box kept, as a fraction of the photo's width.
-        top_margin: masks whose vertical centre lies above this fraction of the height are dropped.
+        max_width: most of the photo's columns that a mask may have pixels in, as a fraction.
+        top_margin: masks whose rows lie on average above this fraction of the height are dropped.
     """
 
     NAME: ClassVar[str] = "saliency"
@@ -46,7 +46,7 @@ class SaliencyGenerator:
     max_proposals: int = 20
     min_cells: int = 1
     min_score: float = 0.0
-    max_box_width: float = 1.0
+    max_width: float = 1.0
     top_margin: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class SaliencyGenerator:
             raise UserError(f"similarity {self.similarity!r}: use {' or '.join(SIMILARITIES)}")
         if self.nms not in ("greedy", "matrix"):
             raise UserError(f"nms {self.nms!r}: use greedy or matrix")
-        for name in ("threshold", "nms_iou", "min_score", "max_box_width", "top_margin"):
+        for name in ("threshold", "nms_iou", "min_score", "max_width", "top_margin"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise UserError(f"{name} {value!r}: must be a number in [0, 1]")
@@ -131,25 +131,25 @@ class SaliencyGenerator:
     ) -> Proposals:
         """One photo's proposals without padding, without masks that vanish at full size, and after the filters."""
         keep = real & (scores >= self.min_score) & np.array([len(change) > 0 for change in changes], bool)
-        if self.top_margin > 0:
-            keep &= [
-                bool(kept) and mean_row(change, size) >= self.top_margin
-                for kept, change in zip(keep, changes, strict=True)
-            ]
+        if self.top_margin > 0 or self.max_width < 1:
+            keep &= [bool(kept) and self._fits(change, size) for kept, change in zip(keep, changes, strict=True)]
         everything = Proposals(encode_changes(changes, size), scores, seeds, features)
-        if self.max_box_width < 1:
-            x1, _, x2, _ = boxes(everything.rle, size).T
-            keep &= (x2 - x1) / size[1] <= self.max_box_width
         return everything.take(keep.nonzero()[0])
+
+    def _fits(self, change: NDArray[np.int64], size: tuple[int, int]) -> bool:
+        """Whether a mask passes the filters on place; each row and column it has pixels in counts once."""
+        rows, columns = occupied(change, size)
+        centre = (rows.nonzero()[0].mean() + 0.5) / size[0]
+        return bool(columns.mean() <= self.max_width and centre >= self.top_margin)
 
 
 @dataclass(frozen=True)
 class FreeMaskGenerator(SaliencyGenerator):
-    """FreeSOLO's free masks (its Sec. 3.1): matrix NMS, then filters on score, box width and height in the photo."""
+    """FreeSOLO's free masks (its Sec. 3.1): matrix NMS, the cut, filters on decayed score, width and height."""
 
     NAME: ClassVar[str] = "freemask"
 
     nms: str = "matrix"
     min_score: float = 0.7
-    max_box_width: float = 0.95
+    max_width: float = 0.95
     top_margin: float = 0.2

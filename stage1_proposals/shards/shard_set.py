@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_proposals.shards.reader import ShardReader
-from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError, shard_file_name
+from stage1_proposals.shards.schema import FORMAT, VERSION, ImageRecord, ShardError, shard_file_name
 from stage1_proposals.shards.writer import write_json
 
 MANIFEST = "manifest.json"
@@ -103,6 +104,17 @@ class ShardSet:
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum(self.image_counts, dtype=np.int64)
+
+    def records(self) -> Iterator[ImageRecord]:
+        """Every record of the set, in order, one in memory at a time.
+
+        Raises:
+            ShardError: a shard is damaged.
+        """
+        for path in self.shard_paths:
+            reader = ShardReader(path)
+            yield from (reader.read(index) for index in range(len(reader)))
+            reader.close()
 
     def locate(self, position: int) -> tuple[int, int]:
         """The (shard, row in that shard) of the set's image number `position`."""

@@ -109,7 +109,7 @@ def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
         assert np.array_equal(coco.annToMask(annotation), mask)
 
 
-def test_recall_against_its_own_proposals_is_1(
+def test_scores_against_its_own_proposals_are_100(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--photos", 0) == 0
@@ -118,7 +118,9 @@ def test_recall_against_its_own_proposals_is_1(
         image["file_name"] = Path(image["file_name"]).name
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--photos", 0) == 0
-    assert "mask recall, class-agnostic: 1.0000 at IoU 0.5, 1.0000 at IoU 0.75" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index(["class-agnostic,", "%", "AP", "AP50", "AR@20", "R50@20"])
+    assert lines[start + 1 : start + 3] == [["mask", *["100.0"] * 4], ["box", *["100.0"] * 4]]
 
 
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +211,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--export", "voc", "out"], "--export voc: only coco is known"),
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
-        (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: no such file"),
+        (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
         (
             ["--image-root", "{tmp}"],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.run_lengths import encode_changes, mask_changes, mean_row
+from stage1_proposals.run_lengths import encode_changes, mask_changes, occupied
 
 THRESHOLD = 0.5
 
@@ -96,9 +96,21 @@ def test_no_maps_have_no_changes() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10_000), height=sides, width=sides)
-def test_the_mean_row_is_that_of_the_pixels(seed: int, height: int, width: int) -> None:
+def test_the_rows_and_columns_occupied_are_those_of_the_pixels(seed: int, height: int, width: int) -> None:
     size = (height, width)
     for change in changes_of(random_maps(seed, 3, 4, 5), size):
         mask = decode(encode_changes([change], size), size)[0]
-        if mask.any():
-            assert mean_row(change, size) == pytest.approx((mask.nonzero()[0].mean() + 0.5) / height)
+        rows, columns = occupied(change, size)
+        assert np.array_equal(rows, mask.any(1))
+        assert np.array_equal(columns, mask.any(0))
+
+
+@settings(deadline=None)
+@given(pixels=st.sets(st.integers(0, 23)), height=st.sampled_from([1, 2, 4, 6, 24]))
+def test_runs_that_go_on_in_later_columns_occupy_what_they_pass(pixels: set[int], height: int) -> None:
+    size = (height, 24 // height)
+    change = np.array(sorted(pixels), np.int64)
+    mask = decode(encode_changes([change], size), size)[0]
+    rows, columns = occupied(change, size)
+    assert np.array_equal(rows, mask.any(1))
+    assert np.array_equal(columns, mask.any(0))

@@ -1,18 +1,15 @@
-"""Distributions, COCO export and recall of a handful of proposals."""
+"""Distributions and COCO export of a handful of proposals."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stage1_proposals.errors import UserError
 from stage1_proposals.proposals import PhotoInfo, Proposals, to_record
 from stage1_proposals.shards import ImageRecord
-from stage1_proposals.statistics import Distribution, distributions, mask_recall, to_coco
+from stage1_proposals.statistics import Distribution, distributions, to_coco
 
 
 def record(image_id: int, *boxes: tuple[int, int, int, int]) -> ImageRecord:
@@ -52,48 +49,3 @@ def test_the_export_is_a_coco_data_set(tmp_path: Path) -> None:
     first, second = coco.loadAnns(coco.getAnnIds(imgIds=1))
     assert (first["bbox"], first["area"], first["score"]) == ([0, 0, 5, 10], 50, 0.5)
     assert np.array_equal(coco.annToMask(second), RECORDS[0].masks()[1])
-
-
-def labels(path: Path, objects: dict[int, list[tuple[int, int, int, int]]], crowd: bool = False) -> Path:
-    images = [{"id": 100 + i, "file_name": f"{i}.jpg", "height": 10, "width": 10} for i in objects]
-    annotations = [
-        {
-            "id": number,
-            "image_id": 100 + image,
-            "category_id": 3,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-            "iscrowd": int(crowd),
-            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
-        }
-        for number, (image, (x1, y1, x2, y2)) in enumerate(((i, box) for i in objects for box in objects[i]), 1)
-    ]
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "a"}]}))
-    return path
-
-
-def test_recall_is_the_share_of_objects_some_proposal_covers(tmp_path: Path) -> None:
-    # IoU: 1 with the first proposal, 0.6 with the second, none in an image without proposals, none without a record.
-    objects = {1: [(0, 0, 5, 10), (2, 3, 4, 8)], 2: [(0, 0, 5, 5)], 3: [(0, 0, 5, 5)]}
-    recall = mask_recall(iter(RECORDS), labels(tmp_path / "l.json", objects), (0.5, 0.75))
-    assert recall == {0.5: 0.5, 0.75: 0.25}
-
-
-def test_a_path_outdoes_a_file_name(tmp_path: Path) -> None:
-    """Two photos of one name: the labels' own path decides."""
-    records = [record(1, (0, 0, 5, 10)), replace(record(1), file_name="other/1.jpg")]
-    path = labels(tmp_path / "l.json", {1: [(0, 0, 5, 10)]})
-    path.write_text(path.read_text().replace('"1.jpg"', '"dir/1.jpg"'))
-    assert mask_recall(records, path, (0.5,)) == {0.5: 1.0}
-
-
-def test_labels_of_other_photos_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of their photos is in the shards"):
-        mask_recall(RECORDS, labels(tmp_path / "l.json", {7: [(0, 0, 5, 10)]}))
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"images": [], "annotations": []}', '{"annotations": [{}]}'])
-def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "l.json").write_text(text)
-    with pytest.raises(UserError, match="labels"):
-        mask_recall(RECORDS, tmp_path / "l.json")

@@ -44,7 +44,7 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"nms_iou": 1.5}, "nms_iou 1.5: must be a number in"),
         ({"nms_sigma": 0}, "nms_sigma"),
         ({"min_score": -0.1}, "min_score"),
-        ({"max_box_width": 20}, "max_box_width"),
+        ({"max_width": 20}, "max_width"),
         ({"top_margin": 2}, "top_margin"),
         ({"max_proposals": 0}, "max_proposals 0: must be a whole number"),
         ({"max_proposals": 2.5}, "max_proposals 2.5: must be a whole number"),

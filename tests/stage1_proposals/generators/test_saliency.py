@@ -134,10 +134,10 @@ def test_seed_grid_replaces_the_scales() -> None:
     assert {tuple(seed) for seed in proposals.seeds.tolist()} <= {(0.5, 0.25), (0.5, 0.75)}
 
 
-def everything(**settings: Any) -> set[tuple[float, ...]]:
+def everything(features: int = 1, **settings: Any) -> set[tuple[float, ...]]:
     """Seeds of the proposals (each its own), for comparing what a filter leaves."""
     generator = SaliencyGenerator(max_proposals=50, nms_iou=0.9, **settings)
-    return {tuple(seed) for seed in propose(generator, smooth_features(1)).seeds.tolist()}
+    return {tuple(seed) for seed in propose(generator, smooth_features(features)).seeds.tolist()}
 
 
 def test_min_score_drops_exactly_the_lower_ones() -> None:
@@ -147,24 +147,32 @@ def test_min_score_drops_exactly_the_lower_ones() -> None:
     assert everything(min_score=middle) == left != everything()
 
 
-def test_max_box_width_drops_exactly_the_wider_ones() -> None:
-    proposals = propose(SaliencyGenerator(max_proposals=50, nms_iou=0.9), smooth_features(1))
-    left = set()
+def test_max_width_drops_exactly_the_masks_of_more_columns() -> None:
+    """A mask in two parts at the photo's sides is not as wide as its box."""
+    proposals = propose(SaliencyGenerator(max_proposals=50, nms_iou=0.9), smooth_features(2))
+    left, narrow = set(), set()
     for seed, mask in zip(proposals.seeds.tolist(), masks_of(proposals), strict=True):
         columns = mask.any(0).nonzero()[0]
+        if len(columns) / SIZE[1] <= 0.95:
+            left.add(tuple(seed))
         if (columns.max() - columns.min() + 1) / SIZE[1] <= 0.95:
-            left.add(tuple(seed))
-    assert everything(max_box_width=0.95) == left != everything()
+            narrow.add(tuple(seed))
+    assert everything(2, max_width=0.95) == left
+    assert narrow < left < everything(2)
 
 
-def test_top_margin_drops_exactly_the_masks_centred_above_it() -> None:
+def test_top_margin_drops_exactly_the_masks_whose_rows_lie_above_it() -> None:
+    """Each row counts once, however much of it is in the mask."""
     proposals = propose(SaliencyGenerator(max_proposals=50, nms_iou=0.9), smooth_features(1))
-    left = set()
+    left, by_pixels = set(), set()
     for seed, mask in zip(proposals.seeds.tolist(), masks_of(proposals), strict=True):
-        rows = mask.nonzero()[0] + 0.5
-        if rows.mean() / SIZE[0] >= 0.4:
+        if (mask.any(1).nonzero()[0].mean() + 0.5) / SIZE[0] >= 0.4:
             left.add(tuple(seed))
-    assert everything(top_margin=0.4) == left != everything()
+        if (mask.nonzero()[0].mean() + 0.5) / SIZE[0] >= 0.4:
+            by_pixels.add(tuple(seed))
+    assert everything(top_margin=0.4) == left
+    assert left != by_pixels
+    assert left < everything()
 
 
 def test_min_cells_drops_small_masks() -> None:
@@ -191,7 +199,7 @@ def test_photos_of_a_batch_do_not_see_each_other() -> None:
 
 
 def test_free_masks_are_saliency_masks_with_freesolos_settings() -> None:
-    settings = {"nms": "matrix", "min_score": 0.7, "max_box_width": 0.95, "top_margin": 0.2}
+    settings = {"nms": "matrix", "min_score": 0.7, "max_width": 0.95, "top_margin": 0.2}
     for seed in range(3):
         free, same = (
             propose(make, smooth_features(seed)) for make in (FreeMaskGenerator(), SaliencyGenerator(**settings))
@@ -199,3 +207,15 @@ def test_free_masks_are_saliency_masks_with_freesolos_settings() -> None:
         assert free.rle == same.rle
         assert len(free) < len(propose(SaliencyGenerator(nms="matrix"), smooth_features(seed)))
     assert FreeMaskGenerator().parameters()["name"] == "freemask"
+
+
+def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
+    """So a photo can have fewer than 20 where a filtered mask has taken the place of one that would pass."""
+    for seed in range(5):
+        uncut = propose(SaliencyGenerator(nms="matrix", max_proposals=1000), smooth_features(seed))
+        expected = [
+            counts
+            for counts, score, mask in zip(uncut.rle[:20], uncut.scores, masks_of(uncut), strict=False)
+            if score >= 0.7 and mask.any(0).mean() <= 0.95 and (mask.any(1).nonzero()[0].mean() + 0.5) / SIZE[0] >= 0.2
+        ]
+        assert propose(FreeMaskGenerator(), smooth_features(seed)).rle == expected

@@ -1,0 +1,57 @@
+"""docs/proposals.md names the generators there are, and its example is one."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stage1_proposals.generators import GENERATORS, ProposalGenerator, build_generator
+from stage1_proposals.job import Job
+from stage1_proposals.proposals import Batch, PhotoInfo
+from stage1_proposals.runner import run
+from stage1_proposals.shards import ShardSet, verify_shard
+
+TEXT = (Path(__file__).parents[3] / "docs" / "proposals.md").read_text(encoding="utf-8")
+EXAMPLE = {"name": "my_module:ComponentGenerator", "components": 3}
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProposalGenerator:
+    """The page's generator, its module where Python finds it."""
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "my_module.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    return build_generator(EXAMPLE)
+
+
+def test_every_generator_is_named() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(GENERATORS)
+
+
+@pytest.mark.usefixtures("all_threads", "example")
+def test_the_example_makes_shards(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    run(make_job(generator=EXAMPLE), tmp_path / "shards", 0, lambda _: None)
+    shards = ShardSet.open(tmp_path / "shards")
+    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.shards)
+    assert shards.request["generator"] == EXAMPLE | {"short_side": 64, "long_side": 128}
+    for record in shards.records():
+        assert 1 < len(record) <= 6
+        assert record.score.tolist() == sorted(record.score, reverse=True)
+        assert ((record.score > 0.5) & (record.score <= 1)).all()
+        assert np.isfinite(record.feature).all()
+        assert (record.area > 0).all()
+
+
+def test_the_example_sees_each_photo_alone(example: ProposalGenerator) -> None:
+    """Also one that is the same everywhere."""
+    features = torch.stack([torch.ones(8, 4, 5), torch.randn(8, 4, 5, generator=torch.Generator().manual_seed(0))])
+    photos = [PhotoInfo(number, f"{number}.jpg", (40, 50)) for number in range(2)]
+    for feature, photo, together in zip(features, photos, example(Batch(features, photos)), strict=True):
+        (alone,) = example(Batch(feature[None], [photo]))
+        assert list(alone.rle) == list(together.rle)
+    assert len(together) == 6
