@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
         write_json(path, result)
     print(f"{len(found)} groups of near-duplicates with {len(names)} of {shards.image_count} photos: {path}")
     for group in result["groups"][:SHOWN]:
-        print(f"  {', '.join(group)}")
+        print(f"  {', '.join(map(cli.on_one_line, group))}")
     if len(found) > SHOWN:
         print(f"  ... and {len(found) - SHOWN} more")
     empty = sum(int((np.diff(reader.column("images/proposals_begin")) == 0).sum()) for reader in open_shards(shards))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
 from stage1_proposals.photos import PhotoError, read_photo
-from stage1_proposals.shards import ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
 from stage1_proposals.statistics import distributions, to_coco
 
 
@@ -67,6 +68,19 @@ def verify(shards: ShardSet) -> None:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
 
 
+def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
+    """A record's photo, (H, W, 3).
+
+    Raises:
+        PhotoError: it cannot be read, or has changed its size since.
+    """
+    photo = read_photo(root / record.file_name)
+    height, width = photo.shape[:2]
+    if (height, width) != (record.height, record.width):
+        raise PhotoError(f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}")
+    return photo
+
+
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
     """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
 
@@ -79,13 +93,7 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
         shard, row = shards.locate(int(position))
         record = ShardReader(shards.shard_paths[shard]).read(row)
         try:
-            photo = read_photo(root / record.file_name)
-            height, width = photo.shape[:2]
-            if (height, width) != (record.height, record.width):
-                raise PhotoError(
-                    f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}"
-                )
-            tiles.append(draw_proposals(photo, record))
+            tiles.append(draw_proposals(photo_of(record, root), record))
         except PhotoError as error:
             print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
     if not tiles:
@@ -106,13 +114,13 @@ def draw_similar(shards: ShardSet, root: Path, image_id: int, row: int, count: i
     for found in (query, *nearest):
         record = ShardReader(shards.shard_paths[found.shard]).read(found.image)
         name = f"{record.image_id}:{found.row}"
-        print(f"{found.cosine:7.4f}  {name:<12} {record.file_name}")
+        print(f"{found.cosine:7.4f}  {name:<12} {cli.on_one_line(record.file_name)}")
         try:
-            tile = draw_proposals(read_photo(root / record.file_name), record.only(found.row), TILE - CAPTION)
+            tile = draw_proposals(photo_of(record, root), record.only(found.row), TILE - CAPTION)
         except PhotoError as error:
             if found is query:
                 raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error
-            print(f"not drawn: {record.file_name} {error}")
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
             continue
         tiles.append(caption(tile, f"{name}  " + ("the query" if found is query else f"{found.cosine:.3f}")))
     with writing(path):

@@ -157,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
     missing = [key for key, value in sizes.items() if value is None]
     if missing:
         raise UserError(f"config {args.config}: lacks {', '.join(missing)}")
-    if args.short_side is not None and args.long_side is None:  # keep the config's proportions
+    if args.short_side is not None and args.long_side is None and "short_side" in settings:  # keep its proportions
         sizes["long_side"] = round(args.short_side * settings["long_side"] / settings["short_side"])
     images_per_shard = sizes.pop("images_per_shard")
     recipe = Recipe(

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from stage1_proposals.errors import UserError
+from stage1_proposals.photo_list import finder
 from stage1_proposals.shards import ImageRecord
 from stage1_proposals.statistics import coco_annotations
 
@@ -77,8 +78,8 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
     """Scores of proposals as if there were one class; crowds are regions where nothing counts, as in COCO.
 
     Args:
-        records: a label's photo is found among them by path or, failing that, file name. Photos without labels are
-            left out; the objects of photos without a record count as missed.
+        records: a label's photo is found among them by path or, where just one has it, file name. Photos without
+            labels are left out; the objects of photos without a record count as missed.
         labels: what is to be found.
 
     Returns:
@@ -88,12 +89,11 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
     Raises:
         UserError: none of the labels' photos is among the records, or one has another size there.
     """
-    by_path = {record.file_name: ((record.height, record.width), coco_annotations(record)) for record in records}
-    by_name = {Path(name).name: photo for name, photo in by_path.items()}
+    find = finder({record.file_name: ((record.height, record.width), coco_annotations(record)) for record in records})
     found = 0
     proposals: list[dict[str, Any]] = []
     for image in labels.images:
-        photo = by_path.get(image["file_name"]) or by_name.get(Path(image["file_name"]).name)
+        photo = find(image["file_name"])
         if photo is None:
             continue
         found += 1

@@ -20,7 +20,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     """The network with each batch norm that follows a convolution made part of it.
 
     One pass over every feature map less. A network whose course depends on its input cannot be followed and
-    is returned as it is; those are transformers, which have no batch norms.
+    is returned as it is: transformers, which have no batch norms, and a few hybrids (MobileViT), which keep theirs.
 
     Args:
         network: in evaluation mode; left as it is.

@@ -15,8 +15,8 @@ from stage1_proposals.photo_list import PhotoList
 from stage1_proposals.shards import read_manifest
 from stage1_proposals.weights import file_sha256, locate_weights
 
-# Files count by their hash, wherever they lie.
-PATH_KEYS = ("weights", "file")
+# Files whose hash stands beside them count by it, wherever they lie.
+HASHED_FILES = ("weights", "file")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def check_positive(name: str, value: object) -> None:
 
 def comparable(value: dict[str, Any]) -> dict[str, Any]:
     """A part of a request as JSON gives it back, without what does not change the outcome."""
-    return {key: item for key, item in json.loads(json.dumps(value)).items() if key not in PATH_KEYS}
+    hashed = HASHED_FILES if "sha256" in value else ()
+    return {key: item for key, item in json.loads(json.dumps(value)).items() if key not in hashed}
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

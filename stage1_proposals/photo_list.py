@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.shards.schema import decode_text, encode_text
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
+T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -59,6 +60,17 @@ def image_ids(names: Sequence[str]) -> tuple[int, ...]:
         number if number is not None and uses[number] == 1 else _hashed_id(name)
         for name, number in zip(names, numbers, strict=True)
     )
+
+
+def finder(photos: Mapping[str, T]) -> Callable[[str], T | None]:
+    """How to find photos, known by their paths, for others' paths: the same path or, where just one has it, name."""
+    uses = Counter(PurePosixPath(path).name for path in photos)
+    by_name = {name: photo for path, photo in photos.items() if uses[name := PurePosixPath(path).name] == 1}
+
+    def find(path: str) -> T | None:
+        return photos[path] if path in photos else by_name.get(PurePosixPath(path).name)
+
+    return find
 
 
 def list_photos(source: str | Path, image_root: str | Path | None = None) -> PhotoList:

@@ -64,18 +64,18 @@ def plain_proposals(
     Args:
         sizes: (height, width) of the network's input for each photo.
         network: images (1, 3, H, W) to features (1, D, h, w).
-        mean, std: of RGB values in 0-255, (1, 3, 1, 1).
+        mean, std: of RGB values in 0-255, (1, 3, 1, 1), on the network's device.
     """
     results = []
     for image_id, (path, (rows, columns)) in enumerate(zip(paths, sizes, strict=True)):
         photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         pixels = torch.from_numpy(np.array(photo.resize((columns, rows), Image.Resampling.BILINEAR)))
         with torch.no_grad():
-            features = network((pixels.permute(2, 0, 1)[None].float() - mean) / std)[0]
+            features = network((pixels.to(mean.device).permute(2, 0, 1)[None].float() - mean) / std)[0]
             for proposal in suppress(find_candidates(features)):
                 size = (photo.height, photo.width)
                 soft = F.interpolate(proposal["saliency"][None, None], size, mode="bilinear")[0, 0]
-                mask = np.asfortranarray((soft > THRESHOLD).numpy().astype(np.uint8))
+                mask = np.asfortranarray((soft > THRESHOLD).cpu().numpy().astype(np.uint8))
                 rle = coco_mask.encode(mask)
                 results.append(
                     {

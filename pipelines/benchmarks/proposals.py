@@ -22,6 +22,7 @@ from pipelines.benchmarks.plain_proposals import plain_proposals
 from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.backbones import build_backbone, get_spec, new_network
 from stage1_proposals.builder import build_extractor
+from stage1_proposals.errors import UserError
 from stage1_proposals.images import batch_by_size, input_size, load_photos
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import PhotoList, image_ids
@@ -41,14 +42,24 @@ def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[st
     with patch.dict(os.environ, environment or {}):
         process.start()
     sender.close()
-    try:
-        return receiver.recv()
-    finally:
-        process.join()
+    return _receive(receiver, process)
 
 
 def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    sender.send(function(*args))
+    try:
+        sender.send(function(*args))
+    except Exception as error:
+        sender.send(error)
+        if not isinstance(error, UserError):
+            raise
+
+
+def _receive(receiver: Any, process: Any) -> Any:
+    result = receiver.recv()
+    process.join()
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def repeated(photos: PhotoList, count: int, folder: Path) -> PhotoList:
@@ -63,8 +74,8 @@ def repeated(photos: PhotoList, count: int, folder: Path) -> PhotoList:
 
 
 def measure_plain(job: Job, out: Path) -> float:
-    """Photos per second of the yardstick, with the threads that PyTorch takes by itself."""
-    extractor = build_backbone(job.recipe.backbone, job.recipe.weights)
+    """Photos per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
+    extractor = build_backbone(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
     paths = [job.photos.root / name for name in job.photos.names]
     recipe = job.recipe
     sizes = []
@@ -115,10 +126,7 @@ def measure_forward_in_processes(job: Job, processes: int) -> float:
     workers = [context.Process(target=_send, args=(sender, measure_forward, (job, 1, barrier))) for _, sender in pipes]
     for worker in workers:
         worker.start()
-    rates = [receiver.recv() for receiver, _ in pipes]
-    for worker in workers:
-        worker.join()
-    return sum(rates)
+    return sum(_receive(receiver, worker) for (receiver, _), worker in zip(pipes, workers, strict=True))
 
 
 def measure_run(job: Job, shards: Path, workers: int | None) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stage1_proposals.errors import UserError
@@ -27,9 +27,12 @@ def _find(name: str) -> type:
             f"no generator {name!r}; there are {', '.join(GENERATORS)}, and your own as package.module:Class"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"generator {name}: cannot be imported ({error})") from error
+    if not is_dataclass(found):
+        raise UserError(f"generator {name}: is no dataclass, whose fields would be its settings")
+    return found  # type: ignore[return-value]
 
 
 def build_generator(settings: Mapping[str, Any]) -> ProposalGenerator:

@@ -1,9 +1,10 @@
 """Masks made elsewhere: FreeSOLO's, CutLER's or SAM's output, or any COCO-format JSON."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators.pooling import pool_proposals
+from stage1_proposals.photo_list import finder
 from stage1_proposals.photos import PhotoError
 from stage1_proposals.proposals import Batch, PhotoInfo, Proposals, areas
 from stage1_proposals.weights import file_sha256
@@ -22,9 +24,10 @@ from stage1_proposals.weights import file_sha256
 class ImportGenerator:
     """Masks from a COCO-format JSON, with seed features computed by our backbone inside each mask.
 
-    Reads a data set (`images` and `annotations`) or a result list (annotations alone, photos by `image_id`). Photos are
-    found by path, then by file name, then by id; a photo that the file does not know has no proposals. Crowds
-    and empty masks are left out, categories are ignored, a missing `score` is 1.
+    Reads a data set (`images` and `annotations`) or a result list (annotations alone). A data set's photos are found
+    by path or, where it has but one photo of that name, by file name; a result list's by `image_id`. A photo that the
+    file does not know has no proposals. Crowds and empty masks are left out, categories are ignored, a missing
+    `score` is 1. Every process reads the file whole, into about ten times its size.
 
     Attributes:
         file: the JSON. Its content counts as a setting, its place does not.
@@ -45,9 +48,11 @@ class ImportGenerator:
             raise UserError(f"masks to import {self.file}: no such file")
         if not isinstance(self.max_proposals, int) or self.max_proposals < 1:
             raise UserError(f"max_proposals {self.max_proposals!r}: must be a whole number, 1 or more")
+        if not isinstance(self.min_score, int | float):
+            raise UserError(f"min_score {self.min_score!r}: must be a number")
 
     def parameters(self) -> dict[str, Any]:
-        self._known  # noqa: B018  what is wrong with the file shows before any work
+        self._find  # noqa: B018  what is wrong with the file shows before any work
         return {
             "name": self.NAME,
             "file": str(Path(self.file).resolve()),
@@ -61,32 +66,34 @@ class ImportGenerator:
         return {"file": self.file, "max_proposals": self.max_proposals, "min_score": self.min_score}
 
     @cached_property
-    def _known(self) -> dict[str | int, "_Labels"]:
-        """Labels by each key that a photo is found by: its id, its bare file name, its path."""
+    def _find(self) -> Callable[[PhotoInfo], "_Labels | None"]:
+        """What the file holds of a photo."""
         try:
             data = json.loads(Path(self.file).read_text(encoding="utf-8"))
-            known: dict[str | int, _Labels] = {}
+            by_id: dict[int, _Labels] = {}
             for annotation in data if isinstance(data, list) else data["annotations"]:
                 if not annotation.get("iscrowd"):
                     label = (float(annotation.get("score", 1.0)), annotation["segmentation"])
-                    known.setdefault(int(annotation["image_id"]), _Labels()).masks.append(label)
-            for image in [] if isinstance(data, list) else data["images"]:
-                labels = known.setdefault(int(image["id"]), _Labels())
+                    by_id.setdefault(int(annotation["image_id"]), _Labels()).masks.append(label)
+            if isinstance(data, list):
+                return lambda photo: by_id.get(photo.image_id)
+            by_path: dict[str, _Labels] = {}
+            for image in data["images"]:
+                labels = by_path[str(image["file_name"])] = by_id.setdefault(int(image["id"]), _Labels())
                 labels.size = (int(image["height"]), int(image["width"]))
-                known[PurePosixPath(image["file_name"]).name] = known[image["file_name"]] = labels
         except OSError as error:
             raise UserError(f"masks to import {self.file}: cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"masks to import {self.file}: not COCO-format JSON ({error!r})") from error
-        return known
+        find = finder(by_path)
+        return lambda photo: find(photo.file_name)
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals | PhotoError]:
-        return [self._proposals(features, photo) for features, photo in zip(batch.features, batch.photos, strict=True)]
+        return [self._proposals(photo, features) for features, photo in zip(batch.features, batch.photos, strict=True)]
 
-    def _proposals(self, features: Tensor, photo: PhotoInfo) -> Proposals | PhotoError:
-        keys = (photo.file_name, PurePosixPath(photo.file_name).name, photo.image_id)
-        labels = next((self._known[key] for key in keys if key in self._known), _Labels())
+    def _proposals(self, photo: PhotoInfo, features: Tensor) -> Proposals | PhotoError:
+        labels = self._find(photo) or _Labels()
         height, width = photo.size
         if labels.size not in (None, photo.size):
             return PhotoError(f"is {height} x {width}, and {'{} x {}'.format(*labels.size)} in {Path(self.file).name}")

@@ -60,7 +60,7 @@ class RandomGenerator:
     def _masks(self, photo: PhotoInfo) -> list[bytes]:
         """RLE counts of one photo's shapes."""
         height, width = photo.size
-        random = np.random.default_rng([self.seed, photo.image_id])
+        random = np.random.default_rng([self.seed, photo.image_id % 2**64])  # ids may be negative
         sides = random.uniform(self.min_side, self.max_side, (self.count, 2))
         corners = random.uniform(0, 1 - sides)
         shapes = random.choice(self.shapes, self.count)

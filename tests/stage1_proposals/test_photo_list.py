@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stage1_proposals.errors import UserError
-from stage1_proposals.photo_list import PhotoList, image_ids, list_photos
+from stage1_proposals.photo_list import PhotoList, finder, image_ids, list_photos
 
 AsNobody = Callable[[], AbstractContextManager[None]]
 
@@ -325,3 +325,9 @@ def test_ten_thousand_photos_in_one_folder_are_listed(tmp_path: Path) -> None:
     photos = list_photos(tmp_path)
     assert photos.ids == tuple(range(10_000))
     assert photos.names[-1] == "000000009999.jpg"
+
+
+def test_photos_are_found_by_path_or_by_a_name_that_only_one_has() -> None:
+    find = finder({"a/1.jpg": "a1", "b/1.jpg": "b1", "b/2.jpg": "b2", "3.jpg": "3", "c/3.jpg": "c3"})
+    paths = ("a/1.jpg", "1.jpg", "2.jpg", "z/2.jpg", "3.jpg", "z/3.jpg", "4.jpg")
+    assert [find(path) for path in paths] == ["a1", None, "b2", "b2", "3", None, None]

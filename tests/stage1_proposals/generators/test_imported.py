@@ -80,11 +80,21 @@ def test_crowds_and_empty_masks_are_left_out(tmp_path: Path) -> None:
     assert masks_of(propose(coco(crowd, annotation(compressed(square(0, 0, 0)))), tmp_path)) == []
 
 
-@pytest.mark.parametrize(
-    "photo", [PhotoInfo(1, "sub/a.jpg", SIZE), PhotoInfo(1, "b/a.jpg", SIZE), PhotoInfo(7, "x", SIZE)]
-)
-def test_photos_are_found_by_path_name_or_id(tmp_path: Path, photo: PhotoInfo) -> None:
-    assert len(masks_of(propose(coco(annotation(compressed(square(1, 1, 2)))), tmp_path, photo))) == 1
+@pytest.mark.parametrize("name", ["sub/a.jpg", "b/a.jpg", "a.jpg"])
+def test_a_data_sets_photos_are_found_by_path_or_name(tmp_path: Path, name: str) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2))))
+    assert len(masks_of(propose(data, tmp_path, PhotoInfo(1, name, SIZE)))) == 1
+
+
+def test_no_photo_gets_anothers_masks(tmp_path: Path) -> None:
+    """Two photos of one name are told apart by their paths alone, and a data set's ids are its own."""
+    data = coco(annotation(compressed(square(1, 1, 2))), annotation(compressed(square(5, 5, 4)), 8))
+    data["images"].append({"id": 8, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]})
+    for name, mask in (("sub/a.jpg", square(1, 1, 2)), ("a.jpg", square(5, 5, 4))):
+        (found,) = masks_of(propose(data, tmp_path, PhotoInfo(1, name, SIZE)))
+        assert np.array_equal(found, mask)
+    for unknown in (PhotoInfo(1, "c/a.jpg", SIZE), PhotoInfo(7, "other.jpg", SIZE)):
+        assert masks_of(propose(data, tmp_path, unknown)) == []
 
 
 def test_a_photo_that_the_file_does_not_know_has_no_proposals(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_users_own_generator_is_named_by_its_module() -> None:
     assert generator.seed == 5
 
 
-@pytest.mark.parametrize("name", ["no_such_module:Generator", "stage1_proposals.generators:NoSuch"])
+@pytest.mark.parametrize("name", ["no_such_module:Generator", "stage1_proposals.generators:NoSuch", ":X", ".a:X"])
 def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"generator {name}: cannot be imported"):
         build_generator({"name": name})
@@ -60,6 +60,8 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"name": "random", "shapes": ["star"]}, "shapes .*star.*: use rectangle or ellipse"),
         ({"name": "random", "min_side": 0.8}, "min_side 0.8, max_side 0.7"),
         ({"name": "import"}, "needs a COCO-format JSON"),
+        ({"name": "import", "file": __file__, "min_score": "high"}, "min_score 'high': must be a number"),
+        ({"name": "pathlib:Path"}, "generator pathlib:Path: is no dataclass"),
         ({"name": "import", "file": "nowhere.json"}, "nowhere.json: no such file"),
     ],
 )

@@ -29,7 +29,7 @@ def test_photos_and_seeds_have_shapes_of_their_own() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(image_id=st.integers(0, 2**63 - 1), low=st.floats(0.1, 0.5), span=st.floats(0, 0.5))
+@given(image_id=st.integers(-(2**63), 2**63 - 1), low=st.floats(0.1, 0.5), span=st.floats(0, 0.5))
 def test_sides_lie_within_their_bounds(image_id: int, low: float, span: float) -> None:
     proposals = propose(RandomGenerator(min_side=low, max_side=low + span), image_id)
     x1, y1, x2, y2 = boxes(proposals.rle, SIZE).T
