@@ -19,12 +19,12 @@ from PIL import Image
 from stage1_proposals.builder import ShardBuilder
 from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe, check_same_request
+from stage1_proposals.job import Job, check_same_request
 from stage1_proposals.photo_list import image_ids, list_photos
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, read_manifest, verify_shard
+from stage1_proposals.store import LocalStore
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("all_threads")
@@ -40,15 +40,6 @@ def hashes(directory: Path) -> list[str]:
 
 def shard_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.h5"))
-
-
-@pytest.fixture(scope="module")
-def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
-    directory = tmp_path_factory.mktemp("finished") / "shards"
-    recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
-    run(Job(list_photos(photo_folder), recipe, images_per_shard=4), directory, 0, ignore)
-    return directory
 
 
 @pytest.fixture
@@ -386,16 +377,18 @@ def test_a_photo_more_is_another_request(directory: Path, make_job: Callable[...
     assert manifest is not None
     request = {**manifest["request"], "image_count": 15, "image_list_sha256": "other"}
     with pytest.raises(UserError, match=r"image_count is 14 there, 15 asked for; image_list_sha256 is"):
-        check_same_request(directory, request)
+        check_same_request(LocalStore(directory), request)
 
 
 def test_the_same_weights_elsewhere_are_the_same_request(directory: Path) -> None:
     manifest = read_manifest(directory)
     assert manifest is not None
     request = manifest["request"]
-    check_same_request(directory, {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}})
+    check_same_request(
+        LocalStore(directory), {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}}
+    )
     with pytest.raises(UserError, match=r"backbone\.sha256"):
-        check_same_request(directory, {**request, "backbone": {**request["backbone"], "sha256": "other"}})
+        check_same_request(LocalStore(directory), {**request, "backbone": {**request["backbone"], "sha256": "other"}})
 
 
 def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., Job]) -> None:
