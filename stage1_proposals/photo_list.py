@@ -81,12 +81,16 @@ def list_photos(
             is there; a path that is absolute or has `..` in it; a path or an id twice.
     """
     source = Path(source)
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"photo folder {source}: no such folder, nor a JSON or a list of photos") from error
+    except OSError as error:
+        raise UserError(f"photo folder {source}: cannot be reached ({error.strerror})") from error
     if source.is_dir():
         if image_root is not None:
             raise UserError(f"photo folder {source}: --image-root {image_root} goes with a JSON or a list of photos")
         return _of_folder(source, leave_out)
-    if not source.exists():
-        raise UserError(f"photo folder {source}: no such folder, nor a JSON or a list of photos")
     if source.suffix.lower() in EXTENSIONS:
         raise UserError(f"photo folder {source}: is one photo; name its folder, or a JSON or a list of photos")
     if image_root is not None and not Path(image_root).is_dir():

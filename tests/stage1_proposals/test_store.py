@@ -10,6 +10,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from stage1_proposals.builder import build_on_node
 from stage1_proposals.errors import UserError
 from stage1_proposals.fetch import fetch
 from stage1_proposals.job import Job
@@ -176,6 +177,13 @@ def test_a_place_that_a_worker_does_not_see_is_refused(make_job: Callable[..., J
     with pytest.raises(UserError, match=r"^on .*: memory://unseen is another place there; SHARDS must be a folder all"):
         run(make_job(), "memory://unseen", 1, ignore)
     fsspec.filesystem("memory").store.clear()
+
+
+def test_photos_that_a_worker_does_not_see_are_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    request = job.request() | {"image_root": str(tmp_path / "gone")}
+    with pytest.raises(UserError, match=rf"^on .*: no photo folder {tmp_path}/gone there; each node needs it"):
+        build_on_node(job.recipe, request, LocalStore(tmp_path), False)
 
 
 def test_urls_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
