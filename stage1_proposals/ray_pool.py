@@ -153,6 +153,8 @@ class _Dispatch:
         for step, index, task in lost:
             self.deaths[index] += 1
             if step == "start" and self.deaths[index] > self.most_failed_starts:
+                if self._at_work():
+                    return  # the others go on without it
                 raise UserError(
                     f"Ray workers die before they begin, {self.deaths[index]} did: {_why(error)}"
                 ) from error
@@ -190,7 +192,10 @@ class _Dispatch:
         self._give(actor)
 
     def _unfinished(self) -> bool:
-        return bool(self.again) or any(task is not None for *_, task in self.running.values())
+        return bool(self.again) or self._at_work()
+
+    def _at_work(self) -> bool:
+        return any(step != "start" for step, *_ in self.running.values())
 
     def run(self, progress: Callable[[int], None]) -> list[Row]:
         """Every task's result, in the tasks' order."""
@@ -204,7 +209,7 @@ class _Dispatch:
             if done != reported or begun != self.begun:
                 progress(done - reported)
             reported, begun = done, self.begun
-            if any(step != "start" for step, *_ in self.running.values()):
+            if self._at_work():
                 last_at_work = time.monotonic()
             elif time.monotonic() - last_at_work > NOTICE_SECONDS:
                 last_at_work = math.inf

@@ -147,6 +147,33 @@ def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch) 
         run_on_ray(lambda: os.kill(os.getpid(), 9), range(1), 1, False, ignore)
 
 
+def test_a_worker_that_cannot_start_does_not_end_the_work_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "DEATHS", 0)
+
+    def wait_for(name: str) -> None:
+        while not (tmp_path / name).exists():
+            time.sleep(0.05)
+
+    class Builder:
+        def __init__(self) -> None:
+            try:
+                (tmp_path / "first").mkdir()
+            except FileExistsError:
+                wait_for("at work")
+                (tmp_path / "dying").touch()
+                os.kill(os.getpid(), 9)
+
+        def compute(self, task: int, progress: Callable[[int], None]) -> Callable[[], dict[str, Any]]:
+            (tmp_path / "at work").touch()
+            wait_for("dying")
+            time.sleep(0.5)
+            return lambda: {"index": task}
+
+    assert run_on_ray(Builder, range(2), 2, False, ignore) == [{"index": 0}, {"index": 1}]
+
+
 def test_waiting_for_a_free_core_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other:
         def ready(self) -> None:
