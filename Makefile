@@ -4,6 +4,7 @@ PYTHON := .venv/bin/python
 
 IMAGES ?= data/demo/unlabeled
 SHARDS ?= shards
+TO ?= shards
 BACKBONE ?= lite0_imagenet
 GENERATOR ?=
 WEIGHTS ?=
@@ -26,7 +27,7 @@ OPTS ?=
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals inspect duplicates cluster pretrain finetune evaluate table bench test lint
+.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table bench test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -46,9 +47,12 @@ demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_d
 data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]
 	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
 
-proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
+proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards (a directory, or a URL as s3://bucket/shards) BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
 	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--generator,$(GENERATOR)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+fetch: setup ## bring a shard set from a URL to a directory, each shard verified: SHARDS=s3://bucket/shards TO=shards
+	@$(PYTHON) -m pipelines.fetch_shards --shards "$(SHARDS)" --to "$(TO)" $(OPTS)
 
 inspect: setup ## verify shards, print what they hold, draw a contact sheet, or the proposals most like a given one: SHARDS=shards [SIMILAR=image_id:row]
 	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(call flag,--similar,$(SIMILAR)) $(OPTS)

@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from stage1_proposals.errors import UserError
@@ -34,6 +35,13 @@ def at_least(lowest: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} up")
 
     return parse
+
+
+def shard_directory(text: str) -> Path:
+    """An argparse type: a directory, for what reads shards row by row."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"is a URL; `make fetch SHARDS={text} TO=shards` brings it to a directory")
+    return Path(text)
 
 
 def run(

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +13,7 @@ from stage1_proposals.shards import ShardSet
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.cluster", description=__doc__)
-    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument("--classes", type=cli.at_least(1), default=80, help="number of pseudo classes (default: 80)")
     parser.add_argument("--seed", type=cli.at_least(0), default=0, help="of k-means and the sample it is run on")
     return parser

@@ -19,7 +19,7 @@ SHOWN = 20
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.duplicates", description=__doc__)
-    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument(
         "--threshold",
         type=float,

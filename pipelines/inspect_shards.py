@@ -22,7 +22,7 @@ from stage1_proposals.statistics import distributions, to_coco
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.inspect_shards", description=__doc__)
-    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument(
         "--sheet",
         type=Path,

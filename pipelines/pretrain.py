@@ -11,7 +11,7 @@ from stage2_training.options import Overrides
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.pretrain", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument("--shards", required=True, help="directory of the pseudo labels")
+    parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the pseudo labels")
     parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")
     parser.add_argument(
         "--matching",

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.photo_list import list_photos
 from stage1_proposals.shards import ShardReader
+from stage1_proposals.store import Store, open_store
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
 GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
@@ -22,7 +24,7 @@ JOB_KEYS = ("images_per_shard", "batch_size", "short_side", "long_side")
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.proposals", description=__doc__)
     add_image_options(parser, required=True)
-    parser.add_argument("--shards", required=True, type=Path, help="directory of the shard set")
+    parser.add_argument("--shards", required=True, help="directory of the shard set, or a URL as s3://bucket/shards")
     add_job_options(parser)
     parser.add_argument("--generator", help=f"{GENERATORS}, or your own as package.module:Class; default: the config's")
     parser.add_argument(
@@ -133,10 +135,14 @@ def choose_precision(asked: str | None, device: str) -> str:
     return asked or ("bfloat16" if native else "float32")
 
 
-def print_summary(directory: Path, rows: list[dict[str, Any]]) -> None:
+def print_summary(store: Store, rows: list[dict[str, Any]]) -> None:
     images, proposals, failures = (sum(row[key] for row in rows) for key in ("images", "proposals", "failures"))
-    print(f"{directory}: {len(rows)} shards, {images} photos, {proposals} proposals, {failures} photos failed")
-    shown = [failure for row in rows if row["failures"] for failure in ShardReader(directory / row["file"]).failures()]
+    print(f"{store}: {len(rows)} shards, {images} photos, {proposals} proposals, {failures} photos failed")
+    shown = []
+    for row in rows:
+        if row["failures"]:
+            with store.reading(row["file"]) as path, closing(ShardReader(path)) as reader:
+                shown += reader.failures()
     for name, reason in shown[:20]:
         print(f"  failed: {cli.on_one_line(name)}: {reason}")
     if len(shown) > 20:
@@ -151,6 +157,7 @@ def main(args: argparse.Namespace) -> None:
     from stage1_proposals.job import Job, Recipe
     from stage1_proposals.runner import run
 
+    store = open_store(args.shards)
     settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device)
     sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}
@@ -168,9 +175,9 @@ def main(args: argparse.Namespace) -> None:
         precision=choose_precision(args.precision, device),
         **sizes,
     )
-    job = Job(list_photos(args.images, args.image_root), recipe, images_per_shard)
+    job = Job(list_photos(args.images, args.image_root, args.shards), recipe, images_per_shard)
     source = args.images if args.images.is_dir() else f"{args.images}, under {job.photos.root},"
-    print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {args.shards}", flush=True)
+    print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {store}", flush=True)
     # Drawn once the first photos are done: what the user got wrong shows before that, alone.
     with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
 
@@ -182,7 +189,7 @@ def main(args: argparse.Namespace) -> None:
                 bar.start_t = bar.last_print_t
 
         rows = run(job, args.shards, args.workers, progress, args.retry_failed)
-    print_summary(args.shards, rows)
+    print_summary(store, rows)
 
 
 if __name__ == "__main__":

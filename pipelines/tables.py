@@ -35,7 +35,7 @@ def add_proposals_table(parser: argparse.ArgumentParser) -> None:
         "named with --shards; with --images and --work-dir, they are made first, or completed."
     )
     parser.add_argument("--labels", required=True, type=Path, help="COCO instance JSON of the photos")
-    parser.add_argument("--shards", nargs="+", type=Path, default=[], help="directories of shard sets")
+    parser.add_argument("--shards", nargs="+", type=cli.shard_directory, default=[], help="directories of shard sets")
     parser.add_argument("--work-dir", type=Path, help="make WORK_DIR/GENERATOR of --images, one set per generator")
     parser.add_argument(
         "--generators",

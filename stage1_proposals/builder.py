@@ -1,5 +1,7 @@
 """Building one shard: photos through the backbone and the generator into a file. One builder per process."""
 
+import os
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -11,10 +13,10 @@ import torch
 
 from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.backbones import FeatureExtractor, build_backbone
-from stage1_proposals.directory import writing
+from stage1_proposals.errors import UserError
 from stage1_proposals.fast_trunk import speed_up
 from stage1_proposals.images import batch_by_size, load_photos
-from stage1_proposals.job import Recipe, ShardTask, comparable
+from stage1_proposals.job import Recipe, ShardTask, check_same_request, comparable
 from stage1_proposals.photos import PhotoError
 from stage1_proposals.proposals import Batch, PhotoInfo, to_record
 from stage1_proposals.shards import (
@@ -26,10 +28,10 @@ from stage1_proposals.shards import (
     verify_shard,
     write_shard,
 )
+from stage1_proposals.store import Store, stored_manifest
 
 DECODE_THREADS = 2  # Pillow decodes outside Python's lock
 SOFTWARE = "saliency-prompt 0.1.0"
-GO_ON = "finished shards are kept, run again to go on"
 
 Row = dict[str, Any]
 
@@ -47,18 +49,18 @@ class ShardBuilder:
     Args:
         recipe: how photos become proposals.
         request: the job's, whole.
-        directory: the shard set's.
+        store: the shard set's.
         retry_failed: read the photos that failed once more, in shards that are there.
     """
 
-    def __init__(self, recipe: Recipe, request: dict[str, Any], directory: Path, retry_failed: bool) -> None:
+    def __init__(self, recipe: Recipe, request: dict[str, Any], store: Store, retry_failed: bool) -> None:
         # On CPU the thread count changes convolutions' last bits: with one per builder, shards are the same on
         # any number of workers, and one worker per core is as fast as one with all cores.
         torch.set_num_threads(1)
         keep_freed_memory()
         self.recipe = recipe
         self.request = request
-        self.directory = directory
+        self.store = store
         self.retry_failed = retry_failed
         self.backbone = build_extractor(recipe)
         self._computing = threading.Lock()
@@ -71,21 +73,24 @@ class ShardBuilder:
         Args:
             progress: called with the number of photos done since the last call.
         """
-        path = self.directory / shard_file_name(task.index, self.request["shard_count"])
-        row = self._sound_shard(path, task)
-        if row is not None and not (self.retry_failed and row["failures"]):
-            progress(len(task.names))
-            return lambda: row
-        there = _all_records(path) if row is not None else []
+        with self.store.reading(self._file_name(task.index)) as path:
+            row = self._sound_shard(path, task)
+            if row is not None and not (self.retry_failed and row["failures"]):
+                progress(len(task.names))
+                return lambda: row
+            there = _all_records(path) if row is not None else []
         progress(len(there))
         with self._computing:
             records, failures = self._records(task.without({record.file_name for record in there}), progress)
         records = sorted([*there, *records], key=lambda record: record.file_name)  # the photo list's order
-        return lambda: self._write(task.index, path, records, failures)
+        return lambda: self._write(task.index, records, failures)
 
-    def _write(self, index: int, path: Path, records: list[ImageRecord], failures: list[tuple[str, str]]) -> Row:
+    def _file_name(self, index: int) -> str:
+        return shard_file_name(index, self.request["shard_count"])
+
+    def _write(self, index: int, records: list[ImageRecord], failures: list[tuple[str, str]]) -> Row:
         columns = to_columns(records, failures, self.request["backbone"]["feature_dim"])
-        with writing(path, GO_ON):
+        with self.store.writing(self._file_name(index)) as path:
             content = write_shard(
                 path,
                 columns,
@@ -97,7 +102,7 @@ class ShardBuilder:
                 software=SOFTWARE,
             )
         return {
-            "file": path.name,
+            "file": self._file_name(index),
             "images": len(records),
             "proposals": sum(map(len, records)),
             "failures": len(failures),
@@ -162,3 +167,20 @@ class ShardBuilder:
 def _all_records(path: Path) -> list[ImageRecord]:
     with closing(ShardReader(path)) as reader:
         return [reader.read(row) for row in range(len(reader))]
+
+
+def build_on_node(recipe: Recipe, request: dict[str, Any], store: Store, retry_failed: bool) -> ShardBuilder:
+    """A builder on a node of a cluster that sees the same photos and the same store as the node that asks.
+
+    Raises:
+        UserError: it does not, naming the node; or weights that are not there or do not fit.
+    """
+    try:
+        if not os.path.isdir(request["image_root"]):
+            raise UserError(f"no photo folder {request['image_root']} there; each node needs it at the same path")
+        if stored_manifest(store) is None:
+            raise UserError(f"{store} is another place there; SHARDS must be a folder all nodes share, or a URL")
+        check_same_request(store, request)
+        return ShardBuilder(recipe, request, store, retry_failed)
+    except UserError as error:
+        raise UserError(f"on {socket.gethostname()}: {error}") from error

@@ -43,7 +43,7 @@ def sole_user(directory: Path) -> Iterator[None]:
     """Make the directory and hold its lock; the system releases it however the process ends.
 
     Raises:
-        UserError: another run holds it, or it cannot be made.
+        UserError: another run holds it, it cannot be made, or its file system has no locks.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -53,4 +53,9 @@ def sole_user(directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{directory}: another run is writing there") from error
+        except OSError as error:
+            raise UserError(
+                f"{directory}: its file system has no locks ({error.strerror}); choose another, or for shards a URL, "
+                f"which needs none: file://{directory}"
+            ) from error
         yield

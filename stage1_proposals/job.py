@@ -4,7 +4,6 @@ import json
 from collections.abc import Set
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from stage1_proposals.backbones import get_spec
@@ -12,7 +11,7 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.fast_trunk import PRECISIONS
 from stage1_proposals.generators import ProposalGenerator
 from stage1_proposals.photo_list import PhotoList
-from stage1_proposals.shards import read_manifest
+from stage1_proposals.store import Store, stored_manifest
 from stage1_proposals.weights import file_sha256, locate_weights
 
 # Files whose hash stands beside them count by it, wherever they lie.
@@ -142,13 +141,13 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_request(directory: Path, request: dict[str, Any]) -> None:
-    """Refuse a directory that holds the work of another request.
+def check_same_request(store: Store, request: dict[str, Any]) -> None:
+    """Refuse a store that holds the work of another request.
 
     Raises:
         UserError: naming every difference.
     """
-    manifest = read_manifest(directory)
+    manifest = stored_manifest(store)
     if manifest is None:
         return
     there, asked = _flatten(manifest["request"]), _flatten(request)
@@ -158,4 +157,4 @@ def check_same_request(directory: Path, request: dict[str, Any]) -> None:
         if there.get(key) != asked.get(key)
     ]
     if differences:
-        raise UserError(f"{directory} holds other work: {'; '.join(differences)}. Choose another SHARDS directory")
+        raise UserError(f"{store} holds other work: {'; '.join(differences)}. Choose another SHARDS directory")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards import MANIFEST, ShardError, read_manifest
 from stage1_proposals.shards.schema import decode_text, encode_text
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
@@ -73,28 +74,35 @@ def finder(photos: Mapping[str, T]) -> Callable[[str], T | None]:
     return find
 
 
-def list_photos(source: str | Path, image_root: str | Path | None = None) -> PhotoList:
+def list_photos(
+    source: str | Path, image_root: str | Path | None = None, leave_out: str | Path | None = None
+) -> PhotoList:
     """The photos of a folder, of a COCO JSON (`*.json`), or of a text file with one path per line.
 
     Args:
         source: a folder is searched for photos by extension, at any depth, links followed; hidden files and folders
-            are left out. A JSON's `images[]` give `file_name` and `id`, which is kept. In a text file, paths may end
-            with zero bytes instead of newlines (`find -print0`); then they are taken to the letter. There are no
-            comments, and empty lines are passed over.
+            are left out, and so are the pictures beside a shard set. A JSON's `images[]` give `file_name` and `id`,
+            which is kept. In a text file, paths may end with zero bytes instead of newlines (`find -print0`); then
+            they are taken to the letter. There are no comments, and empty lines are passed over.
         image_root: folder that the paths of a JSON or a text file are relative to. By default the file's own folder
             or, for a JSON, the one of `_coco_roots` that has the first photo found.
+        leave_out: folder, the shards', whose own files are not listed.
 
     Raises:
-        UserError: no such folder or file, or one that cannot be read; no photos in it; none of them is there; a path
-            that is absolute or has `..` in it; a path or an id twice.
+        UserError: no such folder or file, or one that cannot be read, or is `leave_out`; no photos in it; none of them
+            is there; a path that is absolute or has `..` in it; a path or an id twice.
     """
     source = Path(source)
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"photo folder {source}: no such folder, nor a JSON or a list of photos") from error
+    except OSError as error:
+        raise UserError(f"photo folder {source}: cannot be reached ({error.strerror})") from error
     if source.is_dir():
         if image_root is not None:
             raise UserError(f"photo folder {source}: --image-root {image_root} goes with a JSON or a list of photos")
-        return _of_folder(source)
-    if not source.exists():
-        raise UserError(f"photo folder {source}: no such folder, nor a JSON or a list of photos")
+        return _of_folder(source, leave_out)
     if source.suffix.lower() in EXTENSIONS:
         raise UserError(f"photo folder {source}: is one photo; name its folder, or a JSON or a list of photos")
     if image_root is not None and not Path(image_root).is_dir():
@@ -111,10 +119,13 @@ def list_photos(source: str | Path, image_root: str | Path | None = None) -> Pho
     return PhotoList(_root_with_photos(source, roots, names).resolve(), tuple(names), ids)
 
 
-def _of_folder(root: Path) -> PhotoList:
+def _of_folder(root: Path, leave_out: str | Path | None) -> PhotoList:
     def refuse(error: OSError) -> None:
         raise UserError(f"photo folder {error.filename}: cannot be read ({error.strerror})") from error
 
+    shards = leave_out and os.path.realpath(leave_out)
+    if shards == os.path.realpath(root):
+        raise UserError(f"photo folder {root}: the shards cannot lie among the photos; choose another SHARDS directory")
     names = []
     visited: set[str] = set()
     for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -124,6 +135,8 @@ def _of_folder(root: Path) -> PhotoList:
             continue
         visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if real == shards or (folder != str(root) and MANIFEST in files and _holds_shards(folder)):
+            continue  # its pictures are contact sheets
         relative = Path(folder).relative_to(root)
         names += [
             (relative / name).as_posix()
@@ -134,6 +147,13 @@ def _of_folder(root: Path) -> PhotoList:
         raise UserError(f"photo folder {root}: no photos in it (looked for {' '.join(sorted(EXTENSIONS))})")
     names.sort()
     return PhotoList(root.resolve(), tuple(names), image_ids(names))
+
+
+def _holds_shards(folder: str) -> bool:
+    try:
+        return read_manifest(folder) is not None
+    except ShardError:  # others write manifests, too
+        return False
 
 
 def _read(source: Path) -> bytes:

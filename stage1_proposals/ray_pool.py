@@ -4,8 +4,10 @@ An actor that dies, or whose node does, is replaced where there is room, and its
 """
 
 import logging
+import math
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error that arrives ends the run; others repeat it
 
 import ray
 import ray.exceptions
@@ -22,9 +25,11 @@ from stage1_proposals.errors import UserError
 
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
+NOTICE_SECONDS = 60.0  # without any worker, before it is said
 DEATHS = 3  # that one shard may cost; the next ends the run
 
 Row = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
@@ -51,12 +56,13 @@ class Worker:
     """One process with a backbone. Ray calls it from two threads, so one shard can be written beside the next."""
 
     def __init__(self, make: MakeBuilder, tally: Any) -> None:
-        self.builder = make()
+        self.make = make
         self.tally = tally
         self.finishes: dict[int, Callable[[], Row]] = {}
 
     def ready(self) -> None:
-        """Returns once the builder is made."""
+        """Make the builder. In a call of its own, since Ray hides what a constructor raises behind an actor's death."""
+        self.builder = self.make()
 
     def compute(self, index: int, task: Any) -> None:
         done = 0
@@ -85,9 +91,9 @@ def _cluster() -> Iterator[None]:
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
         where = address or "this machine"
         raise UserError(f"Ray at {where}: cannot be reached or started ({error}); WORKERS=0 does without") from error
     try:
@@ -96,12 +102,21 @@ def _cluster() -> Iterator[None]:
         ray.shutdown()
 
 
+def _why(error: Exception) -> str:
+    """The end of what Ray says of a death, where the reason stands."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:200] if lines else type(error).__name__
+
+
 class _Dispatch:
     """Tasks given to workers as they become free, until each has its result."""
 
     def __init__(self, make: MakeBuilder, tasks: Iterable[Any], actors: int, on_gpu: bool) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.tally: Any = ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote()
+        # Should it be killed, it starts anew: what it counted is for the progress bar alone.
+        tally_options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        self.tally: Any = ray.remote(Tally).options(**tally_options).remote()
+        self.needs = "GPU and CPU core" if on_gpu else "CPU core"
         options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2}
         self.new_worker = lambda: ray.remote(Worker).options(**options).remote(make, self.tally)
         self.waiting = enumerate(tasks)
@@ -128,20 +143,27 @@ class _Dispatch:
             self.running[actor.compute.remote(index, task)] = ("compute", actor, index, task)
 
     def _lost(self, step: str, dead: Any, index: int, task: Any, error: Exception) -> None:
-        """A worker died at a step: another takes its place, and its shard goes back."""
+        """A worker died at a step, or is out of reach: another takes its place, and its shards go back."""
+        ray.kill(dead)  # one out of reach would keep its core
         lost = [(step, index, task)]
         for reference, (other, actor, *shard) in list(self.running.items()):
             if actor is dead:
                 lost.append((other, *shard))
                 del self.running[reference]
-        for _, index, task in lost:
+        for step, index, task in lost:
             self.deaths[index] += 1
-            if self.deaths[index] > (self.most_failed_starts if task is None else DEATHS):
+            if step == "start" and self.deaths[index] > self.most_failed_starts:
+                if self._at_work():
+                    return  # the others go on without it
                 raise UserError(
-                    f"a Ray worker died {self.deaths[index]} times at the same work ({type(error).__name__}), likely "
-                    f"for lack of memory: finished shards are kept, run again with fewer WORKERS"
+                    f"Ray workers die before they begin, {self.deaths[index]} did: {_why(error)}"
                 ) from error
-            if task is not None:
+            if step != "start" and self.deaths[index] > DEATHS:
+                raise UserError(
+                    f"a Ray worker died {self.deaths[index]} times at the same shard, likely for lack of memory: "
+                    f"finished shards are kept, run again with fewer WORKERS ({_why(error)})"
+                ) from error
+            if step != "start":
                 self.again.append((index, task))
         self._start()
         while self.idle and self.again:
@@ -164,16 +186,20 @@ class _Dispatch:
             return
         if step == "start":
             self.begun = True
-        if step == "compute":
+            del self.deaths[index]  # over days, nodes that come and go may cost many a start
+        else:
             self.running[actor.write.remote(index)] = ("write", actor, index, task)
         self._give(actor)
 
     def _unfinished(self) -> bool:
-        return bool(self.again) or any(task is not None for *_, task in self.running.values())
+        return bool(self.again) or self._at_work()
+
+    def _at_work(self) -> bool:
+        return any(step != "start" for step, *_ in self.running.values())
 
     def run(self, progress: Callable[[int], None]) -> list[Row]:
         """Every task's result, in the tasks' order."""
-        reported, begun = 0, False
+        reported, begun, last_at_work = 0, False, time.monotonic()
         while not self.rows or self._unfinished():
             finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
             for reference in finished:
@@ -183,6 +209,11 @@ class _Dispatch:
             if done != reported or begun != self.begun:
                 progress(done - reported)
             reported, begun = done, self.begun
+            if self._at_work():
+                last_at_work = time.monotonic()
+            elif time.monotonic() - last_at_work > NOTICE_SECONDS:
+                last_at_work = math.inf
+                logger.warning("No worker is running: Ray waits for a free %s.", self.needs)
         return [self.rows[index] for index in range(len(self.rows))]
 
 

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from stage1_proposals.backbones import build_backbone
-from stage1_proposals.builder import GO_ON, Row, ShardBuilder
-from stage1_proposals.directory import sole_user, writing
+from stage1_proposals.builder import Row, ShardBuilder, build_on_node
 from stage1_proposals.job import Job, check_same_request
-from stage1_proposals.shards import read_manifest, write_manifest
+from stage1_proposals.store import open_store, store_manifest, stored_manifest
 
 
 def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[Row]:
@@ -29,12 +28,12 @@ def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -
 
 
 def run(
-    job: Job, directory: str | Path, workers: int | None, progress: Callable[[int], None], retry_failed: bool = False
+    job: Job, shards: str | Path, workers: int | None, progress: Callable[[int], None], retry_failed: bool = False
 ) -> list[Row]:
     """Make the shard set, going on where an earlier run of the same request stopped.
 
     Args:
-        directory: the shard set's; made when missing.
+        shards: directory or fsspec URL of the shard set; made when missing.
         workers: Ray actors, 0 for this process alone, or None for one per GPU or core of the Ray cluster.
         progress: called with 0 as work begins, then with numbers of photos done; photos of shards already there count.
         retry_failed: read the photos that failed before once more; what was made of the others stays as it is.
@@ -43,30 +42,27 @@ def run(
         The manifest's line of each shard.
 
     Raises:
-        UserError: the directory holds other work, is in use or cannot be made; weights that do not fit.
+        UserError: the place holds other work, is in use or cannot be made or written; weights that do not fit.
     """
-    directory = Path(directory).resolve()
+    store = open_store(shards)
     request = job.request()
     build_backbone(
         job.recipe.backbone, job.recipe.weights
     )  # a checkpoint that does not fit fails here, not on every worker
-    with sole_user(directory):
-        check_same_request(directory, request)
-        with writing(directory, GO_ON):
-            if retry_failed or read_manifest(directory) is None:
-                write_manifest(directory, request, None)
-            for ours in (".shard-*.h5.*.tmp", ".manifest.json.*.tmp"):
-                for leftover in directory.glob(ours):
-                    leftover.unlink(missing_ok=True)
+    with store.sole_user():
+        check_same_request(store, request)
+        if retry_failed or stored_manifest(store) is None:
+            store_manifest(store, request, None)
+        store.remove_leftovers()
         if workers == 0:
-            rows = run_here(ShardBuilder(job.recipe, request, directory, retry_failed), job, progress)
+            rows = run_here(ShardBuilder(job.recipe, request, store, retry_failed), job, progress)
         else:
             from stage1_proposals.ray_pool import run_on_ray
 
             actors = min(workers or job.shard_count, job.shard_count)
-            make = partial(ShardBuilder, job.recipe, request, directory, retry_failed)
+            make = partial(build_on_node, job.recipe, request, store, retry_failed)
             tasks = map(job.task, range(job.shard_count))
             rows = run_on_ray(make, tasks, actors, job.recipe.device == "cuda", progress)
-        with writing(directory, GO_ON):
-            write_manifest(directory, request, rows)
+        check_same_request(store, request)  # where there is no lock, another run may have come between
+        store_manifest(store, request, rows)
     return rows

@@ -3,11 +3,12 @@
 from stage1_proposals.shards.clusters import read_centroids, write_centroids, write_clusters
 from stage1_proposals.shards.reader import ShardReader
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name, to_columns
-from stage1_proposals.shards.shard_set import ShardSet, read_manifest, write_manifest
+from stage1_proposals.shards.shard_set import MANIFEST, ShardSet, read_manifest, write_manifest
 from stage1_proposals.shards.verify import verify_shard
-from stage1_proposals.shards.writer import write_json, write_shard
+from stage1_proposals.shards.writer import whole_file, write_json, write_shard
 
 __all__ = [
+    "MANIFEST",
     "ImageRecord",
     "ShardError",
     "ShardReader",
@@ -17,6 +18,7 @@ __all__ = [
     "shard_file_name",
     "to_columns",
     "verify_shard",
+    "whole_file",
     "write_centroids",
     "write_clusters",
     "write_json",

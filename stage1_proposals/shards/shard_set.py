@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,27 +16,41 @@ from stage1_proposals.shards.schema import FORMAT, VERSION, ImageRecord, ShardEr
 from stage1_proposals.shards.writer import write_json
 
 MANIFEST = "manifest.json"
+# What a manifest must have, and of which types; damage may leave it JSON all the same.
+REQUEST = {"image_root": str, "shard_count": int, "backbone": dict}
+ROW = {"file": str, "images": int, "proposals": int, "failures": int, "content_sha256": str}
+WRITE_ANEW = "delete it, and the same `make proposals` writes it anew from the shards"
+
+
+def _has(value: Any, types: Mapping[str, type]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), types[key]) for key in types)
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:
     """The manifest of a directory, or None when there is none.
 
     Raises:
-        ShardError: it is not a manifest this version reads.
+        ShardError: it cannot be read, is damaged, or is not a manifest this version reads.
     """
     path = Path(directory) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
-        raise ShardError(f"{path}: not JSON ({error})") from error
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{path}: not JSON ({error}); {WRITE_ANEW}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ShardError(f"{path}: not the manifest of a shard set")
     if not {"version", "request", "shards"} <= set(manifest):
         raise ShardError(f"{path}: lacks its version, request or shards")
-    if manifest["version"] > VERSION:
-        raise ShardError(f"{path}: version {manifest['version']} is newer than {VERSION}; update this software")
+    version, request, rows = manifest["version"], manifest["request"], manifest["shards"]
+    if isinstance(version, int) and version > VERSION:
+        raise ShardError(f"{path}: version {version} is newer than {VERSION}; update this software")
+    sound_rows = rows is None or (isinstance(rows, list) and all(_has(row, ROW) for row in rows))
+    if not (isinstance(version, int) and _has(request, REQUEST) and sound_rows):
+        raise ShardError(f"{path}: damaged; {WRITE_ANEW}")
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,7 +31,8 @@ CHUNK_BYTES = 1 << 16
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a scratch path beside `path`; afterwards flush it to disk and rename it to `path`."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Containers that share a directory may well share process ids.
+    scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         yield scratch
         with open(scratch, "rb+") as file:

@@ -125,3 +125,15 @@ def test_every_command_refuses_numbers_out_of_range(
     with pytest.raises(SystemExit, match="2"):
         module.build_parser().parse_args(argv.split())
     assert capsys.readouterr().err == f"error: argument {message}\n"
+
+
+@pytest.mark.parametrize("command", ["inspect_shards", "duplicates", "cluster", "pretrain"])
+def test_commands_that_read_shards_say_how_to_fetch_those_at_a_url(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    parser = importlib.import_module(f"pipelines.{command}").build_parser()
+    assert parser.parse_args(["--shards", "shards"]).shards == Path("shards")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--shards", "s3://bucket/shards"])
+    how = "is a URL; `make fetch SHARDS=s3://bucket/shards TO=shards` brings it to a directory"
+    assert capsys.readouterr().err == f"error: argument --shards: {how}\n"

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import cli
+from pipelines import cli, fetch_shards, inspect_shards
 from pipelines.proposals import CONFIGS, build_parser, choose_device, main, read_settings
 from stage1_proposals.backbones import new_network
 from stage1_proposals.errors import UserError
@@ -72,6 +72,31 @@ def test_a_json_gives_photos_and_ids(photo_folder: Path, tmp_path: Path, capsys:
     ]
 
 
+def test_photos_and_shards_in_one_folder_go_on_after_inspect(photo_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(photo_folder, tmp_path / "all"))
+    given = ("--images", root, "--shards", root / "shards", *SMALL)
+    assert run(*given) == 0
+    shards = ["--shards", str(root / "shards")]
+    assert cli.run(inspect_shards.main, inspect_shards.build_parser(), shards) == 0
+    assert (root / "shards" / "contact_sheet.png").exists()
+    assert run(*given) == 0
+
+
+def test_shards_go_to_a_url_and_are_fetched_from_it(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, directory = f"file://{tmp_path}/bucket/shards", tmp_path / "shards"
+    assert run("--images", photo_folder, "--shards", url, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert f"14 photos from {photo_folder} -> 2 shards in {url}\n{url}: 2 shards, 12 photos, " in out
+    assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
+    fetching = ["--shards", url, "--to", str(directory)]
+    assert cli.run(fetch_shards.main, fetch_shards.build_parser(), fetching) == 0
+    assert f"{url} -> {directory}: 2 shards verified, 12 photos" in capsys.readouterr().out
+    assert ShardSet.open(directory).image_counts == [7, 5]
+    assert cli.run(inspect_shards.main, inspect_shards.build_parser(), ["--shards", str(directory)]) == 0
+
+
 def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(23):
@@ -115,6 +140,8 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
     ("options", "message"),
     [
         (["--images", "{tmp}/gone"], "photo folder {tmp}/gone: no such folder"),
+        (["--images", "{tmp}", "--shards", "{tmp}"], "photo folder {tmp}: the shards cannot lie among the photos"),
+        (["--shards", "nowhere://bucket"], "nowhere://bucket: cannot be used (Protocol not known: nowhere)"),
         (["--images", "{tmp}/empty"], "photo folder {tmp}/empty: no photos in it"),
         (["--backbone", "vgg"], "no backbone 'vgg'; there are lite0_imagenet, densecl_r50"),
         (

@@ -1,5 +1,8 @@
 """One run at a time in a directory, and a clear line when it cannot be written."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +33,20 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         holder.wait()
         with sole_user(tmp_path):
             pass
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(
+            UserError, match=f"no locks .Function not implemented.; .* for shards a URL.*: file://{tmp_path}$"
+        ),
+        sole_user(tmp_path),
+    ):
+        pass
 
 
 def test_what_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.photo_list import PhotoList, finder, image_ids, list_photos
+from stage1_proposals.shards import write_manifest
 
 AsNobody = Callable[[], AbstractContextManager[None]]
 
@@ -68,6 +69,28 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(open_folder: Path, as_n
     (open_folder / "locked").chmod(0)
     with as_nobody(), pytest.raises(UserError, match="locked: cannot be read"):
         list_photos(open_folder)
+    with as_nobody(), pytest.raises(UserError, match=r"b\.jpg: cannot be reached \(Permission denied\)"):
+        list_photos(open_folder / "locked" / "b.jpg")
+
+
+def test_pictures_beside_a_shard_set_are_not_photos(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "shards/contact_sheet.png", "shards/photos/b.jpg", "theirs/c.jpg", "damaged/d.jpg")
+    request = {"image_root": "/photos", "shard_count": 1, "backbone": {}}
+    for folder in ("shards", "sound"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_manifest(tmp_path / folder, request, None)
+    (tmp_path / "theirs/manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "damaged/manifest.json").write_text("{")
+    assert list_photos(tmp_path).names == ("a.jpg", "damaged/d.jpg", "shards/photos/b.jpg", "theirs/c.jpg")
+
+
+def test_the_shards_own_folder_holds_no_photos_and_is_not_the_photo_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "shards/similar.png")
+    (tmp_path / "link").symlink_to(tmp_path / "shards")
+    assert list_photos(tmp_path, leave_out=tmp_path / "shards").names == ("a.jpg",)
+    assert list_photos(tmp_path, leave_out=tmp_path / "link").names == ("a.jpg",)
+    with pytest.raises(UserError, match="the shards cannot lie among the photos; choose another SHARDS directory"):
+        list_photos(tmp_path / "shards", leave_out=tmp_path / "link")
 
 
 def test_the_list_hash_knows_the_names_and_their_borders(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The job: resumable, refusing what does not fit, the same on any number of workers and however often killed."""
 
+import hashlib
 import json
 import os
 import random
@@ -8,23 +9,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
+from stage1_proposals.backbones import new_network
 from stage1_proposals.builder import ShardBuilder
 from stage1_proposals.directory import sole_user
 from stage1_proposals.errors import UserError
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe, check_same_request
-from stage1_proposals.photo_list import image_ids, list_photos
+from stage1_proposals.job import Job, check_same_request
+from stage1_proposals.photo_list import PhotoList, image_ids, list_photos
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
-from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, read_manifest, verify_shard
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, read_manifest, verify_shard, writer
+from stage1_proposals.store import LocalStore
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("all_threads")
@@ -40,15 +45,6 @@ def hashes(directory: Path) -> list[str]:
 
 def shard_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.h5"))
-
-
-@pytest.fixture(scope="module")
-def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
-    directory = tmp_path_factory.mktemp("finished") / "shards"
-    recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
-    run(Job(list_photos(photo_folder), recipe, images_per_shard=4), directory, 0, ignore)
-    return directory
 
 
 @pytest.fixture
@@ -115,13 +111,16 @@ def test_a_deleted_shard_is_built_again_alone(directory: Path, finished: Path, m
     assert first.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("harm", ["cut", "flipped"])
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
 def test_a_damaged_shard_is_built_again(
-    directory: Path, finished: Path, make_job: Callable[..., Job], where: float
+    directory: Path, finished: Path, make_job: Callable[..., Job], harm: str, where: float
 ) -> None:
     path = shard_files(directory)[2]
-    data = path.read_bytes()
-    path.write_bytes(data[: int(where * len(data))])
+    data = bytearray(path.read_bytes())
+    cut = int(where * len(data))
+    data[cut] ^= 0x10
+    path.write_bytes(data[:cut] if harm == "cut" else data)
     run(make_job(), directory, 0, ignore)
     assert verify_shard(path)["content_sha256"] == hashes(finished)[2]
 
@@ -223,6 +222,41 @@ def test_shards_with_other_ids_are_not_taken_for_sound(
     run(job, directory, 0, ignore)
     ids = {image["file_name"]: image["id"] for image in images}
     assert [record.image_id for record in read_all(directory)] == [ids[r.file_name] for r in read_all(directory)]
+
+
+CLOCKS = {"far ahead": 4e9, "at the beginning": 0.0}
+
+
+@pytest.mark.parametrize("now", CLOCKS.values(), ids=CLOCKS)
+def test_nothing_depends_on_the_clock_or_on_the_times_of_files(
+    directory: Path,
+    finished: Path,
+    photo_folder: Path,
+    tmp_path: Path,
+    make_job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    now: float,
+) -> None:
+    """A clock that stands elsewhere, and runs backwards."""
+    photos = Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+    job = replace(make_job(), photos=replace(list_photos(photos), root=photo_folder.resolve()))
+    first, second, *_ = shard_files(directory)
+    second.unlink()
+    for path in (*shard_files(directory), directory / "manifest.json", *photos.rglob("*.*")):
+        os.utime(path, (now, now))
+    ticks = iter(range(1_000_000))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromtimestamp(max(0.0, now - next(ticks)), tz)
+
+    monkeypatch.setattr(writer, "datetime", Clock)
+    monkeypatch.setattr(time, "time", lambda: now - next(ticks))
+    run(job, directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+    assert first.stat().st_mtime == now
+    assert next(ticks) > 0
 
 
 def test_photos_with_odd_names_go_into_the_shard_and_are_found_again(
@@ -386,16 +420,18 @@ def test_a_photo_more_is_another_request(directory: Path, make_job: Callable[...
     assert manifest is not None
     request = {**manifest["request"], "image_count": 15, "image_list_sha256": "other"}
     with pytest.raises(UserError, match=r"image_count is 14 there, 15 asked for; image_list_sha256 is"):
-        check_same_request(directory, request)
+        check_same_request(LocalStore(directory), request)
 
 
 def test_the_same_weights_elsewhere_are_the_same_request(directory: Path) -> None:
     manifest = read_manifest(directory)
     assert manifest is not None
     request = manifest["request"]
-    check_same_request(directory, {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}})
+    check_same_request(
+        LocalStore(directory), {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}}
+    )
     with pytest.raises(UserError, match=r"backbone\.sha256"):
-        check_same_request(directory, {**request, "backbone": {**request["backbone"], "sha256": "other"}})
+        check_same_request(LocalStore(directory), {**request, "backbone": {**request["backbone"], "sha256": "other"}})
 
 
 def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., Job]) -> None:
@@ -405,6 +441,98 @@ def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., 
     ):
         run(make_job(), directory, 0, ignore)
     run(make_job(), directory, 0, ignore)
+
+
+def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(
+    many_photos: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    directory, settings = tmp_path / "shards", {"images_per_shard": 10, "short_side": 160, "long_side": 320}
+    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
+    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    first = subprocess.Popen([*command, "--workers", "0"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not shard_files(directory):
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # however slow this process is, the first is still at work
+    for changes in ({}, {"short_side": 96}):
+        with pytest.raises(UserError, match=f"^{directory}: another run is writing there"):
+            run(make_job(many_photos, **settings | changes), directory, 0, ignore)
+    there = len(shard_files(directory))
+    first.send_signal(signal.SIGCONT)
+    while len(shard_files(directory)) == there:
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+
+
+def test_a_run_interrupted_from_the_keyboard_ends_with_one_line(many_photos: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal, Ray's workers too."""
+    directory, settings = tmp_path / "shards", {"images_per_shard": 10, "short_side": 160, "long_side": 320}
+    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
+    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    driver = subprocess.Popen(
+        [*command, "--workers", "1"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not shard_files(directory):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    os.killpg(driver.pid, signal.SIGINT)
+    errors = driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.endswith("\nInterrupted; run the same command again to go on.\n")
+    for path in shard_files(directory):
+        verify_shard(path)
+
+
+def test_shards_that_may_not_be_written_are_refused(
+    finished: Path, open_folder: Path, make_job: Callable[..., Job], as_nobody: Callable[[], Any]
+) -> None:
+    directory = Path(shutil.copytree(finished, open_folder / "shards"))
+    before, job = {path.name: path.read_bytes() for path in directory.iterdir()}, make_job()
+    directory.chmod(0o555)
+    with as_nobody(), pytest.raises(UserError, match=f"^{directory}.*: cannot be written \\(Permission denied\\)"):
+        run(job, directory, 0, ignore)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_a_manifest_that_is_damaged_is_refused_and_written_anew_once_deleted(
+    directory: Path, finished: Path, make_job: Callable[..., Job]
+) -> None:
+    manifest = directory / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-10])
+    times = {path: path.stat().st_mtime_ns for path in shard_files(directory)}
+    with pytest.raises(ShardError, match=r"manifest\.json: not JSON .*; delete it, and the same `make proposals`"):
+        run(make_job(), directory, 0, ignore)
+    manifest.unlink()
+    run(make_job(), directory, 0, ignore)
+    assert manifest.read_bytes() == (finished / "manifest.json").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in shard_files(directory)} == times
+
+
+def test_a_weights_file_changed_between_runs_is_other_work(
+    tmp_path: Path, photo_folder: Path, make_job: Callable[..., Job]
+) -> None:
+    weights, states = tmp_path / "weights.safetensors", []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        states.append(new_network("test_vit").state_dict())
+    safetensors.torch.save_file(states[0], weights)
+    job = make_job(backbone="test_vit", weights=str(weights))
+    run(job, tmp_path / "shards", 0, ignore)
+    before = hashes(tmp_path / "shards")
+    safetensors.torch.save_file(states[1], weights)
+    with pytest.raises(UserError, match=r"holds other work: backbone\.sha256 is '\w+' there, '\w+' asked for"):
+        run(job, tmp_path / "shards", 0, ignore)
+    assert hashes(tmp_path / "shards") == before
 
 
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
@@ -432,6 +560,34 @@ def test_a_disk_that_fills_up_is_the_users_error_and_the_run_goes_on_later(
     assert hashes(tmp_path / "shards") == hashes(finished)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounting.returncode:
+        pytest.skip("this machine does not let its user mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_small_disk_fills_up_and_more_room_is_all_it_takes(
+    small_disk: Path, finished: Path, make_job: Callable[..., Job]
+) -> None:
+    directory = small_disk / "shards"
+    with pytest.raises(UserError, match=r"\.h5: cannot be written \(No space left .*; finished shards are kept"):
+        run(make_job(), directory, 0, ignore)
+    done = shard_files(directory)
+    assert 1 <= len(done) < 4
+    for path in done:
+        verify_shard(path)
+    subprocess.run(["mount", "-o", "remount,size=10m", small_disk], check=True)
+    run(make_job(), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+    assert not list(directory.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize("name", ["short_side", "long_side", "images_per_shard", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8"])
 def test_sizes_are_positive_whole_numbers(make_job: Callable[..., Job], name: str, value: object) -> None:
@@ -447,6 +603,16 @@ def test_shards_partition_the_photos(make_job: Callable[..., Job], per_shard: in
     assert tuple(image_id for task in tasks for image_id in task.ids) == job.photos.ids
     assert [task.index for task in tasks] == list(range(job.shard_count))
     assert all(task.names for task in tasks)
+
+
+def test_ten_thousand_photos_are_shared_out_once_each(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    names = tuple(f"{number:012d}.jpg" for number in range(10_000))
+    job = replace(make_job(), photos=PhotoList(tmp_path, names, image_ids(names)), images_per_shard=512)
+    tasks = [job.task(index) for index in range(job.shard_count)]
+    assert [len(task.names) for task in tasks] == [512] * 19 + [272]
+    assert [image_id for task in tasks for image_id in task.ids] == list(range(10_000))
+    assert job.photos.sha256() == hashlib.sha256(b"".join(name.encode() + b"\0" for name in names)).hexdigest()
+    assert job.request()["image_count"] == 10_000
 
 
 @pytest.fixture

@@ -105,12 +105,49 @@ def test_a_missing_shard_is_named(directory: Path) -> None:
             json.dumps({"format": "saliency-prompt/pseudo-labels", "version": 2, "request": {}, "shards": []}),
             "version 2 is newer than 1; update",
         ),
+        ("\xff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("", "not JSON .*; delete it, and the same `make proposals` writes it anew from the shards"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ShardError, match=message):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(ShardError, match=r"manifest\.json: cannot be read \(Is a directory\)"):
+        ShardSet.open(tmp_path)
+
+
+def test_a_manifest_cut_anywhere_is_refused(directory: Path) -> None:
+    path = directory / "manifest.json"
+    whole = path.read_bytes().rstrip()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ShardError, match=r"manifest\.json: not JSON"):
+            ShardSet.open(directory)
+
+
+def test_a_bit_flipped_anywhere_in_a_manifest_gives_a_set_or_a_shard_error(directory: Path) -> None:
+    """What it says is checked against the shards by `make inspect`, and against what is asked for by the next run."""
+    path = directory / "manifest.json"
+    whole, refused = path.read_bytes(), 0
+    for position in range(len(whole)):
+        for bit in (0, 3, 6):
+            data = bytearray(whole)
+            data[position] ^= 1 << bit
+            path.write_bytes(data)
+            try:
+                shards = ShardSet.open(directory)
+            except ShardError:
+                refused += 1
+            else:
+                assert len(shards.image_counts) == 2
+                assert (type(shards.image_root), type(shards.backbone)) == (str, dict)
+    assert refused > len(whole)
 
 
 def test_there_is_no_manifest_where_there_is_none(tmp_path: Path) -> None:

@@ -46,26 +46,26 @@ def test_the_hash_does_not_see_the_hdf5_layout(shard: Path, tmp_path: Path) -> N
 
 
 def seen(path: Path) -> object:
-    """All that a reader gets from a sound shard."""
-    row, reader = verify_shard(path), ShardReader(path)
+    """All that a sound shard says: its content hash covers each column, and not the attributes."""
+    row, reader = verify_shard(path, decode_masks=False), ShardReader(path)
     try:
-        return row, reader.attributes, reader.failures(), [vars(reader.read(i))["rle"] for i in range(len(reader))]
+        return row, reader.attributes
     finally:
         reader.close()
 
 
-def test_a_flipped_byte_is_found_or_harmless(shard: Path) -> None:
+def test_a_bit_flipped_at_any_of_1000_places_is_found_or_harmless(shard: Path) -> None:
     sound, whole = seen(shard), shard.read_bytes()
-    found = 0
-    for position in np.random.default_rng(0).integers(0, len(whole), 150):
+    rng, found = np.random.default_rng(0), 0
+    for position, bit in zip(rng.integers(0, len(whole), 1000), rng.integers(0, 8, 1000), strict=True):
         data = bytearray(whole)
-        data[position] ^= 0xFF  # any other exception fails the test
+        data[position] ^= 1 << bit  # any other exception fails the test
         shard.write_bytes(data)
         try:
             assert seen(shard) == sound, position
         except ShardError:
             found += 1
-    assert found > 100  # HDF5 leaves some bytes unused
+    assert found > 600  # HDF5 leaves some bytes unused
 
 
 def test_every_byte_of_the_columns_counts(shard: Path) -> None:
@@ -87,9 +87,9 @@ def test_the_message_names_the_file(shard: Path) -> None:
         verify_shard(shard)
 
 
-def test_a_truncated_shard_is_found(shard: Path) -> None:
+def test_a_shard_cut_at_any_of_1000_places_is_found(shard: Path) -> None:
     whole = shard.read_bytes()
-    for length in [0, 1, 8, len(whole) - 1, *np.random.default_rng(0).integers(0, len(whole), 40)]:
+    for length in [0, 1, 8, len(whole) - 1, *np.random.default_rng(0).integers(0, len(whole), 1000)]:
         shard.write_bytes(whole[:length])
         with pytest.raises(ShardError):
             verify_shard(shard)
