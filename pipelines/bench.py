@@ -23,10 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
     parser.add_argument("--precision", help="of the backbone; default: as in `make proposals`")
     parser.add_argument("--workers", type=cli.at_least(0), help="Ray actors; default: as in `make proposals`")
-    parser.add_argument("--photos", type=cli.at_least(8), default=120, help="for the run and the forward pass")
+    parser.add_argument("--photos", type=cli.at_least(8), default=240, help="for the run and the forward pass")
     parser.add_argument("--plain-photos", type=cli.at_least(2), default=24, help="for the plain implementation")
-    parser.add_argument("--growth-photos", type=cli.at_least(100), default=400, help="for 1 to 100 shards")
-    parser.add_argument("--repeat", type=cli.at_least(1), default=3, help="rounds; the best of each side counts")
+    parser.add_argument("--growth-photos", type=cli.at_least(1), default=20, help="per shard, for 1 to 100 shards")
+    parser.add_argument("--repeat", type=cli.at_least(1), default=2, help="rounds; the best of each side counts")
     return parser
 
 

@@ -64,6 +64,9 @@ class Worker:
         """Make the builder. In a call of its own, since Ray hides what a constructor raises behind an actor's death."""
         self.builder = self.make()
 
+    def alive(self) -> None:
+        """Returns, if the process still runs."""
+
     def compute(self, index: int, task: Any) -> None:
         done = 0
         report: Any = None
@@ -166,8 +169,9 @@ class _Dispatch:
             if step != "start":
                 self.again.append((index, task))
         self._start()
-        while self.idle and self.again:
-            self._give(self.idle.pop())
+        # The idle may have died with the same node unnoticed: they get a lost shard once they answer.
+        self.running |= {actor.alive.remote(): ("start", actor, -1, None) for actor in self.idle}
+        self.idle.clear()
 
     def _step(self, reference: Any) -> None:
         """One thing that a worker has finished, or failed at."""
