@@ -1,6 +1,7 @@
 """`make proposals`: photos in, HDF5 shards of pseudo masks and seed features out (stage 1)."""
 
 import argparse
+import os
 import sys
 import tomllib
 from contextlib import closing
@@ -111,8 +112,11 @@ def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> 
     return settings
 
 
-def choose_device(asked: str | None) -> str:
-    """The device asked for, or the GPU when there is one.
+def choose_device(asked: str | None, on_cluster: bool = False) -> str:
+    """The device asked for, or the GPU when this machine has one.
+
+    Args:
+        on_cluster: the work is done elsewhere, and Ray knows what GPUs there are.
 
     Raises:
         UserError: a GPU is asked for and there is none, or no such device type.
@@ -122,16 +126,17 @@ def choose_device(asked: str | None) -> str:
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
         raise UserError(f"device {device!r}: use cpu or cuda (CUDA_VISIBLE_DEVICES chooses among GPUs)")
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not on_cluster and not torch.cuda.is_available():
         raise UserError("device 'cuda': this machine has no usable GPU; use cpu")
     return device
 
 
 def choose_precision(asked: str | None, device: str) -> str:
-    """The precision asked for, or the fastest that the device multiplies natively."""
+    """The precision asked for, or the fastest that the device multiplies natively; of a cluster's GPUs, bfloat16."""
     import torch
 
-    native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    here = torch.cuda.is_available()
+    native = device == "cuda" and (not here or torch.cuda.is_bf16_supported(including_emulation=False))
     return asked or ("bfloat16" if native else "float32")
 
 
@@ -159,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
 
     store = open_store(args.shards)
     settings = read_settings(args.config, args.generator, args.set)
-    device = choose_device(args.device)
+    device = choose_device(args.device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and args.workers != 0)
     sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}
     missing = [key for key, value in sizes.items() if value is None]
     if missing:

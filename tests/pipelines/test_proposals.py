@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from pipelines import cli, fetch_shards, inspect_shards
-from pipelines.proposals import CONFIGS, build_parser, choose_device, main, read_settings
+from pipelines.proposals import CONFIGS, build_parser, choose_device, choose_precision, main, read_settings
 from stage1_proposals.backbones import new_network
 from stage1_proposals.errors import UserError
 from stage1_proposals.generators import GENERATORS, build_generator
@@ -206,6 +206,10 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="no usable GPU"):
         choose_device("cuda")
     assert choose_device(None) == "cpu"
+    assert choose_device("cuda", on_cluster=True) == "cuda"
+    assert choose_device(None, on_cluster=True) == "cpu"
+    assert [choose_precision(None, device) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
+    assert choose_precision("float32", "cuda") == "float32"
 
 
 def test_set_values_are_toml_or_bare_words() -> None:
