@@ -139,8 +139,10 @@ def test_opening_takes_no_memory_per_image(tmp_path):
         lines = []
         for index in range(10):
             (directory / shard_file_name(index, 10)).touch()
-            lines.append({"file": shard_file_name(index, 10), "images": images // 10, "content_sha256": ""})
-        write_manifest(directory, {"image_root": "photos", "backbone": {"feature_dim": 4}}, lines)
+            row = {"images": images // 10, "proposals": 0, "failures": 0, "content_sha256": ""}
+            lines.append({"file": shard_file_name(index, 10), **row})
+        request = {"image_root": "photos", "shard_count": 10, "backbone": {"feature_dim": 4}}
+        write_manifest(directory, request, lines)
         tracemalloc.start()
         dataset = PseudoLabelDataset(str(directory))
         used = tracemalloc.get_traced_memory()[1]
