@@ -11,7 +11,6 @@ from pipelines import cli
 from stage1_proposals.directory import writing
 from stage1_proposals.duplicates import candidate_pairs, groups, measure
 from stage1_proposals.errors import UserError
-from stage1_proposals.index import open_shards
 from stage1_proposals.shards import ShardReader, ShardSet, write_json
 
 SHOWN = 20
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"  {', '.join(map(cli.on_one_line, group))}")
     if len(found) > SHOWN:
         print(f"  ... and {len(found) - SHOWN} more")
-    empty = sum(int((np.diff(reader.column("images/proposals_begin")) == 0).sum()) for reader in open_shards(shards))
+    empty = sum(int((np.diff(reader.column("images/proposals_begin")) == 0).sum()) for reader in shards.readers())
     if empty:
         print(f"{empty} photos without proposals were not compared")
 

@@ -141,11 +141,11 @@ def main(args: argparse.Namespace) -> None:
         draw_similar(shards, root, *args.similar, args.photos, sheet)
         return
     verify(shards)
-    failures = [failure for path in shards.shard_paths for failure in ShardReader(path).failures()]
+    failures = [failure for reader in shards.readers() for failure in reader.failures()]
     proposals = sum(row["proposals"] for row in shards.shards)
     print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} photos, {proposals} proposals")
     print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
-    clustered = sum(ShardReader(path).clusters is not None for path in shards.shard_paths)
+    clustered = sum(reader.clusters is not None for reader in shards.readers())
     if clustered:
         print(f"clusters in {clustered} of {len(shards.shards)} shards")
     print(f"{len(failures)} photos failed" + (":" if failures else ""))

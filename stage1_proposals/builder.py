@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -44,7 +43,7 @@ def build_extractor(recipe: Recipe) -> FeatureExtractor:
 class ShardBuilder:
     """Builds the shards of one request; holds the backbone. One per process.
 
-    `compute` may be called from several threads, one of which computes while the others write.
+    One shard is computed at a time; it may be written while the next is computed, in another thread.
 
     Args:
         recipe: how photos become proposals.
@@ -63,7 +62,6 @@ class ShardBuilder:
         self.store = store
         self.retry_failed = retry_failed
         self.backbone = build_extractor(recipe)
-        self._computing = threading.Lock()
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], Row]:
         """Compute a shard; what is returned writes it and gives its line of the manifest.
@@ -78,10 +76,10 @@ class ShardBuilder:
             if row is not None and not (self.retry_failed and row["failures"]):
                 progress(len(task.names))
                 return lambda: row
-            there = _all_records(path) if row is not None else []
+            with closing(ShardReader(path)) as reader:
+                there = list(reader.records()) if row is not None else []
         progress(len(there))
-        with self._computing:
-            records, failures = self._records(task.without({record.file_name for record in there}), progress)
+        records, failures = self._records(task.without({record.file_name for record in there}), progress)
         records = sorted([*there, *records], key=lambda record: record.file_name)  # the photo list's order
         return lambda: self._write(task.index, records, failures)
 
@@ -113,16 +111,14 @@ class ShardBuilder:
         """The manifest's line of a shard that is there, undamaged, of this request and of these photos."""
         if not path.exists():
             return None
-        reader = ShardReader(path)
         try:
             row = verify_shard(path, decode_masks=False)
-            attributes = reader.attributes
-            there = dict(zip(reader.file_names(), reader.file["images/id"][...].tolist(), strict=True))
-            failed = [name for name, _ in reader.failures()]
+            with closing(ShardReader(path)) as reader:
+                attributes = reader.attributes
+                there = dict(zip(reader.file_names(), reader.column("images/id").tolist(), strict=True))
+                failed = [name for name, _ in reader.failures()]
         except ShardError:
             return None
-        finally:
-            reader.close()
         asked = dict(zip(task.names, task.ids, strict=True))
         same = (
             attributes["image_root"] == self.request["image_root"]
@@ -162,11 +158,6 @@ class ShardBuilder:
                         records[photo.index] = to_record(proposals, info)
             progress(len(batch))
         return [records[key] for key in sorted(records)], [(names[key], failures[key]) for key in sorted(failures)]
-
-
-def _all_records(path: Path) -> list[ImageRecord]:
-    with closing(ShardReader(path)) as reader:
-        return [reader.read(row) for row in range(len(reader))]
 
 
 def build_on_node(recipe: Recipe, request: dict[str, Any], store: Store, retry_failed: bool) -> ShardBuilder:

@@ -13,12 +13,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.directory import sole_user, writing
+from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
-from stage1_proposals.index import Vectors, open_shards, sample_vectors, unit_features
+from stage1_proposals.index import Vectors, sample_vectors, unit_features
 from stage1_proposals.shards import ShardReader, ShardSet, read_centroids, write_centroids, write_clusters
 from stage1_proposals.shards.clusters import CENTROIDS_FILE
 from stage1_proposals.shards.schema import CLUSTER
+from stage1_proposals.store import LocalStore
 
 ITERATIONS = 25
 SAMPLE_PER_CLASS = 256
@@ -27,7 +28,7 @@ GO_ON = "shards done are kept, run again to go on"
 
 def proposal_features(shards: ShardSet) -> Iterator[Vectors]:
     """Per shard, the unit seed features of its proposals, float32 (p, D)."""
-    return map(unit_features, open_shards(shards))
+    return map(unit_features, shards.readers())
 
 
 def train_centroids(vectors: Vectors, classes: int, seed: int) -> Vectors:
@@ -78,10 +79,9 @@ def cluster_shards(
     proposals = sum(shard["proposals"] for shard in shards.shards)
     if not 2 <= classes <= proposals:
         raise UserError(f"{classes} classes: use 2 to {proposals}, the number of proposals in {shards.directory}")
-    with sole_user(shards.directory):
-        for ours in (".shard-*.h5.*.tmp", f".{CENTROIDS_FILE}.*.tmp"):
-            for leftover in shards.directory.glob(ours):
-                leftover.unlink(missing_ok=True)
+    store = LocalStore(shards.directory)
+    with store.sole_user():
+        store.remove_leftovers()
         centroids, clusters = _centroids(shards, classes, seed, proposals)
         sizes = np.zeros(classes, np.int64)
         for path in shards.shard_paths:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from stage1_proposals.index import VectorIndex, Vectors, open_shards, unit_features
+from stage1_proposals.index import VectorIndex, Vectors, unit_features
 from stage1_proposals.shards import ShardReader, ShardSet
 
 # Copies of copies are joined by chains, so the nearest few suffice, and a photo found a thousand times costs no more.
@@ -38,7 +38,7 @@ class Pair:
 
 def photo_descriptors(shards: ShardSet) -> Iterator[Vectors]:
     """Per shard, float32 (n, D): each photo's mean unit seed feature, at length 1; zeros where it has no proposals."""
-    for reader in open_shards(shards):
+    for reader in shards.readers():
         features, begin = unit_features(reader), reader.column("images/proposals_begin")
         each = csr_array(
             (np.ones(len(features), np.float32), np.arange(len(features)), begin),

@@ -38,16 +38,6 @@ def unit_features(reader: ShardReader) -> Vectors:
     return features
 
 
-def open_shards(shards: ShardSet) -> Iterator[ShardReader]:
-    """Every shard of a set, one open at a time."""
-    for path in shards.shard_paths:
-        reader = ShardReader(path)
-        try:
-            yield reader
-        finally:
-            reader.close()
-
-
 def sample_vectors(source: Source, total: int, size: int, seed: int) -> Vectors:
     """`size` of the source's `total` vectors (all, if fewer), by seed, in their order: 4 size D bytes."""
     size = min(size, total)
@@ -132,7 +122,7 @@ def similar_proposals(shards: ShardSet, image_id: int, row: int, count: int) -> 
     """
     query, vector = _find_proposal(shards, image_id, row)
     nearest: list[Neighbour] = []
-    for number, reader in enumerate(open_shards(shards)):
+    for number, reader in enumerate(shards.readers()):
         begin = reader.column("images/proposals_begin")
         cosines = unit_features(reader) @ vector
         order = np.argsort(-cosines, kind="stable")[: count + 1].tolist()  # one more: the query may be among them
@@ -148,7 +138,7 @@ def similar_proposals(shards: ShardSet, image_id: int, row: int, count: int) -> 
 
 def _find_proposal(shards: ShardSet, image_id: int, row: int) -> tuple[Neighbour, Vectors]:
     """Where a proposal is, and its seed feature at length 1, float32 (D,)."""
-    for number, reader in enumerate(open_shards(shards)):
+    for number, reader in enumerate(shards.readers()):
         found = np.flatnonzero(reader.column("images/id") == image_id)
         if len(found):
             record = reader.read(int(found[0]))

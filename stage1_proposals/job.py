@@ -121,8 +121,10 @@ class Job:
 
 
 def check_positive(name: str, value: object) -> None:
-    """Raises:
-    UserError: the value is no positive whole number.
+    """Refuse a value that is no positive whole number.
+
+    Raises:
+        UserError: it is none.
     """
     if not isinstance(value, int) or value < 1:
         raise UserError(f"{name} must be a positive whole number, not {value!r}")

@@ -116,9 +116,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise PhotoError(f"cannot be decoded: {_reason(error)}") from error
 
 
-def _decode(image: Image.Image) -> np.ndarray:
-    image.load()
-    return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+def _pixels(image: Image.Image) -> np.ndarray:
+    """A loaded image's pixels, the right way up; in place, since a copy of the largest photos has 800 MB."""
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(_to_rgb(image))
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -131,7 +132,8 @@ def read_photo(path: str | Path) -> np.ndarray:
         PhotoError: it cannot be read, is no image, ends early, has no pixels or more than `MAX_PIXELS`.
     """
     with _opened(path) as image:
-        return _decode(image)
+        image.load()
+        return _pixels(image)
 
 
 def read_reduced(path: str | Path, short_side: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -151,6 +153,6 @@ def read_reduced(path: str | Path, short_side: int) -> tuple[np.ndarray, tuple[i
         width, height = image.size
         share = REDUCING_GAP * short_side / min(width, height)
         image.draft(image.mode, (ceil(width * share), ceil(height * share)))  # does nothing to other formats
-        pixels = _decode(image)
+        image.load()
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED  # a PNG has it behind its pixels
-        return pixels, (width, height) if turned else (height, width)
+        return _pixels(image), (width, height) if turned else (height, width)

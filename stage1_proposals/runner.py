@@ -46,9 +46,8 @@ def run(
     """
     store = open_store(shards)
     request = job.request()
-    build_backbone(
-        job.recipe.backbone, job.recipe.weights
-    )  # a checkpoint that does not fit fails here, not on every worker
+    # A checkpoint that does not fit fails here, not on every worker.
+    build_backbone(job.recipe.backbone, job.recipe.weights)
     with store.sole_user():
         check_same_request(store, request)
         if retry_failed or stored_manifest(store) is None:

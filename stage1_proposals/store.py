@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import MANIFEST, read_manifest, write_manifest
+from stage1_proposals.shards.clusters import CENTROIDS_FILE
 
 GO_ON = "finished shards are kept, run again to go on"
-LEFTOVERS = (".shard-*.h5.*.tmp", f".{MANIFEST}.*.tmp")
+LEFTOVERS = (".shard-*.h5.*.tmp", f".{MANIFEST}.*.tmp", f".{CENTROIDS_FILE}.*.tmp")
 
 
 class Store(Protocol):

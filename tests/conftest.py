@@ -1,9 +1,10 @@
 """Small photo folders, shard sets and labelled sets, written with the project's own writers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ import pipelines  # noqa: F401 (settings that torch reads when it is imported)
 from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
 
 FEATURE_DIM = 4
+THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +121,20 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
     return write
 
 
+@pytest.fixture(scope="session")
+def damage_column() -> Callable[[Path, str], None]:
+    """(shard, column) -> a bit of the column's data is flipped."""
+
+    def damage(path: Path, column: str) -> None:
+        with h5py.File(path) as file:
+            offset = file[column].id.get_chunk_info(0).byte_offset
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 1
+        path.write_bytes(data)
+
+    return damage
+
+
 @pytest.fixture
 def write_labels(tmp_path: Path) -> Callable[..., Path]:
     """Write photos with bright rectangles on dark noise, and COCO JSON of them, train and test alike."""
@@ -159,9 +175,7 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def all_threads() -> Iterator[None]:
-    """A run in this process sets torch to one thread; afterwards it has its threads back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True)
+def all_threads() -> None:
+    """Give torch back its threads, of which a run in this process leaves it one."""
+    torch.set_num_threads(THREADS)

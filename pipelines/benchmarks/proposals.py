@@ -6,7 +6,6 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -28,7 +27,7 @@ from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import PhotoList, image_ids
 from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
-from stage1_proposals.shards import ShardReader, ShardSet
+from stage1_proposals.shards import ShardSet
 
 # libgomp's own, where `pipelines` shortens it for the product.
 PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
@@ -153,12 +152,10 @@ def agreement(plain: Path, shards: Path) -> float:
     for result in json.loads(plain.read_text()):
         expected.setdefault(result["image_id"], []).append(result["segmentation"])
     best: list[float] = []
-    for path in ShardSet.open(shards).shard_paths:
-        with closing(ShardReader(path)) as reader:
-            for record in map(reader.read, range(len(reader))):
-                truth = expected.pop(record.image_id, [])
-                ious = coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)) if truth and len(record) else None
-                best += [0.0] * len(truth) if ious is None else ious.max(axis=0).tolist()
+    for record in ShardSet.open(shards).records():
+        truth = expected.pop(record.image_id, [])
+        ious = coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)) if truth and len(record) else None
+        best += [0.0] * len(truth) if ious is None else ious.max(axis=0).tolist()
     return float(np.mean(best + [0.0] * sum(map(len, expected.values()))))
 
 

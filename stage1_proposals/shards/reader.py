@@ -1,6 +1,7 @@
 """Reading shards: one small read per image, nothing opened before it is needed."""
 
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,14 @@ class ShardReader:
             return self._read(index)
         except OSError as error:
             raise ShardError(f"{self.path}: image {index} is damaged ({error}); run `make proposals` again") from error
+
+    def records(self) -> Iterator[ImageRecord]:
+        """Every record, in order, read as it is asked for.
+
+        Raises:
+            ShardError: the data read fail their checksum.
+        """
+        return map(self.read, range(len(self)))
 
     def _read(self, index: int) -> ImageRecord:
         images, proposals = self.file["images"], self.file["proposals"]

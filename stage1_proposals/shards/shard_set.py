@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,16 +120,20 @@ class ShardSet:
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum(self.image_counts, dtype=np.int64)
 
+    def readers(self) -> Iterator[ShardReader]:
+        """A reader of every shard, in order, one open at a time: each is closed when the next is asked for."""
+        for path in self.shard_paths:
+            with closing(ShardReader(path)) as reader:
+                yield reader
+
     def records(self) -> Iterator[ImageRecord]:
         """Every record of the set, in order, one in memory at a time.
 
         Raises:
             ShardError: a shard is damaged.
         """
-        for path in self.shard_paths:
-            reader = ShardReader(path)
-            yield from (reader.read(index) for index in range(len(reader)))
-            reader.close()
+        for reader in self.readers():
+            yield from reader.records()
 
     def locate(self, position: int) -> tuple[int, int]:
         """The (shard, row in that shard) of the set's image number `position`."""
@@ -141,11 +146,7 @@ class ShardSet:
         Raises:
             ShardError: some shards have none, or others.
         """
-        readers = [ShardReader(path) for path in self.shard_paths]
-        found = []
-        for reader in readers:
-            found.append(reader.clusters)
-            reader.close()
+        found = [reader.clusters for reader in self.readers()]
         there = [clusters for clusters in found if clusters is not None]
         if not there:
             raise ShardError(f"{self.directory}: no clusters; `make cluster SHARDS={self.directory}` makes them")

@@ -49,7 +49,6 @@ class PseudoLabelDataset(BaseDataset):
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards
         self.clusters = self.shards.clusters() if pseudo_classes else None
-        self._last = np.cumsum(self.shards.image_counts)  # images up to and including each shard
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._pid = os.getpid()
         if self.clusters is not None:
@@ -74,8 +73,7 @@ class PseudoLabelDataset(BaseDataset):
             ShardError: the shard is damaged, has gone or was clustered anew since the start.
         """
         idx = range(len(self))[idx]
-        shard = int(np.searchsorted(self._last, idx, side="right"))
-        row = idx - (int(self._last[shard - 1]) if shard else 0)
+        shard, row = self.shards.locate(idx)
         record = self._reader(shard).read(row)
         return {
             "img_id": record.image_id,

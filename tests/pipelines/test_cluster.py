@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipelines import cli
 from pipelines.cluster import build_parser, main
@@ -52,9 +51,8 @@ def test_user_errors_are_one_line_and_2(shards: ShardSet, tmp_path: Path, capsys
 
 
 def test_proposals_run_again_keeps_the_clusters_and_rebuilds_a_damaged_column(
-    photo_folder: Path, tmp_path: Path
+    photo_folder: Path, tmp_path: Path, damage_column: Callable[[Path, str], None]
 ) -> None:
-    threads = torch.get_num_threads()
     job = Job(list_photos(photo_folder), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
     run_job(job, tmp_path, 0, lambda _: None)
     manifest = read_manifest(tmp_path)
@@ -65,14 +63,8 @@ def test_proposals_run_again_keeps_the_clusters_and_rebuilds_a_damaged_column(
     assert {path: path.read_bytes() for path in tmp_path.glob("*.h5")} == before
 
     path = ShardSet.open(tmp_path).shard_paths[1]
-    reader = ShardReader(path)
-    offset = reader.file["proposals/cluster"].id.get_chunk_info(0).byte_offset
-    reader.close()
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
+    damage_column(path, "proposals/cluster")
     run_job(job, tmp_path, 0, lambda _: None)
-    torch.set_num_threads(threads)
     assert read_manifest(tmp_path) == manifest
     assert ShardReader(path).clusters is None
     assert run("--shards", tmp_path, "--classes", 4) == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipelines import cli
@@ -55,12 +54,10 @@ def test_a_photo_smaller_and_compressed_is_found_among_others(
     for path in sorted(photo_folder.rglob("*.png")):
         Image.open(path).resize((320, 320)).save(tmp_path / "photos" / path.name)
     Image.open(tmp_path / "photos" / "0004.png").resize((256, 256)).save(tmp_path / "photos" / "copy.jpg", quality=60)
-    threads = torch.get_num_threads()
     job = Job(
         list_photos(tmp_path / "photos"), Recipe(build_generator({}), "lite0_imagenet", None, 320, 320, 8, "cpu"), 5
     )
     run_job(job, tmp_path / "shards", 0, lambda _: None)
-    torch.set_num_threads(threads)
     assert run("--shards", tmp_path / "shards", "--output", tmp_path / "out.json") == 0
     assert json.loads((tmp_path / "out.json").read_text())["groups"] == [["0004.png", "copy.jpg"]]
 

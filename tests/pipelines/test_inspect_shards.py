@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -28,10 +27,8 @@ def run(*argv: object) -> int:
 
 
 def make_shards(photos: Path, directory: Path) -> Path:
-    threads = torch.get_num_threads()
     job = Job(list_photos(photos), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 5)
     run_job(job, directory, 0, lambda _: None)
-    torch.set_num_threads(threads)
     return directory
 
 

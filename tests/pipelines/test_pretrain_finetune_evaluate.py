@@ -69,12 +69,9 @@ def dataset(write_labels, tmp_path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(all_threads: None) -> None:
     """Tensors this small take longer on several threads."""
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from stage1_proposals.photo_list import list_photos
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
 from stage1_proposals.weights import file_sha256
 
-pytestmark = pytest.mark.usefixtures("all_threads")
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
 
 

@@ -1,11 +1,9 @@
 """`make table`: what it makes, prints and refuses."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipelines import cli
 from pipelines.tables import HEADING, build_parser, describe, format_table, main
@@ -17,14 +15,6 @@ from stage1_proposals.shards import ShardSet
 from stage1_proposals.statistics import to_coco
 
 SMALL = ("--short-side", 64, "--long-side", 128, "--workers", 0)
-
-
-@pytest.fixture(autouse=True)
-def all_threads() -> Iterator[None]:
-    """A run in this process sets torch to one thread; afterwards it has its threads back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(*argv: object) -> int:

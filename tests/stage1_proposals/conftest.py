@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stage1_proposals.generators import build_generator
 from stage1_proposals.job import Job, Recipe
@@ -41,10 +40,9 @@ def make_job(photo_folder: Path) -> Callable[..., Job]:
 @pytest.fixture(scope="session")
 def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
-    directory, threads = tmp_path_factory.mktemp("finished") / "shards", torch.get_num_threads()
+    directory = tmp_path_factory.mktemp("finished") / "shards"
     recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
     run(Job(list_photos(photo_folder), recipe, images_per_shard=4), directory, 0, lambda _: None)
-    torch.set_num_threads(threads)
     return directory
 
 

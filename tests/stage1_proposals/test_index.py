@@ -1,6 +1,7 @@
 """Search among seed features, against every cosine computed in the plain way."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,14 +80,9 @@ def test_no_such_proposal_is_the_users_error(shards: ShardSet) -> None:
         similar_proposals(shards, 101, 0, 3)
 
 
-def test_a_damaged_shard_is_a_shard_error(shards: ShardSet) -> None:
+def test_a_damaged_shard_is_a_shard_error(shards: ShardSet, damage_column: Callable[[Path, str], None]) -> None:
     path = shards.shard_paths[2]
-    reader = ShardReader(path)
-    offset = reader.file["proposals/feature"].id.get_chunk_info(0).byte_offset
-    reader.close()
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
+    damage_column(path, "proposals/feature")
     with pytest.raises(ShardError, match=r"shard-00002-of-00003\.h5: proposals/feature is damaged"):
         similar_proposals(shards, 100, 0, 3)
 

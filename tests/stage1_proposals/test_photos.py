@@ -400,7 +400,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_whatever_a_decoder_raises_is_that_photos_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    def exif_transpose(_: Image.Image) -> Image.Image:
+    def exif_transpose(_: Image.Image, in_place: bool) -> None:
         raise error  # Pillow does, on some damaged EXIF
 
     path = saved(tmp_path / "a.png", Image.fromarray(pattern()))

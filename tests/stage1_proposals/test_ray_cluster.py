@@ -33,7 +33,6 @@ def wait_until(condition: Callable[[], Any], driver: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.usefixtures("all_threads")
 def test_a_node_killed_in_mid_run_costs_nothing(
     cluster: Cluster, photo_folder: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:

@@ -53,6 +53,11 @@ def test_results_come_in_the_shards_order(tmp_path: Path) -> None:
     assert len({row["pid"] for row in rows} - {os.getpid()}) == 2
 
 
+def test_more_actors_than_cores_do_not_wait_for_ever() -> None:
+    rows = run_on_ray(builder(lambda index: {"index": index}), range(6), 5, False, ignore)
+    assert [row["index"] for row in rows] == list(range(6))
+
+
 def test_no_gpu_for_a_gpu_job_is_refused() -> None:
     with pytest.raises(UserError, match="no GPU"):
         run_on_ray(builder(lambda index: {}), range(1), 1, True, ignore)
@@ -123,6 +128,34 @@ def test_workers_that_die_are_replaced_and_their_shards_done_again(tmp_path: Pat
     assert [row["index"] for row in rows] == [0, 1, 2, 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["computing", "writing"]
     assert sum(reported) == 40
+
+
+def test_a_worker_that_died_idle_does_not_cost_a_lost_shard_a_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a node dies: the worker at shard 0, and the one that has nothing left to do."""
+    monkeypatch.setattr(ray_pool, "DEATHS", 1)
+
+    class Builder:
+        def compute(self, task: int, progress: Callable[[int], None]) -> Callable[[], dict[str, Any]]:
+            idle = tmp_path / "idle"
+            if task == 0 and not (tmp_path / "died").exists():
+                while not (idle.exists() and idle.read_text()):
+                    time.sleep(0.05)
+                time.sleep(1)  # for its result to arrive
+                (tmp_path / "died").touch()
+                os.kill(int(idle.read_text()), 9)
+                os.kill(os.getpid(), 9)
+
+            def finish() -> dict[str, Any]:
+                if task == 1:
+                    idle.write_text(str(os.getpid()))
+                return {"index": task}
+
+            return finish
+
+    assert run_on_ray(Builder, range(2), 2, False, ignore) == [{"index": 0}, {"index": 1}]
+    assert (tmp_path / "died").exists()
 
 
 def test_a_shard_that_kills_every_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

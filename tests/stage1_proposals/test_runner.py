@@ -1,13 +1,10 @@
-"""The job: resumable, refusing what does not fit, the same on any number of workers and however often killed."""
+"""The job: resumable, refusing what does not fit, the same on any number of workers."""
 
 import hashlib
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,9 +27,6 @@ from stage1_proposals.photos import read_photo
 from stage1_proposals.runner import run
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, read_manifest, verify_shard, writer
 from stage1_proposals.store import LocalStore
-
-ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("all_threads")
 
 
 def ignore(_: int) -> None:
@@ -443,56 +437,6 @@ def test_a_directory_in_use_is_refused(directory: Path, make_job: Callable[..., 
     run(make_job(), directory, 0, ignore)
 
 
-def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(
-    many_photos: Path, tmp_path: Path, make_job: Callable[..., Job]
-) -> None:
-    directory, settings = tmp_path / "shards", {"images_per_shard": 10, "short_side": 160, "long_side": 320}
-    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
-    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    first = subprocess.Popen([*command, "--workers", "0"], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not shard_files(directory):
-        assert first.poll() is None
-        time.sleep(0.02)
-    first.send_signal(signal.SIGSTOP)  # however slow this process is, the first is still at work
-    for changes in ({}, {"short_side": 96}):
-        with pytest.raises(UserError, match=f"^{directory}: another run is writing there"):
-            run(make_job(many_photos, **settings | changes), directory, 0, ignore)
-    there = len(shard_files(directory))
-    first.send_signal(signal.SIGCONT)
-    while len(shard_files(directory)) == there:
-        assert first.poll() is None
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
-
-
-def test_a_run_interrupted_from_the_keyboard_ends_with_one_line(many_photos: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches every process of the terminal."""
-    directory, settings = tmp_path / "shards", {"images_per_shard": 10, "short_side": 160, "long_side": 320}
-    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
-    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    driver = subprocess.Popen(
-        [*command, "--workers", "0"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while not shard_files(directory):
-        assert driver.poll() is None
-        time.sleep(0.02)
-    os.killpg(driver.pid, signal.SIGINT)
-    errors = driver.communicate(timeout=60)[1]
-    assert driver.returncode == 130
-    assert "Traceback" not in errors
-    assert errors.endswith("\nInterrupted; run the same command again to go on.\n")
-    for path in shard_files(directory):
-        verify_shard(path)
-
-
 def test_shards_that_may_not_be_written_are_refused(
     finished: Path, open_folder: Path, make_job: Callable[..., Job], as_nobody: Callable[[], Any]
 ) -> None:
@@ -613,60 +557,3 @@ def test_ten_thousand_photos_are_shared_out_once_each(make_job: Callable[..., Jo
     assert [image_id for task in tasks for image_id in task.ids] == list(range(10_000))
     assert job.photos.sha256() == hashlib.sha256(b"".join(name.encode() + b"\0" for name in names)).hexdigest()
     assert job.request()["image_count"] == 10_000
-
-
-@pytest.fixture
-def many_photos(photo_folder: Path, tmp_path: Path) -> Path:
-    """Enough photos for a run of some seconds, three of them no photos."""
-    folder = tmp_path / "many"
-    for copy in range(15):
-        shutil.copytree(photo_folder, folder / f"{copy:02d}")
-    return folder
-
-
-def kill_leftovers(session: int) -> None:
-    """What a killed driver left running in its session; Ray's own processes end by themselves, a little later."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
-                os.kill(int(entry.name), signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def test_killed_again_and_again_a_run_ends_with_the_same_shards(
-    many_photos: Path, tmp_path: Path, make_job: Callable[..., Job]
-) -> None:
-    """kill -9 on the command at work, with Ray and without, each time going on at once."""
-    directory, wait = tmp_path / "shards", random.Random(0)
-    settings = {"images_per_shard": 10, "short_side": 160, "long_side": 320}
-    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(many_photos), "--shards", str(directory)]
-    command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    killed = []
-    for workers in (2, 0):
-        there = len(shard_files(directory))
-        driver = subprocess.Popen(
-            [*command, "--workers", str(workers)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while len(shard_files(directory)) == there:
-            assert driver.poll() is None
-            time.sleep(0.02)
-        time.sleep(wait.random() / 2)
-        driver.kill()
-        driver.wait()
-        killed.append(driver.pid)
-        assert there < len(shard_files(directory)) < 21
-        for path in shard_files(directory):
-            verify_shard(path)
-    run(make_job(many_photos, **settings), directory, 0, ignore)
-    for session in killed:
-        kill_leftovers(session)
-    assert not list(directory.glob(".*.tmp"))
-    run(make_job(many_photos, **settings), tmp_path / "undisturbed", 0, ignore)
-    assert hashes(directory) == hashes(tmp_path / "undisturbed")

@@ -18,8 +18,6 @@ from stage1_proposals.runner import run
 from stage1_proposals.shards import MANIFEST, ShardError, ShardSet
 from stage1_proposals.store import LocalStore, RemoteStore, open_store, stored_manifest
 
-pytestmark = pytest.mark.usefixtures("all_threads")
-
 
 def ignore(_: int) -> None:
     pass

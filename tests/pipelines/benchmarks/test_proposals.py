@@ -18,8 +18,6 @@ from stage1_proposals.generators import build_generator
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import list_photos
 
-pytestmark = pytest.mark.usefixtures("all_threads")
-
 
 @pytest.fixture
 def sound_photos(photo_folder: Path, tmp_path: Path) -> Path:

@@ -33,7 +33,7 @@ def test_every_generator_is_named() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(GENERATORS)
 
 
-@pytest.mark.usefixtures("all_threads", "example")
+@pytest.mark.usefixtures("example")
 def test_the_example_makes_shards(make_job: Callable[..., Job], tmp_path: Path) -> None:
     run(make_job(generator=EXAMPLE), tmp_path / "shards", 0, lambda _: None)
     shards = ShardSet.open(tmp_path / "shards")
