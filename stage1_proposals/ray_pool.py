@@ -125,6 +125,7 @@ class _Dispatch:
         self.needs = "GPU and CPU core" if on_gpu else "CPU core"
         options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2}
         self.new_worker = lambda: ray.remote(Worker).options(**options).remote(make, self.tally)
+        self.workers: list[Any] = []
         self.waiting = enumerate(tasks)
         self.again: deque[tuple[int, Any]] = deque()
         self.idle: list[Any] = []
@@ -138,6 +139,7 @@ class _Dispatch:
 
     def _start(self) -> None:
         actor: Any = self.new_worker()
+        self.workers.append(actor)
         self.running[actor.ready.remote()] = ("start", actor, -1, None)
 
     def _give(self, actor: Any) -> None:
@@ -151,6 +153,7 @@ class _Dispatch:
     def _lost(self, step: str, dead: Any, index: int, task: Any, error: Exception) -> None:
         """A worker died at a step, or is out of reach: another takes its place, and its shards go back."""
         ray.kill(dead)  # one out of reach would keep its core
+        self.workers.remove(dead)
         lost = [(step, index, task)]
         for reference, (other, actor, *shard) in list(self.running.items()):
             if actor is dead:
@@ -204,6 +207,11 @@ class _Dispatch:
     def _at_work(self) -> bool:
         return any(step != "start" for step, *_ in self.running.values())
 
+    def close(self) -> None:
+        """Give every core back at once: Ray would wait for Python to collect what refers to the workers."""
+        for actor in (*self.workers, self.tally):
+            ray.kill(actor)
+
     def run(self, progress: Callable[[int], None]) -> list[Row]:
         """Every task's result, in the tasks' order."""
         reported, begun, last_at_work = 0, False, time.monotonic()
@@ -248,4 +256,8 @@ def run_on_ray(
         capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if capacity < 1:
             raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
-        return _Dispatch(make, tasks, min(actors, capacity), on_gpu).run(progress)
+        dispatch = _Dispatch(make, tasks, min(actors, capacity), on_gpu)
+        try:
+            return dispatch.run(progress)
+        finally:
+            dispatch.close()
