@@ -6,11 +6,14 @@ An actor that dies, or whose node does, is replaced where there is room, and its
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -106,6 +109,25 @@ def _cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _remembered_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and stands in the list: Python drops one that meets a destructor."""
+    pressed: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to that one alone
+        yield pressed
+        return
+    former = signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _why(error: Exception) -> str:
@@ -212,10 +234,12 @@ class _Dispatch:
         for actor in (*self.workers, self.tally):
             ray.kill(actor)
 
-    def run(self, progress: Callable[[int], None]) -> list[Row]:
-        """Every task's result, in the tasks' order."""
+    def run(self, progress: Callable[[int], None], interrupted: Sequence[int]) -> list[Row]:
+        """Every task's result, in the tasks' order; until `interrupted` is not empty any more."""
         reported, begun, last_at_work = 0, False, time.monotonic()
         while not self.rows or self._unfinished():
+            if interrupted:
+                raise KeyboardInterrupt
             finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
             for reference in finished:
                 if reference in self.running:  # not of a worker found dead meanwhile
@@ -258,6 +282,7 @@ def run_on_ray(
             raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
         dispatch = _Dispatch(make, tasks, min(actors, capacity), on_gpu)
         try:
-            return dispatch.run(progress)
+            with _remembered_interrupts() as interrupted:
+                return dispatch.run(progress, interrupted)
         finally:
             dispatch.close()

@@ -1,6 +1,7 @@
 """Tasks on real Ray actors: order, errors, deaths. Builders are defined inside the tests, so that they travel."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -167,6 +168,20 @@ def test_a_shard_that_kills_every_worker_ends_the_run(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ray_pool, "DEATHS", 1)
     with pytest.raises(UserError, match=r"^a Ray worker died 2 times at the same shard.*run again with fewer WORKERS"):
         run_on_ray(builder(build), range(2), 1, False, ignore)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_ends_the_run_even_where_python_drops_it() -> None:
+    """In a destructor or a callback of C, an exception is printed and forgotten."""
+
+    class Destroyed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_on_ray(builder(lambda index: {}), range(1000), 1, False, lambda _: Destroyed() and None)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
