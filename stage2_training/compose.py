@@ -77,7 +77,7 @@ def pretraining_config(
     config, changes = _merge(model, "pseudo_labels", schedule)
     of_model = changes.pop("saliency_prompt", {})
     if prompts:
-        _name_variant(config, model)
+        config.model.type = _prompted_type(config)
         settings = {"feature_dim": shards.feature_dim, **of_model, **(saliency_prompt or {})}
         config.model.saliency_prompt = asdict(SaliencyPromptSettings(**settings))  # whole: defaults may change
     config.merge_from_dict({"model": changes})
@@ -96,16 +96,16 @@ def pretraining_config(
     return config
 
 
-def _name_variant(config: Config, model: str) -> None:
-    """Set the type of the detector's Saliency Prompt variant."""
-    variant = f"SaliencyPrompt{config.model.type}"
+def _prompted_type(config: Config) -> str:
+    """The registered type of the detector's Saliency Prompt variant."""
     import_modules_from_strings(**config.custom_imports)
-    if MODELS.get(variant) is None:
+    detector, prompted = config.model.type, f"SaliencyPrompt{config.model.type}"
+    if prompted not in MODELS:
         raise UserError(
-            f"model {model}: {config.model.type} has no Saliency Prompt variant ({variant}); pre-train it without "
-            f"prompts (PROMPTS=off, --prompts off)"
+            f"{detector} cannot take prompts: there is no {prompted}; pre-train it with --prompts off, or add an "
+            f"adapter as docs/models.md shows"
         )
-    config.model.type = variant
+    return prompted
 
 
 def _check_feature_dim(config: Config, shards: ShardSet) -> None:

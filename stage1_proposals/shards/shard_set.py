@@ -126,7 +126,7 @@ class ShardSet:
         Raises:
             ShardError: it has gone, is damaged, or was exchanged for another since the manifest was read.
         """
-        path = self.shard_paths[index]
+        path = self.directory / self.shards[index]["file"]
         if not path.exists():
             raise ShardError(f"{path}: has gone; put it back, or run the same `make proposals` again")
         reader = ShardReader(path)

@@ -72,7 +72,7 @@ def test_a_detector_without_a_variant_can_only_be_pretrained_without_prompts(sha
     (tmp_path / "other.py").write_text(
         f"_base_ = {str(CONFIGS / 'models' / 'knet.py')!r}\nmodel = dict(type='Other')\n"
     )
-    with pytest.raises(UserError, match=r"Other has no Saliency Prompt variant \(SaliencyPromptOther\).*PROMPTS=off"):
+    with pytest.raises(UserError, match=r"Other cannot take prompts: there is no SaliencyPromptOther; .*--prompts off"):
         pretraining_config(str(tmp_path / "other.py"), "pretrain", shards)
     assert pretraining_config(str(tmp_path / "other.py"), "pretrain", shards, prompts=False).model.type == "Other"
 
