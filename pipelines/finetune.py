@@ -17,10 +17,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init",
         default="sp",
-        help="initial weights: sp (Saliency Prompt pre-training), imagenet (supervised backbone), scratch, or a file",
+        help="initial weights: sp (pre-training with Saliency Prompt), pseudo (without prompts), imagenet, densecl, "
+        "swav, mocov2 (the backbone alone), coco (the published K-Net), scratch, or a file",
     )
-    parser.add_argument("--checkpoint", help="with --init sp: the pre-trained checkpoint (default: that of MODEL)")
-    parser.add_argument("--backbone-weights", help="with --init imagenet: file with the weights, when not bundled")
+    parser.add_argument(
+        "--checkpoint",
+        help="with --init sp, pseudo or coco: the checkpoint, or pre-training's work directory (default: MODEL's)",
+    )
+    parser.add_argument("--backbone-weights", help="file with the weights of --init imagenet, densecl, swav or mocov2")
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     add_run_options(parser, schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
     return parser
@@ -30,27 +34,17 @@ def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from stage1_proposals.directory import writing
-        from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, initialisation, training
         from stage2_training.evaluation import format_scores, plot_curves, read_curve
         from stage2_training.work_dir import GO_ON, WorkDir
 
-    if args.checkpoint and args.init != "sp":
-        raise UserError(f"--checkpoint goes with --init sp, not {args.init}; or pass the file as --init FILE")
-    if args.backbone_weights and args.init != "imagenet":
-        raise UserError(f"--backbone-weights goes with --init imagenet, not {args.init}")
     device = training.use_device(args.device)
     config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=Overrides.from_args(args))
     compose.check_annotations(config, ["train", "val"])
-    if args.init == "sp":
-        start = initialisation.pretrained(args.model, config.model.type, args.checkpoint)
-    elif args.init == "imagenet":
-        start = initialisation.supervised_backbone(args.backbone_weights)
-    elif args.init == "scratch":
-        start = initialisation.scratch()
-    else:
-        start = initialisation.checkpoint_file(args.init)
+    start = initialisation.by_name(
+        args.init, args.model, config.model.type, checkpoint=args.checkpoint, weights=args.backbone_weights
+    )
 
     model, dataset, init = (Path(name).stem for name in (args.model, args.dataset, args.init))
     work = WorkDir(args.work_dir or f"work_dirs/finetune/{dataset}/{model}-{init}")

@@ -1,11 +1,17 @@
-"""Pre-train a detector with Saliency Prompt on the pseudo labels of stage 1. Run again, it goes on."""
+"""Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt. Run again, it goes on."""
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from pipelines import cli
 from pipelines.run_options import add_run_options
 from stage2_training.options import Overrides
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from stage1_proposals.shards import ShardSet
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,10 +20,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the pseudo labels")
     parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")
     parser.add_argument(
-        "--matching",
-        choices=["cosine", "sequential", "random", "none"],
-        default="cosine",
-        help="how prompts find their kernels",
+        "--prompts",
+        choices=["on", "off"],
+        default="on",
+        help="off: the plain detector, neither prompts nor kernel supervision",
+    )
+    parser.add_argument(
+        "--saliency-prompt",
+        nargs="+",
+        default=(),
+        metavar="NAME=VALUE",
+        help="how prompts are made and matched and kernels supervised: matching=cosine|sequential|random|none, "
+        "match_on=initial|object, level=-1, detach=True, drop_prob=0.1, kernel_loss_weight=1 (docs/ablations.md)",
     )
     parser.add_argument(
         "--pseudo-classes",
@@ -28,8 +42,32 @@ def build_parser() -> argparse.ArgumentParser:
         "--backbone", help="initial backbone: a name of the catalogue or `scratch` (default: the one stage 1 used)"
     )
     parser.add_argument("--backbone-weights", help="file with its weights, when it is not bundled")
-    add_run_options(parser, schedule="pretrain", work_dir="work_dirs/pretrain/MODEL")
+    add_run_options(parser, schedule="pretrain", work_dir="work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
     return parser
+
+
+def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
+    """The config that the command line asks for.
+
+    Raises:
+        UserError: as `compose.pretraining_config`, or settings of prompts without prompts.
+    """
+    from stage1_proposals.errors import UserError
+    from stage2_training import compose
+
+    prompts = args.prompts == "on"
+    if args.saliency_prompt and not prompts:
+        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
+    return compose.pretraining_config(
+        args.model,
+        args.schedule,
+        shards,
+        prompts=prompts,
+        saliency_prompt=compose.parse_saliency_prompt(args.saliency_prompt),
+        pseudo_classes=args.pseudo_classes,
+        image_root=args.image_root,
+        overrides=Overrides.from_args(args),
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,22 +75,14 @@ def main(args: argparse.Namespace) -> None:
     with cli.quiet_imports():
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import ShardSet
-        from stage2_training import compose, initialisation, training
+        from stage2_training import initialisation, training
         from stage2_training.work_dir import WorkDir
 
     device = training.use_device(args.device)
     shards = ShardSet.open(args.shards)
     if shards.image_count == 0 or not any(row["proposals"] for row in shards.shards):
         raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")
-    config = compose.pretraining_config(
-        args.model,
-        args.schedule,
-        shards,
-        matching=args.matching,
-        pseudo_classes=args.pseudo_classes,
-        image_root=args.image_root,
-        overrides=Overrides.from_args(args),
-    )
+    config = compose_config(args, shards)
     if args.backbone == "scratch":
         start = initialisation.scratch()
     elif args.backbone or args.backbone_weights:
@@ -60,8 +90,9 @@ def main(args: argparse.Namespace) -> None:
     else:
         start = initialisation.stage1_backbone(shards)
 
-    work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model))
-    purpose = f"Pre-training {args.model} on {shards.image_count:,} photos ({device})"
+    work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model, args.prompts == "on"))
+    plain = "" if args.prompts == "on" else " without prompts"
+    purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} photos ({device})"
     epochs = {"epochs": config.train_cfg.max_epochs}
     result = training.train(work, config, start, purpose, lambda: epochs, args.cfg_options)
     print(f"Pre-trained: {result['checkpoint']}")

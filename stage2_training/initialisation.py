@@ -1,10 +1,10 @@
-"""Where a run's initial weights come from: stage 1's backbone, a supervised one, a pre-trained detector, nothing.
+"""Where a run's initial weights come from: stage 1's backbone, one of the catalogue, a whole detector, nothing.
 
 An `Initialisation` is cheap to make and says what it is (`record`, kept in the run's config, so that a work
 directory is never continued from other weights); the weights are read only when a run starts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,26 @@ from stage1_proposals.backbones import new_network, read_backbone_weights
 from stage1_proposals.catalogue import CATALOGUE
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.weights import file_sha256, locate_weights
+from stage1_proposals.weights import cached_download, file_sha256, locate_weights
 from stage2_training.data.dataset import CLUSTER_NAME
 from stage2_training.engine import read_checkpoint, weights_in
 from stage2_training.transfer import CLASS_BRANCH, ESSENTIAL, Weights, name_backbone
 from stage2_training.work_dir import WorkDir
 
 BACKBONE = ("backbone.",)
+
+# How a backbone was trained, as the catalogue's names say it: `densecl` is `densecl_r50`, for a ResNet-50.
+BACKBONES = ("imagenet", "densecl", "swav", "mocov2")
+DETECTORS = ("sp", "pseudo", "coco")
+
+# K-Net with a ResNet-50, trained on COCO for 12 epochs, mask AP 34.0. Trained on RGB, normalised by ImageNet's mean and
+# deviation (`to_rgb=True` of MMDetection 2, which loads BGR): what LoadPhoto and configs/models/knet.py give it.
+PUBLISHED_KNET = (
+    "https://download.openmmlab.com/mim-example/knet/det/knet/knet_s3_r50_fpn_1x_coco/"
+    "knet_s3_r50_fpn_1x_coco_20211016_113017-8a8645d4.pth"
+)
+PUBLISHED_KNET_SHA256 = "8a8645d4"  # its head
+KNET = (*BACKBONE, "neck.", "rpn_head.", "roi_head.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,44 @@ class Initialisation:
     needed: tuple[str, ...]
     read: Callable[[Weights], Weights]
     hint: str = "use a checkpoint of the same model and sizes"
+
+
+def by_name(
+    name: str, model: str, detector: str, *, checkpoint: str | None = None, weights: str | None = None
+) -> Initialisation:
+    """What fine-tuning starts from, as its command names it.
+
+    Args:
+        name: `scratch`; a backbone, one of `BACKBONES` or a name of the catalogue; one of `DETECTORS`; or a file.
+        model: name of the model's fragment.
+        detector: type of the vanilla detector.
+        checkpoint: file or pre-training's work directory, of one of `DETECTORS`, when not the default.
+        weights: file of a backbone, when not the catalogue's.
+
+    Raises:
+        UserError: there is no such name or file, or what was given does not go together.
+    """
+    if checkpoint and name not in DETECTORS:
+        raise UserError(
+            f"--checkpoint goes with --init {_either(DETECTORS)}, not {name}; or pass the file as --init FILE"
+        )
+    if name in BACKBONES or name in CATALOGUE:
+        return catalogue_backbone(name, weights)
+    if weights:
+        raise UserError(f"--backbone-weights goes with --init {_either(BACKBONES)}, not {name}")
+    if name == "scratch":
+        return scratch()
+    if name == "coco":
+        return published_knet(detector, checkpoint)
+    if name in DETECTORS:
+        return pretrained(model, detector, checkpoint, prompts=name == "sp")
+    if not Path(name).is_file():
+        raise UserError(f"--init {name}: use {_either(('scratch', *BACKBONES, *DETECTORS))}, or a checkpoint's file")
+    return checkpoint_file(name)
+
+
+def _either(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def scratch() -> Initialisation:
@@ -83,47 +134,73 @@ def backbone(name: str, weights: str | None = None) -> Initialisation:
     return Initialisation(record, f"{name} ({path})", BACKBONE, read)
 
 
-def supervised_backbone(weights: str | None = None) -> Initialisation:
-    """The model's backbone trained with ImageNet's labels.
+def catalogue_backbone(name: str, weights: str | None = None) -> Initialisation:
+    """The model's backbone as the catalogue has it.
+
+    Args:
+        name: one of `BACKBONES`, for whichever of its architectures is the model's, or a name of the catalogue.
+        weights: file, when not the catalogue's own.
 
     Raises:
-        UserError: there is no such file; on reading, the catalogue has none for this backbone.
+        UserError: there is no such file; on reading, the model's backbone has another architecture.
     """
-    record = {"kind": "imagenet"}
+    entries = {entry: CATALOGUE[entry] for entry in CATALOGUE if name == entry or name in entry.split("_")}
+    record = {"kind": name}
     if weights is not None:
         if not Path(weights).is_file():
             raise UserError(f"backbone weights {weights}: no such file")
         record["sha256"] = file_sha256(weights)
 
     def read(target: Weights) -> Weights:
-        for name, entry in CATALOGUE.items():
-            if "imagenet" in name and _has_architecture(target, entry.architecture):
-                return name_backbone(read_backbone_weights(name, weights), target)
-        raise UserError("the catalogue has no ImageNet weights for this model's backbone; pass --init FILE")
+        for entry, known in entries.items():
+            if _has_architecture(target, known.architecture):
+                return name_backbone(read_backbone_weights(entry, weights), target)
+        architectures = ", ".join(known.architecture for known in entries.values())
+        raise UserError(
+            f"--init {name}: these are weights of {architectures}, and the model's backbone is another; "
+            f"choose another --model, or pass weights that fit it as --init FILE"
+        )
 
-    return Initialisation(record, weights or "ImageNet weights", BACKBONE, read)
+    return Initialisation(record, f"backbone {name}{f' ({weights})' if weights else ''}", BACKBONE, read)
 
 
-def pretrained(model: str, detector: str, checkpoint: str | None = None) -> Initialisation:
-    """A detector pre-trained with Saliency Prompt.
+def pretrained(model: str, detector: str, checkpoint: str | None = None, *, prompts: bool = True) -> Initialisation:
+    """A detector that was pre-trained on pseudo labels.
 
     Args:
         model: name of its model fragment, whose pre-training's work directory is the default.
         detector: type of the vanilla detector; decides what must be taken.
+        checkpoint: a checkpoint, or another work directory of pre-training.
+        prompts: whether it was pre-trained with Saliency Prompt.
 
     Raises:
         UserError: no such checkpoint, or an unfinished pre-training.
     """
-    if checkpoint is None:
-        work = WorkDir(pretraining_dir(model))
+    if checkpoint is None or Path(checkpoint).is_dir():
+        work = WorkDir(checkpoint or pretraining_dir(model, prompts))
         latest = work.latest_checkpoint()
         if latest is None or work.result() is None:
             state = "is not finished" if latest else "was not run"
+            command = f"make pretrain{'' if prompts else ' PROMPTS=off'}"
             raise UserError(
-                f"pre-training of {model} {state} in {work.path}: run `make pretrain`, or pass --checkpoint FILE"
+                f"pre-training of {model} {state} in {work.path}: run `{command}`, or pass --checkpoint FILE"
             )
         checkpoint = str(latest)
-    return _detector("sp", checkpoint, (*BACKBONE, *ESSENTIAL.get(detector, ())))
+    return _detector("sp" if prompts else "pseudo", checkpoint, (*BACKBONE, *ESSENTIAL.get(detector, ())))
+
+
+def published_knet(detector: str, checkpoint: str | None = None) -> Initialisation:
+    """K-Net as its authors trained it on COCO, from a file or downloaded once; all but the classifiers must fit.
+
+    Raises:
+        UserError: the model is no K-Net, or the file cannot be had.
+    """
+    if detector != "KNet":
+        raise UserError(f"--init coco is a published K-Net, and the model is {detector}: choose --model knet")
+    path = checkpoint or str(
+        cached_download("the published K-Net", PUBLISHED_KNET, PUBLISHED_KNET_SHA256, "CHECKPOINT=FILE")
+    )
+    return replace(_detector("coco", path, KNET), hint="it is the K-Net of configs/models/knet.py: use --model knet")
 
 
 def checkpoint_file(path: str) -> Initialisation:
@@ -153,9 +230,9 @@ def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:
         return False
 
 
-def pretraining_dir(model: str) -> Path:
-    """Where pre-training a model goes by default."""
-    return Path("work_dirs/pretrain") / Path(model).stem
+def pretraining_dir(model: str, prompts: bool = True) -> Path:
+    """Where pre-training a model goes by default, with Saliency Prompt and without."""
+    return Path("work_dirs/pretrain") / (Path(model).stem + ("" if prompts else "-pseudo"))
 
 
 def _has_architecture(target: Weights, architecture: str) -> bool:
@@ -163,4 +240,4 @@ def _has_architecture(target: Weights, architecture: str) -> bool:
     with torch.device("meta"):
         bare = name_backbone(new_network(architecture).state_dict(), target)
     inside = [name for name in target if name.startswith(BACKBONE)]
-    return all(name in bare and bare[name].shape == target[name].shape for name in inside)
+    return bool(inside) and all(name in bare and bare[name].shape == target[name].shape for name in inside)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stage1_proposals.errors import UserError
 
@@ -55,8 +56,28 @@ class Overrides:
         )
 
 
-def misfit(options: Sequence[str], error: Exception) -> UserError:
+def misfit(options: Sequence[str], error: Exception, name: str = "--cfg-options") -> UserError:
     """The user's error for `cfg_options` with which a config, a model or a run cannot be made."""
-    return UserError(
-        f"--cfg-options {' '.join(options)}: does not fit the config ({str(error) or type(error).__name__})"
-    )
+    return UserError(f"{name} {' '.join(options)}: does not fit the config ({str(error) or type(error).__name__})")
+
+
+def parse_options(options: Sequence[str], name: str = "--cfg-options") -> dict[str, Any]:
+    """`key.path=value` strings to values, as MMDetection reads them.
+
+    Args:
+        name: of the command's option, for messages.
+
+    Raises:
+        UserError: an option without `=`, or with brackets that do not close.
+    """
+    from mmengine.config import DictAction  # seconds: not before options are read
+
+    for option in options:
+        if "=" not in option:
+            raise UserError(f"{name} {option!r}: write it as key=value")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    try:
+        return (parser.parse_args(["--cfg-options", *options]).cfg_options or {}) if options else {}
+    except AssertionError as error:
+        raise misfit(options, error, name) from error

@@ -12,6 +12,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmengine.utils import import_modules_from_strings
@@ -22,7 +23,7 @@ from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards.writer import whole_file
-from stage2_training.engine import bind_workers, quieten, read_weights
+from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
@@ -59,9 +60,17 @@ class QuietRunner(Runner):
         with redirect_stdout(io.StringIO()):  # pycocotools prints what it loads
             return bind_workers(Runner.build_dataloader(*args, **kwargs))
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a checkpoint of the whole model; MMEngine would pass over tensors of other shapes.
+
+        Raises:
+            UserError: it is not of this model.
+        """
         with redirect_stdout(io.StringIO()):  # MMEngine prints the path, past its logger
-            return super().load_checkpoint(*args, **kwargs)
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        plan_transfer(weights_in(checkpoint, filename), model.state_dict()).require_all(filename)
+        return checkpoint
 
 
 class TrainingRunner(QuietRunner):
@@ -123,7 +132,7 @@ def write_initial_weights(work: WorkDir, initialisation: Initialisation, options
     weights = io.BytesIO()  # torch hides what the disk says
     torch.save({"state_dict": {**target, **transfer.taken}}, weights)
     with writing(work.initial):
-        transfer.write(work.transfer)
+        transfer.write(work.transfer, initialisation.source)
         with whole_file(work.initial) as scratch:
             scratch.write_bytes(weights.getbuffer())
     return transfer
@@ -164,7 +173,7 @@ def train(
             print(f"{work.path}: finished already")
             return result
         if not work.initial.exists():
-            print(f"Initial weights: {start.source}\n{write_initial_weights(work, start, options).table()}")
+            print(write_initial_weights(work, start, options).report(start.source))
         epochs, batch_size = config.train_cfg.max_epochs, config.train_dataloader.batch_size
         print(f"{purpose}: {epochs} epochs of batch {batch_size}; everything goes to {work.path}")
         _run(TrainingRunner, config, TrainingRunner.train, options)
@@ -185,11 +194,7 @@ def evaluate(
     Raises:
         UserError: the checkpoint does not fit the model, a photo cannot be used, or `options` do not fit.
     """
-    transfer = plan_transfer(read_weights(checkpoint), initial_model(config, options))
-    if transfer.missing or transfer.left:
-        name, reason = next(iter(transfer.left.items()), (next(iter(transfer.missing), ""), "not in the checkpoint"))
-        count = len(transfer.missing) + len(transfer.left)
-        raise UserError(f"{checkpoint}: not a checkpoint of this model; {count} tensors differ: {name} ({reason})")
+    plan_transfer(read_weights(checkpoint), initial_model(config, options)).require_all(checkpoint)
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)

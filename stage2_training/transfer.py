@@ -19,6 +19,9 @@ ESSENTIAL: dict[str, tuple[str, ...]] = {
     "KNet": ("rpn_head.init_kernels", "rpn_head.localization_fpn", "roi_head.mask_head"),
 }
 
+# A batch norm's counter: files made before it existed lack it, and with a momentum it is never read.
+COUNTER = ".num_batches_tracked"
+
 # Classifiers: their shape follows the number of classes, so they may stay at their own initialisation.
 CLASS_BRANCH = re.compile(r"(^|\.)(fc_cls|conv_seg)\.")
 
@@ -38,14 +41,15 @@ class Transfer:
     missing: tuple[str, ...]
 
     def require(self, parts: Sequence[str], source: str | Path, hint: str) -> None:
-        """Raise UserError when a tensor of these parts is missing, class branches excepted.
+        """Raise UserError when a tensor of these parts is missing, class branches and counters of steps excepted.
 
         Args:
             parts: leading names of the model's tensors.
             source: the checkpoint, as the user knows it.
             hint: what to do about it.
         """
-        lost = [name for name in self.missing if name.startswith(tuple(parts)) and not CLASS_BRANCH.search(name)]
+        needed = [name for name in self.missing if name.startswith(tuple(parts)) and not name.endswith(COUNTER)]
+        lost = [name for name in needed if not CLASS_BRANCH.search(name)]
         if lost:
             reason = self.left.get(lost[0], "not in the checkpoint")
             raise UserError(
@@ -56,9 +60,23 @@ class Transfer:
     def as_json(self) -> dict[str, Any]:
         return {"taken": sorted(self.taken), "left": dict(sorted(self.left.items())), "missing": sorted(self.missing)}
 
-    def write(self, path: Path) -> None:
-        """Write every name and reason as JSON."""
+    def require_all(self, source: str | Path) -> None:
+        """Raise UserError when the checkpoint and the model differ in any tensor's name or shape."""
+        differing = {**self.left, **{name: "not in the checkpoint" for name in self.missing if name not in self.left}}
+        if differing:
+            name, reason = next(iter(differing.items()))
+            raise UserError(
+                f"{source}: not a checkpoint of this model; {len(differing)} tensors differ: {name} ({reason})"
+            )
+
+    def write(self, path: Path, source: str | Path) -> None:
+        """Write every name and reason as JSON, and `report` beside it under the same name with `.txt`."""
         path.write_text(json.dumps(self.as_json(), indent=2) + "\n")
+        path.with_suffix(".txt").write_text(self.report(source) + "\n")
+
+    def report(self, source: str | Path) -> str:
+        """Where the weights came from, and `table`, to be read by a person."""
+        return f"Initial weights: {source}\n{self.table()}"
 
     def table(self) -> str:
         """A short table: per part of the network, how many tensors were taken, left and kept at initialisation."""

@@ -2,7 +2,8 @@
 
 - `config.py`: the composed config, plain MMDetection.
 - `initial.pth`: the weights at step 0, every tensor of the model.
-- `transfer.json`: where those came from: what was taken, what was left and why.
+- `transfer.json`: where those came from: what was taken, what was left and why, every tensor by name.
+- `transfer.txt`: the same as a table, by parts of the network, as it is printed.
 - `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
 - `<time>/`: MMEngine's log and scalars of each start.
 - `finished.json`: written when the run ended well.
@@ -40,6 +41,9 @@ FREE = (
     "test_dataloader.num_workers",
     "test_dataloader.persistent_workers",
 )
+
+# Differences that explain others, and what the message calls them.
+TOLD_FIRST = {"pseudo_labels": "pseudo labels", "initialisation": "initial weights"}
 
 
 class WorkDir:
@@ -97,11 +101,16 @@ class WorkDir:
             if old.get(key) != new.get(key) and not any(_below(key, free) for free in FREE)
         ]
         if differing:
-            key = differing[0]
+            # Where the labels are others, so is much that follows from them.
+            kind, key = next(
+                ((kind, key) for part, kind in TOLD_FIRST.items() for key in differing if _below(key, part)),
+                ("settings", differing[0]),
+            )
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
             raise UserError(
-                f"{self.path} holds a run with other settings: {key} is {old.get(key, 'not set')!r} there, "
-                f"{new.get(key, 'not set')!r} now{more}; give the same settings, or another --work-dir"
+                f"{self.path} holds a run with other {kind}: {key} is {old.get(key, 'not set')!r} there, "
+                f"{new.get(key, 'not set')!r} now{more}; give the same {kind} to go on, or another --work-dir "
+                f"(WORK_DIR=) to begin a second run"
             )
 
     def latest_checkpoint(self) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.shards.reader import ShardReader
+from stage1_proposals.shards.reader import ShardReader, read_attribute
 from stage1_proposals.shards.schema import FORMAT, VERSION, ImageRecord, ShardError, shard_file_name
 from stage1_proposals.shards.writer import write_json
 
@@ -119,6 +119,24 @@ class ShardSet:
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum(self.image_counts, dtype=np.int64)
+
+    def reader(self, index: int) -> ShardReader:
+        """A reader of one shard, opened and found to be the one that the manifest names.
+
+        Raises:
+            ShardError: it has gone, is damaged, or was exchanged for another since the manifest was read.
+        """
+        path = self.directory / self.shards[index]["file"]
+        if not path.exists():
+            raise ShardError(f"{path}: has gone; put it back, or run the same `make proposals` again")
+        reader = ShardReader(path)
+        if read_attribute(reader.file, "content_sha256") != self.shards[index]["content_sha256"]:
+            reader.close()
+            raise ShardError(
+                f"{path}: holds other pseudo labels than {MANIFEST} said when it was read; put the former shard back, "
+                f"or train on the new ones in another work directory"
+            )
+        return reader
 
     def readers(self) -> Iterator[ShardReader]:
         """A reader of every shard, in order, one open at a time: each is closed when the next is asked for."""

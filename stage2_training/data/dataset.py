@@ -70,7 +70,7 @@ class PseudoLabelDataset(BaseDataset):
         """What the pipeline starts from: the photo's path, id and size, its `ImageRecord` and its proposals' classes.
 
         Raises:
-            ShardError: the shard is damaged, has gone or was clustered anew since the start.
+            ShardError: the shard is damaged, has gone, or was exchanged or clustered anew since the start.
         """
         idx = range(len(self))[idx]
         shard, row = self.shards.locate(idx)
@@ -93,7 +93,7 @@ class PseudoLabelDataset(BaseDataset):
         if shard not in self._readers:
             if len(self._readers) >= self.max_open_shards:
                 self._readers.popitem(last=False)[1].close()
-            reader = ShardReader(self.shards.shard_paths[shard])
+            reader = self.shards.reader(shard)
             if self.clusters is not None and reader.clusters != self.clusters:
                 raise ShardError(
                     f"{reader.path}: not clustered as when training began; run the same `make cluster` again"

@@ -23,12 +23,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
+        hint = "; nothing is downloaded here: get the file and give its path" if "://" in str(path) else ""
+        raise UserError(f"{path}: no such checkpoint{hint}") from error
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"holds {found[1]}" if found else "is not a PyTorch checkpoint"
         raise UserError(f"{path}: {what}; only tensors and plain values are read, never code") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # the unpickler raises nearly anything on damaged files
         raise UserError(f"{path}: damaged or not a PyTorch checkpoint ({error})") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: holds {type(checkpoint).__name__}, not a checkpoint")
@@ -47,14 +48,24 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def weights_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
     """As `read_weights`, of a checkpoint that has been read."""
     state = checkpoint.get("state_dict", checkpoint)
-    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    named = state.items() if isinstance(state, dict) else ()
+    weights = {name: value for name, value in named if isinstance(name, str) and isinstance(value, torch.Tensor)}
     if not weights:
         raise UserError(f"{path}: holds no weights")
     return weights
 
 
-# MMEngine's own loader retries with full unpickling, which runs whatever code a file brings along.
-CheckpointLoader.register_scheme(prefixes="", loader=read_checkpoint, force=True)
+def read_for_mmengine(path: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """As `read_checkpoint`, without the config in the file: MMEngine would run that as Python when it resumes."""
+    checkpoint = read_checkpoint(path, map_location)
+    if isinstance(checkpoint.get("meta"), dict):
+        checkpoint["meta"].pop("config", None)
+    return checkpoint
+
+
+# MMEngine's own loaders, of files and of what it downloads (`torchvision://`, `https://`, ...), unpickle whatever code
+# a file brings along. Every `load_from`, `init_cfg` and resumed checkpoint passes here.
+CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loader=read_for_mmengine, force=True)
 
 
 @HOOKS.register_module()

@@ -115,7 +115,9 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert "finished already" in printed
     assert {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")} == before
 
-    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2", "--matching", "none"))
+    code, printed = command(
+        pretrain, *pretrain_arguments(shards, pre, "--epochs", "2", "--saliency-prompt", "matching=none")
+    )
     assert code == 2
     assert "model.saliency_prompt.matching is 'cosine' there, 'none' now" in printed
     assert len(printed.strip().splitlines()) == 1
@@ -173,7 +175,7 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
     assert pretrained["state_dict"]["roi_head.mask_head.1.fc_cls.weight"].shape == (3, 32)
     code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "1"))
     assert code == 2
-    assert "num_classes is 3 there, 1 now" in printed
+    assert "holds a run with other pseudo labels: pseudo_labels.clusters." in printed
 
     three = dataset.with_name("three.py")  # as many classes as clusters, which mean something else
     three.write_text(dataset.read_text().replace("('text',)", "('text', 'b', 'c')"))
@@ -187,6 +189,156 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
         assert "roi_head.mask_head.1.fc_mask.weight" in transfer.taken
     arguments = finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_3.pth")
     code, printed = command(finetune, *arguments)
+    assert code == 0, printed
+
+
+def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_own(
+    shards, dataset, command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = pretrain_arguments(shards, "x", "--epochs", "1", "--prompts", "off")
+    place = arguments.index("--work-dir")
+    del arguments[place : place + 2]
+    code, printed = command(pretrain, *arguments)
+    assert code == 0, printed
+    assert "Pre-training knet_lite0 without prompts on 5 photos" in printed
+    pre = Path("work_dirs/pretrain/knet_lite0-pseudo")
+    pretrained = torch.load(pre / "iter_3.pth")["state_dict"]
+    assert not [name for name in pretrained if name.startswith("kernel_supervision")]
+
+    code, printed = command(
+        finetune, *finetune_arguments(dataset, tmp_path / "fine", "--init", "pseudo", "--epochs", 1)
+    )
+    assert code == 0, printed
+    report = (tmp_path / "fine" / "transfer.txt").read_text()
+    assert report in printed
+    assert report.startswith(f"Initial weights: {pre / 'iter_3.pth'}\npart ")
+    initial = torch.load(tmp_path / "fine" / "initial.pth")["state_dict"]
+    assert torch.equal(initial["rpn_head.init_kernels.weight"], pretrained["rpn_head.init_kernels.weight"])
+
+    # Another pre-training in the same fine-tuning directory would be another run.
+    copied = tmp_path / "copy.pth"
+    pretrained["rpn_head.init_kernels.weight"] += 1
+    torch.save({"state_dict": pretrained}, copied)
+    again = finetune_arguments(dataset, tmp_path / "fine", "--init", "pseudo", "--epochs", 1, "--checkpoint", copied)
+    code, printed = command(finetune, *again)
+    assert code == 2
+    assert "fine holds a run with other initial weights: initialisation.sha256 is " in printed
+    assert printed.endswith("or another --work-dir (WORK_DIR=) to begin a second run\n")
+
+    code, printed = command(pretrain, *arguments[: -len(TINY + SMALL) - 1], "--saliency-prompt", "level=0")
+    assert (code, printed) == (
+        2,
+        "error: --saliency-prompt goes with --prompts on: without prompts it would change nothing\n",
+    )
+
+
+@pytest.fixture
+def unfinished(shards, command, tmp_path) -> list[object]:
+    """The arguments of a pre-training run in `tmp_path / "run"` that has come to step 2 of 3."""
+    arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "1")
+    assert command(pretrain, *arguments)[0] == 0
+    (tmp_path / "run" / "finished.json").unlink()
+    (tmp_path / "run" / "last_checkpoint").write_text("iter_2.pth")
+    return arguments
+
+
+class Evil:
+    """Makes a directory when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_no_checkpoint_runs_code(dataset, command, tmp_path):
+    evil, fine = tmp_path / "a.pth", tmp_path / "fine"
+    torch.save({"state_dict": {"backbone.a": torch.ones(1)}, "meta": Evil(tmp_path / "proof")}, evil)
+    evil_backbone = ("model.backbone.init_cfg.type=Pretrained", f"model.backbone.init_cfg.checkpoint={evil}")
+    evaluated = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint", evil, "--device", "cpu"]
+    for module, arguments in (
+        (finetune, finetune_arguments(dataset, fine, "--init", evil)),
+        (finetune, finetune_arguments(dataset, fine, "--checkpoint", evil)),
+        (finetune, finetune_arguments(dataset, fine, "--init", "imagenet", "--backbone-weights", evil)),
+        (finetune, [*finetune_arguments(dataset, fine, "--init", "scratch"), *evil_backbone]),
+        (evaluate, evaluated),
+    ):
+        code, printed = command(module, *arguments)
+        assert (code, printed.count("error: ")) == (2, 1), printed
+        assert re.search(r"a\.pth: (holds .*mkdir.*never code|not a checkpoint of plain tensors)", printed)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_run_goes_on_with_a_checkpoint_of_its_own_alone(unfinished, command, tmp_path):
+    path = tmp_path / "run" / "iter_2.pth"
+    checkpoint = torch.load(path)
+    torch.save({**checkpoint, "extra": Evil(tmp_path / "proof")}, path)
+    code, printed = command(pretrain, *unfinished)
+    assert (code, printed.splitlines()[-1].startswith(f"error: {path}: holds ")) == (2, True), printed
+    assert not (tmp_path / "proof").exists()
+
+    # Of seed features of another length: MMEngine would go on with a new linear layer and say nothing.
+    checkpoint["state_dict"]["kernel_supervision.linear.weight"] = torch.zeros(32, 2048)
+    torch.save(checkpoint, path)
+    code, printed = command(pretrain, *unfinished)
+    assert (code, printed.splitlines()[-1]) == (
+        2,
+        f"error: {path}: not a checkpoint of this model; 1 tensors differ: kernel_supervision.linear.weight "
+        "(shape (32, 2048), the model's is (32, 320))",
+    )
+
+
+def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_path, monkeypatch):
+    def fails(message: str, *more: str) -> None:
+        code, printed = command(pretrain, *unfinished, *more)
+        lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert (code, len(lines)) == (2, 1), printed
+        assert re.search(message, lines[0]), printed
+        assert "Traceback" not in printed
+
+    fails(
+        r"shards: its seed features, of lite0_imagenet, have 320 numbers, but .*feature_dim is 64: leave that",
+        "model.saliency_prompt.feature_dim=64",
+    )
+    manifest = shards.directory / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(shards.shards[1]["content_sha256"], "0" * 64))
+    fails(
+        r"run holds a run with other pseudo labels: pseudo_labels\.content_sha256 is '.*; give the same pseudo labels"
+    )
+    manifest.write_text(text)
+
+    contents = [path.read_bytes() for path in shards.shard_paths]
+    with monkeypatch.context() as late:  # gone after the start, before the first read
+        run_epoch = ResumableEpochLoop.run_epoch
+
+        def deleted(loop):
+            for path in shards.shard_paths:
+                path.unlink()
+            run_epoch(loop)
+
+        late.setattr(ResumableEpochLoop, "run_epoch", deleted)
+        fails(r"^error: \S+/shard-0000\d-of-00002\.h5: has gone; put it back, or run the same `make proposals` again$")
+    fails(r"^error: \S+/shards: 2 shards are missing \(shard-00000-of-00002\.h5 \.\.\.\); run `make proposals` again$")
+
+    for path, content in zip(shards.shard_paths, reversed(contents), strict=True):  # exchanged under their manifest
+        path.write_bytes(content)
+    unfinished[unfinished.index("--workers") + 1] = 1
+    fails(
+        r"^error: \S+/shard-0000\d-of-00002\.h5: holds other pseudo labels than manifest\.json said when it was read;"
+    )
+
+
+def test_photos_that_moved_are_found_under_another_root(shards, command, tmp_path):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "1")
+    code, printed = command(pretrain, *arguments)
+    assert code == 2
+    assert re.match(r"error: \S+/photos/\d\.png: does not exist; put the photo back", printed.splitlines()[-1])
+    arguments[arguments.index("--workers") + 1] = 1
+    code, printed = command(pretrain, "--image-root", tmp_path / "moved", *arguments)
     assert code == 0, printed
 
 

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -7,8 +7,16 @@ from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_clusters
-from stage2_training.compose import check_annotations, finetuning_config, pretraining_config, set_num_classes
+from stage2_training.compose import (
+    CONFIGS,
+    check_annotations,
+    finetuning_config,
+    parse_saliency_prompt,
+    pretraining_config,
+    set_num_classes,
+)
 from stage2_training.options import Overrides
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 from stage2_training.work_dir import flatten
 
 
@@ -19,9 +27,10 @@ def shards(write_shards, make_record, rectangles):
 
 
 def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards):
-    config = pretraining_config("knet", "pretrain", shards, matching="random", image_root="photos")
+    settings = {"matching": "random", "level": 0}
+    config = pretraining_config("knet", "pretrain", shards, saliency_prompt=settings, image_root="photos")
     assert config.model.type == "SaliencyPromptKNet"
-    assert config.model.saliency_prompt == {"matching": "random", "feature_dim": 4}
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, **settings))
     assert config.model.backbone.frozen_stages == 4
     assert config.model.backbone.norm_eval is True
     assert {value for key, value in flatten(config.to_dict()) if key.endswith("num_classes")} == {1}
@@ -30,6 +39,74 @@ def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards
     assert "pretraining" not in config
     assert "epochs" not in config
     assert "milestones" not in config
+
+
+def fragment_with_settings(path) -> str:
+    """A model whose fragment has settings of its own for prompts."""
+    path.write_text(
+        f"_base_ = {str(CONFIGS / 'models' / 'knet.py')!r}\n"
+        "pretraining = dict(saliency_prompt=dict(drop_prob=0.05, level=1))\n"
+    )
+    return str(path)
+
+
+def test_the_models_settings_of_prompts_hold_unless_the_user_has_others(shards, tmp_path):
+    model = fragment_with_settings(tmp_path / "model.py")
+    config = pretraining_config(model, "pretrain", shards)
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, drop_prob=0.05, level=1))
+    config = pretraining_config(model, "pretrain", shards, saliency_prompt={"level": 2})
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, drop_prob=0.05, level=2))
+
+
+def test_without_prompts_it_is_the_plain_detector_and_all_else_the_same(shards, tmp_path):
+    model = fragment_with_settings(tmp_path / "model.py")
+    with_prompts, plain = (pretraining_config(model, "pretrain", shards, prompts=on).to_dict() for on in (True, False))
+    assert plain["model"]["type"] == "KNet"
+    assert plain["model"]["backbone"]["frozen_stages"] == 4
+    with_prompts["model"]["type"] = "KNet"
+    del with_prompts["model"]["saliency_prompt"]
+    assert plain == with_prompts
+
+
+def test_a_detector_without_a_variant_can_only_be_pretrained_without_prompts(shards, tmp_path):
+    (tmp_path / "other.py").write_text(
+        f"_base_ = {str(CONFIGS / 'models' / 'knet.py')!r}\nmodel = dict(type='Other')\n"
+    )
+    with pytest.raises(UserError, match=r"Other cannot take prompts: there is no SaliencyPromptOther; .*--prompts off"):
+        pretraining_config(str(tmp_path / "other.py"), "pretrain", shards)
+    assert pretraining_config(str(tmp_path / "other.py"), "pretrain", shards, prompts=False).model.type == "Other"
+
+
+def test_settings_of_prompts_are_read_by_type_and_checked():
+    options = ["matching=none", "match_on=object", "level=0", "detach=false", "drop_prob=0.5", "kernel_loss_weight=0"]
+    assert parse_saliency_prompt(options) == {
+        "matching": "none",
+        "match_on": "object",
+        "level": 0,
+        "detach": False,
+        "drop_prob": 0.5,
+        "kernel_loss_weight": 0,
+    }
+    assert parse_saliency_prompt([]) == {}
+    for option, message in (
+        ("levl=0", r"^--saliency-prompt levl: no such setting; there are matching, .*, kernel_loss_weight$"),
+        ("feature_dim=7", r"^--saliency-prompt feature_dim: no such setting"),
+        ("level", r"^--saliency-prompt 'level': write it as key=value$"),
+        ("level=[1,(2", r"^--saliency-prompt level=\[1,\(2: does not fit the config"),
+        ("level=coarse", r"^saliency_prompt\.level 'coarse': use an integer$"),
+        ("matching=nearest", r"^saliency_prompt\.matching 'nearest': use one of cosine, sequential, random, none$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_saliency_prompt([option])
+
+
+def test_a_length_of_seed_features_that_is_not_the_shards_is_refused(shards):
+    wrong = Overrides(cfg_options=["model.saliency_prompt.feature_dim=2048"])
+    message = (
+        r"shards: its seed features, of lite0_imagenet, have 4 numbers, but model\.saliency_prompt\.feature_dim is 2048"
+    )
+    with pytest.raises(UserError, match=message):
+        pretraining_config("knet", "pretrain", shards, overrides=wrong)
 
 
 def test_pretraining_takes_the_clusters_as_classes_when_asked(shards):
@@ -227,7 +304,7 @@ def test_user_errors_name_what_there_is(tmp_path):
         finetuning_config("knet", "ctw", "finetune")
     with pytest.raises(UserError, match=r"no schedule 'a\.py'"):
         finetuning_config("knet", "ctw1500", "a.py")
-    with pytest.raises(UserError, match=r"'lr': write it as key\.path=value"):
+    with pytest.raises(UserError, match="'lr': write it as key=value"):
         finetuning_config("knet", "ctw1500", "finetune", overrides=Overrides(cfg_options=["lr"]))
     config = finetuning_config("knet", "ctw1500", "finetune")
     config.train_dataloader.dataset.data_root = str(tmp_path)

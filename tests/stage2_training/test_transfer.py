@@ -67,13 +67,31 @@ def test_class_branches_may_be_missing_but_nothing_else_that_is_needed():
         plan_transfer(narrow, TARGET).require(ESSENTIAL, "a.pth", "hint")
 
 
+def test_a_checkpoint_of_the_whole_model_differs_in_nothing():
+    plan_transfer(SOURCE, SOURCE).require_all("a.pth")
+    with pytest.raises(
+        UserError, match=r"^a\.pth: not a checkpoint of this model; 4 tensors differ: \S+ \(class branch"
+    ):
+        plan_transfer(SOURCE, TARGET).require_all("a.pth")
+    with pytest.raises(UserError, match=r"1 tensors differ: neck\.extra\.weight \(not in the checkpoint\)"):
+        plan_transfer({}, state(neck__extra__weight=(1,))).require_all("a.pth")
+
+
+def test_counters_of_steps_are_not_needed():
+    target = state(backbone__bn1__num_batches_tracked=(), backbone__bn1__weight=(4,))
+    plan_transfer(state(backbone__bn1__weight=(4,)), target).require(["backbone."], "a.pth", "hint")
+    with pytest.raises(UserError, match=r"1 tensors .* backbone\.bn1\.weight"):
+        plan_transfer({}, target).require(["backbone."], "a.pth", "hint")
+
+
 def test_reports_as_table_and_json(tmp_path):
     transfer = plan_transfer(SOURCE, TARGET)
     rows = {line.split()[0]: line.split()[1:] for line in transfer.table().splitlines()}
     assert rows["roi_head.mask_head"] == ["1", "1", "1"]
     assert rows["neck"] == ["-", "-", "1"]
     assert "left in rpn_head.conv_seg: class branch: shape (1, 8), the model's is (3, 8) (1)" in transfer.table()
-    transfer.write(tmp_path / "transfer.json")
+    transfer.write(tmp_path / "transfer.json", "a.pth")
+    assert (tmp_path / "transfer.txt").read_text() == f"Initial weights: a.pth\n{transfer.table()}\n"
     written = json.loads((tmp_path / "transfer.json").read_text())
     assert set(written["taken"]) == set(transfer.taken)
     assert written["left"] == transfer.left

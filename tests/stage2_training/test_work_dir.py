@@ -60,6 +60,14 @@ def test_the_same_run_may_go_on_even_from_another_place_and_with_other_workers(t
     ("change", "message"),
     [
         ({"optim_wrapper.optimizer.lr": 2e-4}, r"optim_wrapper\.optimizer\.lr is 0\.0001 there, 0\.0002 now;"),
+        (
+            {"model.extra": 1, "pseudo_labels.images": 3},
+            r"run with other pseudo labels: pseudo_labels\.images is 'not set'",
+        ),
+        (
+            {"initialisation.kind": "sp"},
+            r"run with other initial weights: initialisation\.kind is 'not set' there, 'sp'",
+        ),
         ({"model.extra": True}, r"model\.extra is 'not set' there, True now;"),
         ({"model.scale": (1, 2)}, r"model\.scale\.0 is 1333 there, 1 now \(and 1 more\);"),
         ({"train_dataloader.dataset.pipeline.0.type": "Other"}, r"pipeline\.0\.type is 'LoadPhoto' there, 'Other' now"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,32 @@ def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
     assert shards.image_root == "/photos"
     assert shards.backbone == REQUEST["backbone"]
     assert shards.request == REQUEST
+
+
+def test_a_shard_that_is_not_the_manifests_any_more_is_refused(
+    directory: Path, write: Callable[..., str], some_contents: Contents
+) -> None:
+    shards = ShardSet.open(directory)
+    with closing(shards.reader(1)) as reader:
+        assert len(reader) == 3
+    records, failures, feature_dim = some_contents
+    write(shards.shard_paths[1], (records[:1], failures, feature_dim))
+    with pytest.raises(
+        ShardError, match=r"shard-00001-of-00002\.h5: holds other pseudo labels than manifest\.json said"
+    ):
+        shards.reader(1)
+    shards.shard_paths[1].unlink()
+    with pytest.raises(
+        ShardError, match=r"shard-00001-of-00002\.h5: has gone; put it back, or run the same `make prop"
+    ):
+        shards.reader(1)
+
+
+def test_clusters_do_not_make_a_shard_another(directory: Path) -> None:
+    shards = ShardSet.open(directory)
+    write_clusters(shards.shard_paths[0], np.zeros(5, np.int32), {"classes": 2})
+    with closing(shards.reader(0)) as reader:
+        assert reader.clusters == {"classes": 2}
 
 
 def test_an_image_is_found_by_its_position(directory: Path) -> None:

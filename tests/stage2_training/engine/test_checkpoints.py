@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.model import Sequential
+from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.errors import UserError
 from stage2_training.engine import PlainCheckpointHook, read_checkpoint, read_weights
+from stage2_training.engine.checkpoints import read_for_mmengine
 
 
 class Evil:
@@ -30,6 +32,54 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, read):
     assert not (tmp_path / "proof").exists()
 
 
+@pytest.mark.parametrize("scheme", list(CheckpointLoader._schemes))
+def test_every_path_to_mmengines_loaders_reads_files_plainly(scheme):
+    assert CheckpointLoader._schemes[scheme] is read_for_mmengine
+
+
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1/a.pth", "torchvision://resnet50", "open-mmlab://a", "x:s3://a/b.pth"]
+)
+def test_what_a_config_would_download_is_refused(url):
+    """torch's own download unpickles code, too."""
+    with pytest.raises(UserError, match=rf"^{url}: no such checkpoint; nothing is downloaded here: get the file"):
+        CheckpointLoader.load_checkpoint(url)
+
+
+def test_weights_that_a_config_names_run_no_code(tmp_path):
+    torch.save({"state_dict": {"0.weight": torch.ones(1)}, "meta": Evil(str(tmp_path / "proof"))}, tmp_path / "a.pth")
+    for options in ({}, {"prefix": "0."}):
+        model = Sequential(
+            torch.nn.Linear(1, 1), init_cfg={"type": "Pretrained", "checkpoint": str(tmp_path / "a.pth")}
+        )
+        model.init_cfg |= options
+        with pytest.raises(UserError, match=r"a\.pth: holds .*mkdir.*never code"):
+            model.init_weights()
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_config_in_a_checkpoint_is_not_run_when_mmengine_resumes(tmp_path):
+    """Runner.resume evaluates `meta.config`, of checkpoints of old, as Python."""
+    code = f"import os\nos.mkdir({str(tmp_path / 'proof')!r})\n"
+    meta = {"epoch": 0, "iter": 1, "config": code}
+    hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
+    torch.save({"state_dict": {"0.weight": torch.ones(1, 1)}, "meta": meta, "message_hub": hub}, tmp_path / "a.pth")
+    model = Sequential(torch.nn.Linear(1, 1, bias=False))
+    loader = {"batch_size": 1, "sampler": {"type": "DefaultSampler"}, "dataset": [0, 1]}
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=loader,
+        train_cfg={"by_epoch": True, "max_epochs": 1},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 1}},
+        experiment_name="resumed",
+        log_level="ERROR",
+    )
+    runner.resume(str(tmp_path / "a.pth"), resume_optimizer=False, resume_param_scheduler=False)
+    assert runner.iter == 1
+    assert not (tmp_path / "proof").exists()
+
+
 def test_missing_damaged_and_foreign_files_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "a.pth")
@@ -39,9 +89,30 @@ def test_missing_damaged_and_foreign_files_are_user_errors(tmp_path):
     (tmp_path / "empty.pth").touch()
     torch.save(torch.ones(1), tmp_path / "tensor.pth")
     torch.save({"epoch": 1}, tmp_path / "weightless.pth")
-    for name in ("cut", "text", "empty", "tensor", "weightless"):
+    torch.save({"state_dict": 3}, tmp_path / "number.pth")
+    torch.save({1: torch.ones(1)}, tmp_path / "nameless.pth")
+    for name in ("cut", "text", "empty", "tensor", "weightless", "number", "nameless"):
         with pytest.raises(UserError, match=f"{name}.pth"):
             read_weights(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["today's format", "of before PyTorch 1.6"])
+def test_a_damaged_checkpoint_gives_weights_or_a_user_error(tmp_path, zipped):
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"a": torch.ones(3)}, "meta": {"epoch": 1}}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    read = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged[: rng.integers(len(whole))] if rng.random() < 0.3 else damaged)
+        try:
+            read_weights(path)
+            read += 1
+        except UserError:
+            pass
+    assert 0 < read < 500
 
 
 def test_reads_weights_bare_and_nested(tmp_path):
