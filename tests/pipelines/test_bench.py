@@ -12,7 +12,6 @@ def test_every_benchmark_says_what_it_measures_and_takes(name: str, capsys: pyte
         cli.run(main, build_parser(), [name, "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert str(BENCHMARKS[name].__doc__) in printed
-    assert "--repeat" in printed
 
 
 def test_a_benchmark_that_is_not_there_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
