@@ -11,8 +11,11 @@ from torchvision.ops import sigmoid_focal_loss
 
 from stage2_training.knet.assignment import DICE_EPS, FOCAL_ALPHA, FOCAL_GAMMA, Assignment, CostWeights, assign
 from stage2_training.knet.kernel_head import KernelHeadOutput
+from stage2_training.knet.mask_points import PointSampling, uncertain_points, values_at
 from stage2_training.knet.targets import InstanceTargets
 from stage2_training.knet.update_stage import StageOutput
+
+ALL_PIXELS = PointSampling()
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class LossWeights:
 
 
 def upsample_masks(mask_logits: Tensor) -> Tensor:
-    """(B, N, h, w) at stride 8 -> float32 (B, N, 2h, 2w) at stride 4, bilinear: where masks are matched and compared."""
+    """(B, N, h, w) at stride 8 -> float32 (B, N, 2h, 2w) at stride 4, where masks are matched and compared."""
     mask_logits = mask_logits.float()
     if not mask_logits.requires_grad:
         return F.interpolate(mask_logits, scale_factor=2, mode="bilinear", align_corners=False)
-    # The same as two products, whose way back takes a third of the time that interpolation's takes on a CPU.
+    # The same as two products, since the way back through an interpolation takes three times as long on a CPU.
     rows, columns = (_doubling(length, mask_logits.device) for length in mask_logits.shape[-2:])
     with torch.autocast(mask_logits.device.type, enabled=False):
         return rows @ (mask_logits @ columns.mT)
@@ -47,6 +50,7 @@ def knet_losses(
     targets: InstanceTargets,
     cost_weights: CostWeights,
     loss_weights: LossWeights,
+    points: PointSampling = ALL_PIXELS,
 ) -> tuple[dict[str, Tensor], list[Assignment]]:
     """Losses of the initial masks and of every update stage, and every stage's assignment.
 
@@ -58,14 +62,17 @@ def knet_losses(
         stages: outputs of the S update stages.
         targets: the batch's instances at stride 4.
         cost_weights, loss_weights: factors of the matching cost and of the losses.
+        points: where masks are compared.
 
     Returns:
         The losses by their official names (`loss_rpn_mask`, ..., `s2.loss_dice`), all scalar and finite
         without instances too; and the S assignments.
     """
-    mask_logits, cls_logits = initial.mask_logits, None
-    assignment = assign(upsample_masks(mask_logits.detach()), None, targets, cost_weights)
-    mask_loss, dice_loss = matched_mask_losses(*matched_masks(mask_logits, targets.masks, assignment), assignment)
+    mask_logits: Tensor = initial.mask_logits
+    cls_logits: Tensor | None = None
+    assignment = match(mask_logits, cls_logits, targets, cost_weights, points)
+    pairs = matched_masks(mask_logits, targets.masks, assignment, points)
+    mask_loss, dice_loss = matched_mask_losses(*pairs, assignment)
     losses = {
         "loss_rpn_mask": loss_weights.mask * mask_loss,
         "loss_rpn_dice": loss_weights.dice * dice_loss,
@@ -74,18 +81,37 @@ def knet_losses(
     assignments = []
     for i, stage in enumerate(stages):
         if i > 0:
-            assignment = assign(upsample_masks(mask_logits.detach()), cls_logits, targets, cost_weights)
+            assignment = match(mask_logits, cls_logits, targets, cost_weights, points)
         assignments.append(assignment)
         cls_logits, mask_logits, _ = stage
-        mask_loss, dice_loss = matched_mask_losses(*matched_masks(mask_logits, targets.masks, assignment), assignment)
+        pairs = matched_masks(mask_logits, targets.masks, assignment, points)
+        mask_loss, dice_loss = matched_mask_losses(*pairs, assignment)
         losses[f"s{i}.loss_cls"] = loss_weights.cls * kernel_class_loss(stage.cls_logits, targets.labels, assignment)
         losses[f"s{i}.loss_mask"] = loss_weights.mask * mask_loss
         losses[f"s{i}.loss_dice"] = loss_weights.dice * dice_loss
     return losses, assignments
 
 
-def matched_masks(mask_logits: Tensor, masks: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Mask logits and targets of the matched pairs, both float32 (M, P), P = 4hw.
+@torch.no_grad()
+def match(
+    mask_logits: Tensor,
+    cls_logits: Tensor | None,
+    targets: InstanceTargets,
+    weights: CostWeights,
+    points: PointSampling = ALL_PIXELS,
+) -> Assignment:
+    """`assign` for masks (B, N, h, w) at stride 8, on all pixels of the targets or on points."""
+    if points.cost_points is None:
+        return assign(upsample_masks(mask_logits.detach()), cls_logits, targets, weights)
+    coordinates = torch.rand(len(mask_logits), points.cost_points, 2, device=mask_logits.device)
+    sampled = targets._replace(masks=values_at(targets.masks, coordinates)[..., None])
+    return assign(values_at(mask_logits, coordinates)[..., None], cls_logits, sampled, weights)
+
+
+def matched_masks(
+    mask_logits: Tensor, masks: Tensor, assignment: Assignment, points: PointSampling = ALL_PIXELS
+) -> tuple[Tensor, Tensor]:
+    """Mask logits and targets of the matched pairs, both float32 (M, P): of P points, or of all P = 4hw pixels.
 
     Gradients flow through the upsampling of matched masks only: a fifth of all at 20 instances for 100 kernels.
 
@@ -93,13 +119,17 @@ def matched_masks(mask_logits: Tensor, masks: Tensor, assignment: Assignment) ->
         mask_logits: (B, N, h, w), at stride 8.
         masks: float32 (B, L, 2h, 2w).
         assignment: M pairs.
+        points: where masks are compared.
     """
-    logits = upsample_masks(mask_logits[assignment.image, assignment.kernel][:, None])
-    return logits.flatten(1), masks[assignment.image, assignment.instance].flatten(1)
+    logits, targets = mask_logits[assignment.image, assignment.kernel], masks[assignment.image, assignment.instance]
+    if points.mask_points is None:
+        return upsample_masks(logits[:, None]).flatten(1), targets.flatten(1)
+    coordinates = uncertain_points(logits, points.mask_points)
+    return values_at(logits[:, None], coordinates)[:, 0], values_at(targets[:, None], coordinates)[:, 0]
 
 
 def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (mean over pixels) and dice loss, means over the matched pairs.
+    """Binary cross-entropy (mean over pixels or points) and dice loss, means over the matched pairs.
 
     Without pairs both are 0 and still hang on the logits, so that every parameter gets a gradient.
 

@@ -26,6 +26,23 @@ def test_a_training_step_at_any_batch_size(build_knet: Callable, make_batch: Cal
         assert all(losses[name] == 0 for name in LOSSES if name.endswith(("_mask", "_dice")))
 
 
+@pytest.mark.parametrize("counts", [[3, 1], [0, 2], [0, 0]])
+def test_a_training_step_on_sampled_points(build_knet: Callable, make_batch: Callable, counts: list[int]) -> None:
+    model = build_knet(train_cfg={"mask_points": 48, "cost_points": 48}).train()
+    losses = model(*make_batch(counts), mode="loss")
+    assert set(losses) == LOSSES
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+def test_losses_on_many_points_are_near_those_on_all_pixels(build_knet: Callable, make_batch: Callable) -> None:
+    batch = make_batch([3, 2])
+    full = build_knet().train()(*batch, mode="loss")
+    sampled = build_knet(train_cfg={"cost_points": 20_000}).train()(*batch, mode="loss")
+    for name in LOSSES:
+        torch.testing.assert_close(sampled[name], full[name], rtol=0.01, atol=0)
+
+
 def test_losses_of_a_batch_weigh_its_images(build_knet: Callable, make_batch: Callable) -> None:
     """Every loss is a mean over matched kernels, so that two equal images give what one gives."""
     model = build_knet().train()
