@@ -76,26 +76,27 @@ def matching_cost(
 ) -> Tensor:
     """float32 (B, N, L): cost of each kernel for each instance; the columns of padding mean nothing."""
     with torch.autocast(mask_logits.device.type, enabled=False):
-        probs = mask_logits.float().sigmoid().flatten(2)
-        masks = targets.masks.flatten(2)
-        cost = weights.dice * dice_cost(probs, masks) + weights.mask * mask_cost(probs, masks)
+        cost = mask_costs(mask_logits.float().sigmoid().flatten(2), targets.masks.flatten(2), weights)
         if cls_logits is not None:
             cost = cost + weights.cls * focal_cost(cls_logits.float(), targets.labels)
     return cost
 
 
-def dice_cost(probs: Tensor, masks: Tensor) -> Tensor:
-    """Negated dice similarity with squared denominators: (B, N, P) and (B, L, P) -> (B, N, L)."""
-    overlap = torch.einsum("bnp,blp->bnl", probs, masks)
-    sizes = (probs.square().sum(-1) + DICE_EPS)[:, :, None] + (masks.square().sum(-1) + DICE_EPS)[:, None, :]
-    return -2 * overlap / sizes
+def mask_costs(probs: Tensor, masks: Tensor, weights: CostWeights) -> Tensor:
+    """Dice and mask cost, weighted: probabilities (B, N, P) and masks (B, L, P) of P pixels -> (B, N, L).
+
+    Dice: negated similarity with squared denominators. Mask: negated mean agreement `p t + (1 - p)(1 - t)` over
+    pixels, which is that of `1 - p - t + 2 p t`, so that both come from one product and four sums.
+    """
+    overlap = probs @ masks.mT
+    sizes = (squares(probs) + DICE_EPS)[:, :, None] + (squares(masks) + DICE_EPS)[:, None, :]
+    differing = probs.sum(-1)[:, :, None] + masks.sum(-1)[:, None, :] - 2 * overlap
+    return weights.dice * -2 * overlap / sizes + weights.mask * (differing / probs.shape[-1] - 1)
 
 
-def mask_cost(probs: Tensor, masks: Tensor) -> Tensor:
-    """Negated mean agreement `p t + (1 - p)(1 - t)` over pixels: (B, N, P) and (B, L, P) -> (B, N, L)."""
-    both = torch.einsum("bnp,blp->bnl", probs, masks)
-    neither = torch.einsum("bnp,blp->bnl", 1 - probs, 1 - masks)
-    return -(both + neither) / probs.shape[-1]
+def squares(values: Tensor) -> Tensor:
+    """Sum of squares over the last dimension, without a copy of the squares."""
+    return torch.linalg.vector_norm(values, dim=-1).square()
 
 
 def focal_cost(cls_logits: Tensor, labels: Tensor) -> Tensor:

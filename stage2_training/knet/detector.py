@@ -12,6 +12,7 @@ from torch import Tensor
 from stage2_training.knet.assignment import Assignment, CostWeights
 from stage2_training.knet.kernel_head import KernelHeadOutput
 from stage2_training.knet.losses import LossWeights, knet_losses
+from stage2_training.knet.mask_points import PointSampling
 from stage2_training.knet.postprocess import predict_instances
 from stage2_training.knet.targets import instance_targets
 from stage2_training.knet.update_stage import StageOutput
@@ -35,7 +36,8 @@ class KNet(BaseDetector):
         backbone, neck: features at strides 4, 8, 16, 32, all with the heads' number of channels.
         rpn_head: `KernelHead`.
         roi_head: `KernelIterHead`.
-        train_cfg: `cost_weights` and `loss_weights`, fields of `CostWeights` and `LossWeights`.
+        train_cfg: `cost_weights` and `loss_weights`, fields of `CostWeights` and `LossWeights`; `mask_points` and
+            `cost_points`, see `PointSampling`.
         test_cfg: `max_per_img` and `mask_threshold`, see `predict_instances`.
         data_preprocessor: pads images to a multiple of 32 and masks with them.
         init_cfg: as in MMEngine.
@@ -60,6 +62,7 @@ class KNet(BaseDetector):
         train_cfg = train_cfg or {}
         self.cost_weights = CostWeights(**train_cfg.get("cost_weights", {}))
         self.loss_weights = LossWeights(**train_cfg.get("loss_weights", {}))
+        self.points = PointSampling(train_cfg.get("mask_points"), train_cfg.get("cost_points"))
         self.test_cfg = dict(test_cfg or {})
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
@@ -78,7 +81,7 @@ class KNet(BaseDetector):
         stages = self.roi_head(initial.features, kernels, initial.mask_logits)
         height, width = initial.mask_logits.shape[-2:]
         targets = instance_targets(batch_data_samples, (2 * height, 2 * width))
-        losses, assignments = knet_losses(initial, stages, targets, self.cost_weights, self.loss_weights)
+        losses, assignments = knet_losses(initial, stages, targets, self.cost_weights, self.loss_weights, self.points)
         return TrainingPass(losses, stages, assignments)
 
     def decorate_kernels(

@@ -1,12 +1,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmdet.evaluation import CocoMetric
 from pycocotools import mask as coco_mask
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STAGE_LOSSES = {f"s{i}.{name}" for i in range(2) for name in ("loss_cls", "loss_mask", "loss_dice")}
 LOSSES = {"loss_rpn_mask", "loss_rpn_dice", "loss_rpn_seg"} | STAGE_LOSSES
@@ -24,6 +26,62 @@ def test_a_training_step_at_any_batch_size(build_knet: Callable, make_batch: Cal
     assert not unused
     if not any(counts):
         assert all(losses[name] == 0 for name in LOSSES if name.endswith(("_mask", "_dice")))
+
+
+@pytest.mark.parametrize("counts", [[3, 1], [0, 2], [0, 0]])
+def test_a_training_step_on_sampled_points(build_knet: Callable, make_batch: Callable, counts: list[int]) -> None:
+    model = build_knet(train_cfg={"mask_points": 48, "cost_points": 48}).train()
+    losses = model(*make_batch(counts), mode="loss")
+    assert set(losses) == LOSSES
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+class Reads(TorchDispatchMode):
+    """Records what would make the CPU wait for a GPU: operations whose result's shape or value it has to know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or name in ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("overrides", [{}, {"type": "SaliencyPromptKNet", "saliency_prompt": {"feature_dim": 5}}])
+@pytest.mark.parametrize("points", [None, 48])
+def test_the_cpu_waits_for_nothing_but_one_matching_per_stage(
+    build_knet: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch, overrides: dict, points: int | None
+) -> None:
+    with Reads() as reads:
+        torch.ones(3)[torch.tensor([True, False, True])].sum().item()
+    assert reads.found == ["index", "_local_scalar_dense"]
+
+    model = build_knet(train_cfg={"mask_points": points, "cost_points": points}, **overrides).train()
+    images, samples = make_batch([3, 0, 2])
+    transfers = []
+    to_cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_cpu(tensor))
+    with Reads() as reads:
+        total = sum(model(images, samples, mode="loss").values())
+        total.backward()
+    assert reads.found == []
+    # M^0 and the first update stage are matched together, each further stage on its own.
+    assert transfers == [(3, 6, 3)] * 2
+
+
+def test_losses_on_many_points_are_near_those_on_all_pixels(build_knet: Callable, make_batch: Callable) -> None:
+    batch = make_batch([3, 2])
+    full = build_knet().train()(*batch, mode="loss")
+    sampled = build_knet(train_cfg={"cost_points": 20_000}).train()(*batch, mode="loss")
+    for name in LOSSES:
+        torch.testing.assert_close(sampled[name], full[name], rtol=0.01, atol=0)
 
 
 def test_losses_of_a_batch_weigh_its_images(build_knet: Callable, make_batch: Callable) -> None:

@@ -2,15 +2,20 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from stage2_training.knet.assignment import Assignment
+from stage2_training.knet.assignment import Assignment, CostWeights, assign
 from stage2_training.knet.losses import (
+    dense_focal_loss,
     kernel_class_loss,
+    match,
     matched_mask_losses,
+    matched_masks,
     semantic_loss,
     semantic_map,
     upsample_masks,
 )
+from stage2_training.knet.mask_points import PointSampling
 from stage2_training.knet.targets import InstanceTargets
 
 # Two images; image 0 has kernels 2 and 0 matched with instances 0 and 1, image 1 kernel 1 with instance 0.
@@ -24,6 +29,14 @@ def targets() -> InstanceTargets:
     masks = (torch.randint(0, 5, (2, 2, 4, 6), generator=generator) / 4).float()
     masks[1, 1] = 0
     return InstanceTargets(masks, torch.tensor([[2, 0], [1, 0]]), [2, 1])
+
+
+def all_pairs(logits: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pairs of `ASSIGNMENT`, with logits at the masks' own resolution."""
+    pairs = ((0, 2, 0), (0, 0, 1), (1, 1, 0))
+    return torch.stack([logits[i, n].flatten() for i, n, _ in pairs]), torch.stack(
+        [masks[i, k].flatten() for i, _, k in pairs]
+    )
 
 
 def focal(logit: float, positive: bool) -> float:
@@ -42,7 +55,7 @@ def test_mask_losses_are_means_over_pairs(targets: InstanceTargets) -> None:
             entropy -= (t * math.log(p) + (1 - t) * math.log(1 - p)) / 24 / 3
             overlap, p_squares, t_squares = overlap + p * t, p_squares + p * p, t_squares + t * t
         dice += (1 - 2 * overlap / (p_squares + 1e-3 + t_squares + 1e-3)) / 3
-    actual = matched_mask_losses(logits, targets.masks, ASSIGNMENT)
+    actual = matched_mask_losses(*all_pairs(logits, targets.masks), ASSIGNMENT)
     assert actual[0].item() == pytest.approx(entropy, rel=1e-5)
     assert actual[1].item() == pytest.approx(dice, rel=1e-5)
 
@@ -81,10 +94,10 @@ def test_semantic_map_leaves_unmatched_instances_out(targets: InstanceTargets) -
 
 
 def test_without_pairs_the_losses_are_finite_and_keep_the_graph(targets: InstanceTargets) -> None:
-    masks = torch.randn(2, 3, 4, 6, requires_grad=True)
+    masks = torch.randn(2, 3, 2, 3, requires_grad=True)
     scores = torch.randn(2, 3, 3, requires_grad=True)
     pixels = torch.randn(2, 3, 4, 6, requires_grad=True)
-    entropy, dice = matched_mask_losses(masks, targets.masks, NOTHING)
+    entropy, dice = matched_mask_losses(*matched_masks(masks, targets.masks, NOTHING), NOTHING)
     assert entropy.item() == dice.item() == 0
     total = (
         entropy + dice + kernel_class_loss(scores, targets.labels, NOTHING) + semantic_loss(pixels, targets, NOTHING)
@@ -97,16 +110,68 @@ def test_without_pairs_the_losses_are_finite_and_keep_the_graph(targets: Instanc
 
 
 def test_losses_are_float32_for_bfloat16_logits(targets: InstanceTargets) -> None:
-    masks = torch.randn(2, 3, 4, 6).bfloat16()
+    masks = torch.randn(2, 3, 2, 3, requires_grad=True).bfloat16()
     for loss in (
-        *matched_mask_losses(masks, targets.masks, ASSIGNMENT),
-        kernel_class_loss(masks.mean(2)[..., :3], targets.labels, ASSIGNMENT),
-        semantic_loss(masks, targets, ASSIGNMENT),
+        *matched_mask_losses(*matched_masks(masks, targets.masks, ASSIGNMENT), ASSIGNMENT),
+        kernel_class_loss(masks.mean(2), targets.labels, ASSIGNMENT),
+        semantic_loss(upsample_masks(masks), targets, ASSIGNMENT),
     ):
         assert loss.dtype == torch.float32
 
 
-def test_upsampling_doubles_the_size() -> None:
-    ramp = torch.arange(4.0).expand(1, 1, 3, 4)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_upsampling_doubles_the_size(requires_grad: bool) -> None:
+    ramp = torch.arange(4.0).expand(1, 1, 3, 4).clone().requires_grad_(requires_grad)
     assert upsample_masks(ramp)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     assert upsample_masks(ramp).shape == (1, 1, 6, 8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 7)])
+def test_upsampling_is_torchs_bilinear_interpolation_both_ways(size: tuple[int, int]) -> None:
+    logits = torch.randn(2, 3, *size, dtype=torch.float32, requires_grad=True)
+    expected = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    weights = torch.randn_like(expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = upsample_masks(logits)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(*(torch.autograd.grad((each * weights).sum(), logits)[0] for each in (actual, expected)))
+
+
+def test_matched_masks_are_those_of_all_masks_upsampled(targets: InstanceTargets) -> None:
+    logits = torch.randn(2, 3, 2, 3)
+    expected = all_pairs(upsample_masks(logits), targets.masks)
+    for actual, by_hand in zip(matched_masks(logits, targets.masks, ASSIGNMENT), expected, strict=True):
+        torch.testing.assert_close(actual, by_hand)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_dense_focal_loss_is_that_of_each_pixel_and_class(classes: int) -> None:
+    logits = 6 * torch.randn(2, classes, 3, 4, generator=torch.Generator().manual_seed(4))
+    labels = torch.randint(0, classes + 1, (2, 3, 4), generator=torch.Generator().manual_seed(5))
+    total = sum(
+        focal(logits[i, k, y, x].item(), labels[i, y, x] == k)
+        for i in range(2) for k in range(classes) for y in range(3) for x in range(4)
+    )  # fmt: skip
+    assert dense_focal_loss(logits, labels).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_the_dense_focal_loss_has_finite_gradients_at_any_logit() -> None:
+    logits = torch.tensor([-200.0, -30, 0, 30, 200]).repeat(2, 1).reshape(2, 1, 1, 5).requires_grad_()
+    loss = dense_focal_loss(logits, torch.tensor([0, 1])[:, None, None].expand(2, 1, 5))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_matching_on_points_of_uniform_masks_is_matching_on_all_pixels() -> None:
+    # Where masks and predictions do not change within an image, any points stand for all pixels.
+    generator = torch.Generator().manual_seed(6)
+    levels = torch.rand(2, 4, generator=generator)
+    targets = InstanceTargets(levels[..., None, None].expand(-1, -1, 4, 6), torch.zeros(2, 4, dtype=torch.long), [4, 2])
+    logits = torch.randn(2, 5, 1, 1, generator=generator).expand(-1, -1, 2, 3)
+    weights = CostWeights()
+    expected = assign(upsample_masks(logits), None, targets, weights)
+    for points in (PointSampling(), PointSampling(cost_points=24)):
+        found = match(logits, None, targets, weights, points)
+        for actual, by_hand in zip(vars(found).values(), vars(expected).values(), strict=True):
+            assert torch.equal(actual, by_hand)
