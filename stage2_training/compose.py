@@ -20,7 +20,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
+from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
@@ -50,6 +52,7 @@ def pretraining_config(
     schedule: str,
     shards: ShardSet,
     *,
+    prompts: bool = True,
     matching: str = "cosine",
     pseudo_classes: bool = False,
     image_root: str | None = None,
@@ -60,18 +63,22 @@ def pretraining_config(
     Args:
         model, schedule: names of fragments.
         shards: the pseudo labels; their seed features' length goes into the model.
+        prompts: with Saliency Prompt; without, the vanilla detector learns the pseudo labels.
         matching: `cosine`, `sequential`, `random` or `none`.
         pseudo_classes: not class-agnostic: the shards' clusters are the classes.
         image_root: where the photos are now, when not where stage 1 found them.
 
     Raises:
-        UserError: no such fragment, a malformed `cfg_options`, or pseudo classes asked for and not in every shard.
+        UserError: no such fragment, a malformed `cfg_options`, pseudo classes asked for and not in every shard, or a
+            detector without queries asked to take prompts.
     """
     overrides = overrides or Overrides()
     config, changes = _merge(model, "pseudo_labels", schedule)
-    config.model.type = f"SaliencyPrompt{config.model.type}"
-    config.model.saliency_prompt = {"matching": matching, "feature_dim": shards.feature_dim}
+    settings = changes.pop("saliency_prompt", {}) | {"matching": matching, "feature_dim": shards.feature_dim}
     config.merge_from_dict({"model": changes})
+    if prompts:
+        config.model.type = _prompted_type(config)
+        config.model.saliency_prompt = settings
     set_num_classes(config.model, 1)
     config.train_dataloader.dataset.update(shards=str(shards.directory), image_root=image_root)
     # Not read by MMDetection: it ties the work directory to what these shards hold.
@@ -82,6 +89,18 @@ def pretraining_config(
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters
     return _finish(config, overrides, partial(_shorten_warm_up, images=shards.image_count))
+
+
+def _prompted_type(config: Config) -> str:
+    """The registered type of the detector's Saliency Prompt variant."""
+    import_modules_from_strings(**config.custom_imports)
+    detector, prompted = config.model.type, f"SaliencyPrompt{config.model.type}"
+    if prompted not in MODELS:
+        raise UserError(
+            f"{detector} cannot take prompts: there is no {prompted}; pre-train it with --prompts off, or add an "
+            f"adapter as docs/models.md shows"
+        )
+    return prompted
 
 
 def finetuning_config(
@@ -151,11 +170,18 @@ def _annotation_file(dataset: Any) -> Path:
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:
-    """Set every `num_classes` in a config, however deep, in place."""
+    """Set every number of classes in a config, however deep, in place; no class is "stuff".
+
+    A list of class weights gets the first class's for each class, and keeps the last: that of "no object".
+    """
     if isinstance(node, dict):
         for key, value in node.items():
-            if key == "num_classes":
+            if key in ("num_classes", "num_things_classes"):
                 node[key] = num_classes
+            elif key == "num_stuff_classes":
+                node[key] = 0
+            elif key == "class_weight" and isinstance(value, list):
+                node[key] = [value[0]] * num_classes + value[-1:]
             else:
                 set_num_classes(value, num_classes)
     elif isinstance(node, list | tuple):
