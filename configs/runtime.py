@@ -6,6 +6,7 @@ custom_imports = dict(
         "stage2_training.engine",
         "stage2_training.evaluation",
         "stage2_training.knet",
+        "stage2_training.mended_parts",
         "stage2_training.saliency_prompt",
         "stage2_training.timm_backbone",
     ],

@@ -200,11 +200,18 @@ def _annotation_file(dataset: Any) -> Path:
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:
-    """Set every `num_classes` in a config, however deep, in place."""
+    """Set every number of classes in a config, however deep, in place; no class is "stuff".
+
+    A list of class weights gets the first class's for each class, and keeps the last: that of "no object".
+    """
     if isinstance(node, dict):
         for key, value in node.items():
-            if key == "num_classes":
+            if key in ("num_classes", "num_things_classes"):
                 node[key] = num_classes
+            elif key == "num_stuff_classes":
+                node[key] = 0
+            elif key == "class_weight" and isinstance(value, list):
+                node[key] = [value[0]] * num_classes + value[-1:]
             else:
                 set_num_classes(value, num_classes)
     elif isinstance(node, list | tuple):

@@ -17,13 +17,18 @@ Weights = Mapping[str, Tensor]
 # What pre-training is for, by detector type: the transfer is an error when any tensor under these is not taken.
 ESSENTIAL: dict[str, tuple[str, ...]] = {
     "KNet": ("rpn_head.init_kernels", "rpn_head.localization_fpn", "roi_head.mask_head"),
+    "QueryInst": ("neck", "rpn_head", "roi_head"),
+    "Mask2Former": ("panoptic_head",),
+    "MaskFormer": ("panoptic_head",),
+    "MaskRCNN": ("neck", "rpn_head", "roi_head"),
+    "SOLOv2": ("neck", "mask_head"),
 }
 
 # A batch norm's counter: files made before it existed lack it, and with a momentum it is never read.
 COUNTER = ".num_batches_tracked"
 
-# Classifiers: their shape follows the number of classes, so they may stay at their own initialisation.
-CLASS_BRANCH = re.compile(r"(^|\.)(fc_cls|conv_seg)\.")
+# Layers whose shape follows the number of classes, so that they may stay at their own initialisation.
+CLASS_BRANCH = re.compile(r"(^|\.)(fc_cls|conv_seg|conv_cls|cls_embed|conv_logits)\.|^roi_head\.bbox_head\.fc_reg\.")
 
 
 @dataclass(frozen=True)

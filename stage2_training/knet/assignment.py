@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from stage2_training.assignments import Assignment
 from stage2_training.knet.targets import InstanceTargets
 
 DICE_EPS = 1e-3
@@ -22,24 +23,6 @@ class CostWeights:
     cls: float = 2.0
     dice: float = 4.0
     mask: float = 1.0
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The M matched pairs of a batch: kernel `kernel[m]` of image `image[m]` has found its instance `instance[m]`.
-
-    `x[image, kernel]` picks the matched rows of a (B, N, ...) tensor, `y[image, instance]` those of a (B, L, ...).
-
-    Attributes:
-        image, kernel, instance: int64 (M,).
-    """
-
-    image: Tensor
-    kernel: Tensor
-    instance: Tensor
-
-    def __len__(self) -> int:
-        return len(self.image)
 
 
 @torch.no_grad()

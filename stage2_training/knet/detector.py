@@ -9,7 +9,8 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor
 
-from stage2_training.knet.assignment import Assignment, CostWeights
+from stage2_training.assignments import Assignment
+from stage2_training.knet.assignment import CostWeights
 from stage2_training.knet.kernel_head import KernelHeadOutput
 from stage2_training.knet.losses import LossWeights, knet_losses
 from stage2_training.knet.mask_points import PointSampling

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmdet.utils import reduce_mean
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from stage2_training.knet.assignment import DICE_EPS, FOCAL_ALPHA, FOCAL_GAMMA, Assignment, CostWeights, assign
+from stage2_training.assignments import Assignment, mean_pairs
+from stage2_training.knet.assignment import DICE_EPS, FOCAL_ALPHA, FOCAL_GAMMA, CostWeights, assign
 from stage2_training.knet.kernel_head import KernelHeadOutput
 from stage2_training.knet.mask_points import PointSampling, uncertain_points, values_at
 from stage2_training.knet.targets import InstanceTargets
@@ -154,12 +154,6 @@ def kernel_class_loss(cls_logits: Tensor, labels: Tensor, assignment: Assignment
     one_hot = torch.zeros_like(cls_logits, dtype=torch.float32)
     one_hot[assignment.image, assignment.kernel, labels[assignment.image, assignment.instance]] = 1
     return _focal_loss(cls_logits, one_hot) / mean_pairs(assignment)
-
-
-def mean_pairs(assignment: Assignment) -> Tensor:
-    """float32 scalar: matched pairs of the batch, averaged over GPUs, at least 1."""
-    pairs = torch.tensor(float(len(assignment)), device=assignment.image.device)
-    return reduce_mean(pairs).clamp(min=1)
 
 
 def semantic_loss(seg_logits: Tensor, targets: InstanceTargets, assignment: Assignment) -> Tensor:

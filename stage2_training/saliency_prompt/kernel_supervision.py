@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from stage2_training.knet.assignment import Assignment
-from stage2_training.knet.losses import mean_pairs
+from stage2_training.assignments import Assignment, mean_pairs
 
 
 class KernelSupervision(nn.Module):

@@ -8,17 +8,24 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+import stage2_training.mended_parts
 import stage2_training.saliency_prompt
-import stage2_training.timm_backbone  # noqa: F401 (both register what the configs name)
+import stage2_training.timm_backbone  # noqa: F401 (they register what the configs name)
+from stage2_training.compose import set_num_classes
+from stage2_training.transfer import CLASS_BRANCH, ESSENTIAL
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 MODELS_OF_KNET = ("knet", "knet_lite0")
+ALL = sorted(file.stem for file in CONFIGS.glob("*.py"))
+SMALL = [name for name in ALL if name.endswith("_lite0")]
 
 
-def build(name: str, pretraining: bool = False) -> BaseDetector:
+def build(name: str, pretraining: bool = False, classes: int = 80) -> BaseDetector:
     config = Config.fromfile(CONFIGS / f"{name}.py")
     if pretraining:
+        config.pretraining.pop("saliency_prompt", None)
         config.merge_from_dict({"model": config.pretraining})
+    set_num_classes(config.model, classes)
     with DefaultScope.overwrite_default_scope("mmdet"):
         return MODELS.build(config.model)
 
@@ -36,7 +43,11 @@ def test_published_knet_checkpoints_fit() -> None:
     assert state["backbone.layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
 
 
-@pytest.mark.parametrize("name", MODELS_OF_KNET)
+def test_every_model_comes_in_both_sizes() -> None:
+    assert {name.removesuffix("_lite0") for name in SMALL} == set(ALL) - set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_pretraining_freezes_the_backbone_and_nothing_else(name: str) -> None:
     model = build(name, pretraining=True).train()
     for parameter_name, parameter in model.named_parameters():
@@ -46,9 +57,11 @@ def test_pretraining_freezes_the_backbone_and_nothing_else(name: str) -> None:
     assert not any(norm.training for norm in norms)
 
 
-@pytest.mark.parametrize("name", MODELS_OF_KNET)
+@pytest.mark.parametrize("name", ALL)
 def test_photos_are_normalised_as_rgb(name: str) -> None:
-    preprocessor = build(name).data_preprocessor
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        preprocessor = MODELS.build(Config.fromfile(CONFIGS / f"{name}.py").model.data_preprocessor)
+    assert preprocessor.pad_mask
     assert not preprocessor._channel_conversion
     red = torch.zeros(3, 32, 32)
     red[0] = 255
@@ -65,3 +78,28 @@ def test_forward(name: str) -> None:
     kernels = model.rpn_head.initial_kernels.shape[0]
     assert cls_logits.shape == (1, kernels, 80)
     assert mask_logits.shape == (1, kernels, 8, 12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_only_class_branches_follow_the_classes(name: str) -> None:
+    """What is essential fits a model of other classes, but for its class branches."""
+    one, three = (build(name, classes=classes) for classes in (1, 3))
+    shapes = {key: value.shape for key, value in three.state_dict().items()}
+    following = {key for key, value in one.state_dict().items() if value.shape != shapes[key]}
+    assert following
+    assert following == {key for key in shapes if CLASS_BRANCH.search(key)}
+    essential = ESSENTIAL[type(one).__name__]
+    for part in essential:
+        assert any(key.startswith(part) for key in shapes), part
+    heads = {key for key in shapes if key.startswith(tuple(essential))} - following
+    assert len(heads) > 20
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in (*SMALL, "knet")])
+def test_the_papers_size_builds(name: str) -> None:
+    with torch.device("meta"):
+        model = build(name)
+    queries = {"queryinst": "rpn_head.init_proposal_features.weight", "mask2former": "panoptic_head.query_feat.weight"}
+    queries["maskformer"] = "panoptic_head.query_embed.weight"
+    if name in queries:
+        assert model.state_dict()[queries[name]].shape == (100, 256)

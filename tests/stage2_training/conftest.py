@@ -71,6 +71,7 @@ def make_batch() -> Callable[[Sequence[int]], tuple[torch.Tensor, list[DetDataSa
                 box[:] = x, y, min(x + width, WIDTH), min(y + height, HEIGHT)
             # The photo fills all but the right and lower border of the padded input, at half its own size.
             metainfo = {"img_shape": (60, 90), "ori_shape": (120, 180), "batch_input_shape": (HEIGHT, WIDTH)}
+            metainfo |= {"scale_factor": (0.5, 0.5), "pad_shape": (HEIGHT, WIDTH)}
             sample = DetDataSample(metainfo=metainfo)
             sample.gt_instances = InstanceData(
                 bboxes=torch.from_numpy(boxes),

@@ -109,6 +109,34 @@ def test_a_length_of_seed_features_that_is_not_the_shards_is_refused(shards):
         pretraining_config("knet", "pretrain", shards, overrides=wrong)
 
 
+def test_a_model_may_have_settings_of_its_own(shards):
+    config = pretraining_config("queryinst", "pretrain", shards, saliency_prompt={"matching": "none"})
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, matching="none", drop_prob=0.05))
+
+
+@pytest.mark.parametrize("model", ["knet", "queryinst", "mask_rcnn"])
+def test_pretraining_without_prompts_trains_the_vanilla_model(shards, model):
+    config = pretraining_config(model, "pretrain", shards, prompts=False)
+    assert config.model.type == {"knet": "KNet", "queryinst": "QueryInst", "mask_rcnn": "MaskRCNN"}[model]
+    assert "saliency_prompt" not in config.model
+    assert config.model.backbone.frozen_stages == 4
+    assert config.train_dataloader.dataset.shards == str(shards.directory)
+
+
+@pytest.mark.parametrize(("model", "detector"), [("mask_rcnn", "MaskRCNN"), ("solov2_lite0", "SOLOv2")])
+def test_models_without_queries_take_no_prompts(shards, model, detector):
+    with pytest.raises(UserError, match=rf"^{detector} cannot take prompts: .*; pre-train it with --prompts off, or"):
+        pretraining_config(model, "pretrain", shards)
+
+
+@pytest.mark.parametrize("model", ["mask_rcnn", "solov2"])
+def test_cnn_baselines_follow_the_paper(model):
+    optim_wrapper = finetuning_config(model, "ctw1500").optim_wrapper
+    assert optim_wrapper.optimizer == {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4}
+    assert optim_wrapper.type == "OptimWrapper"
+    assert optim_wrapper.clip_grad is optim_wrapper.paramwise_cfg is None
+
+
 def test_pretraining_takes_the_clusters_as_classes_when_asked(shards):
     with pytest.raises(UserError, match="no clusters; `make cluster"):
         pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
@@ -167,6 +195,21 @@ def test_num_classes_is_set_however_deep():
     node = {"num_classes": 80, "heads": [{"num_classes": 80}, {"inner": ({"num_classes": 80},)}], "other": 80}
     set_num_classes(node, 7)
     assert node == {"num_classes": 7, "heads": [{"num_classes": 7}, {"inner": ({"num_classes": 7},)}], "other": 80}
+
+
+def test_classes_are_things_and_weighed_alike():
+    head = {"num_things_classes": 80, "num_stuff_classes": 53, "loss_cls": {"class_weight": [2.0] * 133 + [0.1]}}
+    plain = {"loss_cls": {"class_weight": None}}
+    node = {"head": head, "other": plain}
+    for classes in (3, 1, 5):
+        set_num_classes(node, classes)
+        weights = [2.0] * classes + [0.1]
+        assert head == {
+            "num_things_classes": classes,
+            "num_stuff_classes": 0,
+            "loss_cls": {"class_weight": weights},
+        }
+    assert plain == {"loss_cls": {"class_weight": None}}
 
 
 def test_overrides():

@@ -1,0 +1,31 @@
+"""Which query of an image has found which of its instances, in whatever model; a K-Net kernel is a query, too."""
+
+from dataclasses import dataclass
+
+import torch
+from mmdet.utils import reduce_mean
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The M matched pairs of a batch: kernel `kernel[m]` of image `image[m]` has found its instance `instance[m]`.
+
+    `x[image, kernel]` picks the matched rows of a (B, N, ...) tensor, `y[image, instance]` those of a (B, L, ...).
+
+    Attributes:
+        image, kernel, instance: int64 (M,).
+    """
+
+    image: Tensor
+    kernel: Tensor
+    instance: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def mean_pairs(assignment: Assignment) -> Tensor:
+    """float32 scalar: matched pairs of the batch, averaged over GPUs, at least 1."""
+    pairs = torch.tensor(float(len(assignment)), device=assignment.image.device)
+    return reduce_mean(pairs).clamp(min=1)
