@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
@@ -74,7 +75,7 @@ def knet_losses(
 
 
 def matched_mask_losses(mask_logits: Tensor, masks: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (mean over pixels) and dice loss, means over the matched pairs.
+    """Binary cross-entropy (mean over pixels) and dice loss, per matched pair (`mean_pairs`).
 
     Without pairs both are 0 and still hang on the logits, so that every parameter gets a gradient.
 
@@ -85,7 +86,7 @@ def matched_mask_losses(mask_logits: Tensor, masks: Tensor, assignment: Assignme
     """
     logits = mask_logits[assignment.image, assignment.kernel].flatten(1).float()
     targets = masks[assignment.image, assignment.instance].flatten(1)
-    pairs = max(len(assignment), 1)
+    pairs = mean_pairs(assignment)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return cross_entropy / (pairs * logits.shape[1]), dice_losses(logits.sigmoid(), targets).sum() / pairs
 
@@ -98,26 +99,32 @@ def dice_losses(probs: Tensor, targets: Tensor) -> Tensor:
 
 
 def kernel_class_loss(cls_logits: Tensor, labels: Tensor, assignment: Assignment) -> Tensor:
-    """Focal loss of all kernels (B, N, K), per matched pair (the mean number of pairs over GPUs, at least 1)."""
+    """Focal loss of all kernels (B, N, K), per matched pair (`mean_pairs`)."""
     one_hot = torch.zeros_like(cls_logits, dtype=torch.float32)
     one_hot[assignment.image, assignment.kernel, labels[assignment.image, assignment.instance]] = 1
     return _focal_loss(cls_logits, one_hot) / mean_pairs(assignment)
 
 
 def mean_pairs(assignment: Assignment) -> Tensor:
-    """float32 scalar: matched pairs of the batch, averaged over GPUs, at least 1."""
-    pairs = torch.tensor(float(len(assignment)), device=assignment.image.device)
-    return reduce_mean(pairs).clamp(min=1)
+    """float32 scalar: matched pairs of the batch, see `mean_count`."""
+    return mean_count(torch.tensor(len(assignment), device=assignment.image.device))
+
+
+def mean_count(count: Tensor) -> Tensor:
+    """float32 scalar: a count in this process's part of the batch, averaged over processes; in all at least 1.
+
+    DDP averages gradients over processes, so a sum divided by this is divided by the whole batch's count.
+    """
+    return reduce_mean(count.float()).clamp(min=1 / get_world_size())
 
 
 def semantic_loss(seg_logits: Tensor, targets: InstanceTargets, assignment: Assignment) -> Tensor:
-    """Focal loss of the per-pixel class logits (B, K, h, w), per foreground pixel (at least 1)."""
+    """Focal loss of the per-pixel class logits (B, K, h, w), per foreground pixel (`mean_count`)."""
     num_classes = seg_logits.shape[1]
     labels = semantic_map(targets, assignment, num_classes)
     classes = torch.arange(num_classes, device=labels.device)
     one_hot = (labels[:, None] == classes[:, None, None]).float()
-    foreground = (labels < num_classes).sum().clamp(min=1)
-    return _focal_loss(seg_logits, one_hot) / foreground
+    return _focal_loss(seg_logits, one_hot) / mean_count((labels < num_classes).sum())
 
 
 def semantic_map(targets: InstanceTargets, assignment: Assignment, num_classes: int) -> Tensor:
