@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from pipelines import cli
+from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_run_options
 from stage2_training.options import Overrides
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_per_gpu("pipelines.pretrain")
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():

@@ -134,15 +134,15 @@ def test_the_dataset_names_its_schedule():
 
 
 def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
-    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=100, batch_size=1))
+    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=100, total_batch=1))
     assert config.param_scheduler[0].end == 10 * shards.image_count
 
 
 def test_options_outdo_what_pretraining_derives_from_them(shards):
     coco = replace(shards, shards=({**shards.shards[0], "images": 3000},))
-    longer = Overrides(cfg_options=["train_dataloader.batch_size=30", "train_cfg.max_epochs=20"])
+    longer = Overrides(cfg_options=["train_cfg.total_batch=30", "train_cfg.max_epochs=20"])
     assert pretraining_config("knet", "pretrain", coco, overrides=longer).param_scheduler[0].end == 200
-    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_dataloader.batch_size=30"])
+    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_cfg.total_batch=30"])
     assert pretraining_config("knet", "pretrain", coco, overrides=own).param_scheduler[0].end == 700
 
 
