@@ -2,6 +2,7 @@
 
 import errno
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -243,6 +244,7 @@ def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], op
         }
         if get_device() == "cpu":
             config.model_wrapper_cfg.device_ids = None
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
     with _blaming(options, lambda: runner is None or not runner.built):
         runner = kind.from_cfg(config)
         return task(runner)
