@@ -224,3 +224,12 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(photos, in_processes
     assert str(first) == str(second)
     report = check_report(tmp_path, first)
     assert [each["process"] for each in report["processes"]] == [0, 1]
+
+
+def test_weights_that_are_not_finite_are_found_in_the_loss(saliency_prompt, photos, tmp_path):
+    """Matching, which comes before it, does not fail."""
+    model = saliency_prompt()
+    with torch.no_grad():
+        model.rpn_head.loc_convs[0].conv.weight[0] = torch.nan
+    with pytest.raises(UserError, match=r"^step 1: loss_rpn_mask is nan on the photos with img_id \d, \d; "):
+        train(model, photos, tmp_path, images=2, total=2)
