@@ -16,7 +16,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     param_scheduler=dict(type="ParamSchedulerHook"),
     logger=dict(type="LoggerHook", interval=20),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
+    checkpoint=dict(type="WholeCheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     runtime_info=dict(type="RuntimeInfoHook"),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cli
+from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_run_options
 from stage2_training.options import Overrides
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_per_gpu("pipelines.finetune")
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():

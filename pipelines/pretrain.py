@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipelines import cli
+from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_run_options
 from stage2_training.options import Overrides
 
@@ -70,6 +71,7 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
     )
 
 
+@one_per_gpu("pipelines.pretrain")
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():

@@ -16,10 +16,25 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
     parser.add_argument("--work-dir", help=f"where everything goes (default: {work_dir})")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.add_argument("--epochs", type=at_least(1), help="length of training; milestones move with it")
-    parser.add_argument("--batch-size", type=at_least(1), help="images per process; the learning rate stays")
+    parser.add_argument(
+        "--gpus", type=at_least(1), default=1, metavar="N", help="processes, one per GPU; with --device cpu, on CPU"
+    )
+    parser.add_argument(
+        "--total-batch",
+        type=at_least(1),
+        help="images per optimizer step, on however many GPUs; the learning rate stays (default: the schedule's)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=at_least(1),
+        help="images of a process at a time, as memory allows; gradients add up to the total batch",
+    )
     parser.add_argument(
         "--auto-scale-lr", action="store_true", help="scale the learning rate with the total batch size, from 96"
     )
+    parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16")
+    parser.add_argument("--ema", action="store_true", help="use weights averaged over the steps")
+    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard, too")
     parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 
@@ -26,6 +27,13 @@ class Assignment:
 
 
 def mean_pairs(assignment: Assignment) -> Tensor:
-    """float32 scalar: matched pairs of the batch, averaged over GPUs, at least 1."""
-    pairs = torch.tensor(float(len(assignment)), device=assignment.image.device)
-    return reduce_mean(pairs).clamp(min=1)
+    """float32 scalar: matched pairs of the batch, see `mean_count`."""
+    return mean_count(torch.tensor(len(assignment), device=assignment.image.device))
+
+
+def mean_count(count: Tensor) -> Tensor:
+    """float32 scalar: a count in this process's part of the batch, averaged over processes; in all at least 1.
+
+    DDP averages gradients over processes, so a sum divided by this is divided by the whole batch's count.
+    """
+    return reduce_mean(count.float()).clamp(min=1 / get_world_size())

@@ -16,18 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
 from functools import partial
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.options import MISFITS, Overrides, misfit, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+from stage2_training.total_batch import images_per_process, passes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -234,7 +237,7 @@ def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, A
 
 def _shorten_warm_up(config: Config, images: int) -> None:
     """Warm up for a tenth of the steps at most: on few photos a fixed number would be the whole run."""
-    steps = config.train_cfg.max_epochs * ceil(images / config.train_dataloader.batch_size)
+    steps = config.train_cfg.max_epochs * ceil(images / config.train_cfg.total_batch)
     for scheduler in config.param_scheduler:
         if scheduler.type == "LinearLR":
             scheduler.end = min(scheduler.end, max(1, steps // 10))
@@ -264,8 +267,11 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
         derive: sets what follows from other settings, in place.
 
     Raises:
-        UserError: a malformed `cfg_options`, or a batch size or number of epochs that is none.
+        UserError: a malformed `cfg_options`, a batch size or number of epochs that is none, batches that do not divide
+            the total, or no TensorBoard.
     """
+    if overrides.total_batch is not None:
+        config.train_cfg.total_batch = overrides.total_batch
     if overrides.batch_size is not None:
         config.train_dataloader.batch_size = overrides.batch_size
     if overrides.workers is not None:
@@ -277,12 +283,14 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
         config.randomness.seed = overrides.seed
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
+    _set_extras(config, overrides)
     options = parse_options(overrides.cfg_options)
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
     try:
         config.merge_from_dict(options)
         _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
         _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
+        _share_batch(config, overrides.batch_size is not None or "train_dataloader.batch_size" in options)
         if derive is not None:
             derive(config)
         for part in ("train", "val", "test"):
@@ -294,6 +302,31 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
     except MISFITS as error:
         raise misfit(overrides.cfg_options, error) from error
     return config
+
+
+def _set_extras(config: Config, overrides: Overrides) -> None:
+    """Mixed precision, averaged weights, TensorBoard."""
+    if config.optim_wrapper.type == "OptimWrapper":  # MMEngine's; ours does the same, and what is asked here
+        config.optim_wrapper.type = "AccumulatingOptimWrapper"
+    if overrides.amp:
+        config.optim_wrapper.amp = True
+    if overrides.ema:
+        config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
+    if overrides.tensorboard:
+        if find_spec("tensorboard") is None:
+            raise UserError("--tensorboard: the package tensorboard is not installed; `pip install tensorboard`")
+        config.visualizer.vis_backends = [*config.visualizer.vis_backends, {"type": "TensorboardVisBackend"}]
+
+
+def _share_batch(config: Config, fixed: bool) -> None:
+    """Share the total batch among the processes; `fixed`: the images of a process at a time are as the user says."""
+    processes, loader = get_world_size(), config.train_dataloader
+    total = config.train_cfg.setdefault("total_batch", loader.batch_size * processes)
+    _check_positive("train_cfg.total_batch", total)
+    if fixed:
+        passes(total, loader.batch_size, processes)
+    else:
+        loader.batch_size = images_per_process(total, processes, most=loader.batch_size)
 
 
 def _check_positive(key: str, value: Any) -> None:

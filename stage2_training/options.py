@@ -27,19 +27,27 @@ class Overrides:
 
     Attributes:
         epochs: length of training; milestones move with it.
-        batch_size: images per process.
+        total_batch: images per optimizer step, over all processes.
+        batch_size: images of a process at a time.
         workers: data-loading processes per data loader.
         seed: of everything random.
         auto_scale_lr: scale the learning rate with the total batch, from the schedule's base batch size.
+        amp: forward passes in bfloat16.
+        ema: average the weights over the run, and evaluate and hand on the averages.
+        tensorboard: write logs for TensorBoard, too.
         data_root: folder of a labelled dataset, when not the fragment's.
         cfg_options: `key.path=value` as MMDetection's `--cfg-options`, applied last.
     """
 
     epochs: int | None = None
+    total_batch: int | None = None
     batch_size: int | None = None
     workers: int | None = None
     seed: int | None = None
     auto_scale_lr: bool = False
+    amp: bool = False
+    ema: bool = False
+    tensorboard: bool = False
     data_root: str | None = None
     cfg_options: Sequence[str] = ()
 
@@ -47,10 +55,14 @@ class Overrides:
     def from_args(cls, args: argparse.Namespace) -> "Overrides":
         return cls(
             epochs=args.epochs,
+            total_batch=args.total_batch,
             batch_size=args.batch_size,
             workers=args.workers,
             seed=args.seed,
             auto_scale_lr=args.auto_scale_lr,
+            amp=args.amp,
+            ema=args.ema,
+            tensorboard=args.tensorboard,
             data_root=getattr(args, "data_root", None),  # pre-training has none
             cfg_options=args.cfg_options,
         )

@@ -2,17 +2,22 @@
 
 import errno
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import mmengine.device.utils
 import torch
+import torch.distributed as dist
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmengine.utils import import_modules_from_strings
@@ -23,11 +28,13 @@ from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards.writer import whole_file
+from stage2_training.distribution import by_first
 from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
+from stage2_training.total_batch import passes
 from stage2_training.transfer import Transfer, plan_transfer
 from stage2_training.work_dir import GO_ON, WorkDir
 
@@ -84,7 +91,15 @@ class TrainingRunner(QuietRunner):
             super().load_or_resume()
         else:
             print(f"Going on from {checkpoint}", flush=True)
+            self._resume = True  # MMEngine's EMA hook asks whether the averages go on, too
             self.resume(str(checkpoint))
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale by the images of an optimizer step; MMEngine knows of those of one pass."""
+        if auto_scale_lr:
+            base = auto_scale_lr["base_batch_size"] / self.train_loop.passes
+            auto_scale_lr = {**auto_scale_lr, "base_batch_size": base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
 
 def use_device(device: str | None) -> str:
@@ -148,6 +163,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
 
+    Of several processes, the first writes there, and the others wait for it; they must see the same directory.
+
     Args:
         work: where everything goes; nothing is done when it holds this run, finished.
         config: the composed config.
@@ -164,22 +181,39 @@ def train(
             be used; `options` do not fit.
     """
     config.initialisation = start.record
-    with sole_user(work.path), plain_user_errors(work.path, GO_ON):
-        with _blaming(options):
-            work.claim(config)
-            config = work.read_config()
-        result = work.result()
+    with ExitStack() as held, plain_user_errors(work.path, GO_ON):
+
+        def begin() -> dict[str, Any] | None:
+            held.enter_context(sole_user(work.path))
+            with _blaming(options):
+                work.claim(config)
+                work.read_config()
+            result = work.result()
+            if result is None and not work.initial.exists():
+                print(write_initial_weights(work, start, options).report(start.source))
+            return result
+
+        def end() -> dict[str, Any]:
+            result = judge() | {"checkpoint": str(work.latest_checkpoint())}
+            work.finish(result)
+            return result
+
+        result = by_first(begin)
         if result is not None:
             print(f"{work.path}: finished already")
             return result
-        if not work.initial.exists():
-            print(write_initial_weights(work, start, options).report(start.source))
-        epochs, batch_size = config.train_cfg.max_epochs, config.train_dataloader.batch_size
-        print(f"{purpose}: {epochs} epochs of batch {batch_size}; everything goes to {work.path}")
+        config = work.read_config()
+        print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         _run(TrainingRunner, config, TrainingRunner.train, options)
-        result = judge() | {"checkpoint": str(work.latest_checkpoint())}
-        work.finish(result)
-    return result
+        return by_first(end)
+
+
+def _batch(config: Config) -> str:
+    """`batch 96 (8 processes x 6 images x 2 passes)`, of which what is 1 is left out."""
+    total, images, processes = config.train_cfg.total_batch, config.train_dataloader.batch_size, get_world_size()
+    parts = [(processes, "processes"), (images, "images"), (passes(total, images, processes), "passes")]
+    shared = " x ".join(f"{count} {what}" for count, what in parts if count > 1)
+    return f"batch {total}" + (f" ({shared})" if " x " in shared else "")
 
 
 def evaluate(
@@ -206,6 +240,16 @@ def evaluate(
 def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:
     """Make a runner and let it `train` or `test`; until it is built, blame `options` for what fails."""
     runner: QuietRunner | None = None
+    if dist.is_initialized():
+        config.launcher = "pytorch"
+        config.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "broadcast_buffers": False,
+            "find_unused_parameters": config.get("find_unused_parameters", False),
+        }
+        if get_device() == "cpu":
+            config.model_wrapper_cfg.device_ids = None
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
     with _blaming(options, lambda: runner is None or not runner.built):
         runner = kind.from_cfg(config)
         return task(runner)

@@ -6,6 +6,7 @@
 - `transfer.txt`: the same as a table, by parts of the network, as it is printed.
 - `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
 - `<time>/`: MMEngine's log and scalars of each start.
+- `non_finite.json`: written when a loss was NaN or infinite.
 - `finished.json`: written when the run ended well.
 """
 
@@ -32,6 +33,8 @@ FREE = (
     "default_hooks.logger",
     "default_hooks.checkpoint",
     "log_processor",
+    "visualizer",
+    "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
     "train_dataloader.num_workers",
     "train_dataloader.persistent_workers",
     "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
@@ -62,7 +65,8 @@ class WorkDir:
     def claim(self, config: Config) -> None:
         """Write the run's config, or check that this directory's run is the same.
 
-        A run that left neither checkpoint nor result begins anew, with any settings.
+        A run that left neither checkpoint nor result begins anew, with any settings. Whoever claims is the only one to
+        write here.
 
         Raises:
             UserError: the directory holds a run with other settings, the message names the first difference; or it
@@ -79,6 +83,8 @@ class WorkDir:
                 self.initial.unlink(missing_ok=True)
                 for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
                     shutil.rmtree(log.parent)
+            for leftover in self.path.glob(".*.tmp"):  # of a write that was killed
+                leftover.unlink()
             scratch = self.path / ".config.py.tmp"
             scratch.write_text(text)
             os.replace(scratch, self.config_file)
@@ -122,7 +128,7 @@ class WorkDir:
         # By name only: the directory may have been moved since.
         if name and (self.path / name).is_file():
             return self.path / name
-        # Killed while MMEngine wrote that name, which it does after the checkpoint itself.
+        # The name may be missing where the file is not: it is written after it.
         return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
 
     def finish(self, result: dict[str, Any]) -> None:

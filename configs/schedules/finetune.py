@@ -1,8 +1,8 @@
-# Fine-tuning; how many epochs is the dataset's matter. Total batch 96 (8 processes x 12), flip and rotation.
-train_cfg = dict(type="ResumableEpochLoop", val_interval=1)
+# Fine-tuning; how many epochs is the dataset's matter. Total batch 96, flip and rotation.
+train_cfg = dict(type="ResumableEpochLoop", total_batch=96, val_interval=1)
 val_cfg = dict(type="ValLoop")
 train_dataloader = dict(
-    batch_size=12,
+    batch_size=12,  # at most, in a process at a time
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="ResumableSampler", shuffle=True),

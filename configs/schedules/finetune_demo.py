@@ -1,7 +1,7 @@
 # Fine-tuning at a size for two CPU cores: small photos, a larger learning rate.
 _base_ = "finetune.py"
 
-train_cfg = dict(val_interval=5)
+train_cfg = dict(total_batch=8, val_interval=5)
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,

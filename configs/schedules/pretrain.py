@@ -1,10 +1,10 @@
-# Pre-training as in the paper: 12 epochs, total batch 96 (8 processes x 12), random flip only.
+# Pre-training as in the paper: 12 epochs, total batch 96, random flip only.
 epochs = 12
 milestones = (8, 11)
 
-train_cfg = dict(type="ResumableEpochLoop")
+train_cfg = dict(type="ResumableEpochLoop", total_batch=96)
 train_dataloader = dict(
-    batch_size=12,
+    batch_size=12,  # at most, in a process at a time
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="ResumableSampler", shuffle=True),

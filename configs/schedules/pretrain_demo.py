@@ -4,6 +4,7 @@ _base_ = "pretrain.py"
 epochs = 6
 milestones = (5,)
 
+train_cfg = dict(total_batch=8)
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,

@@ -1,27 +1,82 @@
-"""An epoch loop that goes on in the middle of an epoch."""
+"""An epoch loop that counts optimizer steps, and goes on in the middle of an epoch."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop
-from torch import nn
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor, nn
+
+from stage1_proposals.errors import UserError
+from stage2_training.engine.batches import StepLoader, seed_from
+from stage2_training.engine.finite import match_despite_nan, mean_or_stop
+from stage2_training.engine.optimizer import AccumulatingOptimWrapper
+from stage2_training.total_batch import passes
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's epoch loop, for checkpoints taken at any iteration.
+    """MMEngine's epoch loop, for checkpoints taken at any step, and steps of any number of batches.
+
+    What MMEngine calls an iteration is here one step of the optimizer: schedules, intervals, logs and checkpoints
+    count steps, however many processes and passes a step takes, so a run may go on with another number of either.
 
     MMEngine's own loop would repeat an interrupted epoch from its first batch and so train for more iterations
-    than asked. This one reads the epoch and the place in it off the number of iterations done, and leaves the
+    than asked. This one reads the epoch and the place in it off the number of steps done, and leaves the
     samples already seen to the sampler (`ResumableSampler`). Learning-rate schedules must count iterations
     (`convert_to_iter_based=True`), because a checkpoint may fall between the last iteration of an epoch and the
-    epoch's end.
+    epoch's end. What is random in loading a sample depends on seed, epoch and the sample's place in it, what is random
+    in the model on seed, step and process, so that an interruption changes neither.
+
+    Args:
+        runner, max_epochs, kwargs: as in MMEngine.
+        dataloader: config of the data loader; `batch_size` counts images per process and pass.
+        total_batch: images per step; by default one pass of each process.
+
+    Raises:
+        UserError: `total_batch` is not so many passes of every process.
     """
 
+    dataloader: Any  # MMEngine's, until it is a StepLoader
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Mapping[str, Any],
+        max_epochs: int,
+        total_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        placed = {
+            **dataloader,
+            "dataset": {"type": "PlacedDataset", "dataset": dataloader["dataset"]},
+            "batch_sampler": {"type": "PlacedBatches", "seed": runner.seed},
+        }
+        super().__init__(runner, placed, max_epochs, **kwargs)
+        self.rank, processes = get_dist_info()
+        self.passes = passes(total_batch, dataloader["batch_size"], processes) if total_batch else 1
+        self.dataloader = StepLoader(self.dataloader, self.passes)
+        self._max_iters = self._max_epochs * len(self.dataloader)
+
     def run(self) -> nn.Module:
-        """Train to the end; evaluate after each epoch, first of all one whose evaluation the interruption took."""
-        batches = len(self.dataloader)
-        self._epoch = self._iter // batches
+        """Train to the end; evaluate after each epoch, first of all one whose evaluation the interruption took.
+
+        Raises:
+            UserError: a step takes several passes, and the optimizer wrapper cannot add up gradients; a loss is NaN or
+                infinite.
+        """
+        if self.passes > 1 and not isinstance(self.runner.optim_wrapper, AccumulatingOptimWrapper):
+            raise UserError(
+                f"optim_wrapper.type {type(self.runner.optim_wrapper).__name__}: a step takes {self.passes} passes; "
+                f"use {AccumulatingOptimWrapper.__name__}, or more processes"
+            )
+        match_despite_nan()
+        steps = len(self.dataloader)
+        self._epoch = self._iter // steps
         self.runner.call_hook("before_train")
-        if self._epoch > 0 and self._iter % batches == 0:
+        if self._epoch > 0 and self._iter % steps == 0:
             self.evaluate()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -32,13 +87,40 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Train on what is left of the epoch."""
         done = self._iter - self._epoch * len(self.dataloader)
-        self.dataloader.sampler.start_at(done * self.dataloader.batch_size)
+        self.dataloader.start_at(done)
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        for batch_index, batch in enumerate(self.dataloader, start=done):
-            self.run_iter(batch_index, batch)
+        for step, batches in enumerate(self.dataloader, start=done):
+            self.run_iter(step, batches)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Sequence[Mapping[str, Any]]) -> None:
+        """Take one optimizer step.
+
+        Args:
+            idx: of the step in its epoch.
+            data_batch: the step's batches, in this process.
+        """
+        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        losses = self._step(data_batch)
+        losses["loss"] = mean_or_stop(self.runner, data_batch, losses)
+        self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=losses)
+        self._iter += 1
+
+    def _step(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Forward and backward for each batch, one update; the losses are means over the batches' images."""
+        wrapper = self.runner.optim_wrapper
+        images = [len(batch["inputs"]) for batch in batches]
+        means: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            torch.manual_seed(seed_from(self.runner.seed, self._iter, number, self.rank))
+            share = images[number] / sum(images)
+            if isinstance(wrapper, AccumulatingOptimWrapper):
+                wrapper.begin_batch(share, last=number == len(batches) - 1)
+            for name, value in self.runner.model.train_step(batch, optim_wrapper=wrapper).items():
+                means[name] = means.get(name, 0) + share * value.detach()
+        return means
 
     def evaluate(self) -> None:
         """Run the validation loop when there is one and its turn has come."""

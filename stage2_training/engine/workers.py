@@ -1,20 +1,11 @@
 """Data-loading processes that never outlive the run they load for."""
 
-import ctypes
-import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 
 from torch.utils.data import DataLoader
 
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone (Linux; elsewhere nothing is done)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+from stage2_training.parent import die_with_parent
 
 
 def bind_workers(loader: DataLoader) -> DataLoader:

@@ -58,7 +58,8 @@ class MaskAP(BaseMetric):
     default_prefix = "coco"
 
     def __init__(self, ann_file: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # MMEngine's name for collecting through the process group; else it would leave files where one works.
+        super().__init__(collect_device="gpu", **kwargs)
         with contextlib.redirect_stdout(io.StringIO()):
             self.ground_truth = COCO(ann_file)
 

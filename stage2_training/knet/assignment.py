@@ -37,8 +37,7 @@ def assign(
         targets: the batch's instances.
         weights: of the cost terms.
 
-    Raises:
-        ValueError: when a cost is not a number (the network has diverged).
+    Where a cost is not a number (the network has diverged) the matching is any; the loss is not a number either.
     """
     cost = matching_cost(mask_logits, cls_logits, targets, weights)
     pairs = match_images(cost.cpu(), targets.counts).to(cost.device, non_blocking=True)
@@ -49,7 +48,7 @@ def match_images(cost: Tensor, counts: Sequence[int]) -> Tensor:
     """Costs (B, N, L) on the CPU, of which image b uses `counts[b]` columns -> int64 (3, M), as in `Assignment`."""
     pairs = []
     for image, count in enumerate(counts):
-        kernel, instance = map(torch.from_numpy, linear_sum_assignment(cost[image, :, :count].numpy()))
+        kernel, instance = map(torch.from_numpy, linear_sum_assignment(cost[image, :, :count].nan_to_num().numpy()))
         pairs.append(torch.stack([torch.full_like(kernel, image), kernel, instance]))
     return torch.cat(pairs, dim=1)
 

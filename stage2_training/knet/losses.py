@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from stage2_training.assignments import Assignment, mean_pairs
+from stage2_training.assignments import Assignment, mean_count, mean_pairs
 from stage2_training.knet.assignment import DICE_EPS, FOCAL_ALPHA, FOCAL_GAMMA, CostWeights, assign
 from stage2_training.knet.kernel_head import KernelHeadOutput
 from stage2_training.knet.mask_points import PointSampling, uncertain_points, values_at
@@ -129,7 +129,7 @@ def matched_masks(
 
 
 def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (mean over pixels or points) and dice loss, means over the matched pairs.
+    """Binary cross-entropy (mean over pixels or points) and dice loss, per matched pair (`mean_pairs`).
 
     Without pairs both are 0 and still hang on the logits, so that every parameter gets a gradient.
 
@@ -137,7 +137,7 @@ def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment)
         logits, targets: (M, P), of `matched_masks`.
         assignment: M pairs.
     """
-    pairs = max(len(assignment), 1)
+    pairs = mean_pairs(assignment)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return cross_entropy / (pairs * logits.shape[1]), dice_losses(logits.sigmoid(), targets).sum() / pairs
 
@@ -150,18 +150,17 @@ def dice_losses(probs: Tensor, targets: Tensor) -> Tensor:
 
 
 def kernel_class_loss(cls_logits: Tensor, labels: Tensor, assignment: Assignment) -> Tensor:
-    """Focal loss of all kernels (B, N, K), per matched pair (the mean number of pairs over GPUs, at least 1)."""
+    """Focal loss of all kernels (B, N, K), per matched pair (`mean_pairs`)."""
     one_hot = torch.zeros_like(cls_logits, dtype=torch.float32)
     one_hot[assignment.image, assignment.kernel, labels[assignment.image, assignment.instance]] = 1
     return _focal_loss(cls_logits, one_hot) / mean_pairs(assignment)
 
 
 def semantic_loss(seg_logits: Tensor, targets: InstanceTargets, assignment: Assignment) -> Tensor:
-    """Focal loss of the per-pixel class logits (B, K, h, w), per foreground pixel (at least 1)."""
+    """Focal loss of the per-pixel class logits (B, K, h, w), per foreground pixel (`mean_count`)."""
     num_classes = seg_logits.shape[1]
     labels = semantic_map(targets, assignment, num_classes)
-    foreground = (labels < num_classes).sum().clamp(min=1)
-    return dense_focal_loss(seg_logits, labels) / foreground
+    return dense_focal_loss(seg_logits, labels) / mean_count((labels < num_classes).sum())
 
 
 def semantic_map(targets: InstanceTargets, assignment: Assignment, num_classes: int) -> Tensor:

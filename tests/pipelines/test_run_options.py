@@ -17,13 +17,29 @@ def test_nothing_given_changes_nothing_but_the_seed(parser):
 
 
 def test_everything_given_arrives(parser):
-    arguments = "--epochs 3 --batch-size 2 --workers 0 --seed 7 --auto-scale-lr --cfg-options a.b=1 c=2"
-    assert Overrides.from_args(parser.parse_args(arguments.split())) == Overrides(
-        epochs=3, batch_size=2, workers=0, seed=7, auto_scale_lr=True, cfg_options=["a.b=1", "c=2"]
+    numbers = "--epochs 3 --total-batch 6 --batch-size 2 --workers 0 --seed 7"
+    switches = "--auto-scale-lr --amp --ema --tensorboard --cfg-options a.b=1 c=2"
+    assert Overrides.from_args(parser.parse_args(f"{numbers} {switches}".split())) == Overrides(
+        epochs=3,
+        total_batch=6,
+        batch_size=2,
+        workers=0,
+        seed=7,
+        auto_scale_lr=True,
+        amp=True,
+        ema=True,
+        tensorboard=True,
+        cfg_options=["a.b=1", "c=2"],
     )
 
 
-@pytest.mark.parametrize("arguments", ["--epochs 0", "--batch-size 0", "--workers -1", "--seed x", "--epochs 1.5"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("--epochs 0", "--batch-size 0", "--total-batch 0", "--gpus 0"),
+        *("--workers -1", "--seed x", "--epochs 1.5"),
+    ],
+)
 def test_numbers_out_of_range_are_usage_errors(parser, arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments.split())

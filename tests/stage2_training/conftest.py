@@ -1,12 +1,16 @@
 """A K-Net small enough for a test, and batches for it."""
 
 import copy
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -15,6 +19,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import stage2_training.saliency_prompt  # noqa: F401 (registers the detectors)
+from stage1_proposals.errors import UserError
 
 CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
 HEIGHT, WIDTH = 64, 96
@@ -84,3 +89,37 @@ def make_batch() -> Callable[[Sequence[int]], tuple[torch.Tensor, list[DetDataSa
         return images, samples
 
     return make
+
+
+@pytest.fixture
+def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
+    """(number, task) -> what `task(rank)` returns, or raises as a user error, in each of that many gloo processes."""
+
+    def run(number: int, task: Callable[[int], Any]) -> list[Any]:
+        context = multiprocessing.get_context("fork")  # what is imported here need not be imported again
+        ends = [context.Pipe(duplex=False) for _ in range(number)]
+        meeting = tmp_path / f"meeting_{len(list(tmp_path.glob('meeting_*')))}"
+
+        def join(rank: int) -> None:
+            torch.set_num_threads(1)  # a pool of threads does not survive the fork
+            os.environ["LOCAL_RANK"] = str(rank)
+            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=number)
+            try:
+                ends[rank][1].send(task(rank))
+            except UserError as error:
+                ends[rank][1].send(error)
+
+        children = [context.Process(target=join, args=(rank,)) for rank in range(number)]
+        for child in children:
+            child.start()
+        for _, sender in ends:
+            sender.close()
+        try:
+            assert all(receiver.poll(60) for receiver, _ in ends)
+            return [receiver.recv() for receiver, _ in ends]
+        finally:
+            for child in children:
+                child.kill()
+                child.join()
+
+    return run

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_clusters
+from stage2_training import compose
 from stage2_training.compose import (
     CONFIGS,
     check_annotations,
@@ -254,28 +256,75 @@ def test_the_dataset_names_its_schedule():
 
 
 def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
-    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=100, batch_size=1))
+    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=100, total_batch=1))
     assert config.param_scheduler[0].end == 10 * shards.image_count
 
 
 def test_options_outdo_what_pretraining_derives_from_them(shards):
     coco = replace(shards, shards=({**shards.shards[0], "images": 3000},))
-    longer = Overrides(cfg_options=["train_dataloader.batch_size=30", "train_cfg.max_epochs=20"])
+    longer = Overrides(cfg_options=["train_cfg.total_batch=30", "train_cfg.max_epochs=20"])
     assert pretraining_config("knet", "pretrain", coco, overrides=longer).param_scheduler[0].end == 200
-    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_dataloader.batch_size=30"])
+    own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_cfg.total_batch=30"])
     assert pretraining_config("knet", "pretrain", coco, overrides=own).param_scheduler[0].end == 700
 
 
-@pytest.mark.parametrize("key", ["train_dataloader.batch_size", "train_cfg.max_epochs"])
+@pytest.mark.parametrize(("processes", "images"), [(1, 12), (8, 12), (16, 6), (32, 3)])
+def test_the_total_batch_is_shared_among_the_processes(shards, monkeypatch, processes, images):
+    monkeypatch.setattr(compose, "get_world_size", lambda: processes)
+    config = pretraining_config("knet", "pretrain", shards)
+    assert config.train_cfg.total_batch == 96
+    assert config.train_dataloader.batch_size == images
+    with pytest.raises(UserError, match=r"--batch-size 7 does not divide the \d+ images"):
+        pretraining_config("knet", "pretrain", shards, overrides=Overrides(batch_size=7))
+    fixed = Overrides(cfg_options=["train_dataloader.batch_size=7"], total_batch=14 * processes)
+    assert pretraining_config("knet", "pretrain", shards, overrides=fixed).train_dataloader.batch_size == 7
+
+
+def test_the_demo_takes_its_batch_at_once(shards):
+    for config in (
+        pretraining_config("knet_lite0", "pretrain_demo", shards),
+        finetuning_config("knet", "demo", "finetune_demo"),
+    ):
+        assert config.train_dataloader.batch_size == config.train_cfg.total_batch == 8
+
+
+def test_warm_up_counts_steps(shards):
+    coco = replace(shards, shards=({**shards.shards[0], "images": 9600},))
+    for images in (1, 12):
+        config = pretraining_config("knet", "pretrain", coco, overrides=Overrides(epochs=1, batch_size=images))
+        assert config.param_scheduler[0].end == 10
+
+
+def test_mixed_precision_and_averages(shards):
+    config = pretraining_config("knet", "pretrain", shards)
+    assert config.optim_wrapper.type == "AccumulatingOptimWrapper"
+    assert "amp" not in config.optim_wrapper
+    assert [hook.type for hook in config.custom_hooks] == ["PlainCheckpointHook"]
+    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(amp=True, ema=True))
+    assert config.optim_wrapper.amp is True
+    assert [hook.type for hook in config.custom_hooks] == ["PlainCheckpointHook", "EMAHook"]
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(shards):
+    asked = Overrides(tensorboard=True)
+    if find_spec("tensorboard") is None:
+        with pytest.raises(UserError, match=r"^--tensorboard: the package tensorboard is not installed; `pip install"):
+            pretraining_config("knet", "pretrain", shards, overrides=asked)
+    else:
+        backends = pretraining_config("knet", "pretrain", shards, overrides=asked).visualizer.vis_backends
+        assert [backend.type for backend in backends] == ["LocalVisBackend", "TensorboardVisBackend"]
+
+
+@pytest.mark.parametrize("key", ["train_dataloader.batch_size", "train_cfg.max_epochs", "train_cfg.total_batch"])
 @pytest.mark.parametrize("value", ["zz", "0", "-1", "1.5", "True", "[1,2]"])
 def test_lengths_and_batches_are_positive_integers(shards, key, value):
     overrides = Overrides(cfg_options=[f"{key}={value}"])
-    for compose in (
+    for make in (
         lambda: pretraining_config("knet", "pretrain", shards, overrides=overrides),
         lambda: finetuning_config("knet", "demo", overrides=overrides),
     ):
         with pytest.raises(UserError, match=f"^{key} .*: use an integer from 1 up$"):
-            compose()
+            make()
 
 
 def test_labels_without_the_datasets_class_are_refused(tmp_path):

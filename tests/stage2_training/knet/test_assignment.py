@@ -109,7 +109,7 @@ def test_nothing_to_match() -> None:
     assert found.kernel.dtype == torch.int64
 
 
-def test_a_diverged_network_is_an_error() -> None:
+def test_a_diverged_network_is_matched_anyhow() -> None:
+    """Its loss says what is wrong; an error here, in one process of several, would leave the others waiting."""
     logits, scores, targets = batch(5, [2, 1])
-    with pytest.raises(ValueError, match="invalid"):
-        assign(logits * torch.nan, scores, targets, CostWeights())
+    assert len(assign(logits * torch.nan, scores, targets, CostWeights())) == 3

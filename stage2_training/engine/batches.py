@@ -1,0 +1,119 @@
+"""What an optimizer step is made of: samples that know their place in the run, batches, and groups of batches."""
+
+import random
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from math import ceil
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Item = TypeVar("Item")
+# An index into the dataset, and the sample's place: seed, epoch, and number in the epoch's order over all processes.
+Placed = tuple[int, tuple[int, int, int]]
+
+
+def seed_from(*place: int) -> int:
+    """A seed in [0, 2^63), well mixed, from what names a place in the run."""
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@DATASETS.register_module()
+class PlacedDataset(Dataset):
+    """A dataset whose random transforms draw what the sample's place says, whichever process loads it, and when.
+
+    Args:
+        dataset: MMEngine's, or its config. It is indexed with `Placed` pairs.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if hasattr(self.dataset, "metainfo"):
+            self.metainfo = self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Load what the dataset has put off, where it can."""
+        if hasattr(self.dataset, "full_init"):
+            self.dataset.full_init()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, placed: Placed) -> Any:
+        index, place = placed
+        seed = seed_from(*place)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # the CPU's: `torch.manual_seed` would ask for the GPUs as well
+        return self.dataset[index]
+
+
+@DATA_SAMPLERS.register_module()
+class PlacedBatches(Sampler[list[Placed]]):
+    """A sampler's indices, in batches, with their places.
+
+    Args:
+        sampler: gives rank r of W the positions r, r + W, r + 2 W, ... of an order that depends on its `epoch`, and can
+            `start_at` one of them.
+        batch_size: images of a process at a time.
+        seed: of the run.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, seed: int) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.seed = seed
+        self._first = 0
+
+    def start_at(self, batch: int) -> None:
+        """Let the next pass leave out the first batches; passes after it are whole again."""
+        self._first = batch * self.batch_size
+        self.sampler.start_at(self._first)
+
+    def __len__(self) -> int:
+        return ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Placed]]:
+        first, self._first = self._first, 0
+        rank, processes = get_dist_info()
+        epoch = self.sampler.epoch
+        numbered = enumerate(self.sampler, start=first)
+        return _groups(
+            ((index, (self.seed, epoch, rank + processes * number)) for number, index in numbered), self.batch_size
+        )
+
+
+class StepLoader(Sized, Iterable[list[Any]]):
+    """A data loader's batches in lists, one for each optimizer step; what MMEngine asks of a loader counts steps.
+
+    Args:
+        loader: over `PlacedBatches`.
+        passes: batches per step; the last step of an epoch may have fewer.
+    """
+
+    def __init__(self, loader: DataLoader, passes: int) -> None:
+        self.loader = loader
+        self.batches = cast(PlacedBatches, loader.batch_sampler)
+        self.dataset = loader.dataset
+        self.sampler = self.batches.sampler
+        self.passes = passes
+
+    def start_at(self, step: int) -> None:
+        """Let the next pass over the data leave out the first steps; passes after it are whole again."""
+        self.batches.start_at(step * self.passes)
+
+    def __len__(self) -> int:
+        return ceil(len(self.loader) / self.passes)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return _groups(self.loader, self.passes)
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group

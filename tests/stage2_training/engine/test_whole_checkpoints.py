@@ -1,0 +1,104 @@
+"""A run that is stopped while it writes a checkpoint loses that one at most."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+import stage2_training.data
+import stage2_training.engine  # noqa: F401 (registers what the config names)
+from stage2_training.engine import read_weights
+from stage2_training.work_dir import WorkDir
+
+
+class Model(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 1)
+
+    def forward(self, inputs: torch.Tensor, mode: str) -> dict[str, torch.Tensor]:
+        return {"loss": self.linear(inputs).square().mean()}
+
+
+def train(directory: Path, keep: int) -> None:
+    """Four steps, a checkpoint after each."""
+    Runner(
+        Model(),
+        str(directory),
+        train_dataloader={
+            "dataset": [{"inputs": torch.ones(1)}] * 4,
+            "batch_size": 1,
+            "num_workers": 0,
+            "collate_fn": {"type": "default_collate"},
+            "sampler": {"type": "ResumableSampler", "shuffle": True},
+        },
+        train_cfg={"type": "ResumableEpochLoop", "max_epochs": 1},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001}},
+        default_hooks={
+            "checkpoint": {"type": "WholeCheckpointHook", "by_epoch": False, "interval": 1, "max_keep_ckpts": keep}
+        },
+        custom_hooks=[{"type": "PlainCheckpointHook"}],
+        randomness={"seed": 0},
+        resume=WorkDir(directory).latest_checkpoint() is not None,
+        log_level="ERROR",
+        default_scope="mmdet",
+        experiment_name=f"{directory.name}_{keep}_{os.getpid()}_{len(list(directory.glob('*')))}",
+    ).train()
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if path.is_file() and path.suffix != ".py"}
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_stopped_in_the_middle_of_a_write_the_checkpoint_before_is_the_last(tmp_path, monkeypatch, keep):
+    put = LocalBackend.put
+
+    def stop(backend, data, path):
+        if "iter_3" not in str(path):
+            return put(backend, data, path)
+        put(backend, data[:100], path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(LocalBackend, "put", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, keep)
+    assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(3 - keep, 3))}
+    assert WorkDir(tmp_path).latest_checkpoint() == tmp_path / "iter_2.pth"
+    assert read_weights(tmp_path / "iter_2.pth")
+    train(tmp_path, keep)
+    assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(5 - keep, 5))}
+
+
+def test_killed_in_the_middle_of_a_write_the_leftover_goes_with_the_next_start(tmp_path, monkeypatch):
+    put = LocalBackend.put
+
+    def kill(backend, data, path):
+        put(backend, data[:100] if "iter_3" in str(path) else data, path)
+        if "iter_3" in str(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(LocalBackend, "put", kill)
+        try:
+            train(tmp_path, 2)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    (leftover,) = tmp_path.glob(".iter_3.pth.*.tmp")
+    work = WorkDir(tmp_path)
+    assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
+    (tmp_path / "config.py").write_text("model = dict(type='Model')\n")
+    work.claim(Config({"model": {"type": "Model"}}))
+    assert not leftover.exists()
+    assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
+    train(tmp_path, 2)
+    assert work.latest_checkpoint() == tmp_path / "iter_4.pth"
