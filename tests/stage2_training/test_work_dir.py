@@ -51,7 +51,11 @@ def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
 def test_the_same_run_may_go_on_even_from_another_place_and_with_other_workers(tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    free = {"train_dataloader.num_workers": 0, "train_dataloader.dataset.shards": "elsewhere"}
+    free = {
+        "train_dataloader.num_workers": 0,
+        "train_dataloader.batch_size": 3,
+        "train_dataloader.dataset.shards": "elsewhere",
+    }
     WorkDir(tmp_path / "moved").claim(config(**free))
     assert WorkDir(tmp_path / "moved").read_config().train_dataloader.num_workers == 0
 
