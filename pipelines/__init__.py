@@ -8,3 +8,5 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Nothing is fetched behind the user's back: weights come from files or from an explicit download.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# PyTorch's profiler, from which benchmarks take memory on a CPU, announces itself on stderr otherwise.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
