@@ -20,13 +20,13 @@ model = dict(
         proposal_feature_channel=64,
         bbox_roi_extractor=dict(
             type="Float32RoIExtractor",
-            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=2),
+            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1),
             out_channels=64,
             featmap_strides=[4, 8, 16, 32],
         ),
         mask_roi_extractor=dict(
             type="Float32RoIExtractor",
-            roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=2),
+            roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=1),
             out_channels=64,
             featmap_strides=[4, 8, 16, 32],
         ),
@@ -66,7 +66,7 @@ model = dict(
         mask_head=[
             dict(
                 type="BoundedDynamicMaskHead",
-                num_convs=2,
+                num_convs=1,
                 roi_feat_size=14,
                 in_channels=64,
                 conv_out_channels=64,
