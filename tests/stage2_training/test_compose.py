@@ -135,7 +135,7 @@ def test_models_without_queries_take_no_prompts(shards, model, detector):
 def test_cnn_baselines_follow_the_paper(model):
     optim_wrapper = finetuning_config(model, "ctw1500").optim_wrapper
     assert optim_wrapper.optimizer == {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4}
-    assert optim_wrapper.type == "OptimWrapper"
+    assert optim_wrapper.type == "AccumulatingOptimWrapper"
     assert optim_wrapper.clip_grad is optim_wrapper.paramwise_cfg is None
 
 
