@@ -1,6 +1,7 @@
 """Shards to training batches; importing this registers the dataset, the transforms and the sampler."""
 
 from stage2_training.data.dataset import PseudoLabelDataset
+from stage2_training.data.run_length_masks import RunLengthMasks, masks_at
 from stage2_training.data.sampler import ResumableSampler
 from stage2_training.data.transforms import DropVanishedMasks, LoadPhoto, LoadPseudoLabels, PackPseudoLabels
 
@@ -11,4 +12,6 @@ __all__ = [
     "PackPseudoLabels",
     "PseudoLabelDataset",
     "ResumableSampler",
+    "RunLengthMasks",
+    "masks_at",
 ]
