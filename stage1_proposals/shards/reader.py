@@ -25,7 +25,7 @@ from stage1_proposals.shards.schema import (
     decode_text,
 )
 
-# Linux reads ahead no more than this at a call, where the disk does not ask for more.
+# Linux cuts off a request to read ahead at what its disk takes at once, which is this by default.
 READ_AHEAD_BYTES = 1 << 17
 
 

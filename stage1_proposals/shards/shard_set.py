@@ -100,7 +100,10 @@ class ShardSet:
 
     @property
     def shard_paths(self) -> list[Path]:
-        return [self.directory / shard["file"] for shard in self.shards]
+        return [self.shard_path(index) for index in range(len(self.shards))]
+
+    def shard_path(self, index: int) -> Path:
+        return self.directory / self.shards[index]["file"]
 
     @property
     def image_counts(self) -> list[int]:
