@@ -1,69 +1,32 @@
-"""`make bench`: stage 1 against the plain implementation and against its bound, the backbone's forward pass.
+"""`make bench`: what the project's parts cost, each beside a plain implementation of the same.
 
 Every side is measured in this one run, and ratios are printed; seconds alone say little about another machine.
 """
 
 import argparse
-import os
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
 
 from pipelines import cli
-from stage1_proposals.catalogue import CATALOGUE
+from pipelines.benchmarks import proposals
+
+# Modules with a docstring of one line, `add_options(parser)` and `main(args)`. They are imported for `--help` too, so
+# what takes seconds to import is imported in `main`.
+BENCHMARKS = {"proposals": proposals}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.bench", description=__doc__)
-    parser.add_argument("--images", required=True, type=Path, help="photos; taken again and again where there are few")
-    parser.add_argument("--backbone", default="imagenet_r50", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
-    parser.add_argument("--weights", type=Path, help="the backbone's checkpoint; default: random weights, by seed")
-    parser.add_argument("--short-side", type=cli.at_least(1), default=480, help="pixels (default: 480)")
-    parser.add_argument("--device", help="torch device; default: the GPU when there is one")
-    parser.add_argument("--precision", help="of the backbone; default: as in `make proposals`")
-    parser.add_argument("--workers", type=cli.at_least(0), help="Ray actors; default: as in `make proposals`")
-    parser.add_argument("--photos", type=cli.at_least(8), default=240, help="for the run and the forward pass")
-    parser.add_argument("--plain-photos", type=cli.at_least(2), default=24, help="for the plain implementation")
-    parser.add_argument("--growth-photos", type=cli.at_least(1), default=20, help="per shard, for 1 to 100 shards")
-    parser.add_argument("--repeat", type=cli.at_least(1), default=2, help="rounds; the best of each side counts")
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    for name, module in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(name, help=module.__doc__, description=module.__doc__)
+        module.add_options(benchmark)
+        # As the command's own, which would have to stand before the benchmark's name.
+        benchmark.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    from pipelines.benchmarks import machine, proposals
-    from pipelines.proposals import choose_device, choose_precision
-    from stage1_proposals.generators import build_generator
-    from stage1_proposals.job import Recipe
-    from stage1_proposals.photo_list import list_photos
-
-    device = choose_device(args.device)
-    photos = list_photos(args.images)
-    with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as scratch:
-        weights = args.weights or proposals.random_weights(args.backbone, Path(scratch) / "weights.pth")
-        recipe = Recipe(
-            generator=build_generator({}),
-            backbone=args.backbone,
-            weights=str(Path(weights).resolve()),
-            short_side=args.short_side,
-            long_side=round(args.short_side * 1333 / 800),
-            batch_size=8,
-            device=device,
-            precision=choose_precision(args.precision, device),
-        )
-        print(machine.describe(device), flush=True)
-        print(f"{args.backbone}, shorter side {args.short_side}, {recipe.precision}, {os.cpu_count()} CPU cores\n")
-        bench = proposals.Bench(photos, recipe, args.workers, Path(scratch))
-        report(bench.speed(args.photos, args.plain_photos, args.repeat))
-        report(bench.growth(args.growth_photos))
-
-
-def report(lines: list[tuple[str, Any]]) -> None:
-    """Aligned lines of a name and a value."""
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}", flush=True)
-    print()
+    BENCHMARKS[args.benchmark].main(args)
 
 
 if __name__ == "__main__":

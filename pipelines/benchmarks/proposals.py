@@ -1,243 +1,52 @@
-"""Stage 1 against its bound and against the plain implementation, every side in a process of its own."""
+"""Stage 1 against a plain implementation and against its bound, the forward pass of the backbone."""
 
-import json
-import multiprocessing
+import argparse
 import os
-import resource
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import cycle, islice
+import tempfile
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from pycocotools import mask as coco_mask
-
-from pipelines.benchmarks.plain_proposals import plain_proposals
-from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.backbones import build_backbone, get_spec, new_network
-from stage1_proposals.builder import build_extractor
-from stage1_proposals.errors import UserError
-from stage1_proposals.images import batch_by_size, input_size, load_photos
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import PhotoList, image_ids
-from stage1_proposals.photos import read_photo
-from stage1_proposals.runner import run
-from stage1_proposals.shards import ShardSet
-
-# libgomp's own, where `pipelines` shortens it for the product.
-PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
+from pipelines import cli
+from pipelines.benchmarks.report import report
+from stage1_proposals.catalogue import CATALOGUE
 
 
-def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Call a function in a fresh process and give its result: no side inherits another's threads or memory."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, function, args))
-    with patch.dict(os.environ, environment or {}):
-        process.start()
-    sender.close()
-    return _receive(receiver, process)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, type=Path, help="photos; taken again and again where there are few")
+    parser.add_argument("--backbone", default="imagenet_r50", help=f"{', '.join(CATALOGUE)}, or any model of timm's")
+    parser.add_argument("--weights", type=Path, help="the backbone's checkpoint; default: random weights, by seed")
+    parser.add_argument("--short-side", type=cli.at_least(1), default=480, help="pixels (default: 480)")
+    parser.add_argument("--device", help="torch device; default: the GPU when there is one")
+    parser.add_argument("--precision", help="of the backbone; default: as in `make proposals`")
+    parser.add_argument("--workers", type=cli.at_least(0), help="Ray actors; default: as in `make proposals`")
+    parser.add_argument("--photos", type=cli.at_least(8), default=240, help="for the run and the forward pass")
+    parser.add_argument("--plain-photos", type=cli.at_least(2), default=24, help="for the plain implementation")
+    parser.add_argument("--growth-photos", type=cli.at_least(1), default=20, help="per shard, for 1 to 100 shards")
+    parser.add_argument("--repeat", type=cli.at_least(1), default=2, help="rounds; the best of each side counts")
 
 
-def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    try:
-        sender.send(function(*args))
-    except Exception as error:
-        sender.send(error)
-        if not isinstance(error, UserError):
-            raise
+def main(args: argparse.Namespace) -> None:
+    from pipelines.benchmarks import machine, proposals_sides
+    from pipelines.proposals import choose_device, choose_precision
+    from stage1_proposals.generators import build_generator
+    from stage1_proposals.job import Recipe
+    from stage1_proposals.photo_list import list_photos
 
-
-def _receive(receiver: Any, process: Any) -> Any:
-    result = receiver.recv()
-    process.join()
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-def repeated(photos: PhotoList, count: int, folder: Path) -> PhotoList:
-    """As many photos as asked for: links to the given ones, over and over, their ids counted from 0."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for index, name in enumerate(islice(cycle(photos.names), count)):
-        names.append(f"{index:07d}{Path(name).suffix}")
-        if not (folder / names[-1]).is_symlink():
-            (folder / names[-1]).symlink_to(photos.root / name)
-    return PhotoList(folder, tuple(names), image_ids(names))
-
-
-def measure_plain(job: Job, out: Path) -> float:
-    """Photos per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
-    extractor = build_backbone(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
-    paths = [job.photos.root / name for name in job.photos.names]
-    recipe = job.recipe
-    sizes = []
-    for path in paths:
-        height, width = read_photo(path).shape[:2]
-        sizes.append(input_size(height, width, recipe.short_side, recipe.long_side, extractor.spec.stride))
-    plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm
-    start = time.perf_counter()
-    plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
-    return len(paths) / (time.perf_counter() - start)
-
-
-def measure_forward(job: Job, threads: int, start_together: Any = None) -> float:
-    """Photos per second of the optimised backbone alone, on batches that are ready in memory."""
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    recipe = job.recipe
-    extractor = build_extractor(recipe)
-    photos = load_photos(
-        [job.photos.root / name for name in job.photos.names],
-        recipe.short_side, recipe.long_side, extractor.spec.stride, threads=2, ahead=16,
-    )  # fmt: skip
-    batches = [
-        torch.from_numpy(np.stack([photo.pixels for photo in batch])).to(recipe.device).permute(0, 3, 1, 2)
-        for batch in batch_by_size(photos, recipe.batch_size)
-    ]
-    extractor(batches[0])
-    synchronise(recipe.device)
-    if start_together is not None:
-        start_together.wait()
-    start = time.perf_counter()
-    for batch in batches:
-        extractor(batch)
-    synchronise(recipe.device)
-    return len(job.photos) / (time.perf_counter() - start)
-
-
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def measure_forward_in_processes(job: Job, processes: int) -> float:
-    """The same by several processes at once, one thread each: the product's own layout."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    pipes = [context.Pipe(duplex=False) for _ in range(processes)]
-    workers = [context.Process(target=_send, args=(sender, measure_forward, (job, 1, barrier))) for _, sender in pipes]
-    for worker in workers:
-        worker.start()
-    return sum(_receive(receiver, worker) for (receiver, _), worker in zip(pipes, workers, strict=True))
-
-
-def measure_run(job: Job, shards: Path, workers: int | None) -> dict[str, float]:
-    """A whole run.
-
-    Returns:
-        `rate`, photos per second from the moment the first worker begins to the end, shards written; `start_up`,
-        seconds before that; `memory`, peak bytes of this process.
-    """
-    begun: list[float] = []
-    begin = time.perf_counter()
-    run(job, shards, workers, lambda count: begun.append(time.perf_counter()) if not count else None)
-    end = time.perf_counter()
-    return {
-        "rate": len(job.photos) / (end - begun[0]),
-        "start_up": begun[0] - begin,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-
-
-def agreement(plain: Path, shards: Path) -> float:
-    """Mean best IoU: of each of the yardstick's proposals with the product's of the same photo."""
-    expected: dict[int, list[dict[str, Any]]] = {}
-    for result in json.loads(plain.read_text()):
-        expected.setdefault(result["image_id"], []).append(result["segmentation"])
-    best: list[float] = []
-    for record in ShardSet.open(shards).records():
-        truth = expected.pop(record.image_id, [])
-        ious = coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)) if truth and len(record) else None
-        best += [0.0] * len(truth) if ious is None else ious.max(axis=0).tolist()
-    return float(np.mean(best + [0.0] * sum(map(len, expected.values()))))
-
-
-def random_weights(backbone: str, path: Path) -> Path:
-    """A checkpoint of random weights for a backbone whose own are not at hand; speed does not depend on them.
-
-    Batch norms get the statistics of noise, without which the features of a deep random network are all alike.
-    """
-    torch.manual_seed(0)
-    network = new_network(get_spec(backbone).architecture)
-    network.train()
-    with torch.no_grad():
-        for _ in range(10):
-            network(F.interpolate(torch.randn(4, 3, 8, 8), 128, mode="bicubic"))
-    torch.save(network.state_dict(), path)
-    return path
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Stage 1 on some photos.
-
-    Attributes:
-        photos: repeated where more are needed.
-        recipe: the product's; the yardstick computes the same in float32.
-        workers: Ray actors, as in the product.
-        scratch: folder for shards and links to photos.
-    """
-
-    photos: PhotoList
-    recipe: Recipe
-    workers: int | None
-    scratch: Path
-
-    def speed(self, count: int, plain_count: int, rounds: int) -> list[tuple[str, str]]:
-        """Photos per second of the product, the yardstick and the forward pass, in turn; the best of each counts."""
-        job = self._job(count, max(8, count // 16))
-        few = self._job(plain_count, plain_count)
-        processes = self.workers or len(os.sched_getaffinity(0))
-        plain, forward, whole, start_up = [], [], [], []
-        for round_ in range(rounds):
-            plain.append(in_process(measure_plain, few, self.scratch / "plain.json", environment=PLAIN_ENVIRONMENT))
-            forward.append(in_process(measure_forward, job, processes))
-            if self.recipe.device == "cpu":
-                forward.append(measure_forward_in_processes(job, processes))
-            result = in_process(measure_run, job, self.scratch / f"run-{round_}", self.workers)
-            whole.append(result["rate"])
-            start_up.append(result["start_up"])
-        in_process(measure_run, few, self.scratch / "few", 0)
-        return [
-            ("plain implementation", f"{max(plain):.2f} photos/s ({spread(plain)})"),
-            ("optimised backbone's forward alone", f"{max(forward):.2f} photos/s ({spread(forward)})"),
-            ("end to end", f"{max(whole):.2f} photos/s ({spread(whole)}) after {min(start_up):.1f} s of start-up"),
-            ("end to end / plain implementation", f"{max(whole) / max(plain):.2f}"),
-            ("forward alone / plain implementation", f"{max(forward) / max(plain):.2f}, the most that can be"),
-            ("end to end / forward alone", f"{max(whole) / max(forward):.2f}"),
-            (
-                "mean best IoU with the plain one's proposals",
-                f"{agreement(self.scratch / 'plain.json', self.scratch / 'few'):.4f}",
-            ),
-        ]
-
-    def growth(self, per_shard: int) -> list[tuple[str, str]]:
-        """Seconds, bytes and memory from 1 shard to 100; on small inputs, so that what is not the backbone shows."""
-        recipe = replace(self.recipe, short_side=64, long_side=128)
-        jobs = [replace(self._job(shards * per_shard, per_shard), recipe=recipe) for shards in (1, 10, 100)]
-        return [(f"{job.shard_count} shards of {per_shard} photos", self._costs(job)) for job in jobs]
-
-    def _costs(self, job: Job) -> str:
-        directory = self.scratch / f"growth-{len(job.photos)}-{job.shard_count}"
-        result = in_process(measure_run, job, directory, 0)
-        written = sum(path.stat().st_size for path in directory.iterdir())
-        return (
-            f"{1000 / result['rate']:.1f} s and {1000 * written / len(job.photos) / 2**20:.1f} MiB per 1,000 photos, "
-            f"peak memory {result['memory'] / 2**20:.0f} MiB"
+    device = choose_device(args.device)
+    photos = list_photos(args.images)
+    with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as scratch:
+        weights = args.weights or proposals_sides.random_weights(args.backbone, Path(scratch) / "weights.pth")
+        recipe = Recipe(
+            generator=build_generator({}),
+            backbone=args.backbone,
+            weights=str(Path(weights).resolve()),
+            short_side=args.short_side,
+            long_side=round(args.short_side * 1333 / 800),
+            batch_size=8,
+            device=device,
+            precision=choose_precision(args.precision, device),
         )
-
-    def _job(self, count: int, per_shard: int) -> Job:
-        folder = self.scratch / f"photos-{count}"
-        photos = repeated(self.photos, count, folder)
-        return Job(photos, self.recipe, per_shard)
-
-
-def spread(rates: list[float]) -> str:
-    return ", ".join(f"{rate:.2f}" for rate in rates)
+        print(machine.describe(device), flush=True)
+        print(f"{args.backbone}, shorter side {args.short_side}, {recipe.precision}, {os.cpu_count()} CPU cores\n")
+        bench = proposals_sides.Bench(photos, recipe, args.workers, Path(scratch))
+        report(bench.speed(args.photos, args.plain_photos, args.repeat))
+        report(bench.growth(args.growth_photos))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.benchmarks.proposals import (
+from pipelines.benchmarks.proposals_sides import (
     agreement,
     measure_plain,
     measure_run,
