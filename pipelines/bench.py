@@ -7,11 +7,11 @@ import argparse
 import sys
 
 from pipelines import cli
-from pipelines.benchmarks import proposals
+from pipelines.benchmarks import proposals, streaming
 
 # Modules with a docstring of one line, `add_options(parser)` and `main(args)`. They are imported for `--help` too, so
 # what takes seconds to import is imported in `main`.
-BENCHMARKS = {"proposals": proposals}
+BENCHMARKS = {"proposals": proposals, "streaming": streaming}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -79,7 +79,7 @@ def middle_means(
     means = torch.zeros(count * (height + 1) * width, device=device)
     means.index_add_(0, changes[:2].flatten(), means.new_full((1,), 0.25).expand(changes[:2].numel()))
     means.index_add_(0, changes[2:].flatten(), means.new_full((1,), -0.25).expand(changes[2:].numel()))
-    return means.view(count, height + 1, width).cumsum(1)[:, :height]
+    return means.view(count, height + 1, width).cumsum_(1)[:, :height]
 
 
 def _places(index: Index, size: int) -> Ints:
