@@ -27,6 +27,8 @@ from stage1_proposals.shards.schema import (
 
 # Linux cuts off a request to read ahead at what its disk takes at once, which is this by default.
 READ_AHEAD_BYTES = 1 << 17
+# Decoded chunks kept of each column: all of the small columns of a usual shard, a few chunks of the large ones.
+CACHE_BYTES = 1 << 19
 
 
 def open_shard(path: str | Path) -> h5py.File:
@@ -36,7 +38,7 @@ def open_shard(path: str | Path) -> h5py.File:
         ShardError: no such file, no HDF5, another format, or a newer version.
     """
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     except FileNotFoundError as error:
         raise ShardError(f"{path}: no such shard") from error
     except OSError as error:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 # A compressed number is written in characters of 6 bits, counted from "0": 5 bits of the number, lowest first, and
 # whether more follow. The last one's highest bit is the sign.
 ZERO, BITS, MORE, SIGN = ord("0"), 5, 0x20, 0x10
-WORD = 64
+WORD_BITS = 6
+WORD = 1 << WORD_BITS
 
 Ints = NDArray[np.int64]
 
@@ -29,11 +30,12 @@ def read_changes(rle: Sequence[bytes], size: tuple[int, int]) -> tuple[Ints, Int
     """
     counts, mask, number = _read_counts(rle)
     pixels = size[0] * size[1]
-    if (counts < 0).any() or (np.bincount(mask, counts, len(rle)) != pixels).any():
-        raise ValueError("run lengths do not add up to the size of the mask")
     ends = counts.cumsum() - mask * pixels
+    final = np.diff(mask, append=len(rle)) != 0
+    if (counts < 0).any() or (ends[final] != pixels).any() or np.count_nonzero(final) != len(rle):
+        raise ValueError("run lengths do not add up to the size of the mask")
     # The last run of a mask is left at its end, unless it lies outside of it.
-    changes = (np.diff(mask, append=len(rle)) == 0) | (number % 2 == 1)
+    changes = ~final | (number & 1 == 1)
     return mask[changes], ends[changes]
 
 
@@ -48,7 +50,7 @@ def decode(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.uint8]:
     (height, width), pixels = size, size[0] * size[1] * len(rle)
     mask, pixel = read_changes(rle, size)
     place = mask * (height * width) + pixel
-    words, bits = place // WORD, np.uint64(1) << (place % WORD).astype(np.uint64)
+    words, bits = place >> WORD_BITS, np.uint64(1) << (place & (WORD - 1)).astype(np.uint64)
     first = np.flatnonzero(np.diff(words, prepend=-1))  # change in its word
     changed = words[first]
     states = np.bitwise_xor.reduceat(bits, first) if len(first) else bits
@@ -76,15 +78,16 @@ def _read_counts(rle: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
     last = np.flatnonzero(codes < MORE)
     characters = np.diff(last, prepend=-1)
     first = last - characters + 1
-    counts = (codes[first] % MORE).astype(np.int64)
+    counts = (codes[first] & (MORE - 1)).astype(np.int64)
     for place in range(1, characters.max(initial=1)):
         longer = np.flatnonzero(characters > place)
-        counts[longer] |= (codes[first[longer] + place] % MORE).astype(np.int64) << (BITS * place)
+        counts[longer] |= (codes[first[longer] + place] & (MORE - 1)).astype(np.int64) << (BITS * place)
     counts -= ((codes[last] & SIGN) != 0) * (np.int64(1) << (BITS * characters))
     ends = np.searchsorted(last, np.cumsum([len(each) for each in rle]))
     mask, number = repeated(np.diff(ends, prepend=0))
     # From the fourth on, a number is the difference from the one before the last: sums along every other one.
-    for chain in (np.flatnonzero(number % 2 == 1), np.flatnonzero((number % 2 == 0) & (number > 0))):
+    odd = number & 1 == 1
+    for chain in (np.flatnonzero(odd), np.flatnonzero(~odd & (number > 0))):
         sums = np.append(0, counts[chain].cumsum())
         before = sums[np.searchsorted(mask[chain], np.arange(len(rle)))]
         counts[chain] = sums[1:] - before[mask[chain]]

@@ -27,8 +27,8 @@ class PseudoLabelDataset(BaseDataset):
         shards: directory of a finished shard set.
         pipeline: transforms, from `LoadPhoto` and `LoadPseudoLabels` to `PackPseudoLabels`.
         image_root: where the photos are now, when not where stage 1 found them.
-        max_open_shards: files held open per process; the one unused longest is closed first. `ShardSampler` mixes the
-            images of no more shards than these.
+        max_open_shards: files held open per process, some 4 MB each; the one unused longest is closed first.
+            `ShardSampler` mixes the images of no more shards than these.
         pseudo_classes: clusters are the classes, `cluster 0` and so on.
 
     Raises:
@@ -43,7 +43,7 @@ class PseudoLabelDataset(BaseDataset):
         shards: str,
         pipeline: Sequence[dict[str, Any]] = (),
         image_root: str | None = None,
-        max_open_shards: int = 64,
+        max_open_shards: int = 16,
         pseudo_classes: bool = False,
         **kwargs: Any,
     ) -> None:
