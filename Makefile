@@ -83,11 +83,11 @@ table: setup ## class-agnostic AP, AP50 and AR@20 of shard sets, made first wher
 	  $(if $(WORK_DIR),--images "$(IMAGES)" --work-dir "$(WORK_DIR)" --backbone "$(BACKBONE)" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")) $(OPTS)
 
-bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], or N=training [MODEL=knet_lite0|knet]; [DEVICE=cpu|cuda]
+bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], N=training [MODEL=knet_lite0|knet], or N=streaming; [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.bench "$(N)" $(if $(filter proposals,$(N)),--images "$(IMAGES)" \
 	  --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS))) $(if $(filter training,$(N)),$(if $(filter file,$(origin MODEL)),,--model "$(MODEL)")) \
-	  $(call flag,--device,$(DEVICE)) $(OPTS)
+	  $(if $(filter-out streaming,$(N)),$(call flag,--device,$(DEVICE))) $(OPTS)
 
 test: setup ## the test suite; OPTS="-k name" runs a part
 	@$(PYTHON) -m pytest $(OPTS)

@@ -7,11 +7,11 @@ import argparse
 import sys
 
 from pipelines import cli
-from pipelines.benchmarks import proposals, training_step
+from pipelines.benchmarks import proposals, streaming, training_step
 
 # Modules with a docstring of one line, `add_options(parser)` and `main(args)`. They are imported for `--help` too, so
 # what takes seconds to import is imported in `main`.
-BENCHMARKS = {"proposals": proposals, "training": training_step}
+BENCHMARKS = {"proposals": proposals, "training": training_step, "streaming": streaming}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ train_dataloader = dict(
     batch_size=12,  # at most, in a process at a time
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type="ResumableSampler", shuffle=True),
+    sampler=dict(type="ShardSampler", shuffle=True),
     dataset=dict(
         pipeline=[
             dict(type="LoadPhoto"),

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from stage1_proposals.errors import UserError
+from stage1_proposals.shards.run_lengths import decode
 
 FORMAT = "saliency-prompt/pseudo-labels"
 VERSION = 1
@@ -122,10 +122,12 @@ class ImageRecord:
         return [{"size": [self.height, self.width], "counts": counts} for counts in self.rle]
 
     def masks(self) -> NDArray[np.uint8]:
-        """The masks decoded: uint8 (L, height, width), 0 or 1."""
-        if not self.rle:
-            return np.zeros((0, self.height, self.width), np.uint8)
-        return np.ascontiguousarray(coco_mask.decode(self.coco_rle()).transpose(2, 0, 1))
+        """The masks decoded: uint8 (L, height, width), 0 or 1; in memory column by column.
+
+        Raises:
+            ValueError: a mask is damaged.
+        """
+        return decode(self.rle, (self.height, self.width))
 
 
 def to_columns(records: Sequence[ImageRecord], failures: Sequence[tuple[str, str]], feature_dim: int) -> Columns:

@@ -100,7 +100,10 @@ class ShardSet:
 
     @property
     def shard_paths(self) -> list[Path]:
-        return [self.directory / shard["file"] for shard in self.shards]
+        return [self.shard_path(index) for index in range(len(self.shards))]
+
+    def shard_path(self, index: int) -> Path:
+        return self.directory / self.shards[index]["file"]
 
     @property
     def image_counts(self) -> list[int]:
@@ -126,7 +129,7 @@ class ShardSet:
         Raises:
             ShardError: it has gone, is damaged, or was exchanged for another since the manifest was read.
         """
-        path = self.directory / self.shards[index]["file"]
+        path = self.shard_path(index)
         if not path.exists():
             raise ShardError(f"{path}: has gone; put it back, or run the same `make proposals` again")
         reader = ShardReader(path)

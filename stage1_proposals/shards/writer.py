@@ -25,7 +25,7 @@ from stage1_proposals.shards.schema import (
 
 # HDF5 1.10 is the first to checksum its own metadata; the columns carry Fletcher-32.
 LIBVER = ("v110", "v110")
-CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 15  # a photo's rows are few chunks, and little of them is read in vain
 
 
 @contextmanager

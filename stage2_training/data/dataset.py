@@ -20,13 +20,15 @@ class PseudoLabelDataset(BaseDataset):
     """Photos and their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
 
     The manifest gives the number of images in each shard, and that is all that is kept in memory. Shards are
-    opened when first read from, in the process that reads. Photos without proposals are part of the dataset.
+    opened when first read from, in the process that reads, and then read ahead whole: `ShardSampler` is about to ask
+    for all of their images. Photos without proposals are part of the dataset.
 
     Args:
         shards: directory of a finished shard set.
         pipeline: transforms, from `LoadPhoto` and `LoadPseudoLabels` to `PackPseudoLabels`.
         image_root: where the photos are now, when not where stage 1 found them.
-        max_open_shards: files held open per process; the one unused longest is closed first.
+        max_open_shards: files held open per process, some 4 MB each; the one unused longest is closed first.
+            `ShardSampler` mixes the images of no more shards than these.
         pseudo_classes: clusters are the classes, `cluster 0` and so on.
 
     Raises:
@@ -41,7 +43,7 @@ class PseudoLabelDataset(BaseDataset):
         shards: str,
         pipeline: Sequence[dict[str, Any]] = (),
         image_root: str | None = None,
-        max_open_shards: int = 64,
+        max_open_shards: int = 16,
         pseudo_classes: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -94,6 +96,7 @@ class PseudoLabelDataset(BaseDataset):
             if len(self._readers) >= self.max_open_shards:
                 self._readers.popitem(last=False)[1].close()
             reader = self.shards.reader(shard)
+            reader.read_ahead()
             if self.clusters is not None and reader.clusters != self.clusters:
                 raise ShardError(
                     f"{reader.path}: not clustered as when training began; run the same `make cluster` again"

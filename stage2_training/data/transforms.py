@@ -13,10 +13,10 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.photos import PhotoError, read_photo
+from stage2_training.data.run_length_masks import RunLengthMasks
 
 INSTANCE_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_ignore_flags", "gt_seed_features")
 
@@ -59,9 +59,9 @@ class LoadPhoto(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadPseudoLabels(BaseTransform):
-    """Decode the proposals of `results["record"]`, of classes `results["labels"]`, into MMDetection's ground truth.
+    """Make the proposals of `results["record"]`, of classes `results["labels"]`, MMDetection's ground truth.
 
-    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_masks` (L bitmaps at full image size) and
+    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_masks` (`RunLengthMasks`, L at full image size) and
     `gt_seed_features` float32 (L, D).
     """
 
@@ -69,7 +69,7 @@ class LoadPseudoLabels(BaseTransform):
         record = results.pop("record")
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(record.bbox.reshape(-1, 4)))
         results["gt_bboxes_labels"] = results.pop("labels")
-        results["gt_masks"] = BitmapMasks(record.masks(), record.height, record.width)
+        results["gt_masks"] = RunLengthMasks(record.rle, (record.height, record.width))
         results["gt_seed_features"] = record.feature.astype(np.float32)
         return results
 

@@ -32,13 +32,12 @@ class PlacedDataset(Dataset):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if hasattr(self.dataset, "metainfo"):
-            self.metainfo = self.dataset.metainfo
 
-    def full_init(self) -> None:
-        """Load what the dataset has put off, where it can."""
-        if hasattr(self.dataset, "full_init"):
-            self.dataset.full_init()
+    def __getattr__(self, name: str) -> Any:
+        """What samplers and MMEngine ask of the dataset itself: `metainfo`, `full_init`, `shards`, ..."""
+        if name == "dataset":  # unpickled, before it is there
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)

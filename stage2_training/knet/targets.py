@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from stage2_training.data.run_length_masks import masks_at
 
 
 class InstanceTargets(NamedTuple):
@@ -27,7 +27,7 @@ def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[in
     masks, labels = [], []
     for sample in batch_data_samples:
         instances = sample.gt_instances
-        masks.append(_resize(instances.masks.to_tensor(torch.uint8, instances.labels.device), size))
+        masks.append(masks_at(instances.masks, size, instances.labels.device))
         labels.append(instances.labels)
     counts = [len(each) for each in labels]
     padded_masks, padded_labels = (pad_sequence(masks, batch_first=True), pad_sequence(labels, batch_first=True))
@@ -35,10 +35,3 @@ def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[in
         padded_masks = padded_masks.new_zeros(len(counts), 1, *size)
         padded_labels = padded_labels.new_zeros(len(counts), 1)
     return InstanceTargets(padded_masks, padded_labels, counts)
-
-
-def _resize(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (L, H, W) -> float32 (L, h, w)."""
-    if len(masks) == 0:
-        return masks.new_zeros(0, *size, dtype=torch.float32)
-    return F.interpolate(masks[None].float(), size=size, mode="bilinear", align_corners=False)[0]

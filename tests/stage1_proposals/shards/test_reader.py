@@ -1,6 +1,7 @@
 """Reading rows, and refusing what is no shard of this version."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +153,27 @@ def test_a_row_with_a_damaged_byte_is_not_read(shard: Path, name: str) -> None:
     shard.write_bytes(data)
     with pytest.raises(ShardError, match="image 0 is damaged"):
         ShardReader(shard).read(0)
+
+
+def test_reading_ahead_asks_for_every_byte_in_order_and_is_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "a.h5", []
+    path.write_bytes(bytes(300_000))
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append((offset, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    ShardReader(path).read_ahead()
+    assert asked == [(0, 131_072), (131_072, 131_072), (262_144, 131_072)]
+
+    def refuse(*_: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    ShardReader(path).read_ahead()
+    monkeypatch.delattr(os, "posix_fadvise")
+    ShardReader(path).read_ahead()
+    ShardReader(tmp_path / "missing.h5").read_ahead()

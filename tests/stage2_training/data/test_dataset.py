@@ -2,6 +2,7 @@ import os
 import pickle
 import tracemalloc
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stage1_proposals.errors import UserError
-from stage1_proposals.shards import ShardSet, shard_file_name, write_clusters, write_manifest
-from stage2_training.data import PseudoLabelDataset
+from stage1_proposals.shards import ShardReader, ShardSet, shard_file_name, write_clusters, write_manifest
+from stage1_proposals.shards import reader as reader_module
+from stage2_training.data import PseudoLabelDataset, ShardSampler
 
 PIPELINE = [
     {"type": "LoadPhoto"},
@@ -128,6 +130,34 @@ def test_at_most_so_many_shards_are_open(shards):
     for index in (0, 4, 1, 3):
         assert dataset.get_data_info(index)["img_id"] == 100 + index
         assert len(dataset._readers) == 1
+
+
+def test_a_pass_with_the_shard_sampler_opens_each_shard_once(write_shards, make_record, rectangles, monkeypatch):
+    masks = rectangles([(0, 0, 4, 4)], 24, 32)
+    records = [make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(24)]
+    shards = write_shards([records[first : first + 3] for first in range(0, 24, 3)], photos=False)
+    dataset = PseudoLabelDataset(str(shards.directory), max_open_shards=2)
+    opened, read_ahead = [], []
+    monkeypatch.setattr(ShardReader, "read_ahead", lambda reader: read_ahead.append(reader.path))
+    monkeypatch.setattr(reader_module, "open_shard", lambda path: opened.append(path) or h5py.File(path))
+    found = [dataset.get_data_info(index)["img_id"] for index in ShardSampler(dataset, seed=0)]
+    assert sorted(found) == list(range(24))
+    assert sorted(opened) == sorted(read_ahead) == shards.shard_paths
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_resumed_in_mid_epoch_sees_what_is_left_of_it(shards, workers):
+    dataset = PseudoLabelDataset(str(shards.directory), PIPELINE)
+
+    def ids(first: int) -> list[int]:
+        sampler = ShardSampler(dataset, seed=0)
+        sampler.start_at(first)
+        loader = DataLoader(dataset, num_workers=workers, collate_fn=list, sampler=sampler)
+        return [batch[0]["data_samples"].img_id for batch in loader]
+
+    whole = ids(0)
+    assert sorted(whole) == [100, 101, 102, 103, 104]
+    assert ids(2) == whole[2:]
 
 
 def test_opening_takes_no_memory_per_image(tmp_path):

@@ -6,7 +6,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
 
+from stage2_training.data import RunLengthMasks
 from stage2_training.knet.targets import instance_targets
 
 
@@ -49,3 +51,17 @@ def test_polygons_are_as_good_as_bitmaps() -> None:
         sample.gt_instances = InstanceData(labels=torch.zeros(1, dtype=torch.long), masks=each)
         masks.append(instance_targets([sample], (8, 8)).masks)
     assert torch.equal(*masks)
+
+
+def test_run_lengths_give_the_targets_of_their_bitmaps_and_are_not_made_bitmaps(make_batch: Callable) -> None:
+    _, samples = make_batch([2, 0, 3])
+    expected = instance_targets(samples, (16, 24))
+    for sample in samples:
+        bitmaps = sample.gt_instances.masks.masks
+        rles = coco_mask.encode(np.asfortranarray(bitmaps.transpose(1, 2, 0))) if len(bitmaps) else []
+        sample.gt_instances.masks = RunLengthMasks([rle["counts"] for rle in rles], bitmaps.shape[1:])
+    found = instance_targets(samples, (16, 24))
+    assert torch.equal(found.masks, expected.masks)
+    assert torch.equal(found.labels, expected.labels)
+    assert found.counts == expected.counts
+    assert not any("masks" in vars(sample.gt_instances.masks) for sample in samples)
