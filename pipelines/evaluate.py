@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
         from stage1_proposals.errors import UserError
         from stage1_proposals.shards import write_json
         from stage2_training import compose, training
+        from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores
         from stage2_training.work_dir import WorkDir
 
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")
     if "test_dataloader" not in config:
         raise UserError(f"{args.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first")
-    compose.check_annotations(config, ["test"])
+    check_annotations(config, ["test"])
 
     if not Path(checkpoint).is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")

@@ -38,12 +38,13 @@ def main(args: argparse.Namespace) -> None:
         from stage1_proposals.directory import writing
         from stage1_proposals.shards import write_json
         from stage2_training import compose, initialisation, training
+        from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores, plot_curves, read_curve
         from stage2_training.work_dir import GO_ON, WorkDir
 
     device = training.use_device(args.device)
     config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=Overrides.from_args(args))
-    compose.check_annotations(config, ["train", "val"])
+    check_annotations(config, ["train", "val"])
     start = initialisation.by_name(
         args.init, args.model, config.model.type, checkpoint=args.checkpoint, weights=args.backbone_weights
     )

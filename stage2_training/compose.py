@@ -11,7 +11,6 @@ MMDetection's own, and it holds only those its axis decides:
 `runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
@@ -28,6 +27,7 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
+from stage2_training.annotations import annotation_file
 from stage2_training.options import MISFITS, Overrides, misfit, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 from stage2_training.total_batch import images_per_process, passes
@@ -160,48 +160,6 @@ def finetuning_config(
     return _finish(config, overrides)
 
 
-def check_annotations(config: Config, parts: Sequence[str]) -> None:
-    """Check that the annotation files of a config's `train`, `val` or `test` part exist and have its classes.
-
-    They must have images, too, and for training at least one object of the classes that is not a crowd.
-
-    Raises:
-        UserError: naming the first that does not.
-    """
-    for part in parts:
-        dataset = config[f"{part}_dataloader"].dataset
-        path = _annotation_file(dataset)
-        try:
-            coco = json.loads(path.read_text(encoding="utf-8"))
-            categories = {category["id"]: category["name"] for category in coco["categories"]}
-            images = {image["id"] for image in coco["images"]}
-            objects = {
-                categories.get(annotation["category_id"])
-                for annotation in coco["annotations"]
-                if annotation["image_id"] in images and not annotation.get("iscrowd")
-            }
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{path}: no such file; `make data` makes it, or say where it is with --data-root"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not COCO JSON with images, annotations and categories ({error})") from error
-        classes, there = dataset.metainfo["classes"], ", ".join(map(repr, categories.values()))
-        unknown = [name for name in classes if name not in categories.values()]
-        if unknown:
-            raise UserError(f"{path}: has no category {unknown[0]!r}; it has {there}")
-        if not images:
-            raise UserError(f"{path}: has no images")
-        if part == "train" and objects.isdisjoint(classes):
-            raise UserError(
-                f"{path}: nothing to train on; its images have no object of {', '.join(map(repr, classes))}"
-            )
-
-
-def _annotation_file(dataset: Any) -> Path:
-    return Path(dataset.data_root) / dataset.ann_file
-
-
 def set_num_classes(node: Any, num_classes: int) -> None:
     """Set every number of classes in a config, however deep, in place; no class is "stuff".
 
@@ -297,7 +255,7 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
             if f"{part}_dataloader" in config and overrides.data_root is not None:
                 config[f"{part}_dataloader"].dataset.data_root = overrides.data_root
             if f"{part}_evaluator" in config:  # it reads the labels of the photos it judges
-                config[f"{part}_evaluator"].ann_file = str(_annotation_file(config[f"{part}_dataloader"].dataset))
+                config[f"{part}_evaluator"].ann_file = str(annotation_file(config[f"{part}_dataloader"].dataset))
         config.merge_from_dict(options)  # again: what it names outdoes what was derived
     except MISFITS as error:
         raise misfit(overrides.cfg_options, error) from error
