@@ -22,7 +22,9 @@ default_hooks = dict(
 )
 custom_hooks = [dict(type="PlainCheckpointHook")]
 log_processor = dict(type="BriefLogProcessor", window_size=20, by_epoch=True)
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+visualizer = dict(
+    type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+)
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),

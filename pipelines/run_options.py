@@ -34,7 +34,6 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16")
     parser.add_argument("--ema", action="store_true", help="use weights averaged over the steps")
-    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard, too")
     parser.add_argument("--workers", type=at_least(0), help="data-loading processes; 0 loads in the main process")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument(

@@ -28,7 +28,8 @@ class Assignment:
 
 def mean_pairs(assignment: Assignment) -> Tensor:
     """float32 scalar: matched pairs of the batch, see `mean_count`."""
-    return mean_count(torch.full((), len(assignment), device=assignment.image.device))  # a tensor of a number would wait
+    # `torch.tensor` of a number would wait for the device.
+    return mean_count(torch.full((), len(assignment), device=assignment.image.device))
 
 
 def mean_count(count: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
 from functools import partial
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -263,17 +262,13 @@ def override(config: Config, overrides: Overrides, derive: Callable[[Config], No
 
 
 def _set_extras(config: Config, overrides: Overrides) -> None:
-    """Mixed precision, averaged weights, TensorBoard."""
+    """Mixed precision, averaged weights."""
     if config.optim_wrapper.type == "OptimWrapper":  # MMEngine's; ours does the same, and what is asked here
         config.optim_wrapper.type = "AccumulatingOptimWrapper"
     if overrides.amp:
         config.optim_wrapper.amp = True
     if overrides.ema:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
-    if overrides.tensorboard:
-        if find_spec("tensorboard") is None:
-            raise UserError("--tensorboard: the package tensorboard is not installed; `pip install tensorboard`")
-        config.visualizer.vis_backends = [*config.visualizer.vis_backends, {"type": "TensorboardVisBackend"}]
 
 
 def _share_batch(config: Config, fixed: bool) -> None:

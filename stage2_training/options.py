@@ -34,7 +34,6 @@ class Overrides:
         auto_scale_lr: scale the learning rate with the total batch, from the schedule's base batch size.
         amp: forward passes in bfloat16.
         ema: average the weights over the run, and evaluate and hand on the averages.
-        tensorboard: write logs for TensorBoard, too.
         data_root: folder of a labelled dataset, when not the fragment's.
         cfg_options: `key.path=value` as MMDetection's `--cfg-options`, applied last.
     """
@@ -47,7 +46,6 @@ class Overrides:
     auto_scale_lr: bool = False
     amp: bool = False
     ema: bool = False
-    tensorboard: bool = False
     data_root: str | None = None
     cfg_options: Sequence[str] = ()
 
@@ -62,7 +60,6 @@ class Overrides:
             auto_scale_lr=args.auto_scale_lr,
             amp=args.amp,
             ema=args.ema,
-            tensorboard=args.tensorboard,
             data_root=getattr(args, "data_root", None),  # pre-training has none
             cfg_options=args.cfg_options,
         )

@@ -18,7 +18,7 @@ def test_nothing_given_changes_nothing_but_the_seed(parser):
 
 def test_everything_given_arrives(parser):
     numbers = "--epochs 3 --total-batch 6 --batch-size 2 --workers 0 --seed 7"
-    switches = "--auto-scale-lr --amp --ema --tensorboard --cfg-options a.b=1 c=2"
+    switches = "--auto-scale-lr --amp --ema --cfg-options a.b=1 c=2"
     assert Overrides.from_args(parser.parse_args(f"{numbers} {switches}".split())) == Overrides(
         epochs=3,
         total_batch=6,
@@ -28,7 +28,6 @@ def test_everything_given_arrives(parser):
         auto_scale_lr=True,
         amp=True,
         ema=True,
-        tensorboard=True,
         cfg_options=["a.b=1", "c=2"],
     )
 

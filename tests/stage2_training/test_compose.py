@@ -1,5 +1,4 @@
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -301,16 +300,6 @@ def test_mixed_precision_and_averages(shards):
     config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(amp=True, ema=True))
     assert config.optim_wrapper.amp is True
     assert [hook.type for hook in config.custom_hooks] == ["PlainCheckpointHook", "EMAHook"]
-
-
-def test_tensorboard_is_asked_for_by_name_where_it_is_missing(shards):
-    asked = Overrides(tensorboard=True)
-    if find_spec("tensorboard") is None:
-        with pytest.raises(UserError, match=r"^--tensorboard: the package tensorboard is not installed; `pip install"):
-            pretraining_config("knet", "pretrain", shards, overrides=asked)
-    else:
-        backends = pretraining_config("knet", "pretrain", shards, overrides=asked).visualizer.vis_backends
-        assert [backend.type for backend in backends] == ["LocalVisBackend", "TensorboardVisBackend"]
 
 
 @pytest.mark.parametrize("key", ["train_dataloader.batch_size", "train_cfg.max_epochs", "train_cfg.total_batch"])
