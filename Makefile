@@ -65,11 +65,11 @@ duplicates: setup ## find photos that are nearly the same: SHARDS=shards [THRESH
 cluster: setup ## give every proposal a pseudo class by k-means: SHARDS=shards [CLASSES=80]
 	@$(PYTHON) -m pipelines.cluster --shards "$(SHARDS)" $(call flag,--classes,$(CLASSES)) $(OPTS)
 
-pretrain: setup ## pre-train with Saliency Prompt, or on pseudo labels alone: MODEL=knet_lite0|knet SHARDS=shards [PROMPTS=on|off] [WEIGHTS=backbone file] [WORK_DIR=dir] [GPUS=n] [DEVICE=cpu|cuda]
+pretrain: setup ## pre-train with Saliency Prompt, or on pseudo labels alone: MODEL=knet_lite0|any of configs/models SHARDS=shards [PROMPTS=on|off] [WEIGHTS=backbone file] [WORK_DIR=dir] [GPUS=n] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.pretrain --model "$(MODEL)" --shards "$(SHARDS)" $(call flag,--prompts,$(PROMPTS)) $(call flag,--backbone-weights,$(WEIGHTS)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet_lite0|knet INIT=sp|pseudo|imagenet|densecl|swav|mocov2|coco|scratch|file [CHECKPOINT=file or pre-training's WORK_DIR] [WEIGHTS=backbone file] [ROOT=data dir] [WORK_DIR=dir] [GPUS=n]
+finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet_lite0|any of configs/models INIT=sp|pseudo|imagenet|densecl|swav|mocov2|coco|scratch|file [CHECKPOINT=file or pre-training's WORK_DIR] [WEIGHTS=backbone file] [ROOT=data dir] [WORK_DIR=dir] [GPUS=n]
 	@$(PYTHON) -m pipelines.finetune --model "$(MODEL)" --dataset "$(DATASET)" --init "$(INIT)" \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) $(call flag,--data-root,$(ROOT)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE)) $(OPTS)
