@@ -30,7 +30,9 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
         help="images of a process at a time, as memory allows; gradients add up to the total batch",
     )
     parser.add_argument(
-        "--auto-scale-lr", action="store_true", help="scale the learning rate with the total batch size, from 96"
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the total batch",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16")
     parser.add_argument("--ema", action="store_true", help="use weights averaged over the steps")

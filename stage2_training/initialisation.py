@@ -17,6 +17,7 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.weights import cached_download, file_sha256, locate_weights
 from stage2_training.data.dataset import CLUSTER_NAME
+from stage2_training.distribution import by_first
 from stage2_training.engine import read_checkpoint, weights_in
 from stage2_training.transfer import CLASS_BRANCH, ESSENTIAL, Weights, name_backbone
 from stage2_training.work_dir import WorkDir
@@ -125,13 +126,19 @@ def backbone(name: str, weights: str | None = None) -> Initialisation:
     Raises:
         UserError: no such name or file.
     """
-    path = locate_weights(name, weights)
-    record = {"kind": "backbone", "name": name, "sha256": file_sha256(path)}
+    path, sha256 = by_first(lambda: _located(name, weights))
+    record = {"kind": "backbone", "name": name, "sha256": sha256}
 
     def read(target: Weights) -> Weights:
         return name_backbone(read_backbone_weights(name, path), target)
 
     return Initialisation(record, f"{name} ({path})", BACKBONE, read)
+
+
+def _located(name: str, weights: str | None) -> tuple[Path, str]:
+    """The file of a backbone, downloaded if need be, and its SHA-256."""
+    path = locate_weights(name, weights)
+    return path, file_sha256(path)
 
 
 def catalogue_backbone(name: str, weights: str | None = None) -> Initialisation:
@@ -197,8 +204,8 @@ def published_knet(detector: str, checkpoint: str | None = None) -> Initialisati
     """
     if detector != "KNet":
         raise UserError(f"--init coco is a published K-Net, and the model is {detector}: choose --model knet")
-    path = checkpoint or str(
-        cached_download("the published K-Net", PUBLISHED_KNET, PUBLISHED_KNET_SHA256, "CHECKPOINT=FILE")
+    path = checkpoint or by_first(
+        lambda: str(cached_download("the published K-Net", PUBLISHED_KNET, PUBLISHED_KNET_SHA256, "CHECKPOINT=FILE"))
     )
     return replace(_detector("coco", path, KNET), hint="it is the K-Net of configs/models/knet.py: use --model knet")
 
@@ -219,7 +226,7 @@ def _detector(kind: str, path: str, needed: tuple[str, ...]) -> Initialisation:
             weights = {name: tensor for name, tensor in weights.items() if not CLASS_BRANCH.search(name)}
         return weights if any(name in target for name in weights) else name_backbone(weights, target)
 
-    return Initialisation({"kind": kind, "sha256": file_sha256(path)}, path, needed, read)
+    return Initialisation({"kind": kind, "sha256": by_first(lambda: file_sha256(path))}, path, needed, read)
 
 
 def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:

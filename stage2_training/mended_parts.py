@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from mmdet.models.losses import FocalLoss
 from mmdet.models.roi_heads.mask_heads import DynamicMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 
@@ -22,6 +24,18 @@ class Float32RoIExtractor(SingleRoIExtractor):
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
         """Features (B, C, h, w) of each level and boxes (R, 5) in pixels -> float32 (R, C, *output_size)."""
         return super().forward([feat.float() for feat in feats], rois.float(), roi_scale_factor)
+
+
+@MODELS.register_module()
+class Float32RPNHead(RPNHead):
+    """Proposals in float32 under autocast, too: MMCV's NMS knows no bfloat16."""
+
+    def predict_by_feat(
+        self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
+    ) -> list[InstanceData]:
+        """As MMDetection's."""
+        cls_scores, bbox_preds = ([each.float() for each in level] for level in (cls_scores, bbox_preds))
+        return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
 
 @MODELS.register_module()

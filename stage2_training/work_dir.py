@@ -30,6 +30,7 @@ FREE = (
     "work_dir",
     "load_from",
     "env_cfg",
+    "find_unused_parameters",
     "default_hooks.logger",
     "default_hooks.checkpoint",
     "log_processor",

@@ -13,7 +13,7 @@ model = dict(
     backbone=dict(type="TimmBackbone", model_name="tf_efficientnet_lite0", frozen_stages=1, norm_eval=True),
     neck=dict(type="FPN", in_channels=[24, 40, 112, 320], out_channels=64, num_outs=5),
     rpn_head=dict(
-        type="RPNHead",
+        type="Float32RPNHead",
         in_channels=64,
         feat_channels=64,
         anchor_generator=dict(type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),

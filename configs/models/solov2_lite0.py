@@ -54,3 +54,6 @@ optim_wrapper = dict(
 
 # Pre-trained on pseudo labels (without prompts, which need queries), the backbone is frozen whole.
 pretraining = dict(backbone=dict(frozen_stages=4))
+
+# On several processes: where one has no object, its branch for kernels gets no gradient.
+find_unused_parameters = True

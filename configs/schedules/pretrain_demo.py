@@ -25,3 +25,4 @@ param_scheduler = [
     dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=20))
+auto_scale_lr = dict(base_batch_size=8)

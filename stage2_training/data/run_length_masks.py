@@ -43,6 +43,7 @@ class RunLengthMasks(BitmapMasks):
         self.height, self.width = size
 
     def __getstate__(self) -> dict[str, Any]:
+        """Without bitmaps; strips travel along, so that the trainer's process need not make them again."""
         return {name: value for name, value in self.__dict__.items() if name != "masks"}
 
     def __len__(self) -> int:

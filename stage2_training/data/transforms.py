@@ -61,14 +61,15 @@ class LoadPhoto(BaseTransform):
 class LoadPseudoLabels(BaseTransform):
     """Make the proposals of `results["record"]`, of classes `results["labels"]`, MMDetection's ground truth.
 
-    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_masks` (`RunLengthMasks`, L at full image size) and
-    `gt_seed_features` float32 (L, D).
+    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_ignore_flags` bool (L,), none of them set, `gt_masks`
+    (`RunLengthMasks`, L at full image size) and `gt_seed_features` float32 (L, D).
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         record = results.pop("record")
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(record.bbox.reshape(-1, 4)))
         results["gt_bboxes_labels"] = results.pop("labels")
+        results["gt_ignore_flags"] = np.zeros(len(record), bool)
         results["gt_masks"] = RunLengthMasks(record.rle, (record.height, record.width))
         results["gt_seed_features"] = record.feature.astype(np.float32)
         return results

@@ -37,6 +37,13 @@ class AccumulatingOptimWrapper(OptimWrapper):
     def should_sync(self) -> bool:
         return self.last
 
+    def step(self, **kwargs: Any) -> None:
+        """As MMEngine's, which tells the gradient's norm only where it is clipped; a run stops where it is NaN."""
+        if not self.clip_grad_kwargs:
+            gradients = [each.grad for group in self.param_groups for each in group["params"] if each.grad is not None]
+            self.message_hub.update_scalar("train/grad_norm", float(torch.nn.utils.get_total_norm(gradients)))
+        super().step(**kwargs)
+
     def scale_loss(self, loss: Tensor) -> Tensor:
         return loss * self.share
 

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
@@ -16,6 +19,7 @@ import stage2_training.timm_backbone  # noqa: F401 (both register what the confi
 from stage1_proposals.shards import ShardSet
 from stage2_training.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.evaluation import MaskAP
+from stage2_training.options import Overrides
 
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]
@@ -24,12 +28,16 @@ WITHOUT_QUERIES = ("mask_rcnn", "solov2")
 
 @pytest.fixture
 def shards(write_shards: Callable, make_record: Callable, rectangles: Callable) -> ShardSet:
-    record = make_record(1, "1.png", rectangles([(0, 0, 8, 8)], 16, 16), [[1, 2, 3, 4, 5]])
-    return write_shards([[record]], {"feature_dim": 5}, photos=False)
+    """Two photos with three masks and one."""
+    rng = np.random.default_rng(0)
+    masks = [rectangles([(20 * m, 10, 20 * m + 30, 60 + 20 * m) for m in range(count)], 90, 120) for count in (3, 1)]
+    records = [make_record(i, f"{i}.png", each, rng.standard_normal((len(each), 5))) for i, each in enumerate(masks)]
+    return write_shards([records], {"feature_dim": 5})
 
 
-def pretraining(name: str, shards: ShardSet) -> Config:
-    return pretraining_config(name, "pretrain_demo", shards, prompts=not name.startswith(WITHOUT_QUERIES))
+def pretraining(name: str, shards: ShardSet, **overrides: Any) -> Config:
+    prompts = not name.startswith(WITHOUT_QUERIES)
+    return pretraining_config(name, "pretrain_demo", shards, prompts=prompts, overrides=Overrides(**overrides))
 
 
 def built(config: Config) -> torch.nn.Module:
@@ -49,17 +57,21 @@ def test_fragments_compose(name: str, shards: ShardSet) -> None:
     assert plain.backbone.frozen_stages == 1
 
 
+@pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("name", SMALL)
-def test_a_step_of_pretraining(name: str, shards: ShardSet, make_batch: Callable) -> None:
-    config = pretraining(name, shards)
+def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
+    """On what the pipeline makes of shards."""
+    size = {"train_dataloader.dataset.pipeline.2.scale": (128, 128)}
+    config = pretraining(name, shards, amp=amp)
+    config.merge_from_dict(size)
     model = built(config)
-    images, samples = make_batch([3, 2])
-    for sample in samples:
-        sample.gt_instances.labels.zero_()
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        dataset = DATASETS.build(config.train_dataloader.dataset)
+        data = pseudo_collate([dataset[0], dataset[1]])
+        wrapper = build_optim_wrapper(model, config.optim_wrapper)
     frozen = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     head = {key: value.clone() for key, value in model.named_parameters() if value.requires_grad}
-    data = {"inputs": [(image.sigmoid() * 255).byte() for image in images], "data_samples": samples}
-    losses = model.train_step(data, build_optim_wrapper(model, config.optim_wrapper))
+    losses = model.train_step(data, wrapper)
     assert losses["loss"].isfinite()
     assert ("s0.loss_kernel" in losses) != name.startswith(WITHOUT_QUERIES)
     assert all(torch.equal(value, frozen[key]) for key, value in model.backbone.state_dict().items())

@@ -66,7 +66,13 @@ class Watch(Hook):
 
 
 def train(
-    model: BaseModel, data: Dataset, directory: Path, images: int, total: int, amp: bool = False
+    model: BaseModel,
+    data: Dataset,
+    directory: Path,
+    images: int,
+    total: int,
+    amp: bool = False,
+    clip: dict[str, float] | None = {"max_norm": 1.0},  # noqa: B006 (never changed)
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """Two epochs with SGD: each step's losses, and the weights."""
     torch.save({"state_dict": model.state_dict()}, directory / f"start_{os.getpid()}.pth")
@@ -88,7 +94,7 @@ def train(
         optim_wrapper={
             "type": "AccumulatingOptimWrapper",
             "optimizer": {"type": "SGD", "lr": 0.05},
-            "clip_grad": {"max_norm": 1.0},
+            "clip_grad": clip,
             "amp": amp,
         },
         default_hooks={"checkpoint": {"type": "WholeCheckpointHook", "by_epoch": False, "interval": 1}},
@@ -224,6 +230,19 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(photos, in_processes
     assert str(first) == str(second)
     report = check_report(tmp_path, first)
     assert [each["process"] for each in report["processes"]] == [0, 1]
+
+
+@pytest.mark.parametrize("clip", [None, {"max_norm": 1.0}])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(photos, tmp_path, clip):
+    class Steep(Line):
+        """Its loss is 0, and the slope of a root there infinite."""
+
+        def forward(self, inputs: list[torch.Tensor], data_samples: list, mode: str) -> dict[str, torch.Tensor]:
+            return {"loss_line": (self.linear.weight * 0).abs().sum().sqrt()}
+
+    with pytest.raises(UserError, match=r"^step 1: grad_norm is nan"):
+        train(Steep(), photos, tmp_path, images=2, total=2, clip=clip)
+    assert not list(tmp_path.glob("iter_*.pth"))
 
 
 def test_weights_that_are_not_finite_are_found_in_the_loss(saliency_prompt, photos, tmp_path):
