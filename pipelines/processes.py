@@ -42,11 +42,11 @@ def one_per_gpu(module: str) -> Callable[[Main], Main]:
 
 
 def _join(main: Main, args: Namespace) -> None:
+    # On Ctrl-C the process that started this one has the word; a wait for another process would not hear Python.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from stage2_training.distribution import joined
     from stage2_training.parent import die_with_parent
 
-    # On Ctrl-C the process that started this one has the word; a wait for another process would not hear Python.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # MMEngine warns without
     die_with_parent()
     with joined(args.device):

@@ -48,6 +48,14 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
             )
 
 
+def image_count(dataset: Any) -> int | None:
+    """Images in the annotation file of a dataset's config; None when it cannot be read."""
+    try:
+        return len(json.loads(annotation_file(dataset).read_text(encoding="utf-8"))["images"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def annotation_file(dataset: Any) -> Path:
     """Of a dataset's config."""
     return Path(dataset.data_root) / dataset.ann_file

@@ -21,15 +21,14 @@ from typing import Any
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.annotations import annotation_file
-from stage2_training.options import MISFITS, Overrides, misfit, parse_options
+from stage2_training.annotations import image_count
+from stage2_training.options import Overrides, parse_options
+from stage2_training.override import override
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
-from stage2_training.total_batch import images_per_process, passes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -76,6 +75,7 @@ def pretraining_config(
             fit the shards, a malformed `cfg_options`, or pseudo classes asked for and not in every shard.
     """
     overrides = overrides or Overrides()
+    _check_schedule(schedule, for_pretraining=True)
     config, changes = _merge(model, "pseudo_labels", schedule)
     of_model = changes.pop("saliency_prompt", {})
     if prompts:
@@ -96,6 +96,13 @@ def pretraining_config(
     if prompts:
         _check_feature_dim(config, shards)
     return config
+
+
+def _check_schedule(schedule: str, for_pretraining: bool) -> None:
+    """Those of pre-training say for how long; fine-tuning's leave that to the dataset."""
+    if ("epochs" in read_fragment("schedules", schedule)) != for_pretraining:
+        kind, other = ("pre-training", "pretrain") if for_pretraining else ("fine-tuning", "finetune")
+        raise UserError(f"schedule {schedule}: is not one for {kind}, as {other} and {other}_demo are")
 
 
 def _prompted_type(config: Config) -> str:
@@ -154,9 +161,11 @@ def finetuning_config(
     classes = labels["train_dataloader"]["dataset"].get("metainfo", {}).get("classes")
     if not isinstance(classes, list | tuple) or not classes:
         raise UserError(f"dataset {dataset}: train_dataloader.dataset.metainfo lacks its classes, a tuple of names")
-    config, _ = _merge(model, dataset, schedule or labels.get("schedule", "finetune"))
+    schedule = schedule or labels.get("schedule", "finetune")
+    _check_schedule(schedule, for_pretraining=False)
+    config, _ = _merge(model, dataset, schedule)
     set_num_classes(config.model, len(classes))
-    return _finish(config, overrides)
+    return _finish(config, overrides, _shorten_warm_up)
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:
@@ -192,12 +201,20 @@ def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, A
     return config, changes
 
 
-def _shorten_warm_up(config: Config, images: int) -> None:
-    """Warm up for a tenth of the steps at most: on few photos a fixed number would be the whole run."""
+def _shorten_warm_up(config: Config, images: int | None = None) -> None:
+    """Warm up for a tenth of the steps at most: on few photos a fixed number would be the whole run.
+
+    Args:
+        images: how many there are; those of the annotation file, if None.
+    """
+    if images is None:
+        images = image_count(config.train_dataloader.dataset)
+        if images is None:
+            return  # what is wrong with the file is said elsewhere
     steps = config.train_cfg.max_epochs * ceil(images / config.train_cfg.total_batch)
     for scheduler in config.param_scheduler:
         if scheduler.type == "LinearLR":
-            scheduler.end = min(scheduler.end, max(1, steps // 10))
+            scheduler.end = min(scheduler.end, max(2, steps // 10))  # MMEngine's never rises in a single step
 
 
 def _finish(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
@@ -213,75 +230,3 @@ def _finish(config: Config, overrides: Overrides, derive: Callable[[Config], Non
         config.test_dataloader = deepcopy(config.val_dataloader)
         config.test_evaluator = deepcopy(config.val_evaluator)
     return override(config, overrides, derive)
-
-
-def override(config: Config, overrides: Overrides, derive: Callable[[Config], None] | None = None) -> Config:
-    """Apply a command line's overrides, other than of `epochs`, to a composed config in place.
-
-    The test set is the validation set, so `cfg_options` of the one hold for the other.
-
-    Args:
-        derive: sets what follows from other settings, in place.
-
-    Raises:
-        UserError: a malformed `cfg_options`, a batch size or number of epochs that is none, batches that do not divide
-            the total, or no TensorBoard.
-    """
-    if overrides.total_batch is not None:
-        config.train_cfg.total_batch = overrides.total_batch
-    if overrides.batch_size is not None:
-        config.train_dataloader.batch_size = overrides.batch_size
-    if overrides.workers is not None:
-        for part in ("train", "val", "test"):
-            if f"{part}_dataloader" in config:
-                config[f"{part}_dataloader"].num_workers = overrides.workers
-                config[f"{part}_dataloader"].persistent_workers = overrides.workers > 0
-    if overrides.seed is not None:
-        config.randomness.seed = overrides.seed
-    if overrides.auto_scale_lr:
-        config.auto_scale_lr.enable = True
-    _set_extras(config, overrides)
-    options = parse_options(overrides.cfg_options)
-    options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
-    try:
-        config.merge_from_dict(options)
-        _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
-        _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
-        _share_batch(config, overrides.batch_size is not None or "train_dataloader.batch_size" in options)
-        if derive is not None:
-            derive(config)
-        for part in ("train", "val", "test"):
-            if f"{part}_dataloader" in config and overrides.data_root is not None:
-                config[f"{part}_dataloader"].dataset.data_root = overrides.data_root
-            if f"{part}_evaluator" in config:  # it reads the labels of the photos it judges
-                config[f"{part}_evaluator"].ann_file = str(annotation_file(config[f"{part}_dataloader"].dataset))
-        config.merge_from_dict(options)  # again: what it names outdoes what was derived
-    except MISFITS as error:
-        raise misfit(overrides.cfg_options, error) from error
-    return config
-
-
-def _set_extras(config: Config, overrides: Overrides) -> None:
-    """Mixed precision, averaged weights."""
-    if config.optim_wrapper.type == "OptimWrapper":  # MMEngine's; ours does the same, and what is asked here
-        config.optim_wrapper.type = "AccumulatingOptimWrapper"
-    if overrides.amp:
-        config.optim_wrapper.amp = True
-    if overrides.ema:
-        config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
-
-
-def _share_batch(config: Config, fixed: bool) -> None:
-    """Share the total batch among the processes; `fixed`: the images of a process at a time are as the user says."""
-    processes, loader = get_world_size(), config.train_dataloader
-    total = config.train_cfg.setdefault("total_batch", loader.batch_size * processes)
-    _check_positive("train_cfg.total_batch", total)
-    if fixed:
-        passes(total, loader.batch_size, processes)
-    else:
-        loader.batch_size = images_per_process(total, processes, most=loader.batch_size)
-
-
-def _check_positive(key: str, value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise UserError(f"{key} {value!r}: use an integer from 1 up")

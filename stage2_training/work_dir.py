@@ -76,6 +76,8 @@ class WorkDir:
         begun = self.latest_checkpoint() is not None or self.result() is not None
         if begun:
             self._check_same(self.read_config(), config)
+            if self.result() is not None:
+                return
         config.work_dir = str(self.path)
         config.load_from = str(self.initial)
         text = config.dump()
@@ -107,6 +109,7 @@ class WorkDir:
             for key in {**old, **new}
             if old.get(key) != new.get(key) and not any(_below(key, free) for free in FREE)
         ]
+        differing.sort(key=lambda key: key.startswith("param_scheduler"))  # it follows from others
         if differing:
             # Where the labels are others, so is much that follows from them.
             kind, key = next(

@@ -10,6 +10,7 @@ import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
+from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardError, ShardReader, ShardSet
 
 CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, ...
@@ -47,6 +48,8 @@ class PseudoLabelDataset(BaseDataset):
         pseudo_classes: bool = False,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("indices") is not None:
+            raise UserError("dataset.indices: shards are taken whole; for fewer photos, make shards of a list of them")
         self.shards = ShardSet.open(shards)
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards

@@ -77,11 +77,13 @@ class PlacedBatches(Sampler[list[Placed]]):
         return ceil(len(self.sampler) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Placed]]:
+        # Nothing is done before the first batch is asked for: a data loader with workers makes two iterators, and uses
+        # the second.
         first, self._first = self._first, 0
         rank, processes = get_dist_info()
         epoch = self.sampler.epoch
         numbered = enumerate(self.sampler, start=first)
-        return _groups(
+        yield from _groups(
             ((index, (self.seed, epoch, rank + processes * number)) for number, index in numbered), self.batch_size
         )
 

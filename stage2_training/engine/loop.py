@@ -92,6 +92,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.model.train()
         for step, batches in enumerate(self.dataloader, start=done):
             self.run_iter(step, batches)
+        if self._iter != (self._epoch + 1) * len(self.dataloader):
+            raise RuntimeError(
+                f"epoch {self._epoch + 1} ended after {self._iter} steps, of {len(self.dataloader)} each"
+            )
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 

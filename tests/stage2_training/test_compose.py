@@ -2,11 +2,13 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import LinearLR
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_clusters
-from stage2_training import compose
+from stage2_training import override
 from stage2_training.compose import (
     CONFIGS,
     finetuning_config,
@@ -212,7 +214,7 @@ def test_classes_are_things_and_weighed_alike():
 
 
 def test_overrides():
-    options = ["optim_wrapper.optimizer.lr=3e-4", "model.rpn_head.num_kernels=7", "custom=[1,(2,3)]"]
+    options = ["optim_wrapper.optimizer.lr=3e-4", "model.rpn_head.num_kernels=7", "test_cfg.custom=[1,(2,3)]"]
     config = finetuning_config(
         "knet",
         "ctw1500",
@@ -229,7 +231,7 @@ def test_overrides():
     assert config.auto_scale_lr.enable is True
     assert config.optim_wrapper.optimizer.lr == 3e-4
     assert config.model.rpn_head.num_kernels == 7
-    assert config.custom == [1, (2, 3)]
+    assert config.test_cfg.custom == [1, (2, 3)]
 
 
 def test_what_validates_also_tests():
@@ -265,9 +267,45 @@ def test_options_outdo_what_pretraining_derives_from_them(shards):
     assert pretraining_config("knet", "pretrain", coco, overrides=own).param_scheduler[0].end == 700
 
 
+@pytest.mark.parametrize("epochs", [1, 5, 30])
+def test_a_run_of_few_steps_reaches_its_learning_rate(shards, epochs):
+    """MMEngine's warm-up of one step would last for ever."""
+    config = pretraining_config("knet", "pretrain", shards, overrides=Overrides(epochs=epochs, total_batch=1))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    warm_up = LinearLR(optimizer, **{k: v for k, v in config.param_scheduler[0].items() if k != "type"})
+    rates = []
+    for _ in range(max(3, epochs)):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        warm_up.step()
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[max(2, epochs // 10) - 1 :] == pytest.approx([1.0] * (len(rates) - max(2, epochs // 10) + 1))
+
+
+def test_fine_tuning_warms_up_for_a_tenth_at_most_too(write_labels):
+    root = Overrides(data_root=str(write_labels(photos=40)), total_batch=8)
+    assert finetuning_config("knet", "ctw1500", overrides=root).param_scheduler[0].end == 96 * 5 // 10
+    assert finetuning_config("knet", "ctw1500").param_scheduler[0].end == 100  # the labels are not there
+
+
+def test_schedules_know_what_they_are_for(shards):
+    with pytest.raises(UserError, match=r"^schedule finetune_demo: is not one for pre-training, as pretrain and"):
+        pretraining_config("knet", "finetune_demo", shards)
+    with pytest.raises(UserError, match=r"^schedule pretrain: is not one for fine-tuning, as finetune and"):
+        finetuning_config("knet", "demo", "pretrain")
+
+
+def test_settings_that_nobody_reads_are_refused(shards):
+    for key, near in (("optim_wraper.optimizer.lr", "; optim_wrapper[?]"), ("sync_bm", "; sync_bn[?]"), ("zzz", "")):
+        with pytest.raises(UserError, match=f"^--cfg-options {key}: no such setting{near}$"):
+            pretraining_config("knet", "pretrain", shards, overrides=Overrides(cfg_options=[f"{key}=3"]))
+    chosen = Overrides(cfg_options=["sync_bn=torch", "find_unused_parameters=True"])
+    assert pretraining_config("knet", "pretrain", shards, overrides=chosen).sync_bn == "torch"
+
+
 @pytest.mark.parametrize(("processes", "images"), [(1, 12), (8, 12), (16, 6), (32, 3)])
 def test_the_total_batch_is_shared_among_the_processes(shards, monkeypatch, processes, images):
-    monkeypatch.setattr(compose, "get_world_size", lambda: processes)
+    monkeypatch.setattr(override, "get_world_size", lambda: processes)
     config = pretraining_config("knet", "pretrain", shards)
     assert config.train_cfg.total_batch == 96
     assert config.train_dataloader.batch_size == images

@@ -39,6 +39,12 @@ def shards(write_shards, make_record, rectangles) -> ShardSet:
     return write_shards([records[:3], [], records[3:]])
 
 
+def test_a_part_of_the_images_is_refused(shards):
+    """MMEngine's setting, which would go unread."""
+    with pytest.raises(UserError, match=r"^dataset\.indices: shards are taken whole"):
+        PseudoLabelDataset(str(shards.directory), indices=2)
+
+
 def test_reads_every_image_once_in_the_order_of_the_shards(shards):
     dataset = PseudoLabelDataset(str(shards.directory))
     assert len(dataset) == 5
