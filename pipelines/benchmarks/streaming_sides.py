@@ -141,6 +141,7 @@ class PlainLabels:
         masks = np.ascontiguousarray(coco_mask.decode(record.coco_rle()).transpose(2, 0, 1))
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(record.bbox))
         results["gt_bboxes_labels"] = results.pop("labels")
+        results["gt_ignore_flags"] = np.zeros(len(record), bool)
         results["gt_masks"] = BitmapMasks(masks, record.height, record.width)
         results["gt_seed_features"] = record.feature.astype(np.float32)
         return results
