@@ -1,25 +1,9 @@
 """K-Net, ResNet-50 (PyTorch style), FPN, 100 kernels: the paper's model."""
 
+_base_ = "parts/resnet50.py"
+
 model = dict(
     type="KNet",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        norm_eval=True,
-        style="pytorch",
-    ),
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=4),
     rpn_head=dict(type="KernelHead", num_kernels=100, num_classes=80, channels=256),
     roi_head=dict(
@@ -30,6 +14,3 @@ model = dict(
     ),
     test_cfg=dict(max_per_img=100, mask_threshold=0.5),
 )
-
-# In pre-training the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4))

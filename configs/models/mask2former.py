@@ -1,25 +1,9 @@
 """Mask2Former, ResNet-50 (PyTorch style), 9 decoder layers, 100 queries."""
 
+_base_ = "parts/resnet50.py"
+
 model = dict(
     type="Mask2Former",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        norm_eval=True,
-        style="pytorch",
-    ),
     panoptic_head=dict(
         type="Mask2FormerHead",
         in_channels=[256, 512, 1024, 2048],
@@ -74,6 +58,3 @@ model = dict(
     ),
     test_cfg=dict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=100),
 )
-
-# In pre-training the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4))

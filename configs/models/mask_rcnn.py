@@ -1,25 +1,9 @@
 """Mask R-CNN, ResNet-50 (PyTorch style), FPN: a baseline without queries."""
 
+_base_ = ["parts/resnet50.py", "parts/sgd.py"]
+
 model = dict(
     type="MaskRCNN",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        norm_eval=True,
-        style="pytorch",
-    ),
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
     rpn_head=dict(
         type="Float32RPNHead",
@@ -83,13 +67,3 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5),
     ),
 )
-
-# CNNs are trained with SGD and unclipped gradients, the backbone like the rest.
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),
-    paramwise_cfg=None,
-    clip_grad=None,
-)
-
-# Pre-trained on pseudo labels (without prompts, which need queries), the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4))

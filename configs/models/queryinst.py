@@ -1,25 +1,9 @@
 """QueryInst, ResNet-50 (PyTorch style), FPN, 6 stages, 100 proposals."""
 
+_base_ = "parts/resnet50.py"
+
 model = dict(
     type="QueryInst",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        norm_eval=True,
-        style="pytorch",
-    ),
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=4),
     rpn_head=dict(type="EmbeddingRPNHead", num_proposals=100, proposal_feature_channel=256),
     roi_head=dict(
@@ -119,5 +103,4 @@ model = dict(
     test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100, mask_thr_binary=0.5)),
 )
 
-# In pre-training the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4), saliency_prompt=dict(drop_prob=0.05))
+pretraining = dict(saliency_prompt=dict(drop_prob=0.05))

@@ -1,35 +1,20 @@
 """A small QueryInst on EfficientNet-Lite0: trains on two CPU cores."""
 
+_base_ = "queryinst.py"  # whose lists, of stages, can only be exchanged whole
+
 model = dict(
-    type="QueryInst",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[127.5, 127.5, 127.5],  # what the bundled weights were trained with
-        std=[127.5, 127.5, 127.5],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
-        pad_mask=True,
-        pad_size_divisor=32,
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # what the bundled weights were trained with
+    backbone=dict(
+        _delete_=True, type="TimmBackbone", model_name="tf_efficientnet_lite0", frozen_stages=1, norm_eval=True
     ),
-    backbone=dict(type="TimmBackbone", model_name="tf_efficientnet_lite0", frozen_stages=1, norm_eval=True),
-    neck=dict(type="FPN", in_channels=[24, 40, 112, 320], out_channels=64, num_outs=4),
-    rpn_head=dict(type="EmbeddingRPNHead", num_proposals=50, proposal_feature_channel=64),
+    neck=dict(in_channels=[24, 40, 112, 320], out_channels=64),
+    rpn_head=dict(num_proposals=50, proposal_feature_channel=64),
     roi_head=dict(
-        type="SparseRoIHead",
         num_stages=3,
         stage_loss_weights=[1.0] * 3,
         proposal_feature_channel=64,
-        bbox_roi_extractor=dict(
-            type="Float32RoIExtractor",
-            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=1),
-            out_channels=64,
-            featmap_strides=[4, 8, 16, 32],
-        ),
-        mask_roi_extractor=dict(
-            type="Float32RoIExtractor",
-            roi_layer=dict(type="RoIAlign", output_size=14, sampling_ratio=1),
-            out_channels=64,
-            featmap_strides=[4, 8, 16, 32],
-        ),
+        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64),
+        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=64),
         bbox_head=[
             dict(
                 type="DIIHead",
@@ -89,7 +74,6 @@ model = dict(
         * 3,
     ),
     train_cfg=dict(
-        rpn=None,
         rcnn=[
             dict(
                 assigner=dict(
@@ -107,8 +91,5 @@ model = dict(
         ]
         * 3,
     ),
-    test_cfg=dict(rpn=None, rcnn=dict(max_per_img=50, mask_thr_binary=0.5)),
+    test_cfg=dict(rcnn=dict(max_per_img=50)),
 )
-
-# In pre-training the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4), saliency_prompt=dict(drop_prob=0.05))
