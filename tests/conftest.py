@@ -1,6 +1,7 @@
 """Small photo folders, shard sets and labelled sets, written with the project's own writers."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pycocotools import mask as coco_mask
 import pipelines  # noqa: F401 (settings that torch reads when it is imported)
 from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
 
+# Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 FEATURE_DIM = 4
 THREADS = torch.get_num_threads()
 
