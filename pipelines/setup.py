@@ -123,7 +123,8 @@ def build() -> None:
     requirements.write_text(others)
     install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps")
     run(*install, "--require-hashes", "--requirement", requirements)
-    run(*install, "--no-index", compile_mmcv(mmcv, requirements))
+    # Else the first start of each command takes long; or every one, where PYTHONDONTWRITEBYTECODE is set.
+    run(*install, "--no-index", "--compile-bytecode", compile_mmcv(mmcv, requirements))
     run(PYTHON, "-c", "import faiss, mmcv.ops, mmdet, ray, torchvision")
     STAMP.write_text(fingerprint())
     print("Set-up complete: .venv", flush=True)
