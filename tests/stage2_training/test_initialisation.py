@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 
 import stage2_training.timm_backbone  # noqa: F401 (registers TimmBackbone)
 from stage1_proposals.backbones import new_network, read_backbone_weights
@@ -19,7 +20,7 @@ RESNET = {"type": "ResNet", "depth": 50}
 
 def detector(backbone: dict) -> dict[str, torch.Tensor]:
     """The state dict of a detector with this backbone and one more tensor, without memory for its values."""
-    with torch.device("meta"):
+    with torch.device("meta"), DefaultScope.overwrite_default_scope("mmdet"):
         weights = MODELS.build(backbone).state_dict()
     return {f"backbone.{name}": value for name, value in weights.items()} | {"neck.weight": torch.ones(1)}
 
