@@ -4,19 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals
+from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals, draw_sample, photo_of
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
-from stage1_proposals.photos import PhotoError, read_photo
-from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.photos import PhotoError
+from stage1_proposals.shards import ShardError, ShardReader, ShardSet, verify_shard, write_json
 from stage1_proposals.statistics import distributions, to_coco
 
 
@@ -68,34 +66,15 @@ def verify(shards: ShardSet) -> None:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
 
 
-def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
-    """A record's photo, (H, W, 3).
-
-    Raises:
-        PhotoError: it cannot be read, or has changed its size since.
-    """
-    photo = read_photo(root / record.file_name)
-    height, width = photo.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise PhotoError(f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}")
-    return photo
-
-
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
     """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    tiles = []
-    for position in sorted(chosen):
-        shard, row = shards.locate(int(position))
-        record = ShardReader(shards.shard_paths[shard]).read(row)
-        try:
-            tiles.append(draw_proposals(photo_of(record, root), record))
-        except PhotoError as error:
-            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
+    tiles, not_drawn = draw_sample(shards, root, count, seed)
+    for file_name, reason in not_drawn:
+        print(f"not drawn: {cli.on_one_line(file_name)} {reason}")
     if not tiles:
         raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
     with writing(path):
