@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,26 @@ NON_FINITE = "non_finite.json"
 GO_ON = "finished checkpoints are kept, run again to go on"
 
 # Settings that a run may change when it is continued: they do not change what is learned.
-FREE = (
-    "work_dir",
-    "load_from",
-    "env_cfg",
-    "find_unused_parameters",
-    "default_hooks.logger",
-    "default_hooks.checkpoint",
-    "log_processor",
-    "visualizer",
-    "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
-    "train_dataloader.num_workers",
-    "train_dataloader.persistent_workers",
-    "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
-    "train_dataloader.dataset.image_root",
-    "val_dataloader.num_workers",
-    "val_dataloader.persistent_workers",
-    "test_dataloader.num_workers",
-    "test_dataloader.persistent_workers",
+FREE = frozenset(
+    {
+        "work_dir",
+        "load_from",
+        "env_cfg",
+        "find_unused_parameters",
+        "default_hooks.logger",
+        "default_hooks.checkpoint",
+        "log_processor",
+        "visualizer",
+        "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
+        "train_dataloader.num_workers",
+        "train_dataloader.persistent_workers",
+        "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
+        "train_dataloader.dataset.image_root",
+        "val_dataloader.num_workers",
+        "val_dataloader.persistent_workers",
+        "test_dataloader.num_workers",
+        "test_dataloader.persistent_workers",
+    }
 )
 
 # Differences that explain others, and what the message calls them.
@@ -155,7 +158,7 @@ class WorkDir:
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """A config's settings by dotted key that make it this run: without those of `FREE`."""
-    return {key: value for key, value in flatten(config) if not any(_below(key, free) for free in FREE)}
+    return {key: value for key, value in flatten(config) if FREE.isdisjoint(accumulate(key.split("."), "{}.{}".format))}
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
