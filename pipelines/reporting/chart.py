@@ -24,13 +24,14 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, from_zer
     """An SVG element of lines with a band from lowest to highest where several runs are one line.
 
     Args:
-        series: the first `COLOURS` in colours, the others grey under them; each with a point at least.
+        series: the first `COLOURS` in colours, the others grey under them; each with a point at least, and with whole
+            numbers as x.
         from_zero: the y axis begins at 0.
     """
     thinned = [Series(each.name, thin(each.points)) for each in series]
     xs = [x for each in thinned for x, *_ in each.points]
     ys = [y for each in thinned for _, *values in each.points for y in values]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(0 if from_zero else min(ys), max(ys))
+    x_ticks, y_ticks = ticks(min(xs), max(xs), least=1), ticks(0 if from_zero else min(ys), max(ys))
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
 
@@ -79,11 +80,15 @@ def thin(points: Sequence[tuple[float, float, float, float]]) -> list[tuple[floa
     return [points[round(index * (len(points) - 1) / (POINTS - 1))] for index in range(POINTS)]
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from the last at or below `low` to the first at or above `high`."""
+def ticks(low: float, high: float, count: int = 5, least: float = 0) -> list[float]:
+    """About `count` round numbers from the last at or below `low` to the first at or above `high`.
+
+    Args:
+        least: they are at least this far apart; 1 where only whole numbers mean something.
+    """
     if high - low < 1e-12:
         return [low]
-    rough = (high - low) / count
+    rough = max((high - low) / count, least)
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step), math.ceil(high / step)

@@ -6,11 +6,15 @@ from typing import Any
 
 
 class _Plain(ast.NodeTransformer):
-    """`dict(a=1)`, as MMEngine writes configs, to `{"a": 1}`."""
+    """`dict(a=1)` and, of keys that are no names, `dict({"b.c": 1})`, as MMEngine writes them, to dictionaries."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not (isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args):
+        if not (isinstance(node.func, ast.Name) and node.func.id == "dict"):
+            raise ValueError(f"line {node.lineno}: not a plain value")
+        if len(node.args) == 1 and isinstance(node.args[0], ast.Dict) and not node.keywords:
+            return node.args[0]
+        if node.args:
             raise ValueError(f"line {node.lineno}: not a plain value")
         keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
         return ast.Dict(keys, [keyword.value for keyword in node.keywords])
