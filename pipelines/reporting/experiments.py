@@ -1,6 +1,7 @@
 """Tables and figures that `make table` and `make figure` left."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Table:
         rows: of cells; with the paper's in them where its rows are the same as ours.
         paper: the paper's rows, where they are others.
         beside: whether the paper's numbers stand in ours.
-        about: all else its file says, as (what, lines).
+        runs: its runs' names on the page.
     """
 
     title: str
@@ -40,7 +41,8 @@ class Table:
     paper: list[list[str]]
     notes: list[str]
     beside: bool
-    about: list[tuple[str, list[str]]]
+    commands: list[str]
+    runs: list[str]
 
 
 def read_table(path: Path, notes: Notes) -> Table | None:
@@ -56,7 +58,6 @@ def read_table(path: Path, notes: Notes) -> Table | None:
         names = bool(paper) and _alike(rows, paper)
         number, scale = value.get("number"), value.get("scale")
         title = f"Table {number}: " if number is not None else ""
-        about = [("Commands", _texts(value.get("commands") or [])), ("Runs", _texts(value.get("runs") or []))]
         return Table(
             title=f"{title}{value.get('title') or path.stem}" + (f" ({scale} scale)" if scale else ""),
             heading=heading,
@@ -64,7 +65,9 @@ def read_table(path: Path, notes: Notes) -> Table | None:
             paper=[] if names else paper,
             beside=names,
             notes=[*_texts(value.get("notes") or []), *_made(value)],
-            about=[(what, lines) for what, lines in about if lines],
+            commands=_texts(value.get("commands") or []),
+            # They are relative to the folder that the tables' folder is in.
+            runs=[notes.shown(path.parent.parent / run) for run in _texts(value.get("runs") or [])],
         )
     return None
 
@@ -95,22 +98,25 @@ def _alike(rows: Sequence[Sequence[str]], paper: Sequence[Sequence[str]]) -> boo
 
 
 def _cells(heading: Sequence[str], rows: Sequence[Sequence[str]], paper: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    best = [max(filter(None, map(_number, column)), default=None) for column in zip(*rows, strict=True)]
-    shown = []
-    for place, row in enumerate(rows):
-        theirs = paper[place] if paper else row
-        shown.append(
-            [
-                Cell(
-                    text,
-                    other if other != text else "",
-                    bool(SCORE.match(name)) and len(rows) > 1 and top is not None and _number(text) == top,
-                    NUMBER.match(text) is not None or text in ("", "-"),
-                )
-                for name, text, other, top in zip(heading, row, theirs, best, strict=True)
-            ]
-        )
-    return shown
+    """Rows with the paper's numbers, if any; the best scores are those of rows alike in all names but the last."""
+    names = next((place for place, column in enumerate(zip(*rows, strict=True)) if any(map(NUMBER.match, column))), 0)
+    found: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        for place, text in enumerate(row):
+            number = _number(text)
+            if number is not None and SCORE.match(heading[place]):
+                found[(*row[: max(0, names - 1)], place)].append(number)
+
+    def cell(row: Sequence[str], place: int, theirs: str) -> Cell:
+        text, number = row[place], _number(row[place])
+        rivals = found[(*row[: max(0, names - 1)], place)]
+        best = len(rivals) > 1 and number == max(rivals)
+        return Cell(text, theirs if theirs != text else "", best, number is not None or text in ("", "-"))
+
+    return [
+        [cell(row, place, theirs) for place, theirs in enumerate(paper[number] if paper else row)]
+        for number, row in enumerate(rows)
+    ]
 
 
 def _number(text: str) -> float | None:
