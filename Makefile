@@ -16,6 +16,7 @@ DATASET ?= demo
 INIT ?= sp
 PROMPTS ?=
 WORK_DIR ?=
+OUT ?=
 CHECKPOINT ?=
 ROOT ?=
 SIMILAR ?=
@@ -23,14 +24,13 @@ CLASSES ?=
 THRESHOLD ?=
 N ?= proposals
 LABELS ?=
-OUT ?=
 OPTS ?=
 
 # $(call flag,--name,value): the flag when the value is given, else nothing.
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table report bench test lint
+.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table bench report test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -84,14 +84,14 @@ table: setup ## class-agnostic AP, AP50 and AR@20 of shard sets, made first wher
 	  $(if $(WORK_DIR),--images "$(IMAGES)" --work-dir "$(WORK_DIR)" --backbone "$(BACKBONE)" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")) $(OPTS)
 
-report: setup ## one HTML page of all runs, shard sets, tables and figures below a directory, to be read anywhere: [WORK_DIR=work_dirs] [OUT=WORK_DIR/report.html]
-	@$(PYTHON) -m pipelines.report $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--out,$(OUT)) $(OPTS)
-
 bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], N=training [MODEL=knet_lite0|knet], or N=streaming; [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.bench "$(N)" $(if $(filter proposals,$(N)),--images "$(IMAGES)" \
 	  --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS))) $(if $(filter training,$(N)),$(if $(filter file,$(origin MODEL)),,--model "$(MODEL)")) \
 	  $(if $(filter-out streaming,$(N)),$(call flag,--device,$(DEVICE))) $(OPTS)
+
+report: setup ## one HTML page of all runs, shard sets, tables and figures below a directory, to be read anywhere: [WORK_DIR=work_dirs] [OUT=WORK_DIR/report.html]
+	@$(PYTHON) -m pipelines.report $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--out,$(OUT)) $(OPTS)
 
 test: setup ## the test suite; OPTS="-k name" runs a part
 	@$(PYTHON) -m pytest $(OPTS)

@@ -8,13 +8,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals, draw_sample, photo_of
+from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
 from stage1_proposals.photos import PhotoError
 from stage1_proposals.shards import ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.sheet_sample import draw_sample, photo_of
 from stage1_proposals.statistics import distributions, to_coco
 
 

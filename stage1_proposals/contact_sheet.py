@@ -2,15 +2,12 @@
 
 import colorsys
 from collections.abc import Sequence
-from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stage1_proposals.photos import PhotoError, read_photo
-from stage1_proposals.shards import ImageRecord, ShardReader, ShardSet
+from stage1_proposals.shards import ImageRecord
 
 TILE = 256
 GAP = 6
@@ -23,40 +20,6 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     """Colours that stay apart however many there are: hues a golden ratio apart."""
     hues = [(index * GOLDEN_RATIO) % 1 for index in range(count)]
     return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)) for hue in hues]  # type: ignore[misc]
-
-
-def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
-    """A record's photo, (H, W, 3).
-
-    Raises:
-        PhotoError: it cannot be read, or has changed its size since.
-    """
-    photo = read_photo(root / record.file_name)
-    height, width = photo.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise PhotoError(f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}")
-    return photo
-
-
-def draw_sample(
-    shards: ShardSet, root: Path, count: int, seed: int
-) -> tuple[list[Image.Image], list[tuple[str, PhotoError]]]:
-    """Draw `count` photos chosen by seed, as `draw_proposals`; name and reason of those that cannot be drawn.
-
-    Raises:
-        ShardError: a shard is damaged or gone.
-    """
-    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    tiles, not_drawn = [], []
-    for position in sorted(chosen):
-        shard, row = shards.locate(int(position))
-        with closing(ShardReader(shards.shard_path(shard))) as reader:
-            record = reader.read(row)
-        try:
-            tiles.append(draw_proposals(photo_of(record, root), record))
-        except PhotoError as error:
-            not_drawn.append((record.file_name, error))
-    return tiles, not_drawn
 
 
 def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:

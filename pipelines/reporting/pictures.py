@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.reporting.notes import Notes
-from stage1_proposals.contact_sheet import contact_sheet, draw_sample
+from stage1_proposals.contact_sheet import contact_sheet
 from stage1_proposals.photos import PhotoError, read_photo
 from stage1_proposals.shards import ShardSet
+from stage1_proposals.sheet_sample import draw_sample
 
 WIDTH = 1200
 MAX_BYTES = 8_000_000  # of all pictures of a page
