@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -14,8 +17,8 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
 from stage1_proposals.photos import PhotoError
-from stage1_proposals.shards import ShardError, ShardReader, ShardSet, verify_shard, write_json
-from stage1_proposals.sheet_sample import draw_sample, photo_of
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.sheet_sample import photo_of, sample
 from stage1_proposals.statistics import distributions, to_coco
 
 
@@ -67,17 +70,32 @@ def verify(shards: ShardSet) -> None:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
 
 
+def chosen_photos(
+    shards: ShardSet, root: Path, count: int, seed: int
+) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
+    """`count` photos (H, W, 3) chosen by seed and their records; without those that have gone or changed their size.
+
+    Raises:
+        UserError: none of them is left.
+    """
+    found = False
+    for record, photo in sample(shards, root, count, seed):
+        if isinstance(photo, PhotoError):
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {photo}")
+            continue
+        found = True
+        yield record, photo
+    if not found:
+        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+
+
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
     """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    tiles, not_drawn = draw_sample(shards, root, count, seed)
-    for file_name, reason in not_drawn:
-        print(f"not drawn: {cli.on_one_line(file_name)} {reason}")
-    if not tiles:
-        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+    tiles = [draw_proposals(photo, record) for record, photo in chosen_photos(shards, root, count, seed)]
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} photos)")

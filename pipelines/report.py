@@ -46,13 +46,13 @@ def main(args: argparse.Namespace) -> None:
     with writing(out), whole_file(out) as scratch:
         scratch.write_text(page, encoding="utf-8", errors="replace")
 
-    told = {
-        "runs": content.runs,
-        "shard sets": content.shard_sets,
-        "tables": content.tables,
-        "figures": content.figures,
-    }
-    counts = ", ".join(f"{len(items)} {what}" for what, items in told.items() if isinstance(items, list) and items)
+    told = [
+        ("runs", len(content.runs)),
+        ("shard sets", len(content.shard_sets)),
+        ("tables", len(content.tables)),
+        ("figures", len(content.figures)),
+    ]
+    counts = ", ".join(f"{count} {what}" for what, count in told if count)
     passed_over = f"; {len(notes.lines)} notes on what could not be read or shown" if notes.lines else ""
     print(f"{out}: {counts or 'nothing that could be read'} ({out.stat().st_size / 1e6:.1f} MB){passed_over}")
 

@@ -1,13 +1,12 @@
-"""Which photos of a shard set are on its contact sheet: some, chosen by seed, as far as they are there."""
+"""Some photos of a shard set, chosen by seed, as far as they are there and as they were."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from stage1_proposals.contact_sheet import draw_proposals
 from stage1_proposals.photos import PhotoError, read_photo
 from stage1_proposals.shards import ImageRecord, ShardReader, ShardSet
 
@@ -25,22 +24,20 @@ def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
     return photo
 
 
-def draw_sample(
+def sample(
     shards: ShardSet, root: Path, count: int, seed: int
-) -> tuple[list[Image.Image], list[tuple[str, PhotoError]]]:
-    """Draw `count` photos chosen by seed, as `draw_proposals`; name and reason of those that cannot be drawn.
+) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | PhotoError]]:
+    """`count` records chosen by seed, in their order, each with its photo (H, W, 3) or why it cannot be had.
 
     Raises:
         ShardError: a shard is damaged or gone.
     """
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    tiles, not_drawn = [], []
     for position in sorted(chosen):
         shard, row = shards.locate(int(position))
         with closing(ShardReader(shards.shard_path(shard))) as reader:
             record = reader.read(row)
         try:
-            tiles.append(draw_proposals(photo_of(record, root), record))
+            yield record, photo_of(record, root)
         except PhotoError as error:
-            not_drawn.append((record.file_name, error))
-    return tiles, not_drawn
+            yield record, error

@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.reporting.notes import Notes
-from stage1_proposals.contact_sheet import contact_sheet
+from stage1_proposals.contact_sheet import contact_sheet, draw_proposals
 from stage1_proposals.photos import PhotoError, read_photo
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.sheet_sample import draw_sample
+from stage1_proposals.sheet_sample import sample
 
 WIDTH = 1200
 MAX_BYTES = 8_000_000  # of all pictures of a page
@@ -43,9 +43,13 @@ class Album:
         return self._inline(directory, lambda: self._drawn(shards))
 
     def _drawn(self, shards: ShardSet) -> Image.Image:
-        tiles, not_drawn = draw_sample(shards, Path(shards.image_root), SAMPLE, seed=0)
+        tiles, reason = [], "it holds no photo"
+        for record, photo in sample(shards, Path(shards.image_root), SAMPLE, seed=0):
+            if isinstance(photo, PhotoError):
+                reason = f"{record.file_name} {photo}"
+            else:
+                tiles.append(draw_proposals(photo, record))
         if not tiles:
-            reason = f"{not_drawn[0][0]} {not_drawn[0][1]}" if not_drawn else "it holds no photo"
             raise PhotoError(f"no contact sheet beside it, and none could be drawn ({reason})")
         return contact_sheet(tiles)
 

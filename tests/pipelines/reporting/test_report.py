@@ -260,8 +260,8 @@ def test_files_that_have_gone_are_no_faults(work, make_report):
 
 
 def test_a_hundred_runs_make_a_page_of_a_few_megabytes(tmp_path, make_run, make_report):
-    first = make_run(tmp_path / "run0")
-    long = "".join(f"setting{n} = dict(type='Something', value={n})\n" for n in range(200))
+    first = make_run(tmp_path / "run0", 1, finished=True)
+    long = "".join(f"setting{n} = dict(type='Something', value={n})\n" for n in range(100))
     text = long + (first / "config.py").read_text()
     for number in range(100):
         run = tmp_path / f"run{number}"
