@@ -151,10 +151,14 @@ def _grid(value: Any) -> tuple[list[str], list[list[str]]]:
     }
     heading = list(dict.fromkeys(key for inner in numbers.values() for key in inner))
     rows = [
-        [str(name), *(f"{inner[key]:.4g}" if key in inner else "-" for key in heading)]
+        [str(name), *(_shown(inner[key]) if key in inner else "-" for key in heading)]
         for name, inner in numbers.items()
     ]
     return (["", *heading], rows) if heading else ([], [])
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
 
 
 def duration(seconds: float) -> str:

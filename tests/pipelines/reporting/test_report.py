@@ -197,13 +197,15 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     }
     (tmp_path / "tables" / "table5.json").write_text(json.dumps(table))
     Image.fromarray(np.zeros((30, 2400, 3), np.uint8)).save(tmp_path / "figures" / "figure6.png")
-    (tmp_path / "figures" / "figure6.json").write_text(json.dumps({"sp": {"entropy": 6.54321}, "pseudo": {}}))
+    (tmp_path / "figures" / "figure6.json").write_text(
+        json.dumps({"sp": {"run": "a", "images": 5000, "entropy": 6.54321}, "pseudo": {}})
+    )
     page, printed = make_report(tmp_path)
     assert "1 shard sets, 1 tables, 1 figures" in printed
     assert page.row("cosine") == ["cosine", "9.5 ± 0.5 34.6", "20.0 71.1"]
     html = (tmp_path / "report.html").read_text()
     assert re.findall(r'class="n best">([^<]*)<', html) == ["10.1 ± 0.1"]
-    assert page.row("sp") == ["sp", "6.543"]
+    assert page.row("sp") == ["sp", "5,000", "6.543"]
     text = " ".join(page.text.split())
     for expected in ("Table 5: Matching (demo scale)", "Small photos.", "Took 2 h 05 min.", "Made on two cores."):
         assert expected in text
