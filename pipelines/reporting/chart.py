@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 38
+LEFT, RIGHT, TOP, BOTTOM = 44, 18, 8, 38
 COLOURS = 10  # named `c0` to `c9` in the page's style
 POINTS = 120  # of a line; the eye sees no more at this width
 DOTS = 40  # fewer points than this are marked each, with their value
