@@ -16,6 +16,7 @@ DATASET ?= demo
 INIT ?= sp
 PROMPTS ?=
 WORK_DIR ?=
+OUT ?=
 CHECKPOINT ?=
 ROOT ?=
 SIMILAR ?=
@@ -29,7 +30,7 @@ OPTS ?=
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table bench test lint
+.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table bench report test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -88,6 +89,9 @@ bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES
 	  --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS))) $(if $(filter training,$(N)),$(if $(filter file,$(origin MODEL)),,--model "$(MODEL)")) \
 	  $(if $(filter-out streaming,$(N)),$(call flag,--device,$(DEVICE))) $(OPTS)
+
+report: setup ## one HTML page of all runs, shard sets, tables and figures below a directory, to be read anywhere: [WORK_DIR=work_dirs] [OUT=WORK_DIR/report.html]
+	@$(PYTHON) -m pipelines.report $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--out,$(OUT)) $(OPTS)
 
 test: setup ## the test suite; OPTS="-k name" runs a part
 	@$(PYTHON) -m pytest $(OPTS)

@@ -49,6 +49,8 @@ def run(
 ) -> int:
     """Parse `argv`, call `main` and return the process's exit code.
 
+    `main` gets what was typed as well, as `args.command`: `python -m pipelines.NAME --option ...`, a list of words.
+
     Returns 0 when `main` returns, 2 with one line on stderr when it raises `UserError` (with `--debug`: the
     traceback as well), 130 after Ctrl-C. Any other exception is a fault of ours and propagates.
 
@@ -57,6 +59,7 @@ def run(
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of a user error too")
     args = parser.parse_args(argv)
+    args.command = [*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)]
     # File names need not be UTF-8, nor terminals.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
         return curve[-1]
 
     purpose = f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device})"
-    result = training.train(work, config, start, purpose, judge, args.cfg_options)
+    result = training.train(work, config, start, purpose, judge, args.command, args.cfg_options)
     print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
 
 

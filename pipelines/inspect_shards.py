@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.evaluation import SCORES, Labels, evaluate
 from stage1_proposals.index import similar_proposals
-from stage1_proposals.photos import PhotoError, read_photo
+from stage1_proposals.photos import PhotoError
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.sheet_sample import photo_of, sample
 from stage1_proposals.statistics import distributions, to_coco
 
 
@@ -68,17 +70,23 @@ def verify(shards: ShardSet) -> None:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
 
 
-def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
-    """A record's photo, (H, W, 3).
+def chosen_photos(
+    shards: ShardSet, root: Path, count: int, seed: int
+) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
+    """`count` photos (H, W, 3) chosen by seed and their records; without those that have gone or changed their size.
 
     Raises:
-        PhotoError: it cannot be read, or has changed its size since.
+        UserError: none of them is left.
     """
-    photo = read_photo(root / record.file_name)
-    height, width = photo.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise PhotoError(f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}")
-    return photo
+    found = False
+    for record, photo in sample(shards, root, count, seed):
+        if isinstance(photo, PhotoError):
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {photo}")
+            continue
+        found = True
+        yield record, photo
+    if not found:
+        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
 
 
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
@@ -87,17 +95,7 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    tiles = []
-    for position in sorted(chosen):
-        shard, row = shards.locate(int(position))
-        record = ShardReader(shards.shard_paths[shard]).read(row)
-        try:
-            tiles.append(draw_proposals(photo_of(record, root), record))
-        except PhotoError as error:
-            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
-    if not tiles:
-        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+    tiles = [draw_proposals(photo, record) for record, photo in chosen_photos(shards, root, count, seed)]
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} photos)")

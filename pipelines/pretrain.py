@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> None:
     plain = "" if args.prompts == "on" else " without prompts"
     purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} photos ({device})"
     epochs = {"epochs": config.train_cfg.max_epochs}
-    result = training.train(work, config, start, purpose, lambda: epochs, args.cfg_options)
+    result = training.train(work, config, start, purpose, lambda: epochs, args.command, args.cfg_options)
     print(f"Pre-trained: {result['checkpoint']}")
 
 

@@ -59,3 +59,15 @@ def sole_user(directory: Path) -> Iterator[None]:
                 f"which needs none: file://{directory}"
             ) from error
         yield
+
+
+def in_use(directory: Path) -> bool:
+    """Whether some process holds the directory's lock; False where that cannot be told."""
+    try:
+        with open(directory / LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

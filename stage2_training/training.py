@@ -28,6 +28,7 @@ from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.directory import sole_user, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards.writer import whole_file
+from stage2_training.commands import record_command
 from stage2_training.distribution import by_first
 from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
 from stage2_training.evaluation import AP_NAMES
@@ -159,6 +160,7 @@ def train(
     start: Initialisation,
     purpose: str,
     judge: Callable[[], dict[str, Any]],
+    command: Sequence[str],
     options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
@@ -171,6 +173,7 @@ def train(
         start: initial weights.
         purpose: what the run is for, for the screen.
         judge: called after training for what the run has to say of its outcome.
+        command: what was typed, for the directory's `commands.jsonl`.
         options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
     Returns:
@@ -189,8 +192,10 @@ def train(
                 work.claim(config)
                 work.read_config()
             result = work.result()
-            if result is None and not work.initial.exists():
-                print(write_initial_weights(work, start, options).report(start.source))
+            if result is None:
+                if not work.initial.exists():
+                    print(write_initial_weights(work, start, options).report(start.source))
+                record_command(work.path, command, _devices())
             return result
 
         def end() -> dict[str, Any]:
@@ -206,6 +211,13 @@ def train(
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         _run(TrainingRunner, config, TrainingRunner.train, options)
         return by_first(end)
+
+
+def _devices() -> str:
+    """`cpu`, or the GPU's name, and how many processes have one each."""
+    device = torch.cuda.get_device_name() if get_device() == "cuda" else get_device()
+    processes = get_world_size()
+    return f"{processes} x {device}" if processes > 1 else device
 
 
 def _batch(config: Config) -> str:

@@ -4,6 +4,7 @@
 - `initial.pth`: the weights at step 0, every tensor of the model.
 - `transfer.json`: where those came from: what was taken, what was left and why, every tensor by name.
 - `transfer.txt`: the same as a table, by parts of the network, as it is printed.
+- `commands.jsonl`: what was typed, once for each start (`commands.py`).
 - `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
 - `<time>/`: MMEngine's log and scalars of each start.
 - `non_finite.json`: written when a loss was NaN or infinite.
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +24,32 @@ from mmengine.config import Config
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_json
+from stage2_training.commands import COMMANDS
 
+NON_FINITE = "non_finite.json"
 GO_ON = "finished checkpoints are kept, run again to go on"
 
 # Settings that a run may change when it is continued: they do not change what is learned.
-FREE = (
-    "work_dir",
-    "load_from",
-    "env_cfg",
-    "find_unused_parameters",
-    "default_hooks.logger",
-    "default_hooks.checkpoint",
-    "log_processor",
-    "visualizer",
-    "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
-    "train_dataloader.num_workers",
-    "train_dataloader.persistent_workers",
-    "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
-    "train_dataloader.dataset.image_root",
-    "val_dataloader.num_workers",
-    "val_dataloader.persistent_workers",
-    "test_dataloader.num_workers",
-    "test_dataloader.persistent_workers",
+FREE = frozenset(
+    {
+        "work_dir",
+        "load_from",
+        "env_cfg",
+        "find_unused_parameters",
+        "default_hooks.logger",
+        "default_hooks.checkpoint",
+        "log_processor",
+        "visualizer",
+        "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
+        "train_dataloader.num_workers",
+        "train_dataloader.persistent_workers",
+        "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
+        "train_dataloader.dataset.image_root",
+        "val_dataloader.num_workers",
+        "val_dataloader.persistent_workers",
+        "test_dataloader.num_workers",
+        "test_dataloader.persistent_workers",
+    }
 )
 
 # Differences that explain others, and what the message calls them.
@@ -84,6 +90,8 @@ class WorkDir:
         with writing(self.config_file):
             if not begun and self.config_file.exists():
                 self.initial.unlink(missing_ok=True)
+                for name in (COMMANDS, NON_FINITE):
+                    (self.path / name).unlink(missing_ok=True)
                 for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
                     shutil.rmtree(log.parent)
             for leftover in self.path.glob(".*.tmp"):  # of a write that was killed
@@ -103,12 +111,8 @@ class WorkDir:
         return Config.fromfile(self.config_file)
 
     def _check_same(self, there: Config, asked: Config) -> None:
-        old, new = dict(flatten(there.to_dict())), dict(flatten(asked.to_dict()))
-        differing = [
-            key
-            for key in {**old, **new}
-            if old.get(key) != new.get(key) and not any(_below(key, free) for free in FREE)
-        ]
+        old, new = settings(there.to_dict()), settings(asked.to_dict())
+        differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         differing.sort(key=lambda key: key.startswith("param_scheduler"))  # it follows from others
         if differing:
             # Where the labels are others, so is much that follows from them.
@@ -150,6 +154,11 @@ class WorkDir:
             return json.loads((self.path / "finished.json").read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A config's settings by dotted key that make it this run: without those of `FREE`."""
+    return {key: value for key, value in flatten(config) if FREE.isdisjoint(accumulate(key.split("."), "{}.{}".format))}
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,8 +14,7 @@ from torch import Tensor
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import write_json
-
-REPORT = "non_finite.json"
+from stage2_training.work_dir import NON_FINITE
 
 
 def mean_or_stop(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: Mapping[str, Tensor]) -> Tensor:
@@ -40,7 +39,7 @@ def mean_or_stop(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: M
         return loss
     values = {name: float(value) for name, value in losses.items()} | norm
     here = {"process": mmengine.dist.get_rank(), "losses": values, "photos": _photos(batches)}
-    raise _reported(Path(runner.work_dir) / REPORT, runner.iter + 1, mmengine.dist.all_gather_object(here))
+    raise _reported(Path(runner.work_dir) / NON_FINITE, runner.iter + 1, mmengine.dist.all_gather_object(here))
 
 
 def _photos(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

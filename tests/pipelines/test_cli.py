@@ -137,3 +137,16 @@ def test_commands_that_read_shards_say_how_to_fetch_those_at_a_url(
         parser.parse_args(["--shards", "s3://bucket/shards"])
     how = "is a URL; `make fetch SHARDS=s3://bucket/shards TO=shards` brings it to a directory"
     assert capsys.readouterr().err == f"error: argument --shards: {how}\n"
+
+
+def test_what_was_typed_is_given_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    for argv in (["--name", "a b"], None):
+        parser = cli.Parser(prog="python -m pipelines.something")
+        parser.add_argument("--name")
+        monkeypatch.setattr(sys, "argv", ["/somewhere/pipelines/something.py", "--name=c"])
+        assert cli.run(lambda args: commands.append(args.command), parser, argv) == 0
+    assert commands == [
+        ["python", "-m", "pipelines.something", "--name", "a b"],
+        ["python", "-m", "pipelines.something", "--name=c"],
+    ]

@@ -22,6 +22,7 @@ from stage1_proposals.directory import sole_user
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.weights import file_sha256, locate_weights
 from stage2_training import compose, initialisation, training
+from stage2_training.commands import read_commands
 from stage2_training.compose import finetuning_config
 from stage2_training.engine import ResumableEpochLoop
 from stage2_training.evaluation import AP_NAMES
@@ -125,6 +126,12 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     with sole_user(pre):
         code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
     assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
+
+    # The first command alone started something; the others found it finished, or were refused.
+    (start,) = read_commands(pre)
+    typed = [str(word) for word in pretrain_arguments(shards, pre, "--epochs", "2")]
+    assert start["argv"] == ["python", "-m", "pipelines.pretrain", *typed]
+    assert start["device"] == "cpu"
 
     code, printed = command(finetune, *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
     assert code == 0, printed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stage1_proposals.directory import check_writable, sole_user, writing
+from stage1_proposals.directory import check_writable, in_use, sole_user, writing
 from stage1_proposals.errors import UserError
 
 
@@ -77,3 +77,10 @@ def test_where_a_file_will_be_written_is_checked_ahead_and_left_as_it_is(tmp_pat
         check_writable(tmp_path / "a")
     with pytest.raises(UserError, match="old/x: cannot be written"):
         check_writable(tmp_path / "old" / "x")
+
+
+def test_a_directory_is_in_use_while_its_lock_is_held(tmp_path):
+    assert not in_use(tmp_path)
+    with sole_user(tmp_path):
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)

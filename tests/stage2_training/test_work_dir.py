@@ -42,10 +42,14 @@ def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
     log = tmp_path / "20260101_100000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)
     log.touch()
+    of_the_first = [tmp_path / "commands.jsonl", tmp_path / "non_finite.json"]
+    for path in of_the_first:
+        path.touch()
     work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
     assert work.read_config().optim_wrapper.optimizer.lr == 2e-4
     assert not work.initial.exists()
     assert not log.exists()
+    assert not any(path.exists() for path in of_the_first)
 
 
 def test_the_same_run_may_go_on_even_from_another_place_and_with_other_workers(tmp_path):
