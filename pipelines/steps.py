@@ -1,0 +1,52 @@
+"""Running the project's commands one after the other, each as a user would type it."""
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from stage1_proposals.errors import UserError
+
+GRACE = 20.0  # seconds that a command has after Ctrl-C to say its last words
+
+
+def typed(module: str, arguments: Sequence[object]) -> str:
+    """The command as a user would type it."""
+    return shlex.join(["python", "-m", f"pipelines.{module}", *map(str, arguments)])
+
+
+def step(title: str, module: str, *arguments: object) -> float:
+    """Run one command of this project, showing it as a user would type it.
+
+    Returns:
+        The seconds it took.
+
+    Raises:
+        UserError: it ended with an exit code other than 0; its own message stands above.
+        KeyboardInterrupt: Ctrl-C, of which the command has heard as well, or of which it alone has heard.
+    """
+    print(f"\n== {title}\n$ {typed(module, arguments)}", flush=True)
+    start = time.monotonic()
+    code = _run([sys.executable, "-m", f"pipelines.{module}", *map(str, arguments)])
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(f"step `{module}` ended with exit code {code}; run the same command again to go on from there")
+    seconds = time.monotonic() - start
+    print(f"== {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def _run(words: Sequence[str]) -> int:
+    """The exit code of a process, which does not outlive this one's interruption."""
+    process = subprocess.Popen(words)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        raise
+    finally:
+        process.kill()
