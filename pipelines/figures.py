@@ -5,7 +5,7 @@ import sys
 
 from pipelines import cli, steps
 from pipelines.experiments import options
-from pipelines.experiments.drawings import FIGURES, drawing_arguments, drawings_at, runs_of
+from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, runs_of
 from pipelines.experiments.execution import carry_out, print_plan
 from pipelines.experiments.runs import in_order
 
@@ -23,20 +23,22 @@ def main(args: argparse.Namespace) -> None:
     seeds, workspace = options.seeds_of(args), options.workspace_of(args)
     drawings = drawings_at(figure, scale)
     runs = in_order(run for drawing in drawings for of in runs_of(drawing, scale, seeds).values() for run in of)
-    commands = [drawing_arguments(drawing, scale, seeds, workspace) for drawing in drawings]
+    commands = [arguments(drawing, scale, seeds, workspace) for drawing in drawings]
     if args.dry_run:
         print_plan(runs, workspace)
         print("Then:", *(f"     $ {steps.typed('draw', words)}" for words in commands), sep="\n")
         return
     carry_out(runs, workspace)
     for drawing, words in zip(drawings, commands, strict=True):
-        steps.step(f"Figure {figure.number}: {drawing.title or figure.title}", "draw", *words)
+        steps.step(drawing.name, "draw", *words)
     # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.
     from pipelines.experiments.notes import scale_notes, setting_notes
 
-    had = [asked for drawing in drawings for asked in drawing.models.values()]
-    notes = [*figure.notes, *scale_notes(figure.asked, scale), *setting_notes(had, scale, seeds[0], workspace)]
-    print(f"\nFigure {figure.number}, at {scale.name} scale: {figure.title}\n", *(f"- {note}" for note in notes), sep="\n")
+    asked, had = ([one for drawing in each for one in drawing.models.values()] for each in (figure.drawings, drawings))
+    notes = [*figure.notes, *scale_notes(asked, scale), *setting_notes(had, scale, seeds[0], workspace)]
+    print(
+        f"\nFigure {figure.number}, at {scale.name} scale: {figure.title}\n", *(f"- {note}" for note in notes), sep="\n"
+    )
 
 
 if __name__ == "__main__":

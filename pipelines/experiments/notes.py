@@ -18,11 +18,11 @@ Facts = Mapping[str, str]
 
 def seed_note(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
-        return f"One run per row, with seed {seeds[0]}: nothing is said of the spread. Nor does the paper say anything."
+        return f"One run per row, with seed {seeds[0]}: nothing is known of the spread, as in the paper."
     told = ", ".join(map(str, seeds))
     return (
-        f"Mean ± sample standard deviation over seeds {told}, of pre-training and fine-tuning alike, on the same photos "
-        f"and labels; the paper does not say how many runs its numbers are from."
+        f"Mean ± sample standard deviation over seeds {told}, of pre-training and fine-tuning alike, on the same "
+        f"photos and labels; the paper does not say how many runs its numbers are from."
     )
 
 
@@ -40,8 +40,8 @@ def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
         for name in datasets:
             part = "The first half of the demo set" if name == "coco5" else "The demo set"
             notes.append(
-                f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train on, "
-                f"{scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
+                f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train "
+                f"on, {scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
             )
     masks = {start.masks for start in map(pretraining_of, had) if start}
     if "freesolo" in masks and generator_of("freesolo", scale) == "freemask":
@@ -79,9 +79,7 @@ def setting_notes(asked: Iterable[Asked], scale: Scale, seed: int, workspace: Wo
 def differences(here: Facts, printed: Facts) -> str:
     """What is not as printed, as `name here (printed)`; what either does not have is left out."""
     return ", ".join(
-        f"{name} {here[name]} ({printed[name]})"
-        for name in printed
-        if name in here and here[name] != printed[name]
+        f"{name} {here[name]} ({printed[name]})" for name in printed if name in here and here[name] != printed[name]
     )
 
 

@@ -46,7 +46,9 @@ def scale_of(args: argparse.Namespace) -> Scale:
     scale = SCALES[args.scale]
     if args.photos:
         if scale.photos is None:
-            raise UserError(f"--photos goes with --scale {DEMO.name}: at {scale.name} scale the photos are the data sets'")
+            raise UserError(
+                f"--photos goes with --scale {DEMO.name}: at {scale.name} scale the photos are the data sets'"
+            )
         scale = replace(scale, photos=tuple(args.photos))
     if args.pretrain_epochs:
         scale = replace(scale, pretrain_epochs=args.pretrain_epochs)

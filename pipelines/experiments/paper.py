@@ -68,7 +68,9 @@ class Table:
 def finetuned(model: str, dataset: str, start: str, epochs: int | None = None) -> Finetuning:
     """What a row of Tables 1-3 is trained from; `start` as the paper calls it."""
     chosen = STARTS[start]
-    return Finetuning(model, dataset, replace(chosen, model=model) if isinstance(chosen, Pretraining) else chosen, epochs)
+    return Finetuning(
+        model, dataset, replace(chosen, model=model) if isinstance(chosen, Pretraining) else chosen, epochs
+    )
 
 
 def _rows(model: str, dataset: str, numbers: Mapping[str, Numbers], epochs: Mapping[str, int]) -> Iterator[Row]:
@@ -133,9 +135,7 @@ TABLE2 = Table(
     ("labels", "model", "start"),
     MASK_SCORES,
     tuple(
-        row
-        for (dataset, model), numbers in TABLE2_NUMBERS.items()
-        for row in _rows(model, dataset, numbers, epochs={})
+        row for (dataset, model), numbers in TABLE2_NUMBERS.items() for row in _rows(model, dataset, numbers, epochs={})
     ),
 )
 
@@ -213,7 +213,7 @@ TABLE5 = Table(
     ("prompts",),
     MASK_SCORES,
     (
-        Row(("none", ), (21.7, 38.7, 21.7, 7.2, 23.5, 36.2), Finetuning("knet", "coco10", PLAIN)),
+        Row(("none",), (21.7, 38.7, 21.7, 7.2, 23.5, 36.2), Finetuning("knet", "coco10", PLAIN)),
         Row(
             ("random",),
             (21.3, 38.3, 21.2, 7.6, 22.5, 35.5),
@@ -249,7 +249,9 @@ TABLE7 = Table(
     ("pseudo masks", "prompts"),
     ("AP",),
     tuple(
-        Row((name, "on" if prompts else "off"), (ap,), Finetuning("knet", "coco10", Pretraining("knet", masks, prompts)))
+        Row(
+            (name, "on" if prompts else "off"), (ap,), Finetuning("knet", "coco10", Pretraining("knet", masks, prompts))
+        )
         for name, masks, prompts, ap in (
             ("random", "random", False, 0.8),
             ("random", "random", True, 10.0),

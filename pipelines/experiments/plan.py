@@ -50,7 +50,16 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
     elif generator == "import":
         extra = ("--set", f"file={scale.freesolo}")
     photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
-    settings = ("--images", photos, "--backbone", scale.backbone, *scale.proposals, "--generator", generator, *extra)
+    settings: tuple[str | Inside, ...] = (
+        "--images",
+        photos,
+        "--backbone",
+        scale.backbone,
+        *scale.proposals,
+        "--generator",
+        generator,
+        *extra,
+    )
     rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
     return Run("proposals", label, settings, "--shards", kind=f"shards-{generator}", rough=rough)
 

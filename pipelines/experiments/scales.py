@@ -1,10 +1,10 @@
-"""The two scales: the paper's own, and the embedded demo set for two CPU cores. All settings of the latter stand here."""
+"""The two scales, with all their settings: the paper's own, and the embedded demo set for two CPU cores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.embedded_data import demo_set
-from pipelines.experiments.asked import Asked, Finetuning, Pretraining
+from pipelines.experiments.asked import Asked, Finetuning
 
 
 @dataclass(frozen=True)

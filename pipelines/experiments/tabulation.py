@@ -93,7 +93,5 @@ def _beside(tabulated: dict[str, Any], markdown: bool) -> str:
     names = next(
         i for i, cell in enumerate(tabulated["heading"]) if cell == "AP"
     )  # the scores begin with it in every table
-    rows = [
-        beside(ours, printed, names) for ours, printed in zip(tabulated["rows"], tabulated["paper"], strict=True)
-    ]
+    rows = [beside(ours, printed, names) for ours, printed in zip(tabulated["rows"], tabulated["paper"], strict=True)]
     return format_table(tabulated["heading"], rows, markdown, left=names)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from pipelines.experiments.runs import Inside, Run
+from pipelines.experiments.runs import Run
 from stage1_proposals.directory import writing
 from stage1_proposals.shards import read_manifest
 
@@ -67,9 +67,7 @@ class Workspace:
 
     def arguments(self, run: Run) -> list[str]:
         """The words after the command's name."""
-        words = [
-            part if isinstance(part, str) else str(self.directory(part.run) / part.path) for part in run.settings
-        ]
+        words = [part if isinstance(part, str) else str(self.directory(part.run) / part.path) for part in run.settings]
         output = [run.output, str(self.directory(run) / run.file)] if run.output else []
         return [*words, *output, *self.machine.options(run.module)]
 
