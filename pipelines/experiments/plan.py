@@ -51,14 +51,8 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
         extra = ("--set", f"file={scale.freesolo}")
     photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
     settings: tuple[str | Inside, ...] = (
-        "--images",
-        photos,
-        "--backbone",
-        scale.backbone,
-        *scale.proposals,
-        "--generator",
-        generator,
-        *extra,
+        *("--images", photos, "--backbone", scale.backbone),
+        *(*scale.proposals, "--generator", generator, *extra),
     )
     rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
     return Run("proposals", label, settings, "--shards", kind=f"shards-{generator}", rough=rough)
@@ -68,9 +62,13 @@ def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
     model = asked.model + scale.suffix
     shards = shards_run(asked.masks, scale, seed)
     settings: tuple[str | Inside, ...] = (
-        *("--model", model, "--shards", Inside(shards), *scale.pretrain),
-        *(("--saliency-prompt", *asked.options) if asked.options else ()),
-        *(() if asked.prompts else ("--prompts", "off")),
+        "--model",
+        model,
+        "--shards",
+        Inside(shards),
+        *scale.pretrain,
+        *option("--saliency-prompt", *asked.options),
+        *option("--prompts", None if asked.prompts else "off"),
         *option("--epochs", scale.pretrain_epochs),
         *("--seed", str(seed)),
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -69,6 +69,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     return list(ordered)
 
 
-def option(name: str, value: object) -> Sequence[str]:
+def option(name: str, *values: object) -> tuple[str, ...]:
     """The words of an option; none where there is no value."""
-    return () if value is None else (name, str(value))
+    given = tuple(str(value) for value in values if value is not None)
+    return (name, *given) if given else ()

@@ -1,4 +1,4 @@
-"""`make table`: what it makes, prints and refuses."""
+"""`make table N=proposals`: what it makes, prints and refuses."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.tables import HEADING, build_parser, describe, format_table, main
+from pipelines.proposals_table import HEADING, describe
+from pipelines.tables import build_parser, main
 from stage1_proposals.generators import build_generator
 from stage1_proposals.job import Job, Recipe
 from stage1_proposals.photo_list import list_photos
@@ -77,11 +78,6 @@ def test_a_settings_default_is_not_worth_a_word() -> None:
     assert describe({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
         "my_module:Mine parts=3"
     )
-
-
-def test_a_table_in_text_has_its_names_flush_left_and_its_numbers_right() -> None:
-    table = format_table(("name", "AP"), [["a", "1.00"], ["longer", "12.00"]], markdown=False, left=1)
-    assert table.splitlines() == ["name       AP", "a        1.00", "longer  12.00"]
 
 
 @pytest.mark.parametrize(
