@@ -55,7 +55,8 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
         *(*scale.proposals, "--generator", generator, *extra),
     )
     rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
-    return Run("proposals", label, settings, "--shards", kind=f"shards-{generator}", rough=rough)
+    kind = f"{generator} masks of {scale.photos[0] if scale.photos else 'all'} photos"
+    return Run("proposals", label, settings, "--shards", kind=kind, rough=rough)
 
 
 def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:

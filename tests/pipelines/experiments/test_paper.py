@@ -39,9 +39,7 @@ def test_looser_overlaps_score_higher(table: Table) -> None:
 
 def test_one_number_stands_in_three_tables() -> None:
     """The method on COCO 10 %, and the same without prompts."""
-    found = {
-        (number, row.asked): row.paper[0] for number, table in TABLES.items() for row in table.rows if row.asked
-    }
+    found = {(number, row.asked): row.paper[0] for number, table in TABLES.items() for row in table.rows if row.asked}
     method = Finetuning("knet", "coco10", SP)
     plain = Finetuning("knet", "coco10", Pretraining(prompts=False))
     assert [found[number, method] for number in (1, 4, 5, 7)] == [23.5] * 4

@@ -57,7 +57,9 @@ def test_tables_share_their_runs() -> None:
     assert pretraining_run(SP, DEMO, 0) in runs[6]
     plain = finetuning_run(Finetuning("knet", "coco10", Pretraining(prompts=False)), DEMO, 0)
     assert plain in runs[5] & runs[7]
-    trained = [run for run in set().union(*(runs[n] for n in (2, 3, 4, 5, 7))) if run.module in ("pretrain", "finetune")]
+    trained = [
+        run for run in set().union(*(runs[n] for n in (2, 3, 4, 5, 7))) if run.module in ("pretrain", "finetune")
+    ]
     assert sum(run.module == "pretrain" for run in trained) == 11
     assert sum(run.module == "finetune" for run in trained) == 16
 

@@ -39,6 +39,8 @@ class Commands:
         if error := self.fail.get(len(self.seen)):
             raise error
         given = options_in(arguments)
+        if module == "draw":
+            return 1.0
         if module == "proposals":
             Path(given["--shards"]).mkdir(parents=True)
             write_manifest(Path(given["--shards"]), REQUEST, [])
