@@ -91,14 +91,15 @@ def arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspace: W
         name: [str(workspace.directory(run)) for run in runs] for name, runs in runs_of(drawing, scale, seeds).items()
     }
     models = [f"{name}={','.join(each)}" for name, each in directories.items()]
-    if drawing.kind == "curves":
+    device = workspace.machine.options("draw")
+    if drawing.kind == "curves":  # which needs none
         where = DATASETS[drawing.dataset] if scale.photos is None else "the demo set"
         shown = [*models, "--title", f"Fine-tuning on {where}"]
     elif drawing.kind == "results":
         shards = workspace.directory(shards_run(SP.masks, scale, seeds[0]))
-        shown = ["--shards", str(shards), "--run", directories["SP"][0]]
+        shown = ["--shards", str(shards), "--run", directories["SP"][0], *device]
     else:
-        shown = [*models, "--dataset", scale.datasets[drawing.dataset]]
+        shown = [*models, "--dataset", scale.datasets[drawing.dataset], *device]
         if scale.photos:
             shown += ["--data-root", str(workspace.directory(data_run(drawing.dataset, scale)) / "ctw1500")]
     return [drawing.kind, *shown, "--out", str(workspace.root / "figures" / f"{drawing.name}.png")]

@@ -84,8 +84,8 @@ DEMO = Scale(
     unlabeled=None,
     # In one process: for so few photos, starting Ray takes as long as its second worker saves.
     proposals=("--short-side", "384", "--images-per-shard", "64", "--workers", "0"),
-    pretrain=("--schedule", "pretrain_demo"),
-    finetune=("--schedule", "finetune_demo"),
+    pretrain=("--schedule", "pretrain_small"),
+    finetune=("--schedule", "finetune_small"),
     pretrain_epochs=6,
     finetune_epochs=20,
     start_seconds=20,

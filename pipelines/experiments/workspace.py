@@ -31,7 +31,7 @@ class Machine:
         """The options of a command that say it."""
         training = module in ("pretrain", "finetune")
         asked: list[tuple[str, object, bool]] = [
-            ("--device", self.device, module in ("proposals", "pretrain", "finetune", "evaluate")),
+            ("--device", self.device, module in ("proposals", "pretrain", "finetune", "evaluate", "draw")),
             ("--gpus", self.gpus if self.gpus > 1 else None, training),
             ("--batch-size", self.batch_size, training),
         ]

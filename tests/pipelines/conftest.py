@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ class Commands:
 
 def options_in(words: Sequence[str]) -> dict[str, str]:
     """Each option of a command and its first value."""
-    return {option: value for option, value in zip(words, words[1:], strict=False) if option.startswith("--")}
+    return {option: value for option, value in pairwise(words) if option.startswith("--")}
 
 
 @pytest.fixture

@@ -32,14 +32,14 @@ def test_the_papers_scale_fine_tunes_as_the_paper(model: str) -> None:
 
 
 def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
-    config = compose.pretraining_config("knet_lite0", "pretrain_demo", shards)
+    config = compose.pretraining_config("knet_lite0", "pretrain_small", shards)
     assert differences(facts(config), pretraining_facts()) == (
-        "backbone tf_efficientnet_lite0 (ResNet-50), photos 1 (123,403), photo size 256 x 256 (1333 x 800), "
+        "backbone tf_efficientnet_lite0 (ResNet-50), photos 1 (123,403), photo size 192 x 192 (1333 x 800), "
         "kernels or queries 50 (100), batch 8 (96), epochs 6 (12), learning rate 0.0004 (0.0001)"
     )
-    config = compose.finetuning_config("mask_rcnn_lite0", "demo")
+    config = compose.finetuning_config("mask_rcnn_lite0", "demo", "finetune_small")
     assert differences(facts(config), finetuning_facts(Finetuning("mask_rcnn", "ctw1500", "imagenet"))) == (
-        "backbone tf_efficientnet_lite0 (ResNet-50), photo size 256 x 256 (1333 x 800), batch 8 (96), "
+        "backbone tf_efficientnet_lite0 (ResNet-50), photo size 192 x 192 (1333 x 800), batch 8 (96), "
         f"epochs 20 ({EPOCHS['ctw1500']}), learning rate 0.005 (0.02)"
     )
 
