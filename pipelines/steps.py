@@ -1,6 +1,7 @@
 """Running the project's commands one after the other, each as a user would type it."""
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +34,8 @@ def step(title: str, module: str, *arguments: object) -> float:
     if code == 130:
         raise KeyboardInterrupt
     if code:
-        raise UserError(f"step `{module}` ended with exit code {code}; run the same command again to go on from there")
+        how = f"ended with exit code {code}" if code > 0 else f"was killed ({signal.Signals(-code).name})"
+        raise UserError(f"step `{module}` {how}; run the same command again to go on from there")
     seconds = time.monotonic() - start
     print(f"== {seconds:.0f} s", flush=True)
     return seconds

@@ -26,6 +26,15 @@ def test_a_step_that_fails_has_its_own_say_first(capfd: pytest.CaptureFixture[st
     assert "No module named pipelines.gossip" in capfd.readouterr().err
 
 
+def test_a_step_that_was_killed_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(UserError, match=r"step `cli` was killed \(SIGKILL\); run the same command again"):
+        steps.step("Too large", "cli")
+
+
 SLEEPER = """
 import sys
 from pipelines import steps

@@ -1,5 +1,7 @@
 """What a table's runs are: real commands, shared wherever they are the same."""
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +119,25 @@ def test_without_prompts_is_the_option_of_the_ablations() -> None:
     run = finetuning_run(Finetuning("knet", "coco10", Pretraining(prompts=False)), PAPER, 0)
     assert run.settings[4:7] == ("--init", "pseudo", "--checkpoint")
     assert " --prompts off" in " ".join(EVERYWHERE.arguments(run.needs[1]))
+
+
+def test_the_ablations_are_those_of_their_page() -> None:
+    """docs/ablations.md: options of a pre-training, and the number that it leads to."""
+    page = (Path(__file__).parents[3] / "docs" / "ablations.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`(make pretrain MODEL=knet [^`]*)` \| (\d+\.\d) \|", page)
+    on_page = set()
+    for command, number in commands:
+        words = dict(word.split("=", 1) for word in shlex.split(command)[2:])
+        masks = words["SHARDS"].removeprefix("shards-").replace("densecl", "saliency")
+        options = words.get("OPTS", "").removeprefix("--saliency-prompt").split()
+        on_page.add((masks, words.get("PROMPTS") != "off", tuple(options), float(number)))
+    ours = set()
+    for row in (row for number in (4, 5, 7) for row in TABLES[number].rows):
+        assert isinstance(row.asked, Finetuning)
+        start = row.asked.start
+        assert isinstance(start, Pretraining)
+        ours.add((start.masks, start.prompts, start.options, row.paper[0]))
+    assert ours == on_page
 
 
 def test_half_of_the_demo_set_stands_for_half_of_the_labels() -> None:
