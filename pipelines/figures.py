@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
         print_plan(runs, workspace)
         print("Then:", *(f"     $ {steps.typed('draw', words)}" for words in commands), sep="\n")
         return
-    carry_out(runs, workspace)
+    carry_out(runs, workspace, args.jobs)
     for drawing, words in zip(drawings, commands, strict=True):
         steps.step(drawing.name, "draw", *words)
     # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.

@@ -30,15 +30,24 @@ def step(title: str, module: str, *arguments: object) -> float:
     """
     print(f"\n== {title}\n$ {typed(module, arguments)}", flush=True)
     start = time.monotonic()
-    code = _run([sys.executable, "-m", f"pipelines.{module}", *map(str, arguments)])
+    check(module, _run([sys.executable, "-m", f"pipelines.{module}", *map(str, arguments)]))
+    seconds = time.monotonic() - start
+    print(f"== {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def check(module: str, code: int) -> None:
+    """Check a command's exit code.
+
+    Raises:
+        UserError: it is neither 0 nor that of Ctrl-C.
+        KeyboardInterrupt: it is that of Ctrl-C.
+    """
     if code == 130:
         raise KeyboardInterrupt
     if code:
         how = f"ended with exit code {code}" if code > 0 else f"was killed ({signal.Signals(-code).name})"
         raise UserError(f"step `{module}` {how}; run the same command again to go on from there")
-    seconds = time.monotonic() - start
-    print(f"== {seconds:.0f} s", flush=True)
-    return seconds
 
 
 def _run(words: Sequence[str]) -> int:

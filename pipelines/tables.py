@@ -35,7 +35,7 @@ def print_paper_table(args: argparse.Namespace) -> None:
     if args.dry_run:
         print_plan(runs, workspace)
         return
-    carry_out(runs, workspace)
+    carry_out(runs, workspace, args.jobs)
     tabulated = tabulation.tabulate(table, scale, seeds, workspace, proposals.choose_device(args.device))
     path = tabulation.write(tabulated, workspace.root / "tables")
     print(f"\n{tabulation.as_markdown(tabulated) if args.markdown else tabulation.as_text(tabulated)}\n")

@@ -4,16 +4,23 @@ import time
 from collections.abc import Sequence
 
 from pipelines import steps
+from pipelines.experiments import side_by_side
 from pipelines.experiments.runs import Run
 from pipelines.experiments.workspace import Workspace
 
 
-def carry_out(runs: Sequence[Run], workspace: Workspace) -> None:
+def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
     """Run what is not finished, in order; what was interrupted goes on.
+
+    Args:
+        jobs: runs at once; of several, each prints to a file of its own.
 
     Raises:
         UserError: a run ended with an exit code other than 0; its own message stands above.
     """
+    if jobs > 1:
+        side_by_side.carry_out(runs, workspace, jobs)
+        return
     for number, run in enumerate(runs, 1):
         title = f"{number} of {len(runs)}: {run.name}"
         if workspace.finished(run):

@@ -13,6 +13,9 @@ from stage1_proposals.errors import UserError
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", choices=SCALES, default=DEMO.name, help="default: %(default)s")
     parser.add_argument("--seeds", nargs="+", type=cli.at_least(0), default=[0], metavar="SEED", help="default: 0")
+    parser.add_argument(
+        "--jobs", type=cli.at_least(1), default=1, metavar="N", help="runs at once, each on its share of the cores"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say which runs there are, and run none")
     parser.add_argument(
         "--work-dir",
