@@ -48,7 +48,7 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     if len(known) < len(to_do):
         print(f"How long {len(to_do) - len(known)} of the others take is not known: nothing like them was run here.")
     elif to_do:
-        print(f"The others may take {duration(sum(known))}.")
+        print(f"The others may take {duration(sum(known))}, one after the other.")
     else:
         print("Nothing is left to do.")
 

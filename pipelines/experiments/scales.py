@@ -24,8 +24,8 @@ class Scale:
         pretrain_epochs: None: the schedule's.
         finetune_epochs: None: as the row or the data set says; else at most these.
         freesolo: COCO JSON of FreeSOLO's masks; None: what FreeSOLO starts from stands for them.
-        start_seconds: rough time that a command takes to start and to end; None: not known.
-        step_seconds: rough time of an optimizer step, by model.
+        start_seconds: rough time of a command's start and end, on two CPU cores; None: not known.
+        step_seconds: rough time of an optimizer step there, by model.
     """
 
     name: str
@@ -88,8 +88,8 @@ DEMO = Scale(
     finetune=("--schedule", "finetune_small"),
     pretrain_epochs=6,
     finetune_epochs=20,
-    start_seconds=20,
-    step_seconds={"knet": 0.7, "mask2former": 0.8, "queryinst": 1.2, "mask_rcnn": 1.0, "solov2": 1.0},
+    start_seconds=30,
+    step_seconds={"knet": 0.3, "mask2former": 0.45, "queryinst": 0.7, "mask_rcnn": 0.5, "solov2": 0.5},
 )
 
 SCALES = {scale.name: scale for scale in (PAPER, DEMO)}
