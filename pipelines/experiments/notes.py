@@ -10,7 +10,7 @@ from pipelines.experiments import paper
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
 from pipelines.experiments.plan import generator_of, labelled_photos, pretraining_run, run_of
 from pipelines.experiments.runs import Run
-from pipelines.experiments.scales import Scale
+from pipelines.experiments.scales import PAPER, Scale
 from pipelines.experiments.workspace import Workspace
 
 Facts = Mapping[str, str]
@@ -43,6 +43,13 @@ def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
                 f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train "
                 f"on, {scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
             )
+    if scale.backbone != PAPER.backbone and any(map(pretraining_of, had)):
+        notes.append(
+            f"Pseudo masks are found with {scale.backbone}, a backbone that was trained with ImageNet's labels, and "
+            f"pre-training starts from it, on the demo set's unlabeled photos, of which stage 1 sees "
+            f"{scale.short_side} pixels (shorter side); the paper takes DenseCL's, trained without labels, and COCO "
+            f"unlabeled2017, of which our stage 1 sees 800."
+        )
     masks = {start.masks for start in map(pretraining_of, had) if start}
     if "freesolo" in masks and generator_of("freesolo", scale) == "freemask":
         notes.append(

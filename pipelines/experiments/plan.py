@@ -52,7 +52,7 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
     photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
     settings: tuple[str | Inside, ...] = (
         *("--images", photos, "--backbone", scale.backbone),
-        *(*scale.proposals, "--generator", generator, *extra),
+        *(*option("--short-side", scale.short_side), *scale.proposals, "--generator", generator, *extra),
     )
     rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
     kind = f"{generator} masks of {scale.photos[0] if scale.photos else 'all'} photos"

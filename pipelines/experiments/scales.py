@@ -19,7 +19,8 @@ class Scale:
         datasets: the paper's labelled sets, and what stands for them; those missing are left out.
         photos: of the demo set, to pre-train on, to train and to test on; None: the real data.
         unlabeled: folder of the photos to pre-train on, where that is not the demo set's.
-        proposals: options of stage 1.
+        short_side: that stage 1 resizes photos to, in pixels; None: the generator's.
+        proposals: further options of stage 1.
         pretrain, finetune: options of the two.
         pretrain_epochs: None: the schedule's.
         finetune_epochs: None: as the row or the data set says; else at most these.
@@ -35,6 +36,7 @@ class Scale:
     datasets: Mapping[str, str]
     photos: tuple[int, int, int] | None
     unlabeled: str | None
+    short_side: int | None
     proposals: tuple[str, ...]
     pretrain: tuple[str, ...]
     finetune: tuple[str, ...]
@@ -65,6 +67,7 @@ PAPER = Scale(
     datasets={name: name for name in ("coco10", "coco5", "cityscapes", "ctw1500")},
     photos=None,
     unlabeled="data/coco/unlabeled2017",
+    short_side=None,
     proposals=(),
     pretrain=(),
     finetune=(),
@@ -82,8 +85,9 @@ DEMO = Scale(
     datasets={"coco10": "demo", "coco5": "demo", "ctw1500": "demo"},
     photos=(COUNTS.unlabeled, COUNTS.train, COUNTS.test),
     unlabeled=None,
+    short_side=384,
     # In one process: for so few photos, starting Ray takes as long as its second worker saves.
-    proposals=("--short-side", "384", "--images-per-shard", "64", "--workers", "0"),
+    proposals=("--images-per-shard", "64", "--workers", "0"),
     pretrain=("--schedule", "pretrain_small"),
     finetune=("--schedule", "finetune_small"),
     pretrain_epochs=6,

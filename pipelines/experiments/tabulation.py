@@ -77,7 +77,8 @@ def as_markdown(tabulated: dict[str, Any]) -> str:
     """With all that is needed to repeat it."""
     commands = "\n".join(tabulated["commands"])
     notes = "\n".join(f"- {note}" for note in tabulated["notes"])
-    made = f"Made on {tabulated['machine']}; its runs took {duration(tabulated['seconds']).removeprefix('about ')}."
+    took = duration(tabulated["seconds"]).removeprefix("about ")
+    made = f"Made on {tabulated['machine']}; the runs took {took}, one after the other."
     return (
         f"## {_title(tabulated)}\n\n{_beside(tabulated, markdown=True)}\n\n{notes}\n\n{made}\n\n"
         f"```sh\n{commands}\n```\n"
@@ -90,8 +91,6 @@ def _title(tabulated: dict[str, Any]) -> str:
 
 
 def _beside(tabulated: dict[str, Any], markdown: bool) -> str:
-    names = next(
-        i for i, cell in enumerate(tabulated["heading"]) if cell == "AP"
-    )  # the scores begin with it in every table
+    names = tabulated["heading"].index("AP")  # with which the scores begin in every table
     rows = [beside(ours, printed, names) for ours, printed in zip(tabulated["rows"], tabulated["paper"], strict=True)]
     return format_table(tabulated["heading"], rows, markdown, left=names)

@@ -56,11 +56,13 @@ def asked_by(number: int):
 
 def test_what_is_left_out_or_stood_in_for_is_said() -> None:
     assert scale_notes(asked_by(2), PAPER) == []
-    left_out, sets, stands = scale_notes(asked_by(2), DEMO)
+    left_out, sets, stands, backbone = scale_notes(asked_by(2), DEMO)
     assert left_out == "Left out: DenseCL, SwAV, MoCo-v2, whose weights are those of a ResNet-50."
     assert sets.startswith("Left out: Cityscapes. ")
     assert stands.startswith("The demo set stands for CTW1500: 60 photos to train on, 60 to test on, ")
-    _, half, whole = scale_notes(asked_by(1), DEMO)
+    assert "lite0_imagenet, a backbone that was trained with ImageNet's labels" in backbone
+    assert len(scale_notes([Finetuning("knet", "ctw1500", "imagenet")], DEMO)) == 1
+    _, half, whole, _ = scale_notes(asked_by(1), DEMO)
     assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 photos to train on, 60 to test on, ")
     assert whole.startswith("The demo set stands for COCO 10 %: 60 ")
 
