@@ -126,10 +126,11 @@ def pretraining_facts() -> Facts:
 
 
 def finetuning_facts(asked: Finetuning) -> Facts:
-    """The paper's; it gives none for labelled photos that a data set's name does not say."""
+    """The paper's; how large Cityscapes' photos were is said nowhere."""
     cnn = asked.model in paper.CNNS
+    unsaid = ["photo size"] if asked.dataset == "cityscapes" else []
     return {
-        **pretraining_facts(),
+        **{name: value for name, value in pretraining_facts().items() if name not in unsaid},
         "epochs": str(asked.epochs or paper.EPOCHS[asked.dataset]),
         "optimizer": "SGD" if cnn else "AdamW",
         "learning rate": "0.02" if cnn else "0.0001",

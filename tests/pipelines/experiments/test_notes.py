@@ -50,6 +50,11 @@ def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
     assert finetuning_facts(replace(asked, epochs=None))["epochs"] == "96"
 
 
+def test_of_cityscapes_no_size_is_known() -> None:
+    assert "photo size" not in finetuning_facts(Finetuning("knet", "cityscapes", "swav"))
+    assert finetuning_facts(Finetuning("knet", "coco5", "swav"))["photo size"] == "1333 x 800"
+
+
 def asked_by(number: int):
     return [row.asked for row in TABLES[number].rows if row.asked]
 
