@@ -24,13 +24,20 @@ CLASSES ?=
 THRESHOLD ?=
 N ?= proposals
 LABELS ?=
+SCALE ?= demo
+SEEDS ?= 0
+JOBS ?=
 OPTS ?=
 
 # $(call flag,--name,value): the flag when the value is given, else nothing.
 flag = $(if $(strip $(2)),$(1) "$(strip $(2))")
 
+# What tables and figures of the paper share.
+experiment = --scale "$(SCALE)" --seeds $(SEEDS) $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--jobs,$(JOBS)) \
+  $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table bench report test lint
+.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table figure bench report test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -79,10 +86,13 @@ evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=de
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-table: setup ## class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir
-	@$(PYTHON) -m pipelines.tables "$(N)" $(call flag,--labels,$(LABELS)) \
+table: setup ## a table of the paper beside the paper's numbers, its missing runs made first: N=1..7 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]; or class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir
+	@$(PYTHON) -m pipelines.tables "$(N)" $(if $(filter proposals,$(N)),$(call flag,--labels,$(LABELS)) \
 	  $(if $(WORK_DIR),--images "$(IMAGES)" --work-dir "$(WORK_DIR)" --backbone "$(BACKBONE)" $(call flag,--weights,$(WEIGHTS)) \
-	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")) $(OPTS)
+	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")),$(experiment)) $(OPTS)
+
+figure: setup ## a figure of the paper, its missing runs made first: N=3..6 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]
+	@$(PYTHON) -m pipelines.figures "$(N)" $(experiment) $(OPTS)
 
 bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], N=training [MODEL=knet_lite0|knet], or N=streaming; [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.bench "$(N)" $(if $(filter proposals,$(N)),--images "$(IMAGES)" \

@@ -6,16 +6,14 @@ weights and from the pre-trained model with the same budget and seed -> mask AP 
 
 import argparse
 import json
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pipelines import cli
+from pipelines.steps import step
 from stage1_proposals.directory import writing
-from stage1_proposals.errors import UserError
 
 MODEL = "knet_lite0"
 INITS = ("imagenet", "sp")
@@ -36,21 +34,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pretrain-epochs", type=cli.at_least(1), help="default: the schedule's")
     parser.add_argument("--finetune-epochs", type=cli.at_least(1), help="default: the dataset's")
     return parser
-
-
-def step(title: str, module: str, *arguments: object) -> None:
-    """Run one command of this project, showing it as a user would type it.
-
-    Raises:
-        UserError: it ended with an exit code other than 0; its own message stands above.
-    """
-    words = ["-m", f"pipelines.{module}", *map(str, arguments)]
-    print(f"\n== {title}\n$ {shlex.join(['python', *words])}", flush=True)
-    start = time.monotonic()
-    code = subprocess.run([sys.executable, *words], check=False).returncode
-    if code:
-        raise UserError(f"demo: step `{module}` ended with exit code {code}; run the demo again to go on from there")
-    print(f"== {time.monotonic() - start:.0f} s", flush=True)
 
 
 def read_result(work_dir: Path) -> dict[str, Any]:

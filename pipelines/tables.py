@@ -1,125 +1,45 @@
-"""`make table`: print a table of results, making first what it lacks."""
+"""`make table`: print a table of results, making first what it lacks. Run again, it goes on."""
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
 
-from pipelines import cli, proposals
-from stage1_proposals.errors import UserError
-from stage1_proposals.evaluation import KINDS, Labels, evaluate
-from stage1_proposals.shards import ShardSet
-
-DEFAULT_GENERATORS = ("saliency", "freemask", "random")
-SCORES = ("AP", "AP50", "AR@20")
-HEADING = ("generator", "backbone", "short side", "photos", "per photo", *(f"{k} {s}" for k in KINDS for s in SCORES))
+from pipelines import cli, proposals, proposals_table
+from pipelines.experiments import options
+from pipelines.experiments.execution import carry_out, print_plan
+from pipelines.experiments.paper import TABLES
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.tables", description=__doc__)
     tables = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
-    add_proposals_table(tables.add_parser("proposals", help="class-agnostic AP and recall of shard sets"))
-    for table in tables.choices.values():
-        table.add_argument("--markdown", action="store_true", help="as Markdown")
+    for number, table in TABLES.items():
+        of_paper = tables.add_parser(str(number), help=f"the paper's: {table.title}")
+        of_paper.description = f"Table {number} of the paper: {table.title}, beside the paper's numbers."
+        options.add_options(of_paper)
+        of_paper.set_defaults(print_table=print_paper_table)
+    proposals_table.add_options(tables.add_parser("proposals", help="class-agnostic AP and recall of shard sets"))
+    for parser_of_table in tables.choices.values():
+        parser_of_table.add_argument("--markdown", action="store_true", help="as Markdown")
         # As the command's own, which would have to stand before the table's name.
-        table.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        parser_of_table.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
-def add_proposals_table(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "One row per shard set: class-agnostic AP, AP50 and AR@20 of masks and boxes. Shard sets that are there are "
-        "named with --shards; with --images and --work-dir, they are made first, or completed."
-    )
-    parser.add_argument("--labels", required=True, type=Path, help="COCO instance JSON of the photos")
-    parser.add_argument("--shards", nargs="+", type=cli.shard_directory, default=[], help="directories of shard sets")
-    parser.add_argument("--work-dir", type=Path, help="make WORK_DIR/GENERATOR of --images, one set per generator")
-    parser.add_argument(
-        "--generators",
-        nargs="+",
-        metavar="GENERATOR",
-        help=f"to make sets with: those of `pipelines.proposals`, or a COCO-format JSON of masks to import; "
-        f"default: {', '.join(DEFAULT_GENERATORS)}, and the labels themselves",
-    )
-    proposals.add_image_options(parser, required=False)
-    proposals.add_job_options(parser)
-    parser.set_defaults(print_table=print_proposals_table)
-
-
-def print_proposals_table(args: argparse.Namespace) -> None:
-    if (args.images is None) != (args.work_dir is None) or not (args.shards or args.work_dir):
-        raise UserError("name shard sets with --shards, or photos with --images and where to make sets with --work-dir")
-    labels = Labels.read(args.labels)
-    directories = [*args.shards, *(make_shards(args) if args.work_dir else ())]
-    rows = [proposals_row(ShardSet.open(directory), labels) for directory in directories]
-    print(
-        f"\nClass-agnostic, in percent: {labels.object_count} objects in {len(labels.images)} photos of {labels.path}\n"
-    )
-    print(format_table(HEADING, rows, args.markdown, left=2))
-
-
-def make_shards(args: argparse.Namespace) -> list[Path]:
-    """Run stage 1 with every generator, going on where an earlier run stopped; the directories."""
-    directories = []
-    for name in args.generators or (*DEFAULT_GENERATORS, str(args.labels)):
-        imported = name.endswith(".json")
-        directory = args.work_dir / (Path(name).stem if imported else name)
-        chosen = {
-            "shards": directory,
-            "generator": "import" if imported else name,
-            "set": [f"file={json.dumps(str(Path(name).resolve()))}"] if imported else [],
-            "config": None,
-        }
-        proposals.main(argparse.Namespace(**{**vars(args), **chosen}))
-        directories.append(directory)
-    return directories
-
-
-def proposals_row(shards: ShardSet, labels: Labels) -> list[str]:
-    """The cells under `HEADING`."""
-    scores = evaluate(shards.records(), labels)
-    count = sum(shard["proposals"] for shard in shards.shards)
-    return [
-        describe(shards.request["generator"]),
-        shards.backbone["name"],
-        str(shards.request["generator"]["short_side"]),
-        str(shards.image_count),
-        f"{count / shards.image_count:.1f}",
-        *(f"{100 * scores[kind][name]:.2f}" for kind in KINDS for name in SCORES),
-    ]
-
-
-def describe(generator: Mapping[str, Any]) -> str:
-    """A generator's name and its settings, of one of ours those that are not its defaults."""
+def print_paper_table(args: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
-    from stage1_proposals.generators import GENERATORS
+    from pipelines.experiments import tabulation
 
-    ours = GENERATORS.get(generator["name"])
-    # As JSON gives them back.
-    defaults = json.loads(json.dumps({field.name: field.default for field in fields(ours)})) if ours else {}
-    settings = {key: value for key, value in generator.items() if key not in defaults or value != defaults[key]}
-    for key in ("name", "short_side", "long_side", "sha256"):
-        settings.pop(key, None)
-    if "file" in settings:
-        settings["file"] = Path(settings["file"]).name
-    return " ".join([generator["name"], *(f"{key}={value}" for key, value in settings.items())])
-
-
-def format_table(heading: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool, left: int) -> str:
-    """Text in columns, the first `left` of them flush left and the others right; or Markdown."""
-    if markdown:
-        rule = ["---"] * left + ["---:"] * (len(heading) - left)
-        return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        sized = list(zip(row, widths, strict=True))
-        return "  ".join([cell.ljust(n) for cell, n in sized[:left]] + [cell.rjust(n) for cell, n in sized[left:]])
-
-    return "\n".join(map(line, (heading, *rows)))
+    table, scale = TABLES[int(args.table)], options.scale_of(args)
+    seeds, workspace = options.seeds_of(args), options.workspace_of(args)
+    runs = tabulation.table_runs(table, scale, seeds)
+    if args.dry_run:
+        print_plan(runs, workspace)
+        return
+    carry_out(runs, workspace, args.jobs)
+    tabulated = tabulation.tabulate(table, scale, seeds, workspace, proposals.choose_device(args.device))
+    path = tabulation.write(tabulated, workspace.root / "tables")
+    print(f"\n{tabulation.as_markdown(tabulated) if args.markdown else tabulation.as_text(tabulated)}\n")
+    print(f"Written to {path}, with its commands, and to {path.with_suffix('.json')}")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ def reading(directory: Path, feature_dim: int, rounds: int) -> list[tuple[str, s
 
 def pipeline(directory: Path, schedule: str, rounds: int) -> str:
     """The table of `measure_pipeline`, with bitmaps and with run lengths."""
-    from pipelines.tables import format_table
+    from pipelines.text_table import format_table
 
     plain, ours = (
         in_process(_call, "measure_pipeline", directory, schedule, bitmaps, rounds) for bitmaps in (True, False)

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
             measure_steps,
             ratio,
         )
-        from pipelines.tables import format_table
+        from pipelines.text_table import format_table
         from stage2_training import training
 
     device = training.use_device(args.device)

@@ -1,4 +1,4 @@
-"""`make table`: what it makes, prints and refuses."""
+"""`make table N=1..7`: from nothing to a table, with commands that only leave what the real ones leave."""
 
 import json
 from pathlib import Path
@@ -6,121 +6,106 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.tables import HEADING, build_parser, describe, format_table, main
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.runner import run as run_job
-from stage1_proposals.shards import ShardSet
-from stage1_proposals.statistics import to_coco
+from pipelines.experiments.paper import TABLES
+from pipelines.tables import build_parser, main
 
-SMALL = ("--short-side", 64, "--long-side", 128, "--workers", 0)
+SMALL = ("--photos", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
+KEYS = {"title", "number", "scale", "heading", "rows", "paper", "notes", "runs", "commands", "machine", "seconds"}
 
 
-def run(*argv: object) -> int:
-    return cli.run(main, build_parser(), [str(part) for part in argv])
+def scores(ap: float) -> dict[str, float]:
+    return {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2, "AP_S": -1.0, "AP_M": ap, "AP_L": ap}
 
 
-@pytest.fixture(scope="module")
-def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Shards of the small photos with at most three proposals each, and these as labels. Not to be changed."""
-    root = tmp_path_factory.mktemp("made")
-    generator = build_generator({"max_proposals": 3})
-    job = Job(list_photos(photo_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
-    run_job(job, root / "shards", 0, lambda _: None)
-    labels = root / "labels.json"
-    labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
-    return root / "shards", labels
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *argv: cli.run(main, build_parser(), [str(part) for part in argv])
 
 
-def table_of(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
-    """The cells of the Markdown table printed last."""
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def test_shards_score_100_against_their_own_proposals(
-    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    shards, labels = made
-    assert run("proposals", "--shards", shards, shards, "--labels", labels, "--markdown") == 0
-    heading, rule, first, second = table_of(capsys)
-    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
-    assert heading == list(HEADING)
-    assert rule == ["---"] * 2 + ["---:"] * 9
-    expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 6]
-    assert first == second == expected
-
-
-def test_what_is_missing_is_made_and_what_is_there_is_kept(
-    made: tuple[Path, Path], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, labels = made
-    given = ("proposals", "--images", photo_folder, "--labels", labels, "--work-dir", tmp_path, *SMALL, "--markdown")
-    assert run(*given, "--generators", "random") == 0
-    (_, _, random_row) = table_of(capsys)
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}
-    assert run(*given) == 0
-    rows = {row[0]: row[1:] for row in table_of(capsys)[2:]}
-    assert list(rows) == ["saliency", "freemask", "random", "import file=labels.json"]
-    assert rows["random"] == random_row[1:]
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    assert {path.parent.name for path in tmp_path.rglob("*.h5")} == {"saliency", "freemask", "random", "labels"}
-    assert rows["import file=labels.json"][4:] == ["100.00"] * 6
-    assert float(rows["saliency"][6]) > float(rows["random"][6])  # the labels are among its proposals
-
-
-def test_a_settings_default_is_not_worth_a_word() -> None:
-    assert describe(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
-    changed = build_generator({"name": "freemask", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
-    assert describe(json.loads(json.dumps(changed))) == "freemask seed_grid=[3, 4] min_score=0.5"
-    assert describe({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
-        "my_module:Mine parts=3"
+def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, capsys) -> None:
+    commands.scores = {
+        "--init imagenet --data-root": scores(0.05),
+        "--init sp": scores(0.08),
+        "--seed 1": scores(0.1),
+    }
+    assert run("2", *SMALL, "--seeds", 0, 1, 0) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "work_dirs" / "experiments" / "demo"
+    table = json.loads((folder / "tables" / "table2.json").read_text())
+    assert table.keys() == KEYS
+    assert table["heading"] == ["labels", "model", "start", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
+    assert table["rows"][3] == [
+        "CTW1500",
+        "K-Net",
+        "SP",
+        "8.0 ± 0.0",
+        "16.0 ± 0.0",
+        "4.0 ± 0.0",
+        "-",
+        *["8.0 ± 0.0"] * 2,
+    ]
+    assert table["paper"][3] == ["CTW1500", "K-Net", "SP", "34.6", "71.1", "31.0", "18.0", "36.1", "45.7"]
+    assert len(table["rows"]) == len(table["paper"]) == 4
+    assert all((folder / name).is_dir() for name in table["runs"])
+    assert len(table["runs"]) == len(table["commands"]) == len(commands.seen) == 2 + 2 * 5
+    assert table["commands"][0].startswith("python -m pipelines.prepare_data --dataset demo --photos 4 2 2 --root ")
+    assert table["scale"] == "demo"
+    assert "CTW1500  K-Net       SP         8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
+    for note in table["notes"]:
+        assert f"- {note}\n" in out
+    assert any(
+        note.startswith("Fine-tuning of mask_rcnn_lite0, solov2_lite0, and in parentheses") for note in table["notes"]
     )
+    page = (folder / "tables" / "table2.md").read_text()
+    assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
+    assert table["commands"][-1] in page
 
 
-def test_a_table_in_text_has_its_names_flush_left_and_its_numbers_right() -> None:
-    table = format_table(("name", "AP"), [["a", "1.00"], ["longer", "12.00"]], markdown=False, left=1)
-    assert table.splitlines() == ["name       AP", "a        1.00", "longer  12.00"]
+def test_a_table_that_is_there_is_printed_again(run, commands, capsys) -> None:
+    commands.scores = {"--init": scores(0.05)}
+    assert run("4", *SMALL) == 0
+    count, first = len(commands.seen), capsys.readouterr().out
+    assert run("4", *SMALL, "--markdown") == 0
+    assert len(commands.seen) == count
+    assert "5.0 (23.5)" in first
+    assert "| K-Net | on | 5.0 (23.5) | 10.0 (41.4) |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "name shard sets with --shards, or photos with --images"),
-        (["--images", "{tmp}"], "where to make sets with --work-dir"),
-        (["--shards", "{tmp}", "--work-dir", "{tmp}/w"], "where to make sets with --work-dir"),
-        (["--shards", "{tmp}"], "{tmp}: no shard set here"),
-        (["--shards", "{tmp}", "--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read"),
-        (["--images", "{tmp}/gone", "--work-dir", "{tmp}/w"], "photo folder {tmp}/gone: no such folder"),
-        (["--images", "{tmp}", "--work-dir", "{tmp}/w", "--generators", "magic"], "no generator 'magic'"),
-        (
-            ["--images", "{tmp}", "--work-dir", "{tmp}/w", "--generators", "gone.json"],
-            "gone.json: no such file",
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_user_error_is_one_clear_line_and_2(
-    made: tuple[Path, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    message: str,
-) -> None:
-    assert run("proposals", "--labels", made[1], *(option.replace("{tmp}", str(tmp_path)) for option in options)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert message.replace("{tmp}", str(tmp_path)) in line
-    assert not (tmp_path / "w").exists()
+def test_class_agnostic_scores_are_those_of_boxes(run, commands, capsys) -> None:
+    commands.scores = {"--class-agnostic": {"AP": 0.9, "box_AP": 0.021, "box_AP50": 0.06, "box_AP75": 0.01}}
+    assert run("6", *SMALL) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.startswith(("FreeSOLO  ", "K-Net"))]
+    assert rows == [
+        ["FreeSOLO", "yes", "-", "(5.5)", "-", "(12.2)", "-", "(4.2)"],
+        ["K-Net", "with", "SP", "no", "2.1", "(3.2)", "6.0", "(8.5)", "1.0", "(2.0)"],
+    ]
 
 
-def test_debug_goes_behind_the_tables_name_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("proposals", "--labels", "gone.json", "--shards", "gone", "--debug") == 2
-    assert "Traceback" in capsys.readouterr().err
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+@pytest.mark.parametrize("number", TABLES)
+def test_a_dry_run_runs_nothing(run, commands, tmp_path: Path, capsys, number: int, scale: str) -> None:
+    assert run(number, "--scale", scale, "--dry-run") == 0
+    assert "0 of them finished." in capsys.readouterr().out
+    assert commands.seen == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_is_not_there_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
+    from stage1_proposals.errors import UserError
+
+    commands.fail[3] = UserError("step `pretrain` ended with exit code 2; run the same command again")
+    assert run("5", *SMALL) == 2
+    assert capsys.readouterr().err == "error: step `pretrain` ended with exit code 2; run the same command again\n"
+
+
+def test_photos_are_the_demo_sets(run, capsys) -> None:
+    assert run("5", "--scale", "paper", *SMALL) == 2
+    assert "error: --photos goes with --scale demo" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
-        run("gossip")
-    assert "invalid choice: 'gossip'" in capsys.readouterr().err
+        run("8")
+    assert "invalid choice: '8'" in capsys.readouterr().err

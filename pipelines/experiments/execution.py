@@ -1,0 +1,62 @@
+"""Carrying runs out one after the other, or only saying which ones they are."""
+
+import time
+from collections.abc import Sequence
+
+from pipelines import steps
+from pipelines.experiments import side_by_side
+from pipelines.experiments.runs import Run
+from pipelines.experiments.workspace import Workspace
+
+
+def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
+    """Run what is not finished, in order; what was interrupted goes on.
+
+    Args:
+        jobs: runs at once; of several, each prints to a file of its own.
+
+    Raises:
+        UserError: a run ended with an exit code other than 0; its own message stands above.
+    """
+    if jobs > 1:
+        side_by_side.carry_out(runs, workspace, jobs)
+        return
+    for number, run in enumerate(runs, 1):
+        title = f"{number} of {len(runs)}: {run.name}"
+        if workspace.finished(run):
+            print(f"== {title}: finished", flush=True)
+            continue
+        begin, ended_well = time.monotonic(), False
+        try:
+            steps.step(title, run.module, *workspace.arguments(run))
+            ended_well = True
+        finally:
+            workspace.record(run, time.monotonic() - begin, ended_well)
+
+
+def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
+    """Print the runs in order: how far they are, how long those to do may take, and their commands."""
+    to_do = [run for run in runs if not workspace.finished(run)]
+    for number, run in enumerate(runs, 1):
+        state = "finished"
+        if run in to_do:
+            state = f"{'begun' if workspace.begun(run) else 'to do'}, {duration(workspace.expected_seconds(run))}"
+        print(f"{number:>3}. {run.name}: {state}\n     $ {steps.typed(run.module, workspace.arguments(run))}")
+    expected = [workspace.expected_seconds(run) for run in to_do]
+    known = [seconds for seconds in expected if seconds is not None]
+    print(f"\n{len(runs)} runs, {len(runs) - len(to_do)} of them finished.", end=" ")
+    if len(known) < len(to_do):
+        print(f"How long {len(to_do) - len(known)} of the others take is not known: nothing like them was run here.")
+    elif to_do:
+        print(f"The others may take {duration(sum(known))}, one after the other.")
+    else:
+        print("Nothing is left to do.")
+
+
+def duration(seconds: float | None) -> str:
+    """Roughly, in words."""
+    if seconds is None:
+        return "time not known"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"

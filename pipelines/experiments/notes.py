@@ -1,0 +1,137 @@
+"""What differs from the paper's setting, read from the configs of the runs themselves."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from pipelines.experiments import paper
+from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
+from pipelines.experiments.plan import generator_of, labelled_photos, pretraining_run, run_of
+from pipelines.experiments.runs import Run
+from pipelines.experiments.scales import PAPER, Scale
+from pipelines.experiments.workspace import Workspace
+
+Facts = Mapping[str, str]
+
+
+def seed_note(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"One run per row, with seed {seeds[0]}: nothing is known of the spread, as in the paper."
+    told = ", ".join(map(str, seeds))
+    return (
+        f"Mean ± sample standard deviation over seeds {told}, of pre-training and fine-tuning alike, on the same "
+        f"photos and labels; the paper does not say how many runs its numbers are from."
+    )
+
+
+def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
+    """What is left out at a scale, and what stands for what."""
+    asked, notes = list(asked), list[str]()
+    missing = list(dict.fromkeys(filter(None, map(scale.lacks, asked))))
+    if starts := [name for name, start in paper.STARTS.items() if start in missing]:
+        notes.append(f"Left out: {', '.join(starts)}, whose weights are those of a ResNet-50.")
+    had = [each for each in asked if scale.lacks(each) is None]
+    datasets = list(dict.fromkeys(each.dataset for each in had))
+    if scale.photos:
+        if sets := [paper.DATASETS[name] for name in missing if name in paper.DATASETS]:
+            notes.append(f"Left out: {', '.join(sets)}. The demo set would stand for it too: the same runs again.")
+        for name in datasets:
+            part = "The first half of the demo set" if name == "coco5" else "The demo set"
+            notes.append(
+                f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train "
+                f"on, {scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
+            )
+    if scale.backbone != PAPER.backbone and any(map(pretraining_of, had)):
+        notes.append(
+            f"Pseudo masks are found with {scale.backbone}, a backbone that was trained with ImageNet's labels, and "
+            f"pre-training starts from it, on the demo set's unlabeled photos, of which stage 1 sees "
+            f"{scale.short_side} pixels (shorter side); the paper takes DenseCL's, trained without labels, and COCO "
+            f"unlabeled2017, of which our stage 1 sees 800."
+        )
+    masks = {start.masks for start in map(pretraining_of, had) if start}
+    if "freesolo" in masks and generator_of("freesolo", scale) == "freemask":
+        notes.append(
+            "FreeSOLO here is our `freemask`, the masks that FreeSOLO's own training starts from; the paper's are "
+            "those of the model it trains."
+        )
+    return notes
+
+
+def pretraining_of(asked: Asked) -> Pretraining | None:
+    """What a number's run is pre-trained by, if it is."""
+    if isinstance(asked, ClassAgnostic):
+        return asked.pretraining
+    return asked.start if isinstance(asked.start, Pretraining) else None
+
+
+def setting_notes(asked: Iterable[Asked], scale: Scale, seed: int, workspace: Workspace) -> list[str]:
+    """Settings other than the paper's, of finished runs: a line per set of differences, with the models it is for."""
+    models: dict[str, dict[str, None]] = defaultdict(dict)
+    for each in asked:
+        steps: list[tuple[str, str, Run, Facts]] = []
+        if pretraining := pretraining_of(each):
+            run = pretraining_run(pretraining, scale, seed)
+            steps.append(("Pre-training", pretraining.model, run, pretraining_facts()))
+        if isinstance(each, Finetuning):
+            steps.append(("Fine-tuning", each.model, run_of(each, scale, seed), finetuning_facts(each)))
+        for step, model, run, printed in steps:
+            config = Config.fromfile(workspace.directory(run) / "config.py", import_custom_modules=False)
+            if line := differences(facts(config), printed):
+                models[f"{step} of {{}}, and in parentheses the paper's: {line}."][model + scale.suffix] = None
+    return [line.format(", ".join(names)) for line, names in models.items()]
+
+
+def differences(here: Facts, printed: Facts) -> str:
+    """What is not as printed, as `name here (printed)`; what either does not have is left out."""
+    return ", ".join(
+        f"{name} {here[name]} ({printed[name]})" for name in printed if name in here and here[name] != printed[name]
+    )
+
+
+def facts(config: Mapping[str, Any]) -> Facts:
+    """What a composed config is judged by."""
+    model, training = config["model"], config["train_dataloader"]["dataset"]
+    optimizer = config["optim_wrapper"]["optimizer"]
+    resize = next(step for step in training["pipeline"] if step["type"] == "Resize")
+    found = {
+        "backbone": model["backbone"].get("model_name") or f"ResNet-{model['backbone']['depth']}",
+        "photo size": " x ".join(map(str, resize["scale"])),
+        "batch": str(config["train_cfg"]["total_batch"]),
+        "epochs": str(config["train_cfg"]["max_epochs"]),
+        "optimizer": optimizer["type"],
+        "learning rate": f"{optimizer['lr']:g}",
+    }
+    if "pseudo_labels" in config:
+        found["photos"] = f"{config['pseudo_labels']['images']:,}"
+    for part, number in (("rpn_head", "num_kernels"), ("rpn_head", "num_proposals"), ("panoptic_head", "num_queries")):
+        if number in model.get(part, {}):
+            found["kernels or queries"] = str(model[part][number])
+    return found
+
+
+def pretraining_facts() -> Facts:
+    """The paper's; the photos' size is that of the authors' later release."""
+    return {
+        "backbone": "ResNet-50",
+        "photos": "123,403",  # COCO unlabeled2017
+        "photo size": "1333 x 800",
+        "kernels or queries": "100",
+        "batch": "96",
+        "epochs": "12",
+        "optimizer": "AdamW",
+        "learning rate": "0.0001",
+    }
+
+
+def finetuning_facts(asked: Finetuning) -> Facts:
+    """The paper's; how large Cityscapes' photos were is said nowhere."""
+    cnn = asked.model in paper.CNNS
+    unsaid = ["photo size"] if asked.dataset == "cityscapes" else []
+    return {
+        **{name: value for name, value in pretraining_facts().items() if name not in unsaid},
+        "epochs": str(asked.epochs or paper.EPOCHS[asked.dataset]),
+        "optimizer": "SGD" if cnn else "AdamW",
+        "learning rate": "0.02" if cnn else "0.0001",
+    }

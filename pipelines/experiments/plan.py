@@ -1,0 +1,142 @@
+"""From what a number comes to the runs that give it, at a scale and with a seed."""
+
+import math
+
+from pipelines.embedded_data import demo_set
+from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
+from pipelines.experiments.runs import Inside, Run, option
+from pipelines.experiments.scales import Scale
+
+DEMO_BATCH = 8  # of both demo schedules
+
+
+def run_of(asked: Asked, scale: Scale, seed: int) -> Run:
+    """The run whose scores are the number, for a scale that lacks nothing it needs."""
+    if isinstance(asked, ClassAgnostic):
+        return class_agnostic_run(asked, scale, seed)
+    return finetuning_run(asked, scale, seed)
+
+
+def data_run(dataset: str, scale: Scale) -> Run:
+    """Data of a labelled set of the paper's; at demo scale COCO 5 % is half of the demo set, as it is of COCO 10 %."""
+    if scale.photos is None:
+        return Run("prepare_data", f"data-{dataset}", ("--dataset", dataset), None, kind=f"data {dataset}")
+    unlabeled, train, test = scale.photos
+    counts = (1 if dataset == "coco5" else unlabeled, labelled_photos(dataset, train), test)
+    rough = None if scale.start_seconds is None else 5 + sum(counts) / 25
+    # Photos of another version are others.
+    label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"
+    settings = ("--dataset", "demo", "--photos", *map(str, counts))
+    return Run("prepare_data", label, settings, "--root", proof=demo_set.STAMP, kind=label, rough=rough)
+
+
+def labelled_photos(dataset: str, train: int) -> int:
+    """How many of the demo set's photos are trained on."""
+    return max(1, train // 2) if dataset == "coco5" else train
+
+
+def generator_of(masks: str, scale: Scale) -> str:
+    """Of stage 1; where FreeSOLO's masks are not given, the masks that it starts from."""
+    return {"freesolo": "import" if scale.freesolo else "freemask"}.get(masks, masks)
+
+
+def shards_run(masks: str, scale: Scale, seed: int) -> Run:
+    """Pseudo masks of the unlabeled photos; random ones are drawn by the seed."""
+    generator = generator_of(masks, scale)
+    label = f"shards-{generator}"
+    extra: tuple[str, ...] = ()
+    if generator == "random":
+        label, extra = f"{label}-seed{seed}", ("--set", f"seed={seed}")
+    elif generator == "import":
+        extra = ("--set", f"file={scale.freesolo}")
+    photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
+    settings: tuple[str | Inside, ...] = (
+        *("--images", photos, "--backbone", scale.backbone),
+        *(*option("--short-side", scale.short_side), *scale.proposals, "--generator", generator, *extra),
+    )
+    rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
+    kind = f"{generator} masks of {scale.photos[0] if scale.photos else 'all'} photos"
+    return Run("proposals", label, settings, "--shards", kind=kind, rough=rough)
+
+
+def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
+    model = asked.model + scale.suffix
+    shards = shards_run(asked.masks, scale, seed)
+    settings: tuple[str | Inside, ...] = (
+        "--model",
+        model,
+        "--shards",
+        Inside(shards),
+        *scale.pretrain,
+        *option("--saliency-prompt", *asked.options),
+        *option("--prompts", None if asked.prompts else "off"),
+        *option("--epochs", scale.pretrain_epochs),
+        *("--seed", str(seed)),
+    )
+    length = f"{scale.pretrain_epochs or 'all'} epochs of {scale.photos[0] if scale.photos else 'all'} photos"
+    rough = _rough(scale, asked.model, scale.photos and scale.photos[0], scale.pretrain_epochs)
+    kind = f"pre-training {model}, {length}"
+    label = f"pretrain-{model}-{_told(asked, scale)}-seed{seed}"
+    return Run("pretrain", label, settings, "--work-dir", kind=kind, rough=rough)
+
+
+def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
+    model, epochs = asked.model + scale.suffix, scale.epochs(asked)
+    data, dataset = data_run(asked.dataset, scale), scale.datasets[asked.dataset]
+    begin: tuple[str | Inside, ...]
+    if isinstance(asked.start, Pretraining):
+        pretrained = pretraining_run(asked.start, scale, seed)
+        begin = ("--init", "sp" if asked.start.prompts else "pseudo", "--checkpoint", Inside(pretrained))
+    else:
+        begin = ("--init", asked.start)
+    settings = (
+        *("--model", model, "--dataset", dataset, *scale.finetune, *begin),
+        *(("--data-root", Inside(data, "ctw1500")) if scale.photos else ()),
+        *option("--epochs", epochs),
+        *("--seed", str(seed)),
+    )
+    told = _told(asked.start, scale) if isinstance(asked.start, Pretraining) else asked.start
+    photos = scale.photos and labelled_photos(asked.dataset, scale.photos[1])
+    length = f"{epochs or 'all'} epochs of {photos or 'all'} photos"
+    return Run(
+        "finetune",
+        f"finetune-{dataset}{photos or ''}-{model}-{told}-seed{seed}",
+        settings,
+        "--work-dir",
+        after=() if scale.photos else (data,),
+        kind=f"fine-tuning {model} on {dataset}, {length}",
+        rough=_rough(scale, asked.model, photos, epochs),
+    )
+
+
+def class_agnostic_run(asked: ClassAgnostic, scale: Scale, seed: int) -> Run:
+    pretrained, data = pretraining_run(asked.pretraining, scale, seed), data_run(asked.dataset, scale)
+    dataset = scale.datasets[asked.dataset]
+    settings = (
+        *("--work-dir", Inside(pretrained), "--dataset", dataset, "--class-agnostic"),
+        *(("--data-root", Inside(data, "ctw1500")) if scale.photos else ()),
+    )
+    return Run(
+        "evaluate",
+        f"class_agnostic-{dataset}-{pretrained.label.removeprefix('pretrain-')}",
+        settings,
+        "--out",
+        file="scores.json",
+        proof="scores.json",
+        after=() if scale.photos else (data,),
+        kind=f"class-agnostic evaluation of {asked.pretraining.model}{scale.suffix} on {dataset}",
+        rough=scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[2] / 5,
+    )
+
+
+def _told(asked: Pretraining, scale: Scale) -> str:
+    """A pre-training as part of a name, without its model."""
+    changes = [text.replace("=", "_") for text in asked.options]
+    return "-".join([generator_of(asked.masks, scale), *changes, *([] if asked.prompts else ["pseudo"])])
+
+
+def _rough(scale: Scale, model: str, photos: int | None, epochs: int | None) -> float | None:
+    """Seconds of training at demo scale."""
+    if scale.start_seconds is None or scale.step_seconds is None or photos is None or epochs is None:
+        return None
+    return scale.start_seconds + scale.step_seconds[model] * epochs * math.ceil(photos / DEMO_BATCH)

@@ -1,0 +1,45 @@
+"""`make figure`: draw a figure of the paper, making first the runs it lacks. Run again, it goes on."""
+
+import argparse
+import sys
+
+from pipelines import cli, steps
+from pipelines.experiments import options
+from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, runs_of
+from pipelines.experiments.execution import carry_out, print_plan
+from pipelines.experiments.runs import in_order
+
+
+def build_parser() -> argparse.ArgumentParser:
+    titles = "; ".join(f"{number}: {figure.title}" for number, figure in FIGURES.items())
+    parser = cli.Parser(prog="python -m pipelines.figures", description=__doc__, epilog=titles)
+    parser.add_argument("figure", type=int, choices=FIGURES, metavar="FIGURE", help=f"{min(FIGURES)}-{max(FIGURES)}")
+    options.add_options(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    figure, scale = FIGURES[args.figure], options.scale_of(args)
+    seeds, workspace = options.seeds_of(args), options.workspace_of(args)
+    drawings = drawings_at(figure, scale)
+    runs = in_order(run for drawing in drawings for of in runs_of(drawing, scale, seeds).values() for run in of)
+    commands = [arguments(drawing, scale, seeds, workspace) for drawing in drawings]
+    if args.dry_run:
+        print_plan(runs, workspace)
+        print("Then:", *(f"     $ {steps.typed('draw', words)}" for words in commands), sep="\n")
+        return
+    carry_out(runs, workspace, args.jobs)
+    for drawing, words in zip(drawings, commands, strict=True):
+        steps.step(drawing.name, "draw", *words)
+    # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.
+    from pipelines.experiments.notes import scale_notes, setting_notes
+
+    asked, had = ([one for drawing in each for one in drawing.models.values()] for each in (figure.drawings, drawings))
+    notes = [*figure.notes, *scale_notes(asked, scale), *setting_notes(had, scale, seeds[0], workspace)]
+    print(
+        f"\nFigure {figure.number}, at {scale.name} scale: {figure.title}\n", *(f"- {note}" for note in notes), sep="\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, build_parser()))

@@ -1,0 +1,82 @@
+"""What is said of a table's settings is what its runs' configs have."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pipelines.experiments.asked import Finetuning
+from pipelines.experiments.notes import differences, facts, finetuning_facts, pretraining_facts, scale_notes, seed_note
+from pipelines.experiments.paper import EPOCHS, TABLES
+from pipelines.experiments.scales import DEMO, PAPER
+from stage1_proposals.shards import ShardSet
+from stage2_training import compose
+
+
+@pytest.fixture
+def shards(write_shards: Callable[..., ShardSet], make_record, rectangles) -> ShardSet:
+    record = make_record(1, "1.png", rectangles([(0, 0, 8, 8)], 16, 16), [[1, 2, 3, 4]])
+    return write_shards([[record]], photos=False)
+
+
+@pytest.mark.parametrize("model", ["knet", "queryinst", "mask2former"])
+def test_the_papers_scale_pre_trains_as_the_paper_but_for_the_photos_there_are(model: str, shards: ShardSet) -> None:
+    config = compose.pretraining_config(model, "pretrain", shards)
+    assert differences(facts(config), pretraining_facts()) == "photos 1 (123,403)"
+
+
+@pytest.mark.parametrize("model", ["knet", "queryinst", "mask2former", "mask_rcnn", "solov2"])
+def test_the_papers_scale_fine_tunes_as_the_paper(model: str) -> None:
+    config = compose.finetuning_config(model, "ctw1500")
+    assert differences(facts(config), finetuning_facts(Finetuning(model, "ctw1500", "imagenet"))) == ""
+
+
+def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
+    config = compose.pretraining_config("knet_lite0", "pretrain_small", shards)
+    assert differences(facts(config), pretraining_facts()) == (
+        "backbone tf_efficientnet_lite0 (ResNet-50), photos 1 (123,403), photo size 192 x 192 (1333 x 800), "
+        "kernels or queries 50 (100), batch 8 (96), epochs 6 (12), learning rate 0.0004 (0.0001)"
+    )
+    config = compose.finetuning_config("mask_rcnn_lite0", "demo", "finetune_small")
+    assert differences(facts(config), finetuning_facts(Finetuning("mask_rcnn", "ctw1500", "imagenet"))) == (
+        "backbone tf_efficientnet_lite0 (ResNet-50), photo size 192 x 192 (1333 x 800), batch 8 (96), "
+        f"epochs 20 ({EPOCHS['ctw1500']}), learning rate 0.005 (0.02)"
+    )
+
+
+def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
+    asked = Finetuning("queryinst", "ctw1500", "imagenet", epochs=80)
+    assert finetuning_facts(asked)["epochs"] == "80"
+    assert finetuning_facts(replace(asked, epochs=None))["epochs"] == "96"
+
+
+def test_of_cityscapes_no_size_is_known() -> None:
+    assert "photo size" not in finetuning_facts(Finetuning("knet", "cityscapes", "swav"))
+    assert finetuning_facts(Finetuning("knet", "coco5", "swav"))["photo size"] == "1333 x 800"
+
+
+def asked_by(number: int):
+    return [row.asked for row in TABLES[number].rows if row.asked]
+
+
+def test_what_is_left_out_or_stood_in_for_is_said() -> None:
+    assert scale_notes(asked_by(2), PAPER) == []
+    left_out, sets, stands, backbone = scale_notes(asked_by(2), DEMO)
+    assert left_out == "Left out: DenseCL, SwAV, MoCo-v2, whose weights are those of a ResNet-50."
+    assert sets.startswith("Left out: Cityscapes. ")
+    assert stands.startswith("The demo set stands for CTW1500: 60 photos to train on, 60 to test on, ")
+    assert "lite0_imagenet, a backbone that was trained with ImageNet's labels" in backbone
+    assert len(scale_notes([Finetuning("knet", "ctw1500", "imagenet")], DEMO)) == 1
+    _, half, whole, _ = scale_notes(asked_by(1), DEMO)
+    assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 photos to train on, 60 to test on, ")
+    assert whole.startswith("The demo set stands for COCO 10 %: 60 ")
+
+
+def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
+    assert [note[:23] for note in scale_notes(asked_by(7), PAPER)] == ["FreeSOLO here is our `f"]
+    assert scale_notes(asked_by(7), replace(PAPER, freesolo="masks.json")) == []
+
+
+def test_the_number_of_seeds_is_said() -> None:
+    assert "over seeds 0, 2, 5" in seed_note([0, 2, 5])
+    assert "with seed 3" in seed_note([3])
