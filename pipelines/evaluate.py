@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
+from pipelines.run_options import add_own_options, own_choices
 from stage2_training.options import Overrides
 
 
@@ -16,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--work-dir", help="work directory of a fine-tuning run")
     parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument("--dataset", help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument(
+        "--dataset", help="configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files"
+    )
     parser.add_argument(
         "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
     )
@@ -28,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )
+    add_own_options(parser)
     return parser
 
 
@@ -52,7 +56,9 @@ def main(args: argparse.Namespace) -> None:
     else:
         if not (args.model and args.dataset):
             raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-        config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=overrides)
+        config = compose.finetuning_config(
+            args.model, args.dataset, args.schedule, choices=own_choices(args), overrides=overrides
+        )
         checkpoint = args.checkpoint
     if checkpoint is None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")

@@ -1,7 +1,7 @@
 """A contact sheet: photos with their masks drawn in colours and their seeds marked."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +22,46 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)) for hue in hues]  # type: ignore[misc]
 
 
-def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
-    """One photo, its longer side `tile` pixels, with outlined masks and seeds as dots.
+def draw_masks(
+    photo: NDArray[np.uint8],
+    masks: Iterable[NDArray[np.uint8]],
+    colours: Sequence[tuple[int, int, int]],
+    tile: int = TILE,
+) -> Image.Image:
+    """One photo, its longer side `tile` pixels, with outlined masks.
 
-    Where masks overlap, the best one alone is seen: tints that mix cannot be told apart.
+    Where masks overlap, the first alone is seen: tints that mix cannot be told apart.
 
     Args:
-        photo: uint8 (H, W, 3) RGB, of the record's size.
+        photo: uint8 (H, W, 3) RGB.
+        masks: uint8 (H, W) of 0 and 1.
+        colours: one per mask.
     """
-    scale = tile / max(record.height, record.width)
-    size = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
+    height, width = photo.shape[:2]
+    scale = tile / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     plain = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
     canvas = plain.copy()
-    colours = palette(len(record))
-    for mask, colour in reversed(list(zip(record.masks(), colours, strict=True))):
+    for mask, colour in reversed(list(zip(masks, colours, strict=True))):
         small = np.asarray(Image.fromarray(mask * 255).resize(size, Image.Resampling.BILINEAR)) > 127
         padded = np.pad(small, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         canvas[small] = plain[small] + OPACITY * (np.array(colour) - plain[small])
         canvas[small & ~inner] = colour
-    image = Image.fromarray(canvas.round().astype(np.uint8))
+    return Image.fromarray(canvas.round().astype(np.uint8))
+
+
+def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
+    """One photo, its longer side `tile` pixels, with outlined masks, the best one before the others, and seeds as dots.
+
+    Args:
+        photo: uint8 (H, W, 3) RGB, of the record's size.
+    """
+    colours = palette(len(record))
+    image = draw_masks(photo, record.masks(), colours, tile)
     draw = ImageDraw.Draw(image)
     for (y, x), colour in zip(record.seed, colours, strict=True):
-        cx, cy = x * size[0], y * size[1]
+        cx, cy = x * image.width, y * image.height
         draw.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour, outline="black")
     return image
 
