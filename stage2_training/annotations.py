@@ -72,7 +72,7 @@ def label_hashes(config: Config) -> dict[str, str | None]:
             hashes[part] = hashlib.sha256(
                 annotation_file(config[f"{part}_dataloader"].dataset).read_bytes()
             ).hexdigest()
-        except OSError:
+        except (OSError, AttributeError):  # what is missing is said elsewhere
             hashes[part] = None
     return hashes
 

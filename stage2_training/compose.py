@@ -158,7 +158,7 @@ def read_dataset(dataset: str, data_root: str | None = None, choices: own.Choice
     Raises:
         UserError: no such dataset, one that lacks what its axis decides, or as `own.prepare`.
     """
-    named = (CONFIGS / "datasets" / f"{dataset}.py").is_file()
+    named = dataset in {file.stem for file in (CONFIGS / "datasets").glob("*.py")}  # even where such a folder is
     if not named and own.is_own(dataset):
         prepared = by_first(lambda: own.prepare(dataset, data_root, choices))
         for remark in prepared.remarks:

@@ -17,6 +17,7 @@ from stage2_training.labels.conversion import Coco
 
 TILE = 400
 COLUMNS = 4
+FONT = 11
 CROWD = (255, 255, 255)
 LEGIBLE = 24  # pixels on the sheet that a box needs on one side for its class to be written
 
@@ -70,9 +71,12 @@ def _tile(
         if max(sides) < LEGIBLE:
             continue
         text = names[annotation["category_id"]]
-        box = draw.textbbox((x + 2, y + 1), text, font_size=11)
-        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), fill="black")
-        draw.text((x + 2, y + 1), text, colour, font_size=11)
+        left, top, right, bottom = draw.textbbox((x + 2, y + 1), text, font_size=FONT)
+        shift = min(0, tile.width - right - 1), min(0, tile.height - bottom - 1)
+        left, top, right, bottom = left + shift[0], top + shift[1], right + shift[0], bottom + shift[1]
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill="black")
+        light = tuple((value + 255) // 2 for value in colour)
+        draw.text((x + 2 + shift[0], y + 1 + shift[1]), text, light, font_size=FONT)
     return tile
 
 

@@ -1,7 +1,7 @@
 """Labels of one's own in COCO JSON, as many programs write them: read, checked and completed.
 
-What COCO's own files have and others may lack is filled in: `iscrowd` is 0, `area` and `bbox` are those of the mask. The
-mask's is also taken for a `bbox` that does not lie around it, as of programs that write two corners.
+What COCO's own files have and others may lack is filled in: `iscrowd` is 0, `area` and `bbox` are those of the mask.
+The mask's is also taken for a `bbox` that does not lie around it, as of programs that write two corners.
 """
 
 import json

@@ -1,8 +1,8 @@
 """A labelled set of the user's own: from COCO JSON or labelme files to a dataset fragment, with no code.
 
-Both halves, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, the hash being that of what they hold.
-So other labels, or the same divided otherwise, are other files, and a run goes on with those it began with. Photos stay
-where they are.
+Both halves, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, the hash being that of what they
+hold. So other labels, or the same divided otherwise, are other files, and a run goes on with those it began with.
+Photos stay where they are.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class OwnSet:
     """A set that is ready for training.
 
     Attributes:
-        train, test: COCO JSON files, absolute paths.
+        train, test: COCO JSON files.
         train_photos, test_photos: folders of their photos.
         classes: names, in the order of both files.
         remarks: what the user should know, one line each.
@@ -105,14 +105,14 @@ def prepare(dataset: str, data_root: str | None = None, choices: Choices | None 
         for half, coco in (("train", train), ("test", test))
     }
     digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:8]
-    folder = WRITTEN.absolute() / f"{name_of(dataset)}-{digest}"
+    folder = WRITTEN / f"{name_of(dataset)}-{digest}"
     for half, text in texts.items():
         write_text(folder / f"{half}.json", text)
     return OwnSet(
         folder / "train.json",
         folder / "test.json",
-        train_photos.absolute(),
-        test_photos.absolute(),
+        train_photos,
+        test_photos,
         classes,
         tuple(remarks),
     )
@@ -124,8 +124,9 @@ def fragment(own: OwnSet) -> dict[str, Any]:
     metainfo = {"classes": own.classes, "palette": palette(len(own.classes))}
 
     def loader(labels: Path, photos: Path, **more: Any) -> dict[str, Any]:
-        common = {"type": "CocoDataset", "data_root": str(photos), "ann_file": str(labels), "data_prefix": {"img": ""}}
-        return {"dataset": {**common, "metainfo": metainfo, **more}}
+        # An absolute `ann_file`, so that `data_root` is of the photos alone.
+        where = {"data_root": str(photos.absolute()), "ann_file": str(labels.absolute()), "data_prefix": {"img": ""}}
+        return {"dataset": {"type": "CocoDataset", **where, "metainfo": metainfo, **more}}
 
     return {
         "epochs": EPOCHS,
