@@ -130,6 +130,3 @@ def labelme(folder: Path, photos: int = 5) -> Path:
         cat = shape("polygon", "cat", [[4, 4], [30, 4.5], [28, 28], [5, 30]])
         labelme_file(folder, number, [shape("rectangle", "dog", [[60, 40], [36, 10]]), cat])
     return folder
-
-
-SETS = {"coco10": coco, "coco5": coco, "cityscapes": cityscapes, "ctw1500": ctw1500}
