@@ -44,12 +44,15 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training import compose, training
         from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores
+        from stage2_training.labels.own import Choices
         from stage2_training.override import override
         from stage2_training.work_dir import WorkDir
 
     training.use_device(args.device)
     overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
     if args.work_dir:
+        if own_choices(args) != Choices():
+            raise UserError("--test-labels and the like go with --model, --dataset and --checkpoint, not --work-dir")
         work = WorkDir(args.work_dir)
         config = override(work.read_config(), overrides)
         checkpoint = args.checkpoint or work.latest_checkpoint()

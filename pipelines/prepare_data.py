@@ -99,6 +99,8 @@ def prepare(args: argparse.Namespace) -> Iterator[Half]:
     """
     folder = "coco" if args.dataset in coco_subset.SHARES else args.dataset
     root = args.root or Path("data") / folder
+    if args.dataset in PUBLISHED and (args.test_labels or args.classes or args.held_out_seed):
+        raise UserError(f"--test-labels, --classes and --held-out-seed go with labels of your own, not {args.dataset}")
     if args.dataset == "demo":
         return prepare_demo(root, args)
     if args.dataset == "ctw1500":

@@ -46,7 +46,7 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
         for found, expected in zip(order, [*classes, None], strict=False):
             if found != expected:
                 raise UserError(
-                    f"{path}: has {found!r} where the dataset's classes have {expected!r}; give their order"
+                    f"{path}: has {found!r} where the dataset's classes have {expected!r}; give them as the file does"
                 )
         if not images:
             raise UserError(f"{path}: has no images")

@@ -185,6 +185,8 @@ def test_labels_of_ones_own_are_checked_divided_and_drawn(tmp_path, monkeypatch,
 
 
 def test_other_names_are_one_clear_line(capsys):
+    assert run("--dataset", "ctw1500", "--classes", "text") == 2
+    assert "--classes and --held-out-seed go with labels of your own, not ctw1500" in capsys.readouterr().err
     assert run("--dataset", "ctw") == 2
     assert "no dataset 'ctw': pass one of demo, ctw1500, cityscapes, coco10, coco5, or the path" in (
         capsys.readouterr().err
