@@ -212,6 +212,18 @@ def test_cityscapes_photos_are_as_large_as_mmdetections() -> None:
     assert [step for step in train if step != train[2]] == [step for step in plain if step != plain[2]]
 
 
+def test_cityscapes_photos_vary_in_size(tmp_path: Path) -> None:
+    dataset = MAKERS["cityscapes"](tmp_path / "set")
+    config = finetuning_config("knet", dataset, overrides=Overrides(data_root=str(tmp_path / "set")))
+    import_modules_from_strings(**config.custom_imports)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        photos = DATASETS.build(config.train_dataloader.dataset)
+    np.random.seed(0)
+    shorter = [min(photos[index]["inputs"].shape[1:]) for index in range(3)]
+    assert len(set(shorter)) == 3
+    assert 800 <= min(shorter) <= max(shorter) <= 1024
+
+
 def test_the_fragments_are_those_of_the_miniatures_and_the_classes_mmdetections() -> None:
     named = {file.stem for file in (CONFIGS / "datasets").glob("*.py")}
     assert named == {"cityscapes", "coco10", "coco5", "ctw1500", "demo", "pseudo_labels"}
