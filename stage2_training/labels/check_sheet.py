@@ -62,8 +62,8 @@ def _tile(
     annotations = sorted(annotations, key=lambda annotation: (annotation["iscrowd"], annotation["area"]))
     spread = palette(len(annotations))
     colours = [CROWD if one["iscrowd"] else colour for one, colour in zip(annotations, spread, strict=True)]
-    masks = (_mask(annotation["segmentation"], height, width) for annotation in annotations)
-    tile = draw_masks(photo, masks, colours, TILE)
+    masks = [_mask(annotation["segmentation"], height, width) for annotation in annotations]
+    tile = draw_masks(photo, np.array(masks).reshape(-1, height, width), colours, TILE)
     draw = ImageDraw.Draw(tile)
     scale = TILE / max(height, width)
     for annotation, colour in zip(annotations, colours, strict=True):
