@@ -54,7 +54,7 @@ lock: ## pin every dependency of pyproject.toml in requirements.lock
 demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
 	@$(PYTHON) -m pipelines.demo $(OPTS)
 
-data: setup ## make or convert a data set: DATASET=demo|ctw1500 [ROOT=data/DATASET]
+data: setup ## check, convert and draw a labelled set: DATASET=demo|ctw1500|cityscapes|coco10|coco5|COCO JSON|labelme folder [ROOT=data/DATASET]
 	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
 
 proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards (a directory, or a URL as s3://bucket/shards) BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
@@ -77,12 +77,12 @@ pretrain: setup ## pre-train with Saliency Prompt, or on pseudo labels alone: MO
 	@$(PYTHON) -m pipelines.pretrain --model "$(MODEL)" --shards "$(SHARDS)" $(call flag,--prompts,$(PROMPTS)) $(call flag,--backbone-weights,$(WEIGHTS)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-finetune: setup ## fine-tune and evaluate: DATASET=demo MODEL=knet_lite0|any of configs/models INIT=sp|pseudo|imagenet|densecl|swav|mocov2|coco|scratch|file [CHECKPOINT=file or pre-training's WORK_DIR] [WEIGHTS=backbone file] [ROOT=data dir] [WORK_DIR=dir] [GPUS=n]
+finetune: setup ## fine-tune and evaluate: DATASET=demo|as for data MODEL=knet_lite0|any of configs/models INIT=sp|pseudo|imagenet|densecl|swav|mocov2|coco|scratch|file [CHECKPOINT=file or pre-training's WORK_DIR] [WEIGHTS=backbone file] [ROOT=data dir] [WORK_DIR=dir] [GPUS=n]
 	@$(PYTHON) -m pipelines.finetune --model "$(MODEL)" --dataset "$(DATASET)" --init "$(INIT)" \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) $(call flag,--data-root,$(ROOT)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo MODEL=knet_lite0 CHECKPOINT=file
+evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo|as for data MODEL=knet_lite0 CHECKPOINT=file
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
+from pipelines.run_options import add_own_options, own_choices
 from stage2_training.options import Overrides
 
 
@@ -16,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--work-dir", help="work directory of a fine-tuning run")
     parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument("--dataset", help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument(
+        "--dataset", help="configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files"
+    )
     parser.add_argument(
         "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
     )
@@ -28,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )
+    add_own_options(parser)
     return parser
 
 
@@ -40,19 +44,24 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training import compose, training
         from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores
+        from stage2_training.labels.own import Choices
         from stage2_training.override import override
         from stage2_training.work_dir import WorkDir
 
     training.use_device(args.device)
     overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
     if args.work_dir:
+        if own_choices(args) != Choices():
+            raise UserError("--test-labels and the like go with --model, --dataset and --checkpoint, not --work-dir")
         work = WorkDir(args.work_dir)
         config = override(work.read_config(), overrides)
         checkpoint = args.checkpoint or work.latest_checkpoint()
     else:
         if not (args.model and args.dataset):
             raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-        config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=overrides)
+        config = compose.finetuning_config(
+            args.model, args.dataset, args.schedule, choices=own_choices(args), overrides=overrides
+        )
         checkpoint = args.checkpoint
     if checkpoint is None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")

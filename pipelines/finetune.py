@@ -7,14 +7,16 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_run_options
+from pipelines.run_options import add_own_options, add_run_options, own_choices
 from stage2_training.options import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.finetune", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument(
+        "--dataset", required=True, help="configs/datasets/DATASET.py, a config file, COCO JSON, or a labelme folder"
+    )
     parser.add_argument(
         "--init",
         default="sp",
@@ -28,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone-weights", help="file with the weights of --init imagenet, densecl, swav or mocov2")
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     add_run_options(parser, schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
+    add_own_options(parser)
     return parser
 
 
@@ -40,16 +43,24 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training import compose, initialisation, training
         from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores, plot_curves, read_curve
+        from stage2_training.labels.own import name_of
         from stage2_training.work_dir import GO_ON, WorkDir
 
     device = training.use_device(args.device)
-    config = compose.finetuning_config(args.model, args.dataset, args.schedule, overrides=Overrides.from_args(args))
+    config = compose.finetuning_config(
+        args.model,
+        args.dataset,
+        args.schedule,
+        init=args.init,
+        choices=own_choices(args),
+        overrides=Overrides.from_args(args),
+    )
     check_annotations(config, ["train", "val"])
     start = initialisation.by_name(
         args.init, args.model, config.model.type, checkpoint=args.checkpoint, weights=args.backbone_weights
     )
 
-    model, dataset, init = (Path(name).stem for name in (args.model, args.dataset, args.init))
+    model, init, dataset = Path(args.model).stem, Path(args.init).stem, name_of(args.dataset)
     work = WorkDir(args.work_dir or f"work_dirs/finetune/{dataset}/{model}-{init}")
 
     def judge() -> dict[str, Any]:

@@ -1,61 +1,140 @@
-"""Prepare labelled and unlabeled data: the embedded demo set, or the real CTW1500 once it is on disk."""
+"""Prepare a labelled set: check it, convert it to COCO JSON, draw a few labels. Also makes the embedded demo set."""
 
 import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from pipelines import cli
 from pipelines.embedded_data import demo_set
-from stage2_training.labels import ctw1500
+from pipelines.run_options import add_own_options, own_choices
+from stage1_proposals.errors import UserError
+from stage2_training.labels import cityscapes, coco_subset, ctw1500, own
+from stage2_training.labels.check_sheet import draw_sheet
+
+PUBLISHED = ("demo", "ctw1500", "cityscapes", *coco_subset.SHARES)
 
 
-def summarise(annotations: Path) -> None:
-    """Print what each COCO JSON of a converted CTW1500 holds, what is ignored and what was left out."""
-    for path in (annotations / "train.json", annotations / "test.json"):
-        coco = json.loads(path.read_text(encoding="utf-8"))
-        ignored = sum(annotation["iscrowd"] for annotation in coco["annotations"])
-        print(
-            f"{path}: {len(coco['images']):,} photos, {len(coco['annotations']):,} lines of text"
-            + (f", {ignored:,} of them illegible (ignored)" if ignored else "")
-        )
-        for label in coco["info"]["dropped"]:
-            print(f"  left out, no pixel inside its photo: {label}")
+@dataclass(frozen=True)
+class Half:
+    """A training or test half that is ready: its COCO JSON, its photos' folder, and where its picture goes."""
+
+    labels: Path
+    photos: Path
+
+    @property
+    def sheet(self) -> Path:
+        return self.labels.with_name(f"{self.labels.stem}_check.png")
 
 
-def prepare_demo(root: Path, seed: int, counts: demo_set.Counts) -> None:
-    if not demo_set.build(root, seed, counts):
+def show(half: Half, photos: int) -> None:
+    """Print what a COCO JSON holds, what is ignored and what was left out; draw some of it."""
+    coco = json.loads(half.labels.read_text(encoding="utf-8"))
+    ignored = sum(bool(annotation["iscrowd"]) for annotation in coco["annotations"])
+    classes = len(coco["categories"])
+    print(
+        f"{half.labels}: {len(coco['images']):,} photos, {len(coco['annotations']):,} objects of "
+        f"{classes} {'class' if classes == 1 else 'classes'}" + (f", {ignored:,} of them ignored" if ignored else "")
+    )
+    info = coco.get("info", {})
+    if "partial" in info:
+        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} photos")
+    for label in info.get("dropped", ()):
+        print(f"  left out, no pixel inside its photo: {label}")
+    for what in info.get("skipped", ()):
+        print(f"  left out: {cli.on_one_line(what)}")
+    if photos and coco["images"]:
+        drawn = draw_sheet(coco, half.photos, half.sheet, photos)
+        print(f"  labels of {drawn} photos drawn: {half.sheet}")
+
+
+def prepare_demo(root: Path, args: argparse.Namespace) -> Iterator[Half]:
+    if not demo_set.build(root, args.seed, demo_set.Counts(*args.photos)):
         print(f"{root} is complete; nothing to do")
     print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled photos")
-    summarise(root / "ctw1500" / "annotations")
-
-
-def prepare_ctw1500(root: Path) -> None:
-    for split, expected in ctw1500.SPLITS.items():
-        ctw1500.check_complete(root, split, expected.count)
     for split in ctw1500.SPLITS:
-        ctw1500.write_annotations(root, split)
-    summarise(root / "annotations")
+        yield Half(root / "ctw1500" / "annotations" / f"{split}.json", root / "ctw1500")
+
+
+def prepare_converted(kind: ModuleType, counts: dict[str, int], root: Path, args: argparse.Namespace) -> Iterator[Half]:
+    """CTW1500 and Cityscapes, which come in other formats."""
+    if not args.partial:
+        for split, count in counts.items():
+            kind.check_complete(root, split, count)
+    for split, count in counts.items():
+        skipped = [] if args.skip_malformed else None
+        yield Half(kind.write_annotations(root, split, skipped, count), root)
+
+
+def prepare_coco(name: str, root: Path, args: argparse.Namespace) -> Iterator[Half]:
+    skipped = [] if args.skip_malformed else None
+    labels = coco_subset.write_subset(root, name, args.seed, skipped, args.partial)
+    print(f"{coco_subset.ids_file(root, name)}: the ids of its images, drawn by seed {args.seed}")
+    yield Half(labels, root / "train2017")
+    yield Half(root / "annotations" / "instances_val2017.json", root / "val2017")
+    unlabeled, expected = coco_subset.unlabeled_photos(root), coco_subset.COUNTS["unlabeled2017"]
+    if unlabeled is None:
+        print(f"{root / 'unlabeled2017'} is not there; only stage 1 needs it")
+    else:
+        print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} photos for stage 1")
+
+
+def prepare_own(args: argparse.Namespace) -> Iterator[Half]:
+    prepared = own.prepare(args.dataset, str(args.root) if args.root else None, own_choices(args))
+    for remark in prepared.remarks:
+        print(cli.on_one_line(remark))
+    yield Half(prepared.train, prepared.train_photos)
+    yield Half(prepared.test, prepared.test_photos)
+
+
+def prepare(args: argparse.Namespace) -> Iterator[Half]:
+    """Check and convert the set that is asked for; its halves, as they are ready.
+
+    Raises:
+        UserError: it is not whole, or its labels cannot be used.
+    """
+    folder = "coco" if args.dataset in coco_subset.SHARES else args.dataset
+    root = args.root or Path("data") / folder
+    if args.dataset in PUBLISHED and (args.test_labels or args.classes or args.held_out_seed):
+        raise UserError(f"--test-labels, --classes and --held-out-seed go with labels of your own, not {args.dataset}")
+    if args.dataset == "demo":
+        return prepare_demo(root, args)
+    if args.dataset == "ctw1500":
+        return prepare_converted(ctw1500, {name: half.count for name, half in ctw1500.SPLITS.items()}, root, args)
+    if args.dataset == "cityscapes":
+        return prepare_converted(cityscapes, cityscapes.COUNTS, root, args)
+    if args.dataset in coco_subset.SHARES:
+        return prepare_coco(args.dataset, root, args)
+    if own.is_own(args.dataset):
+        return prepare_own(args)
+    raise UserError(
+        f"no dataset {args.dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
+        f"labelme files"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
-    root = args.root or Path("data") / args.dataset
-    if args.dataset == "demo":
-        prepare_demo(root, args.seed, demo_set.Counts(*args.photos))
-    else:
-        prepare_ctw1500(root)
+    for half in prepare(args):
+        show(half, args.sheet)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.prepare_data", description=__doc__)
-    parser.add_argument("--dataset", required=True, choices=["demo", "ctw1500"])
+    parser.add_argument(
+        "--dataset", required=True, help=f"{', '.join(PUBLISHED)}, or the path of COCO JSON or a labelme folder"
+    )
     parser.add_argument(
         "--root",
         "--out",
+        "--data-root",
         type=Path,
         metavar="DIR",
-        help="demo: the folder to write; ctw1500: the folder of its four unpacked parts (data/DATASET)",
+        help="demo: the folder to write; published sets: the folder of their unpacked parts (data/DATASET, COCO's "
+        "data/coco); labels of your own: the folder of the photos, where they do not say it",
     )
     parser.add_argument(
         "--photos",
@@ -65,7 +144,19 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("UNLABELED", "TRAIN", "TEST"),
         help="demo: how many of each kind (%(default)s)",
     )
-    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="demo: decides every photo (%(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=cli.at_least(0),
+        default=0,
+        help="demo: decides every photo; coco10, coco5: which images (%(default)s)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="published sets: take a part, and note it in the JSON's `info`"
+    )
+    parser.add_argument(
+        "--sheet", type=cli.at_least(0), default=12, metavar="N", help="photos to draw labels on (%(default)s); 0: none"
+    )
+    add_own_options(parser)
     return parser
 
 

@@ -85,7 +85,7 @@ def list_photos(
             which is kept. In a text file, paths may end with zero bytes instead of newlines (`find -print0`); then
             they are taken to the letter. There are no comments, and empty lines are passed over.
         image_root: folder that the paths of a JSON or a text file are relative to. By default the file's own folder
-            or, for a JSON, the one of `_coco_roots` that has the first photo found.
+            or, for a JSON, the one of `coco_roots` that has the first photo found.
         leave_out: folder, the shards', whose own files are not listed.
 
     Raises:
@@ -109,7 +109,7 @@ def list_photos(
         raise UserError(f"image root {image_root}: no such folder")
     if source.suffix.lower() == ".json":
         names, ids = _of_json(source)
-        roots = _coco_roots(source)
+        roots = coco_roots(source)
     else:
         names = _of_text(source)
         ids = image_ids(names)
@@ -238,7 +238,7 @@ def _is_file_name(name: str) -> bool:
         return False
 
 
-def _coco_roots(source: Path) -> list[Path]:
+def coco_roots(source: Path) -> list[Path]:
     """Where a COCO JSON's photos may be: beside it or one folder up, there or in a folder for them.
 
     In COCO's own layout, `annotations/image_info_unlabeled2017.json` has its photos in `unlabeled2017/`.

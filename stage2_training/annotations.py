@@ -1,5 +1,6 @@
 """The annotation files that a config names: are they there, and do they hold what is to be learned?"""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,13 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
         unknown = [name for name in classes if name not in categories.values()]
         if unknown:
             raise UserError(f"{path}: has no category {unknown[0]!r}; it has {there}")
+        # By their order in the file MMDetection numbers them, for each file anew.
+        order = [name for name in categories.values() if name in classes]
+        for found, expected in zip(order, [*classes, None], strict=False):
+            if found != expected:
+                raise UserError(
+                    f"{path}: has {found!r} where the dataset's classes have {expected!r}; give them as the file does"
+                )
         if not images:
             raise UserError(f"{path}: has no images")
         if part == "train" and objects.isdisjoint(classes):
@@ -54,6 +62,18 @@ def image_count(dataset: Any) -> int | None:
         return len(json.loads(annotation_file(dataset).read_text(encoding="utf-8"))["images"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def label_hashes(config: Config) -> dict[str, str | None]:
+    """The head of the SHA-256 of a config's annotation files, `train` and `val`; None of one that cannot be read."""
+    hashes: dict[str, str | None] = {}
+    for part in ("train", "val"):
+        try:
+            labels = annotation_file(config[f"{part}_dataloader"].dataset).read_bytes()
+            hashes[part] = hashlib.sha256(labels).hexdigest()[:16]
+        except (OSError, AttributeError):  # what is missing is said elsewhere
+            hashes[part] = None
+    return hashes
 
 
 def annotation_file(dataset: Any) -> Path:

@@ -5,7 +5,8 @@ MMDetection's own, and it holds only those its axis decides:
 
 - models: `model`, the vanilla detector, and `pretraining`, what pre-training changes in it;
 - datasets: `train_dataloader.dataset` with `metainfo.classes`, `val_dataloader.dataset`, `val_evaluator`, and for how
-  long to fine-tune: `epochs` and `milestones` (epochs after which the learning rate drops);
+  long to fine-tune: `epochs` and `milestones` (epochs after which the learning rate drops), and where some detectors
+  take another number of epochs `epochs_of`; a set of the user's own, named by its labels, has no file;
 - schedules: the rest of the data loaders, pipelines, optimizer, learning rate; for pre-training `epochs` as well.
 
 `runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model.
@@ -13,7 +14,7 @@ MMDetection's own, and it holds only those its axis decides:
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -25,7 +26,9 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.annotations import image_count
+from stage2_training.annotations import image_count, label_hashes
+from stage2_training.distribution import by_first
+from stage2_training.labels import own
 from stage2_training.options import Overrides, parse_options
 from stage2_training.override import override
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
@@ -42,7 +45,8 @@ def read_fragment(axis: str, name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith(".py") else CONFIGS / axis / f"{name}.py"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (CONFIGS / axis).glob("*.py")))
-        raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file")
+        paths = "the path of a config file" + (", COCO JSON or a folder of labelme files" if axis == "datasets" else "")
+        raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or {paths}")
     try:
         return Config.fromfile(path, import_custom_modules=False).to_dict()
     except (SyntaxError, OSError, KeyError, ValueError, TypeError, NameError, AttributeError) as error:
@@ -76,7 +80,7 @@ def pretraining_config(
     """
     overrides = overrides or Overrides()
     _check_schedule(schedule, for_pretraining=True)
-    config, changes = _merge(model, "pseudo_labels", schedule)
+    config, changes = _merge(model, read_fragment("datasets", "pseudo_labels"), schedule)
     of_model = changes.pop("saliency_prompt", {})
     if prompts:
         config.model.type = _prompted_type(config)
@@ -142,30 +146,71 @@ def parse_saliency_prompt(options: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def finetuning_config(
-    model: str, dataset: str, schedule: str | None = None, *, overrides: Overrides | None = None
-) -> Config:
-    """The config of a fine-tuning run: the vanilla detector with as many classes as the dataset has.
+def read_dataset(dataset: str, data_root: str | None = None, choices: own.Choices | None = None) -> dict[str, Any]:
+    """A dataset's fragment, by its name, its file, or the labels of a set of the user's own.
+
+    The latter are checked and written as COCO JSON, and what is worth knowing is printed.
 
     Args:
-        schedule: default: the dataset fragment's own, or `finetune`.
+        data_root: folder of the photos of a set of the user's own.
+        choices: what the command line says of it.
 
     Raises:
-        UserError: no such fragment, one that lacks what its axis decides, or a malformed `cfg_options`.
+        UserError: no such dataset, one that lacks what its axis decides, or as `own.prepare`.
     """
-    overrides = overrides or Overrides()
+    named = dataset in {file.stem for file in (CONFIGS / "datasets").glob("*.py")}  # even where such a folder is
+    if not named and own.is_own(dataset):
+        prepared = by_first(lambda: own.prepare(dataset, data_root, choices))
+        for remark in prepared.remarks:
+            print(remark)
+        return own.fragment(prepared)
+    if choices not in (None, own.Choices()):
+        raise UserError(
+            f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"
+        )
     labels = read_fragment("datasets", dataset)
     for key in ("epochs", "milestones", "train_dataloader", "val_dataloader", "val_evaluator"):
         if key not in labels:
             raise UserError(f"dataset {dataset}: lacks {key}; configs/datasets/ctw1500.py shows what is needed")
+    return labels
+
+
+def finetuning_config(
+    model: str,
+    dataset: str,
+    schedule: str | None = None,
+    *,
+    init: str | None = None,
+    choices: own.Choices | None = None,
+    overrides: Overrides | None = None,
+) -> Config:
+    """The config of a fine-tuning run: the vanilla detector with as many classes as the dataset has.
+
+    Args:
+        dataset: name or file of a fragment; or COCO JSON or a folder of labelme files.
+        schedule: default: the dataset fragment's own, or `finetune`.
+        init: name of the initial weights, on which the number of epochs may depend.
+        choices: how to use a dataset of the user's own.
+
+    Raises:
+        UserError: no such fragment, one that lacks what its axis decides, a malformed `cfg_options`, or labels of the
+            user's own that cannot be used.
+    """
+    overrides = overrides or Overrides()
+    labels = read_dataset(dataset, overrides.data_root, choices)
     classes = labels["train_dataloader"]["dataset"].get("metainfo", {}).get("classes")
     if not isinstance(classes, list | tuple) or not classes:
         raise UserError(f"dataset {dataset}: train_dataloader.dataset.metainfo lacks its classes, a tuple of names")
     schedule = schedule or labels.get("schedule", "finetune")
     _check_schedule(schedule, for_pretraining=False)
-    config, _ = _merge(model, dataset, schedule)
+    config, _ = _merge(model, labels, schedule)
     set_num_classes(config.model, len(classes))
-    return _finish(config, overrides, _shorten_warm_up)
+    lengths = (labels.get("epochs_of") or {}).get(config.model.type, {})
+    epochs = overrides.epochs or lengths.get(init, lengths.get("others"))
+    config = _finish(config, replace(overrides, epochs=epochs), _shorten_warm_up)
+    # Not read by MMDetection: it ties the work directory to what the labels hold.
+    config.labels = label_hashes(config)
+    return config
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:
@@ -188,13 +233,13 @@ def set_num_classes(node: Any, num_classes: int) -> None:
             set_num_classes(value, num_classes)
 
 
-def _merge(model: str, dataset: str, schedule: str) -> tuple[Config, dict[str, Any]]:
+def _merge(model: str, dataset: Mapping[str, Any], schedule: str) -> tuple[Config, dict[str, Any]]:
     """The fragments' union, and what the model changes for pre-training."""
     config = Config(Config.fromfile(CONFIGS / "runtime.py", import_custom_modules=False).to_dict())
-    for axis, name in (("schedules", schedule), ("datasets", dataset), ("models", model)):
-        config.merge_from_dict(read_fragment(axis, name))
+    for fragment in (read_fragment("schedules", schedule), dataset, read_fragment("models", model)):
+        config.merge_from_dict(fragment)
     changes = config.pop("pretraining", {})
-    for helper in ("metainfo", "schedule"):  # variables of dataset fragments that are no settings
+    for helper in ("metainfo", "schedule", "epochs_of"):  # variables of dataset fragments that are no settings
         config.pop(helper, None)
     # Photos are read as RGB, by stage 1 and stage 2 alike.
     config.model.data_preprocessor.bgr_to_rgb = False

@@ -53,7 +53,7 @@ FREE = frozenset(
 )
 
 # Differences that explain others, and what the message calls them.
-TOLD_FIRST = {"pseudo_labels": "pseudo labels", "initialisation": "initial weights"}
+TOLD_FIRST = {"pseudo_labels": "pseudo labels", "labels": "labels", "initialisation": "initial weights"}
 
 
 class WorkDir:

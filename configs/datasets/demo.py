@@ -3,6 +3,7 @@ _base_ = "ctw1500.py"
 
 schedule = "finetune_demo"
 epochs = 20
+epochs_of = None
 milestones = (15, 18)
 
 train_dataloader = dict(dataset=dict(data_root="data/demo/ctw1500"))

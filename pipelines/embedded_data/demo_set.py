@@ -8,6 +8,7 @@
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +28,8 @@ from stage2_training.labels import ctw1500
 VERSION = 1  # raised whenever the same seed gives other data
 STAMP = "complete.json"
 ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
-_UNFINISHED = [f"ctw1500/annotations/{name}.json.partial" for name in ctw1500.SPLITS]  # as `ctw1500` names them
+# Beside what `_write_set` writes: what a killed process leaves of the JSON files, and `make data`'s pictures of them.
+_BESIDE = re.compile(r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)")
 _STREAMS = {"unlabeled": 0, "train": 1, "test": 2}
 
 
@@ -106,9 +108,10 @@ def _check_ours(folder: Path) -> None:
             )
         return
     files = set(map(Path, _file_names(Counts(*(stamp[key] for key in asdict(Counts()))))))
-    ours = files.union(*(path.parents for path in files), map(Path, _UNFINISHED))
+    ours = files.union(*(path.parents for path in files))
     for path in sorted(folder.rglob("*")):
-        if path.relative_to(folder) not in ours or path.is_symlink():
+        name = path.relative_to(folder)
+        if not (name in ours or _BESIDE.fullmatch(name.as_posix())) or path.is_symlink():
             raise UserError(
                 f"{path} is not of the demo set that would be replaced: move it away or choose another folder"
             )

@@ -15,8 +15,6 @@ What the labels leave open is decided so:
 - A polygon with no pixel inside its photo is left out and named in the JSON's `info.dropped`.
 """
 
-import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +22,21 @@ from pathlib import Path
 from xml.parsers import expat
 
 import numpy as np
-from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.errors import UserError
+from stage2_training.labels.conversion import (
+    PARTIAL,
+    Coco,
+    LabelError,
+    check_count,
+    info,
+    leaving_out,
+    numbered,
+    photo_size,
+    to_json,
+    write_text,
+)
 
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
 ILLEGIBLE = "###"
@@ -65,7 +74,7 @@ def read_train_label(path: Path) -> list[TextLine]:
     """Read the XML label of a training photo; bare ampersands in transcriptions are tolerated.
 
     Raises:
-        UserError: naming file and line, when it is not XML of this form or a polygon is not 14 points.
+        LabelError: naming file and line, when it is not XML of this form or a polygon is not 14 points.
     """
     boxes: list[dict] = []
     open_tags: list[str] = []
@@ -101,7 +110,7 @@ def read_test_label(path: Path) -> list[TextLine]:
     """Read the text label of a test photo: per line 28 numbers, then `####` and the transcription.
 
     Raises:
-        UserError: naming file and line, when a line is not of this form.
+        LabelError: naming file and line, when a line is not of this form.
     """
     lines = []
     for number, row in enumerate(_read_text(path).split("\n"), start=1):
@@ -120,14 +129,19 @@ SPLITS = {
 }
 
 
-def convert_ctw1500(root: Path, split: str) -> dict:
+def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Coco:
     """Convert one half of CTW1500, `train` or `test`, to a COCO instance dictionary.
 
     Image ids are the photos' numbers, `file_name` is relative to `root`, the one category is `text` with id 1, and
     annotations carry their transcription as `text`.
 
+    Args:
+        skipped: photos whose label is missing or malformed, or that cannot be read, are left out and noted here.
+        expected: how many photos the published split has; another number is noted in the JSON's `info`.
+
     Raises:
-        UserError: a folder, a label or a photo is missing or cannot be read, or a label is malformed.
+        UserError: a folder is missing, a label belongs to no photo; unless noted, a label is missing or malformed, or
+            a photo cannot be read.
     """
     parts = SPLITS[split]
     photos = _photos(root, parts)
@@ -139,38 +153,35 @@ def convert_ctw1500(root: Path, split: str) -> dict:
     annotations: list[dict] = []
     dropped: list[str] = []
     for path in photos:
-        label = root / parts.labels / parts.label_name(path)
-        if label.name not in labels:
-            raise UserError(f"{label} is missing: it labels {path}")
-        width, height = photo_size(path)
-        image = {"id": int(path.stem), "file_name": f"{parts.photos}/{path.name}", "width": width, "height": height}
-        images.append(image)
-        for line in parts.read(label):
-            annotation = _annotate(line, width, height)
-            if annotation is None:
-                dropped.append(f"{parts.labels}/{label.name}, line {line.line}")
-            else:
-                annotations.append({"id": len(annotations) + 1, "image_id": image["id"], **annotation})
+        with leaving_out(skipped):
+            label = root / parts.labels / parts.label_name(path)
+            if label.name not in labels:
+                raise LabelError(f"{label} is missing: it labels {path}", "put it back")
+            width, height = photo_size(path)
+            lines = parts.read(label)
+            image = {"id": int(path.stem), "file_name": f"{parts.photos}/{path.name}", "width": width, "height": height}
+            images.append(image)
+            for line in lines:
+                annotation = _annotate(line, width, height)
+                if annotation is None:
+                    dropped.append(f"{parts.labels}/{label.name}, line {line.line}")
+                else:
+                    annotations.append({"image_id": image["id"], **annotation})
     return {
-        "info": {"description": f"CTW1500 layout, {split}", "url": SOURCE, "dropped": dropped},
+        "info": {
+            **info(f"CTW1500 layout, {split}", SOURCE, len(photos), expected, skipped),
+            "dropped": dropped,
+        },
         "images": images,
-        "annotations": annotations,
+        "annotations": numbered(annotations),
         "categories": [{"id": 1, "name": "text"}],
     }
 
 
-def write_annotations(root: Path, split: str) -> Path:
-    """Convert a split into `<root>/annotations/<split>.json`, which appears under its name only when complete."""
-    text = json.dumps(convert_ctw1500(root, split), ensure_ascii=False, separators=(",", ":"))
-    path = root / "annotations" / f"{split}.json"
-    partial = path.with_suffix(".json.partial")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
-    return path
+def write_annotations(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Path:
+    """Convert a split into `<root>/annotations/<split>.json`, as `convert_ctw1500`."""
+    coco = convert_ctw1500(root, split, skipped, expected)
+    return write_text(root / "annotations" / f"{split}.json", to_json(coco))
 
 
 def check_complete(root: Path, split: str, count: int) -> None:
@@ -189,23 +200,9 @@ def check_complete(root: Path, split: str, count: int) -> None:
         if missing:
             raise UserError(
                 f"{root / folder} lacks {len(missing):,} of its {count:,} files, {missing[0]} first: "
-                f"download CTW1500 from {SOURCE} and unpack it into {root}"
+                f"download CTW1500 from {SOURCE} and unpack it into {root}; {PARTIAL}"
             )
-
-
-def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height of a photo as displayed, from its header alone.
-
-    Raises:
-        UserError: it is not a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-    return (height, width) if turned else (width, height)
+    check_count(root / parts.photos, len(_photos(root, parts)), count, SOURCE)
 
 
 def _annotate(line: TextLine, width: int, height: int) -> dict | None:
@@ -261,5 +258,5 @@ def _polygon(fields: list[str], path: Path, line: int) -> np.ndarray:
     return np.array(values, dtype=np.int64).reshape(POINTS, 2)
 
 
-def _malformed(path: Path, line: int, what: str) -> UserError:
-    return UserError(f"{path}, line {line}: malformed CTW1500 label: {what}; correct it or unpack it anew")
+def _malformed(path: Path, line: int, what: str) -> LabelError:
+    return LabelError(f"{path}, line {line}: malformed CTW1500 label: {what}", "correct it, unpack it anew")

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
-from stage2_training.annotations import check_annotations
+from stage2_training.annotations import check_annotations, label_hashes
 from stage2_training.compose import finetuning_config
 from stage2_training.options import Overrides
 
@@ -64,3 +65,31 @@ def test_one_object_is_enough_to_train_on_and_none_to_evaluate(tmp_path):
         (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(labels))
     config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
     check_annotations(config, ["train", "val", "test"])
+
+
+def test_classes_in_another_order_are_refused(tmp_path):
+    """MMDetection numbers classes by their order in each file: in two orders they would be taken for each other."""
+    metainfo = {"classes": ("text", "other")}
+    part = {"dataset": {"data_root": str(tmp_path), "ann_file": "a.json", "metainfo": metainfo}}
+    config = Config({"val_dataloader": part})
+
+    def check(*names: str) -> None:
+        categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+        labels = {"images": [IMAGE], "annotations": [], "categories": categories}
+        (tmp_path / "a.json").write_text(json.dumps(labels))
+        check_annotations(config, ["val"])
+
+    check("text", "other")
+    check("more", "text", "between", "other")
+    with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have 'text'; give them as"):
+        check("other", "text")
+    with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have None"):
+        check("text", "other", "other")
+
+
+def test_labels_are_known_by_their_hash(tmp_path):
+    part = {"dataset": {"data_root": str(tmp_path), "ann_file": "a.json"}}
+    config = Config({"train_dataloader": part, "val_dataloader": {"dataset": {}}})
+    assert label_hashes(config) == {"train": None, "val": None}
+    (tmp_path / "a.json").write_text("abc")
+    assert label_hashes(config) == {"train": "ba7816bf8f01cfea", "val": None}

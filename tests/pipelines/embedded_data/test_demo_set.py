@@ -79,7 +79,8 @@ def test_a_complete_set_is_left_alone_and_any_other_is_built_anew(tmp_path, monk
         killed.setattr(os, "replace", kill)
         with pytest.raises(KeyboardInterrupt):
             demo_set.build(out, seed=0, counts=FEW)
-    assert (tmp_path / "demo.partial" / "ctw1500" / "annotations" / "train.json.partial").is_file()
+    annotations = tmp_path / "demo.partial" / "ctw1500" / "annotations"
+    (annotations / ".train.json.host-1.tmp").touch()  # as a process leaves it that is killed outright
     assert not out.exists()
     assert demo_set.build(out, seed=0, counts=one)
     first = contents(out)
@@ -87,6 +88,7 @@ def test_a_complete_set_is_left_alone_and_any_other_is_built_anew(tmp_path, monk
     (out / "unlabeled" / "00001.jpg").unlink()
     assert demo_set.build(out, seed=0, counts=one)
     assert contents(out) == first
+    (out / "ctw1500" / "annotations" / "test_check.png").touch()  # `make data` draws it
     assert demo_set.build(out, seed=1, counts=one)
     assert json.loads((out / demo_set.STAMP).read_text())["seed"] == 1
     assert contents(out).keys() == first.keys()

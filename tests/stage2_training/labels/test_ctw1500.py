@@ -11,11 +11,11 @@ from pycocotools.cocoeval import COCOeval
 
 from stage1_proposals.errors import UserError
 from stage1_proposals.photos import read_photo
+from stage2_training.labels.conversion import photo_size
 from stage2_training.labels.ctw1500 import (
     SPLITS,
     check_complete,
     convert_ctw1500,
-    photo_size,
     read_test_label,
     read_train_label,
     write_annotations,
@@ -261,7 +261,7 @@ def test_the_json_is_written_whole_and_the_same_every_time(root):
         (lambda root: (root / "test_images" / "1001.jpg").unlink(), "holds no .jpg photos"),
         (lambda root: (root / "test_images" / "a.jpg").touch(), "a.jpg should be named by its number"),
         (lambda root: (root / "test_images").rename(root / "images"), "test_images is missing: download CTW1500"),
-        (lambda root: (root / "annotations").touch(), "test.json cannot be written"),
+        (lambda root: (root / "annotations").touch(), "test.json: cannot be written"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_one_clear_line(root, damage, message):

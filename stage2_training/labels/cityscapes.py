@@ -1,0 +1,177 @@
+"""Cityscapes' fine annotations as published -> COCO JSON.
+
+The layout is that of the published archives `leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip`:
+
+    leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png ...     photos, 2,975 in train and 500 in val
+    gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png ...   a number for each pixel, 16 bits
+
+A number of 1000 and more is class * 1000 + the object's number; a smaller one is the class of what is no single object.
+Where that class has objects, it is a group of them and becomes `iscrowd` 1. Objects are in the order of their numbers.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from stage1_proposals.errors import UserError
+from stage2_training.labels.conversion import (
+    Coco,
+    LabelError,
+    check_count,
+    info,
+    leaving_out,
+    numbered,
+    photo_size,
+    to_json,
+    write_text,
+)
+
+SOURCE = "https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)"
+COUNTS = {"train": 2975, "val": 500}
+CLASSES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+_PHOTO, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+_FEW = 16  # photos that a process of its own is not worth
+
+
+def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Coco:
+    """Convert a split of Cityscapes, `train` or `val`, to a COCO instance dictionary.
+
+    Images are numbered from 1 by city and name, `file_name` is relative to `root`, categories have Cityscapes' ids,
+    masks are run lengths.
+
+    Args:
+        skipped: photos whose label is missing or malformed, or that cannot be read, are left out and noted here.
+        expected: how many photos the published split has; another number is noted in the JSON's `info`.
+
+    Raises:
+        UserError: a folder is missing or has no photos; unless noted, a label is missing or malformed, or a photo
+            cannot be read.
+    """
+    photos = photos_of(root, split)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (path, found) in enumerate(zip(photos, _read_all(root, photos), strict=True), 1):
+        with leaving_out(skipped):
+            if isinstance(found, LabelError):
+                raise found
+            (height, width), objects = found
+            name = path.relative_to(root).as_posix()
+            images.append({"id": number, "file_name": name, "width": width, "height": height})
+            annotations += [{"image_id": number, **annotation} for annotation in objects]
+    return {
+        "info": info(f"Cityscapes fine annotations, {split}", SOURCE, len(photos), expected, skipped),
+        "images": images,
+        "annotations": numbered(annotations),
+        "categories": [{"id": number, "name": name} for number, name in CLASSES.items()],
+    }
+
+
+def write_annotations(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Path:
+    """Convert a split into `<root>/annotations/<split>.json`, as `convert_cityscapes`."""
+    coco = convert_cityscapes(root, split, skipped, expected)
+    return write_text(root / "annotations" / f"{split}.json", to_json(coco))
+
+
+def check_complete(root: Path, split: str, count: int) -> None:
+    """Check that a split has `count` photos.
+
+    Raises:
+        UserError: it has another number, or a folder is missing.
+    """
+    check_count(root / "leftImg8bit" / split, len(photos_of(root, split)), count, SOURCE)
+
+
+def photos_of(root: Path, split: str) -> list[Path]:
+    """The photos of a split, by city and name.
+
+    Raises:
+        UserError: the photos' or the labels' folder is missing, or there are no photos.
+    """
+    for folder in (root / "leftImg8bit" / split, root / "gtFine" / split):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is missing: get Cityscapes at {SOURCE} and unpack it into {root}")
+    photos = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_PHOTO}"))
+    if not photos:
+        raise UserError(f"{root / 'leftImg8bit' / split} holds no CITY/*{_PHOTO}: unpack Cityscapes into {root}")
+    return photos
+
+
+def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """The size (height, width) of an instance map, and its objects' COCO annotations without ids of their own.
+
+    Raises:
+        LabelError: it is missing, cannot be read, or is no instance map.
+    """
+    try:
+        with Image.open(path) as image:
+            numbers = np.asfortranarray(image)
+    except FileNotFoundError as error:
+        raise LabelError(f"{path} is missing", "unpack gtFine anew") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise LabelError(f"{path} cannot be read as an image: {error}", "unpack gtFine anew") from error
+    if numbers.ndim != 2 or numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= 2**16:
+        raise LabelError(f"{path} is no map of instance numbers", "unpack gtFine anew")
+    objects = []
+    for number in np.flatnonzero(np.bincount(numbers.ravel(order="K"))).tolist():
+        category = number // 1000 if number >= 1000 else number
+        if category not in CLASSES:
+            continue
+        rle = coco_mask.encode((numbers == number).view(np.uint8))
+        objects.append(
+            {
+                "category_id": category,
+                "iscrowd": int(number < 1000),
+                "area": int(coco_mask.area(rle)),
+                "bbox": [int(value) for value in coco_mask.toBbox(rle)],
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+            }
+        )
+    return numbers.shape, objects
+
+
+Found = tuple[tuple[int, int], list[dict[str, Any]]] | LabelError
+
+
+def _read_photo(root: Path, path: Path) -> Found:
+    """`read_objects` of a photo's label; what is wrong is handed back, so that the other photos can go on."""
+    label = root / "gtFine" / path.relative_to(root / "leftImg8bit").with_name(path.name.replace(_PHOTO, _LABEL))
+    try:
+        width, height = photo_size(path)
+        size, objects = read_objects(label)
+        if size != (height, width):
+            raise LabelError(
+                f"{label} is {size[1]} x {size[0]} pixels, but its photo {width} x {height}", "unpack both anew"
+            )
+    except LabelError as error:
+        return error
+    return size, objects
+
+
+def _read_all(root: Path, photos: list[Path]) -> Iterator[Found]:
+    """Read all labels, in several processes if there are many, with a progress bar."""
+    processes = min(len(os.sched_getaffinity(0)), len(photos) // _FEW)
+    read = partial(_read_photo, root)
+    with ExitStack() as stack:
+        if processes > 1:
+            results = stack.enter_context(ProcessPoolExecutor(processes)).map(read, photos, chunksize=4)
+        else:
+            results = map(read, photos)
+        yield from tqdm(results, desc="Cityscapes", unit="photo", total=len(photos), disable=len(photos) < _FEW)

@@ -1,0 +1,193 @@
+"""A folder of labelme's files -> COCO JSON.
+
+labelme writes one JSON file per photo, wherever it likes in the folder:
+
+    {"imagePath": "../photos/a.jpg", "imageHeight": 480, "imageWidth": 640, "shapes": [
+        {"label": "cat", "shape_type": "polygon", "points": [[x, y], ...], "group_id": null}, ...]}
+
+- Objects are polygons, also turned rectangles; rectangles (two opposite corners); circles (centre, a point on the rim);
+  and masks (the first and the last pixel of a box, and a PNG of it in base64). Points and lines are none.
+- Shapes of one label and one `group_id` are parts of one object.
+- Classes are the labels in alphabetical order. A file without shapes is a photo without objects; a photo without a file
+  is not used.
+"""
+
+import base64
+import io
+import json
+import os
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.errors import UserError
+from stage2_training.labels.conversion import Coco, LabelError, leaving_out, photo_size
+
+CIRCLE_POINTS = 72  # its polygon is a thousandth of the radius off
+POLYGONS = ("polygon", "oriented_rectangle", "rectangle", "circle")
+
+# What a shape covers: a polygon (x, y, x, y, ...) or a mask's run lengths.
+Area = list[float] | dict[str, Any]
+# A shape: its label, its group, what it covers.
+Shape = tuple[str, Any, Area]
+
+
+def convert_labelme(folder: Path, photos: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
+    """Convert a folder of labelme files to a COCO instance dictionary.
+
+    Args:
+        photos: folder of the photos, by the paths or the names that the files have; None: where the files say.
+        skipped: photos that are missing, or whose file is malformed, are left out and noted here.
+
+    Returns:
+        the dictionary, its `file_name` relative to the folder of the photos; and that folder.
+
+    Raises:
+        UserError: there are no labelme files in the folder, or two label the same photo; unless noted, a photo is
+            missing or its file malformed.
+    """
+    files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder}: no labelme files in it (*.json)")
+    root = photos or folder
+    labelled: dict[str, tuple[Path, tuple[int, int], list[Shape]]] = {}
+    for path in files:
+        with leaving_out(skipped):
+            photo, size, shapes = _read(path, photos)
+            name = Path(os.path.relpath(photo, root)).as_posix()
+            if name in labelled:
+                raise UserError(f"{path}: labels {photo}, as {labelled[name][0]} does; remove one of them")
+            labelled[name] = path, size, shapes
+    classes = sorted({label for _, _, shapes in labelled.values() for label, _, _ in shapes})
+    images, annotations = [], []
+    for number, (name, (_, (width, height), shapes)) in enumerate(sorted(labelled.items()), 1):
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for label, parts in _objects(shapes):
+            annotation = _annotate(parts, (height, width))
+            annotations.append({"image_id": number, "category_id": classes.index(label) + 1, **annotation})
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}, root
+
+
+def _read(path: Path, photos: Path | None) -> tuple[Path, tuple[int, int], list[Shape]]:
+    """A file's photo, the photo's (width, height), and its shapes, each with a pixel in it."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _malformed(path, f"not JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
+        raise _malformed(path, "not a labelme file, it has no list `shapes`")
+    photo = _photo(path, document.get("imagePath"), photos)
+    width, height = photo_size(photo)
+    stated = (document.get("imageWidth") or width, document.get("imageHeight") or height)
+    if stated != (width, height):
+        raise _malformed(path, f"is for {stated[0]} x {stated[1]} pixels, but {photo} has {width} x {height}")
+    shapes = []
+    for number, entry in enumerate(document["shapes"], 1):
+        shape = _shape(path, number, entry, (height, width))
+        if not coco_mask.area(_run_lengths(shape[2], (height, width))):
+            raise _malformed(path, f"shape {number} ({shape[0]!r}) has no pixel inside its photo")
+        shapes.append(shape)
+    return photo, (width, height), shapes
+
+
+def _photo(path: Path, name: Any, photos: Path | None) -> Path:
+    if not isinstance(name, str) or not name:
+        raise _malformed(path, "has no `imagePath`")
+    relative = PureWindowsPath(name).as_posix()
+    places = [path.parent / relative]
+    if photos is not None:
+        places = [photos / relative, photos / Path(relative).name, *places]
+    for place in places:
+        if place.is_file():
+            return place
+    raise LabelError(f"{places[0]} is missing: {path} labels it", "say where the photos are with --data-root (ROOT=)")
+
+
+def _shape(path: Path, number: int, entry: Any, size: tuple[int, int]) -> Shape:
+    """The shape that stands at a number, from 1.
+
+    Raises:
+        LabelError: it has no label, is of a kind without area, or its points are not those of its kind.
+    """
+    where = f"shape {number}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or not entry["label"]:
+        raise _malformed(path, f"{where} has no `label`")
+    where += f" ({entry['label']!r})"
+    kind = entry.get("shape_type") or "polygon"
+    if kind not in (*POLYGONS, "mask"):
+        raise _malformed(path, f"{where} is a {kind}, which has no area")
+    try:
+        points = np.array(entry["points"], float).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise ValueError("a coordinate is not finite")
+        if kind in ("polygon", "oriented_rectangle") and len(points) < 3:
+            raise ValueError(f"it has {len(points)} points")
+        # Some programs write a rectangle by its four corners.
+        if kind in ("circle", "mask", "rectangle") and len(points) != 2 and (kind, len(points)) != ("rectangle", 4):
+            raise ValueError(f"it has {len(points)} points, not 2")
+        area = _mask(points.astype(int), entry["mask"], size) if kind == "mask" else _polygon(kind, points)
+        group = entry.get("group_id")
+        hash(group)
+    except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        raise _malformed(path, f"{where} is no {kind}: {error}") from error
+    return entry["label"], group, area
+
+
+def _polygon(kind: str, points: NDArray[np.float64]) -> list[float]:
+    """A shape's outline: x, y, x, y, ..."""
+    if kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    if kind == "circle":
+        centre, rim = points
+        angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
+        points = centre + np.linalg.norm(rim - centre) * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return points.ravel().tolist()
+
+
+def _mask(corners: NDArray[np.int_], png: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Run lengths of a mask in its photo, from the first and the last pixel of its box and the PNG of it in base64."""
+    (x0, y0), (x1, y1) = corners
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        inside = np.asarray(image).astype(bool)
+    if inside.shape != (y1 - y0 + 1, x1 - x0 + 1):
+        raise ValueError(f"its picture has {inside.shape[::-1]} pixels, its box ({x1 - x0 + 1}, {y1 - y0 + 1})")
+    if x0 < 0 or y0 < 0 or y1 >= size[0] or x1 >= size[1]:
+        raise ValueError("its box reaches over the photo's edge")
+    mask = np.zeros(size, np.uint8, order="F")
+    mask[y0 : y1 + 1, x0 : x1 + 1] = inside
+    return coco_mask.encode(mask)
+
+
+def _objects(shapes: list[Shape]) -> list[tuple[str, list[Area]]]:
+    """Labels and parts of the objects: shapes of one label and one group are one object, of none one each."""
+    objects: dict[Any, tuple[str, list[Area]]] = {}
+    for number, (label, group, area) in enumerate(shapes):
+        key = number if group is None else (label, group)
+        objects.setdefault(key, (label, []))[1].append(area)
+    return list(objects.values())
+
+
+def _annotate(parts: list[Area], size: tuple[int, int]) -> dict[str, Any]:
+    """A COCO annotation without its ids: of polygons as they are, else of run lengths."""
+    rle = coco_mask.merge([_run_lengths(part, size) for part in parts])
+    polygons = all(isinstance(part, list) for part in parts)
+    return {
+        "iscrowd": 0,
+        "area": int(coco_mask.area(rle)),
+        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
+        "segmentation": parts if polygons else {"size": rle["size"], "counts": rle["counts"].decode()},
+    }
+
+
+def _run_lengths(area: Area, size: tuple[int, int]) -> dict[str, Any]:
+    return coco_mask.frPyObjects([area], *size)[0] if isinstance(area, list) else area
+
+
+def _malformed(path: Path, what: str) -> LabelError:
+    return LabelError(f"{path}: {what}", "correct it")

@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.errors import UserError
+from stage2_training.labels.coco import read_coco
+from tests import miniatures
+
+POLYGON = [[4, 4, 20, 4, 20, 12, 4, 12]]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """(annotations, changes of the document) -> a COCO JSON of two photos beside it."""
+
+    def make(annotations, **more):
+        images = []
+        for number in (1, 2):
+            name = miniatures.photo(number, tmp_path / f"{number}.png").name
+            images.append({"id": number, "file_name": name, "height": 48, "width": 64})
+        categories = [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories, **more}))
+        return path
+
+    return make
+
+
+def one(**more):
+    return {"id": 1, "image_id": 1, "category_id": 3, "segmentation": POLYGON, **more}
+
+
+def test_what_is_missing_is_filled_in_from_the_mask(write, tmp_path):
+    images = [{"id": 1, "file_name": "1.png", "date": "x"}, {"id": 2, "file_name": "2.png", "height": 48, "width": 64}]
+    coco, root = read_coco(write([one()], images=images), None)
+    assert root == tmp_path
+    assert coco["images"] == [{"id": n, "file_name": f"{n}.png", "height": 48, "width": 64} for n in (1, 2)]
+    assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
+    (annotation,) = coco["annotations"]
+    mask = coco_mask.decode(coco_mask.frPyObjects(POLYGON, 48, 64)[0])
+    assert annotation["area"] == mask.sum()
+    assert annotation["bbox"] == [4, 4, 16, 8]
+    assert annotation["iscrowd"] == 0
+    assert annotation["segmentation"] == POLYGON
+
+
+@pytest.mark.parametrize(
+    ("box", "read"),
+    [
+        ([4.2, 3.9, 16, 8], [4.2, 3.9, 16, 8]),
+        ([4, 4, 20, 12], [4, 4, 16, 8]),
+        ([], [4, 4, 16, 8]),
+        (None, [4, 4, 16, 8]),
+        (["4", 4, 16, 8], [4, 4, 16, 8]),
+        ([4, 4, 16], [4, 4, 16, 8]),
+    ],
+)
+def test_a_box_that_is_not_around_its_mask_is_the_masks(write, box, read):
+    assert read_coco(write([one(bbox=box)]), None)[0]["annotations"][0]["bbox"] == read
+
+
+def test_what_is_stated_is_kept_and_run_lengths_are_read(write):
+    mask = np.zeros((48, 64), np.uint8, order="F")
+    mask[4:12, 4:20] = 1
+    compressed = coco_mask.encode(mask)
+    compressed["counts"] = compressed["counts"].decode()
+    lengths = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=0, append=0)), prepend=0).tolist()
+    plain = {"size": [48, 64], "counts": [*lengths, 48 * 64 - sum(lengths)]}
+    annotations = [one(area=77.5), one(segmentation=compressed), one(segmentation=plain, iscrowd=1)]
+    found = read_coco(write(annotations), None)[0]["annotations"]
+    assert [each["area"] for each in found] == [77.5, 128, 128]
+    assert [each["bbox"] for each in found] == [[4, 4, 16, 8]] * 3
+    assert [each["iscrowd"] for each in found] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("photos", ["images", "photos"])
+def test_photos_are_found_in_folders_or_where_the_user_says(write, tmp_path, photos):
+    path = write([one()])
+    for number in (1, 2):
+        (tmp_path / photos).mkdir(exist_ok=True)
+        (tmp_path / f"{number}.png").rename(tmp_path / photos / f"{number}.png")
+    if photos == "images":
+        assert read_coco(path, None)[1] == tmp_path / "images"
+    else:
+        with pytest.raises(UserError, match=r"labels.json: none of its 2 photos is under .*--data-root \(ROOT=\)"):
+            read_coco(path, None)
+    assert read_coco(path, tmp_path / photos)[1] == tmp_path / photos
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [one(segmentation=[[1, 2, 3, 4]])]}, r"annotations\[0\] has no `segmentation` that is poly"),
+        ({"annotations": [one(), one(segmentation=[])]}, r"annotations\[1\] has no `segmentation`"),
+        ({"annotations": [one(segmentation=[[1, 2, 3, 4, 5, float("nan")]])]}, r"annotations\[0\] has no `segment"),
+        ({"annotations": [one(segmentation=[["a"] * 6])]}, r"annotations\[0\] has no `segmentation`"),
+        ({"annotations": [one(segmentation={"size": [1, 1], "counts": [1]})]}, r"annotations\[0\] has no `segment"),
+        ({"annotations": [one(segmentation=None)]}, r"annotations\[0\] has no `segmentation`"),
+        ({"annotations": [one(segmentation=[[70, 1, 90, 1, 90, 9]])]}, r"annotations\[0\] has no pixel inside its"),
+        ({"annotations": [one(category_id=1)]}, r"annotations\[0\] has no `category_id` that is in its categories"),
+        ({"images": [{"id": 1, "file_name": "1.png", "height": 64, "width": 48}]}, "64 x 48 pixels as displayed, but"),
+        ({"images": [{"id": 2, "file_name": "2.png"}, {"id": 1, "file_name": "gone.png"}]}, "gone.png is missing: "),
+    ],
+)
+def test_a_photo_with_a_malformed_label_is_named_or_left_out(write, change, message):
+    path = write(**({"annotations": [one()]} | change))
+    with pytest.raises(UserError, match=message + ".*leave such photos out with OPTS=--skip-malformed$"):
+        read_coco(path, None)
+    skipped = []
+    coco, _ = read_coco(path, None, skipped)
+    assert len(skipped) == 1
+    assert 1 not in {image["id"] for image in coco["images"]}
+    assert coco["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"labels.json: not JSON \(Expecting property name enclosed in double quotes: line 1 column 2"),
+        ("[]", "not COCO instance JSON, it has no list `images`"),
+        ('{"images": []}', "not COCO instance JSON, it has no list `annotations`"),
+        ('{"images": [], "annotations": [], "categories": {}}', "it has no list `categories`"),
+        ('{"shapes": []}', "is a labelme file, which labels one photo; name the folder"),
+        ('{"images": [{"id": "1"}], "annotations": [], "categories": []}', r"images\[0\] needs a whole number as `id`"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\] needs a text as `file_name`"),
+        (
+            '{"images": [{"id": 1, "file_name": "1.png"}, {"id": 1, "file_name": "2.png"}], "annotations": [], '
+            '"categories": []}',
+            r"images\[1\] has the id 1 of another; correct the file",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
+            r"categories\[1\] has the name 'a' of another",
+        ),
+        ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', r"annotations\[0\] has no `image_id`"),
+        ('{"images": [], "annotations": [3], "categories": []}', r"annotations\[0\] has no `image_id`"),
+        ('{"images": [], "annotations": [], "categories": []}', "none of its 0 photos"),
+    ],
+)
+def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):
+    path = tmp_path / "labels.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_coco(path, None, skipped=[])
