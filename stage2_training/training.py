@@ -30,7 +30,6 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.shards.writer import whole_file
 from stage2_training.distribution import by_first
 from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
-from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
@@ -219,7 +218,7 @@ def _batch(config: Config) -> str:
 def evaluate(
     config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Mask AP of a checkpoint on the config's test set, `AP_NAMES` to [0, 1] or -1 where there are no such objects.
+    """The scores of a checkpoint on the config's test set, as its metric names them (`coco_scores`).
 
     Args:
         work_dir: where the log goes.
@@ -234,7 +233,7 @@ def evaluate(
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
     with plain_user_errors(Path(work_dir)):
         scores = _run(QuietRunner, config, QuietRunner.test, options)
-    return {name: scores[PREFIX + name] for name in AP_NAMES}
+    return {name.removeprefix(PREFIX): value for name, value in scores.items() if name.startswith(PREFIX)}
 
 
 def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:
