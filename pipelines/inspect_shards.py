@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,23 +82,37 @@ def photo_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
     return photo
 
 
+def chosen_photos(
+    shards: ShardSet, root: Path, count: int, seed: int
+) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
+    """`count` photos (H, W, 3) chosen by seed and their records; without those that have gone or changed their size.
+
+    Raises:
+        UserError: none of them is left.
+    """
+    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
+    found = False
+    for position in sorted(chosen):
+        shard, row = shards.locate(int(position))
+        record = ShardReader(shards.shard_paths[shard]).read(row)
+        try:
+            photo = photo_of(record, root)
+        except PhotoError as error:
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
+            continue
+        found = True
+        yield record, photo
+    if not found:
+        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+
+
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
     """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    tiles = []
-    for position in sorted(chosen):
-        shard, row = shards.locate(int(position))
-        record = ShardReader(shards.shard_paths[shard]).read(row)
-        try:
-            tiles.append(draw_proposals(photo_of(record, root), record))
-        except PhotoError as error:
-            print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
-    if not tiles:
-        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+    tiles = [draw_proposals(photo, record) for record, photo in chosen_photos(shards, root, count, seed)]
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} photos)")

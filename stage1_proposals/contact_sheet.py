@@ -12,40 +12,72 @@ from stage1_proposals.shards import ImageRecord
 TILE = 256
 GAP = 6
 CAPTION = 18
+NAME = 11
 OPACITY = 0.4
 GOLDEN_RATIO = 0.618034
 
+Colour = tuple[int, int, int]
 
-def palette(count: int) -> list[tuple[int, int, int]]:
+
+def palette(count: int) -> list[Colour]:
     """Colours that stay apart however many there are: hues a golden ratio apart."""
     hues = [(index * GOLDEN_RATIO) % 1 for index in range(count)]
     return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)) for hue in hues]  # type: ignore[misc]
 
 
-def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
-    """One photo, its longer side `tile` pixels, with outlined masks and seeds as dots.
+def draw_masks(
+    photo: NDArray[np.uint8], masks: NDArray[np.uint8], colours: Sequence[Colour], tile: int = TILE
+) -> Image.Image:
+    """One photo, its longer side `tile` pixels, with outlined masks.
 
     Where masks overlap, the best one alone is seen: tints that mix cannot be told apart.
 
     Args:
-        photo: uint8 (H, W, 3) RGB, of the record's size.
+        photo: uint8 (H, W, 3) RGB.
+        masks: 0 or 1, (N, H, W), best first.
+        colours: one for each.
     """
-    scale = tile / max(record.height, record.width)
-    size = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
+    height, width = photo.shape[:2]
+    scale = tile / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     plain = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
     canvas = plain.copy()
-    colours = palette(len(record))
-    for mask, colour in reversed(list(zip(record.masks(), colours, strict=True))):
+    for mask, colour in reversed(list(zip(masks, colours, strict=True))):
         small = np.asarray(Image.fromarray(mask * 255).resize(size, Image.Resampling.BILINEAR)) > 127
         padded = np.pad(small, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         canvas[small] = plain[small] + OPACITY * (np.array(colour) - plain[small])
         canvas[small & ~inner] = colour
-    image = Image.fromarray(canvas.round().astype(np.uint8))
+    return Image.fromarray(canvas.round().astype(np.uint8))
+
+
+def draw_proposals(photo: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
+    """`draw_masks` of a photo of the record's size, best proposal first, with seeds as dots."""
+    colours = palette(len(record))
+    image = draw_masks(photo, record.masks(), colours, tile)
     draw = ImageDraw.Draw(image)
     for (y, x), colour in zip(record.seed, colours, strict=True):
-        cx, cy = x * size[0], y * size[1]
+        cx, cy = x * image.width, y * image.height
         draw.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour, outline="black")
+    return image
+
+
+def draw_named(
+    photo: NDArray[np.uint8], masks: NDArray[np.uint8], names: Sequence[str], tile: int = TILE
+) -> Image.Image:
+    """`draw_masks` with a name at each mask's upper left corner, in its colour, moved into the picture."""
+    colours = palette(len(masks))
+    image = draw_masks(photo, masks, colours, tile)
+    draw = ImageDraw.Draw(image)
+    for mask, name, colour in reversed(list(zip(masks, names, colours, strict=True))):
+        rows, columns = mask.nonzero()
+        if not len(rows):
+            continue
+        left, top, right, bottom = draw.textbbox((0, 0), name, font_size=NAME)
+        x = min(columns.min() * image.width / mask.shape[1], image.width - right)
+        y = max(0, rows.min() * image.height / mask.shape[0] - bottom)
+        draw.rectangle((x + left - 1, y + top - 1, x + right + 1, y + bottom + 1), fill=colour)
+        draw.text((x, y), name, "black", font_size=NAME)
     return image
 
 

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -117,8 +117,8 @@ def use_device(device: str | None) -> str:
     return device
 
 
-def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict of the config's model as its own initialisation leaves it, on CPU, by the config's seed.
+def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
+    """The config's model as its own initialisation leaves it, on CPU, by the config's seed.
 
     Raises:
         UserError: there is no such model, and `options`, the `--cfg-options` in the config, are to blame.
@@ -131,7 +131,12 @@ def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tens
         set_random_seed(config.randomness.seed)
         model = MODELS.build(config.model)
         model.init_weights()
-    return model.state_dict()
+    return model
+
+
+def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of `build_model`."""
+    return build_model(config, options).state_dict()
 
 
 def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> Transfer:

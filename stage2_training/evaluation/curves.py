@@ -64,6 +64,7 @@ def plot_curves(
         if points and "lowest" in points[0]:
             low, high = ([100 * point[edge] for point in points] for edge in ("lowest", "highest"))
             axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            axes.vlines(epochs, low, high, color=line.get_color(), alpha=0.4)  # a single epoch has no band
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{'box' if metric.startswith('box_') else 'mask'} {metric.removeprefix('box_')} (%)")
     axes.set_ylim(bottom=0)
