@@ -5,7 +5,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.contact_sheet import CAPTION, GAP, OPACITY, caption, contact_sheet, draw_proposals, palette
+from stage1_proposals.contact_sheet import (
+    CAPTION,
+    GAP,
+    OPACITY,
+    caption,
+    contact_sheet,
+    draw_named,
+    draw_proposals,
+    palette,
+)
 from stage1_proposals.shards import ImageRecord
 
 
@@ -72,3 +81,15 @@ def test_tiles_stand_in_rows_on_white() -> None:
     centres = [GAP + 10, GAP + 10 + 20 + GAP]
     seen = [sheet[y, x].tolist() for y in centres for x in centres]
     assert seen == [[255, 0, 0], [0, 128, 0], [0, 0, 255], [255, 255, 255]]
+
+
+def test_names_stand_above_their_masks_and_inside_the_picture() -> None:
+    masks = np.zeros((3, 64, 64), np.uint8)
+    masks[0, 40:60, 4:20] = 1
+    masks[1, 0:20, 58:64] = 1  # whose name would leave the picture; and one without a pixel
+    drawn = np.asarray(draw_named(np.full((64, 64, 3), 100, np.uint8), masks, ["text", "sign", "none"], tile=64))
+    first, second, third = ((drawn == colour).all(axis=2) for colour in palette(3))
+    assert first[28:40, 4:20].sum() > 60
+    assert second[:14, 30:58].sum() > 60
+    assert not third.any()
+    assert (drawn[28:40].max(axis=2) < 90).any()  # letters
