@@ -94,7 +94,7 @@ def mosaic(maps: Maps) -> NDArray[np.uint8]:
 
 def draw_activations(models: Mapping[str, Maps], path: str | Path) -> None:
     """A picture of each model's maps, its name and the two numbers above it, in one image file."""
-    columns = ceil(sqrt(len(models)))
+    columns = len(models) if len(models) < 4 else ceil(sqrt(len(models)))
     rows = ceil(len(models) / columns)
     pictures = {name: mosaic(maps) for name, maps in models.items()}
     tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
