@@ -27,6 +27,7 @@ LABELS ?=
 SCALE ?= demo
 SEEDS ?= 0
 JOBS ?=
+RUNS ?=
 OPTS ?=
 
 # $(call flag,--name,value): the flag when the value is given, else nothing.
@@ -37,7 +38,7 @@ experiment = --scale "$(SCALE)" --seeds $(SEEDS) $(call flag,--work-dir,$(WORK_D
   $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate table figure bench report test lint
+.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate draw table bench figure report test lint
 
 help: ## this table
 	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
@@ -82,9 +83,14 @@ finetune: setup ## fine-tune and evaluate: DATASET=demo|as for data MODEL=knet_l
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--backbone-weights,$(WEIGHTS)) $(call flag,--data-root,$(ROOT)) \
 	  $(call flag,--work-dir,$(WORK_DIR)) $(call flag,--gpus,$(GPUS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L: WORK_DIR=dir, or DATASET=demo|as for data MODEL=knet_lite0 CHECKPOINT=file
+evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L of masks and boxes: WORK_DIR=dir, or DATASET=demo|as for data MODEL=knet_lite0 CHECKPOINT=file
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
+
+draw: setup ## a picture of runs: N=curves RUNS="NAME=dir NAME=dir,dir", N=activations RUNS="NAME=dir" DATASET=demo, or N=results SHARDS=shards WORK_DIR=dir; [OUT=picture.png]
+	@$(PYTHON) -m pipelines.draw "$(N)" $(if $(filter results,$(N)),--shards "$(SHARDS)" --run "$(WORK_DIR)",$(RUNS)) \
+	  $(if $(filter activations,$(N)),--dataset "$(DATASET)") $(if $(filter-out curves,$(N)),$(call flag,--device,$(DEVICE))) \
+	  --out "$(if $(OUT),$(OUT),$(N).png)" $(OPTS)
 
 table: setup ## a table of the paper beside the paper's numbers, its missing runs made first: N=1..7 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]; or class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir
 	@$(PYTHON) -m pipelines.tables "$(N)" $(if $(filter proposals,$(N)),$(call flag,--labels,$(LABELS)) \

@@ -1,4 +1,4 @@
-"""Evaluate a fine-tuned checkpoint: COCO mask AP on its dataset's test photos."""
+"""Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test photos."""
 
 import argparse
 import sys
@@ -13,9 +13,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m pipelines.evaluate",
         description=__doc__,
-        epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint.",
+        epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint; or, with "
+        "--class-agnostic, the work directory of any run and a dataset.",
     )
-    parser.add_argument("--work-dir", help="work directory of a fine-tuning run")
+    parser.add_argument("--work-dir", help="work directory of a fine-tuning run; with --class-agnostic, of any run")
     parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
     parser.add_argument(
         "--dataset", help="configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files"
@@ -25,7 +26,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     parser.add_argument("--checkpoint", help="default: the latest of the work directory")
-    parser.add_argument("--out", help="JSON file of the scores (default: metrics.json beside the checkpoint)")
+    parser.add_argument(
+        "--class-agnostic", action="store_true", help="objects of all classes count as one, and so do detections"
+    )
+    parser.add_argument(
+        "--out",
+        help="JSON file of the scores (default: metrics.json, or class_agnostic.json, beside the checkpoint)",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.add_argument("--workers", type=cli.at_least(0), help="data-loading processes; 0 loads in the main process")
     parser.add_argument(
@@ -44,8 +51,8 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training import compose, training
         from stage2_training.annotations import check_annotations
         from stage2_training.evaluation import format_scores
+        from stage2_training.evaluation_config import evaluation_config
         from stage2_training.labels.own import Choices
-        from stage2_training.override import override
         from stage2_training.work_dir import WorkDir
 
     training.use_device(args.device)
@@ -54,24 +61,26 @@ def main(args: argparse.Namespace) -> None:
         if own_choices(args) != Choices():
             raise UserError("--test-labels and the like go with --model, --dataset and --checkpoint, not --work-dir")
         work = WorkDir(args.work_dir)
-        config = override(work.read_config(), overrides)
+        if args.dataset and not args.class_agnostic:
+            raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")
+        config = evaluation_config(work.read_config(), args.dataset, overrides, args.class_agnostic)
         checkpoint = args.checkpoint or work.latest_checkpoint()
     else:
         if not (args.model and args.dataset):
             raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-        config = compose.finetuning_config(
+        composed = compose.finetuning_config(
             args.model, args.dataset, args.schedule, choices=own_choices(args), overrides=overrides
         )
+        config = evaluation_config(composed, None, overrides, args.class_agnostic)
         checkpoint = args.checkpoint
     if checkpoint is None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")
-    if "test_dataloader" not in config:
-        raise UserError(f"{args.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first")
     check_annotations(config, ["test"])
 
     if not Path(checkpoint).is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")
-    out = Path(args.out or Path(checkpoint).parent / "metrics.json")
+    name = "class_agnostic.json" if args.class_agnostic else "metrics.json"
+    out = Path(args.out or Path(checkpoint).parent / name)
     check_writable(out)
     scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
     with writing(out):

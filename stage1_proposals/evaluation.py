@@ -1,4 +1,4 @@
-"""Class-agnostic AP and AR of proposals against COCO instance labels, through pycocotools' own evaluation."""
+"""Class-agnostic AP and AR of proposals against COCO instance labels."""
 
 import contextlib
 import io
@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from stage1_proposals import coco_evaluation
+from stage1_proposals.coco_evaluation import KINDS, objects_of
 from stage1_proposals.errors import UserError
 from stage1_proposals.photo_list import finder
 from stage1_proposals.shards import ImageRecord
 from stage1_proposals.statistics import coco_annotations
 
-KINDS = {"mask": "segm", "box": "bbox"}  # and pycocotools' names for them
 SCORES = ("AP", "AP50", "AR@20", "R50@20")
-MAX_PROPOSALS = (20, 100)  # per photo: what recall counts, and AP, as COCO's does
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,11 @@ class Labels:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            coco = _index(data["images"], data["annotations"])
-            # Numbered anew: to pycocotools, a match with the annotation of id 0 is none.
-            annotations = [
-                {
-                    "id": number,
-                    "image_id": annotation["image_id"],
-                    "category_id": 1,
-                    "segmentation": coco.annToRLE(annotation),
-                    "bbox": np.array(annotation["bbox"], float).reshape(4).tolist(),
-                    "area": float(annotation["area"]),
-                    "iscrowd": int(annotation["iscrowd"]),
-                }
-                for number, annotation in enumerate(data["annotations"], 1)
-            ]
+            coco = COCO()
+            coco.dataset = {"images": data["images"], "annotations": data["annotations"]}
+            with contextlib.redirect_stdout(io.StringIO()):
+                coco.createIndex()
+            annotations = [{**each, "category_id": 1} for each in objects_of(coco, data["annotations"])]
             images = [{key: image[key] for key in ("id", "file_name", "height", "width")} for image in data["images"]]
         except OSError as error:
             raise UserError(f"labels {path}: cannot be read ({error.strerror})") from error
@@ -103,33 +92,18 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
                 f"labels {labels.path}: {image['file_name']} is {image['width']} x {image['height']} pixels there and "
                 f"{width} x {height} in the shards"
             )
-        for annotation in annotations:
-            proposals.append(annotation | {"id": len(proposals) + 1, "image_id": image["id"]})
+        proposals += [{**annotation, "image_id": image["id"]} for annotation in annotations]
     if not found:
         raise UserError(f"labels {labels.path}: none of their photos is in the shards")
-    truth, guess = _index(labels.images, labels.annotations), _index(labels.images, proposals)
-    return {kind: _scores(truth, guess, name) for kind, name in KINDS.items()}
+    return {kind: _scores(labels, proposals, kind) for kind in KINDS}
 
 
-def _scores(truth: COCO, guess: COCO, iou_type: str) -> dict[str, float]:
-    evaluation = COCOeval(truth, guess, iou_type)
-    evaluation.params.useCats = 0
-    evaluation.params.maxDets = list(MAX_PROPOSALS)
-    evaluation.params.areaRng = evaluation.params.areaRng[:1]  # objects of all sizes
-    evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, 0, 0, 1]  # (IoU, recall), of 100 proposals
-    recall = evaluation.eval["recall"][:, 0, 0, 0]  # (IoU), of 20
-    values = (precision.mean(), precision[0].mean(), recall.mean(), recall[0])
-    return dict(zip(SCORES, map(float, values), strict=True))
-
-
-def _index(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> COCO:
-    """pycocotools' own form of a data set of one class."""
-    coco = COCO()
-    coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
+def _scores(labels: Labels, proposals: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    found = coco_evaluation.evaluate(labels.images, labels.annotations, proposals, kind, class_ids=[1])
+    values = (
+        found.average_precision(),
+        found.average_precision(0.5),
+        found.average_recall(),
+        found.average_recall(0.5),
+    )
+    return dict(zip(SCORES, values, strict=True))

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -31,7 +31,6 @@ from stage1_proposals.shards.writer import whole_file
 from stage2_training.commands import record_command
 from stage2_training.distribution import by_first
 from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
-from stage2_training.evaluation import AP_NAMES
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
@@ -119,8 +118,8 @@ def use_device(device: str | None) -> str:
     return device
 
 
-def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict of the config's model as its own initialisation leaves it, on CPU, by the config's seed.
+def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
+    """The config's model as its own initialisation leaves it, on CPU, by the config's seed.
 
     Raises:
         UserError: there is no such model, and `options`, the `--cfg-options` in the config, are to blame.
@@ -133,7 +132,12 @@ def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tens
         set_random_seed(config.randomness.seed)
         model = MODELS.build(config.model)
         model.init_weights()
-    return model.state_dict()
+    return model
+
+
+def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of `build_model`."""
+    return build_model(config, options).state_dict()
 
 
 def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> Transfer:
@@ -231,7 +235,7 @@ def _batch(config: Config) -> str:
 def evaluate(
     config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Mask AP of a checkpoint on the config's test set, `AP_NAMES` to [0, 1] or -1 where there are no such objects.
+    """The scores of a checkpoint on the config's test set, as its metric names them (`coco_scores`).
 
     Args:
         work_dir: where the log goes.
@@ -246,7 +250,7 @@ def evaluate(
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
     with plain_user_errors(Path(work_dir)):
         scores = _run(QuietRunner, config, QuietRunner.test, options)
-    return {name: scores[PREFIX + name] for name in AP_NAMES}
+    return {name.removeprefix(PREFIX): value for name, value in scores.items() if name.startswith(PREFIX)}
 
 
 def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:

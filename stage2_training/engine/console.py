@@ -7,6 +7,10 @@ from datetime import timedelta
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor, Runner
 
+from stage2_training.evaluation.scores import AP_NAMES, METRIC, PLURALS, PREFIXES, RECALL
+
+TIME_WIDTH = len("12:34:56  ")
+
 
 @LOG_PROCESSORS.register_module()
 class BriefLogProcessor(LogProcessor):
@@ -29,14 +33,20 @@ class BriefLogProcessor(LogProcessor):
         self, runner: Runner, batch_idx: int, mode: str, with_non_scalar: bool = False
     ) -> tuple[dict, str]:
         tag, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
-        scores = score_line(tag)
-        return tag, f"{f'epoch {runner.epoch}' if mode == 'val' else 'test'}  {scores}" if scores else line
+        name = f"epoch {runner.epoch}" if mode == "val" else "test"
+        scores = score_lines(tag)
+        indent = "\n" + " " * (TIME_WIDTH + len(name))
+        return tag, f"{name}  {f'{indent}  '.join(scores)}" if scores else line
 
 
-def score_line(scores: Mapping[str, float]) -> str:
-    """`AP 12.3  AP50 30.1 ...` in percent, of the values named `coco/AP...`; -1, no objects of a size, is left out."""
-    known = {name.rsplit("/", 1)[-1]: value for name, value in scores.items() if "/AP" in name and value >= 0}
-    return "  ".join(f"{name} {100 * value:.1f}" for name, value in known.items())
+def score_lines(scores: Mapping[str, float]) -> list[str]:
+    """`masks  AP 12.3  AP50 30.1 ...`, and `boxes ...`, in percent; -1, no objects of a size, is left out."""
+    lines = []
+    for kind, prefix in PREFIXES.items():
+        found = {name: scores.get(f"{METRIC}/{prefix}{name}", -1) for name in (*AP_NAMES, RECALL)}
+        values = "  ".join(f"{name} {100 * value:4.1f}" for name, value in found.items() if value >= 0)
+        lines += [f"{PLURALS[kind]}  {values}"] if values else []
+    return lines
 
 
 # Warnings about MMEngine's own calls, and about frozen layers being frozen.

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from stage2_training.evaluation.scores import AP_NAMES
+from stage2_training.evaluation.scores import METRIC, SCORE_NAMES
 
-PREFIX = "coco/"
+PREFIX = f"{METRIC}/"
 
-# One point of a curve: `epoch` and the values of AP_NAMES.
+# One point of a curve: `epoch` and the values of SCORE_NAMES; where boxes were not evaluated, those of masks.
 Point = dict[str, Any]
 
 
@@ -28,24 +30,47 @@ def read_curve(work_dir: str | Path) -> list[Point]:
                 scalars = json.loads(line)
             except ValueError:  # half a line, written when the run was killed
                 continue
-            if PREFIX + AP_NAMES[0] in scalars:
+            scores = {name: scalars[PREFIX + name] for name in SCORE_NAMES if PREFIX + name in scalars}
+            if scores:
                 epoch = int(scalars["step"])
-                points[epoch] = {"epoch": epoch, **{name: scalars[PREFIX + name] for name in AP_NAMES}}
+                points[epoch] = {"epoch": epoch, **scores}
     return [points[epoch] for epoch in sorted(points)]
 
 
-def plot_curves(curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP") -> None:
-    """Draw `metric` (in percent) over epochs, one line per named curve, as an image file."""
+def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
+    """One curve of several seeds': `epoch`, `metric`, their mean, and `lowest` and `highest` of it.
+
+    Epochs that not all have are left out.
+    """
+    values = [{point["epoch"]: point[metric] for point in points} for points in curves]
+    shared = sorted(set.intersection(*map(set, values)))
+    points = []
+    for epoch in shared:
+        found = [each[epoch] for each in values]
+        points.append({"epoch": epoch, metric: fmean(found), "lowest": min(found), "highest": max(found)})
+    return points
+
+
+def plot_curves(
+    curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP", title: str | None = None
+) -> None:
+    """Draw `metric` (in percent) over epochs as an image file: a line per named curve, a band where it is of seeds."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points in curves.items():
-        axes.plot(
-            [point["epoch"] for point in points], [100 * point[metric] for point in points], "o-", ms=3, label=name
-        )
+        epochs = [point["epoch"] for point in points]
+        (line,) = axes.plot(epochs, [100 * point[metric] for point in points], "o-", ms=3, label=name)
+        if points and "lowest" in points[0]:
+            low, high = ([100 * point[edge] for point in points] for edge in ("lowest", "highest"))
+            axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            axes.vlines(epochs, low, high, color=line.get_color(), alpha=0.4)  # a single epoch has no band
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"mask {metric} (%)")
+    axes.set_ylabel(f"{'box' if metric.startswith('box_') else 'mask'} {metric.removeprefix('box_')} (%)")
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
+    if title:
+        axes.set_title(title)
     figure.savefig(path, dpi=150)

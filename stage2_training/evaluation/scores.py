@@ -1,21 +1,37 @@
-"""The six AP scores of COCO as text."""
+"""COCO's scores as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+METRIC = "coco"  # what logs put before these names, and a slash
 AP_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+RECALL = "AR@20"  # of class-agnostic evaluation alone
+PREFIXES = {"mask": "", "box": "box_"}
+PLURALS = {"mask": "masks", "box": "boxes"}
+SCORE_NAMES = tuple(prefix + name for prefix in PREFIXES.values() for name in AP_NAMES)
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """Two lines: the names, and the values in percent; `-` where there are no objects of that size."""
-    return "\n".join("".join(cell.rjust(7) for cell in row) for row in (AP_NAMES, _percents(scores)))
+    """A line of names, and one each for masks and boxes in percent; `-` where there are no objects of that size.
+
+    Runs made before boxes were evaluated have no line for them.
+    """
+    names = [name for name in (*AP_NAMES, RECALL) if name in scores]
+    rows = [("", names)]
+    rows += [
+        (PLURALS[kind], _percents(scores, names, prefix))
+        for kind, prefix in PREFIXES.items()
+        if prefix + names[0] in scores
+    ]
+    return "\n".join(label.ljust(5) + "".join(cell.rjust(7) for cell in cells) for label, cells in rows)
 
 
 def score_table(rows: Mapping[str, Mapping[str, float]], heading: str) -> str:
-    """A Markdown table of several runs' scores in percent, one line per run; `heading` tops the runs' names."""
+    """A Markdown table of several runs' mask scores in percent, one line per run; `heading` tops the runs' names."""
     lines = [[heading, *AP_NAMES], ["---", *["---:"] * len(AP_NAMES)]]
-    lines += [[name, *_percents(scores)] for name, scores in rows.items()]
+    lines += [[name, *_percents(scores, AP_NAMES)] for name, scores in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _percents(scores: Mapping[str, float]) -> list[str]:
-    return ["-" if scores[name] < 0 else f"{100 * scores[name]:.1f}" for name in AP_NAMES]
+def _percents(scores: Mapping[str, float], names: Sequence[str], prefix: str = "") -> list[str]:
+    values = [scores[prefix + name] for name in names]
+    return ["-" if value < 0 else f"{100 * value:.1f}" for value in values]

@@ -25,7 +25,7 @@ from stage2_training import compose, initialisation, training
 from stage2_training.commands import read_commands
 from stage2_training.compose import finetuning_config
 from stage2_training.engine import ResumableEpochLoop
-from stage2_training.evaluation import AP_NAMES
+from stage2_training.evaluation import AP_NAMES, SCORE_NAMES
 from stage2_training.options import Overrides
 from stage2_training.training import initial_model
 from stage2_training.transfer import plan_transfer
@@ -153,8 +153,23 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     code, printed = command(evaluate, "--work-dir", fine, "--device", "cpu")
     assert code == 0, printed
     metrics = json.loads((fine / "metrics.json").read_text())
-    assert {name: metrics[name] for name in AP_NAMES} == {name: curve[-1][name] for name in AP_NAMES}
-    assert all(name in printed for name in AP_NAMES)
+    assert {name: metrics[name] for name in SCORE_NAMES} == {name: curve[-1][name] for name in SCORE_NAMES}
+    assert all(name in printed for name in (*AP_NAMES, "masks", "boxes"))
+
+    # Without classes, any run on any photos.
+    code, printed = command(evaluate, "--work-dir", fine, "--class-agnostic", "--device", "cpu")
+    assert code == 0, printed
+    merged = json.loads((fine / "class_agnostic.json").read_text())
+    assert {name: merged[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}  # one class
+    arguments = ("--work-dir", pre, "--dataset", dataset, "--device", "cpu", "--workers", 0)
+    code, printed = command(evaluate, *arguments, "--class-agnostic", "--out", tmp_path / "pre.json")
+    assert code == 0, printed
+    merged = json.loads((tmp_path / "pre.json").read_text())
+    assert merged.keys() == {*SCORE_NAMES, "AR@20", "box_AR@20", "checkpoint"}
+    code, printed = command(evaluate, *arguments)
+    assert (code, "--dataset beside --work-dir goes with --class-agnostic" in printed) == (2, True)
+    code, printed = command(evaluate, "--work-dir", pre, "--class-agnostic")
+    assert (code, "pre is a pre-training run, which has no labels" in printed) == (2, True)
 
     # MMDetection's own tools take the composed config as it is.
     tools = Path(mmdet.__file__).parent / ".mim" / "tools"

@@ -1,4 +1,4 @@
-"""A K-Net small enough for a test, and batches for it."""
+"""Detectors small enough for a test, K-Net and MMDetection's own, and batches for them."""
 
 import copy
 import multiprocessing
@@ -15,14 +15,18 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-import stage2_training.saliency_prompt  # noqa: F401 (registers the detectors)
+import stage2_training.mended_parts
+import stage2_training.saliency_prompt  # noqa: F401 (both register what the configs name)
 from stage1_proposals.errors import UserError
+from stage2_training.compose import set_num_classes
 
 CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
 HEIGHT, WIDTH = 64, 96
+FRAGMENTS = Path(__file__).parents[2] / "configs" / "models"
 
 # More threads than idle cores wait for each other; on tensors this small that is all they do.
 torch.set_num_threads(1)
@@ -55,6 +59,41 @@ def build_knet() -> Callable[..., BaseDetector]:
             model = MODELS.build(config)
         model.init_weights()
         return model
+
+    return build
+
+
+def _shrink(node: Any) -> None:
+    """Set the sizes that make a detector small, however deep, in place."""
+    small = {"num_queries": KERNELS, "num_proposals": KERNELS, "max_per_img": KERNELS, "max_per_image": KERNELS}
+    if isinstance(node, dict):
+        node.update({key: value for key, value in small.items() if key in node})
+        if node.get("in_channels") == [24, 40, 112, 320]:
+            node["in_channels"] = [8, 16, 32, 64]
+        for value in node.values():
+            _shrink(value)
+    elif isinstance(node, list):
+        for value in node:
+            _shrink(value)
+
+
+@pytest.fixture
+def build_adapted() -> Callable[..., BaseDetector]:
+    """(name of a fragment for two cores, settings or None) -> it, smaller still, training, with prompts or vanilla."""
+
+    def build(name: str, settings: dict[str, Any] | None = None) -> BaseDetector:
+        model = Config.fromfile(FRAGMENTS / f"{name}_lite0.py").model
+        _shrink(model)
+        set_num_classes(model, CLASSES)
+        model.backbone = {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True}
+        if settings is not None:
+            model.type = f"SaliencyPrompt{model.type}"
+            model.saliency_prompt = {"feature_dim": SEED_DIM} | settings
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            detector = MODELS.build(model)
+        detector.init_weights()
+        return detector.train()
 
     return build
 

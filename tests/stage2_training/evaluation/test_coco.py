@@ -13,9 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import tensor
 
-from stage2_training.evaluation import AP_NAMES, MaskAP, mask_ap
+from stage1_proposals.coco_evaluation import objects_of
+from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, MaskAP, coco_scores
 
 SIZE = 128
+MMDETECTION = ("mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
 
 def random_case(seed: int, detections: int) -> tuple[dict, list[dict]]:
@@ -51,29 +53,32 @@ def random_case(seed: int, detections: int) -> tuple[dict, list[dict]]:
                     "category_id": near["category_id"],
                     "score": float(rng.random()),
                     "mask": mask,
+                    "box": [float(v) for v in np.array([x, y, x + w, y + h]) + rng.random(4)],  # not the mask's
                 }
             )
     categories = [{"id": 3, "name": "text"}, {"id": 5, "name": "sign"}, {"id": 9, "name": "unused"}]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, results
 
 
-def reference_ap(ann_file, results: list[dict]) -> dict[str, float]:
+def reference_scores(ann_file, results: list[dict]) -> dict[str, float]:
     """pycocotools, called as its documentation shows."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(ann_file)
-        rles = [
-            {
-                **{k: v for k, v in result.items() if k != "mask"},
-                "segmentation": coco_mask.encode(np.asfortranarray(result["mask"])),
-            }
-            for result in results
-        ]
-        evaluation = COCOeval(truth, truth.loadRes(rles), "segm")
-        evaluation.params.catIds = [3, 5]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(AP_NAMES, evaluation.stats[:6], strict=True))
+    scores = {}
+    for kind, prefix in (("segm", ""), ("bbox", "box_")):
+        found = []
+        for result in results:
+            common = {key: result[key] for key in ("image_id", "category_id", "score")}
+            x1, y1, x2, y2 = result["box"]
+            box, mask = [x1, y1, x2 - x1, y2 - y1], coco_mask.encode(np.asfortranarray(result["mask"]))
+            found.append(common | ({"segmentation": mask} if kind == "segm" else {"bbox": box}))
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(ann_file)
+            evaluation = COCOeval(truth, truth.loadRes(found), kind)
+            evaluation.params.catIds = [3, 5]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        scores |= {prefix + name: value for name, value in zip(AP_NAMES, evaluation.stats, strict=False)}
+    return scores
 
 
 def run_metric(metric, results: list[dict], image_ids: list[int]) -> dict[str, float]:
@@ -83,7 +88,7 @@ def run_metric(metric, results: list[dict], image_ids: list[int]) -> dict[str, f
         own = [result for result in results if result["image_id"] == image_id]
         masks = np.array([result["mask"] for result in own]).reshape(-1, SIZE, SIZE).astype(bool)
         predicted = InstanceData(
-            bboxes=tensor([[0.0, 0.0, 1.0, 1.0]] * len(own)).reshape(-1, 4),
+            bboxes=tensor([result["box"] for result in own]).double().reshape(-1, 4),
             labels=tensor([(3, 5).index(result["category_id"]) for result in own]),
             scores=tensor([result["score"] for result in own]).double(),
             masks=tensor(masks),
@@ -100,13 +105,15 @@ def test_equals_pycocotools_and_mmdetection_to_its_three_digits(tmp_path_factory
     truth, results = random_case(seed, detections=15)
     with open(ann_file, "w") as file:
         json.dump(truth, file)
-    expected = reference_ap(ann_file, results)
-    assert 0 < expected["AP"] < 1
+    expected = reference_scores(ann_file, results)
+    assert tuple(expected) == SCORE_NAMES
+    assert 0 < expected["AP"] != expected["box_AP"] < 1
     ours = run_metric(MaskAP(ann_file), results, [10, 20, 30])
     assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
-    theirs = run_metric(CocoMetric(ann_file, metric="segm", proposal_nums=(1, 10, 100)), results, [10, 20, 30])
-    names = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-    assert [theirs[f"coco/segm_{name}"] for name in names] == pytest.approx(list(ours.values()), abs=5.1e-4)
+    metric = CocoMetric(ann_file, metric=["segm", "bbox"], proposal_nums=(1, 10, 100))
+    theirs = run_metric(metric, results, [10, 20, 30])
+    names = [f"{kind}_{name}" for kind in ("segm", "bbox") for name in ("mAP", *MMDETECTION)]
+    assert [theirs[f"coco/{name}"] for name in names] == pytest.approx(list(ours.values()), abs=5.1e-4)
 
 
 def test_known_values(tmp_path):
@@ -119,14 +126,18 @@ def test_known_values(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(truth))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / "a.json"))
-    perfect = [
-        {"image_id": a["image_id"], "category_id": 3, "score": 0.5, "segmentation": coco.annToRLE(a)}
-        for a in truth["annotations"]
-    ]
-    assert mask_ap(coco, perfect, [3]) == pytest.approx(
-        {"AP": 1, "AP50": 1, "AP75": 1, "AP_S": -1, "AP_M": -1, "AP_L": 1}
-    )
-    assert mask_ap(coco, [], [3]) == {"AP": 0, "AP50": 0, "AP75": 0, "AP_S": -1, "AP_M": -1, "AP_L": 0}
+    objects = objects_of(coco, truth["annotations"])
+    perfect = [{"area": 990.0, "score": 0.5} | each for each in objects]
+    ap = {"AP": 1, "AP50": 1, "AP75": 1, "AP_S": -1, "AP_M": -1, "AP_L": 1}
+    both = ap | {f"box_{name}": value for name, value in ap.items()}
+    for number, each in enumerate(perfect):
+        x, y = 20 * (number % 5), 0
+        each["bbox"] = objects[number]["bbox"] = [x, y, 10, 99]
+    assert coco_scores(truth["images"], objects, perfect, [3]) == pytest.approx(both)
+    nothing = {name: min(value, 0) for name, value in both.items()}
+    assert coco_scores(truth["images"], objects, [], [3]) == nothing
+    merged = coco_scores(truth["images"], objects, perfect, [3], class_agnostic=True)
+    assert merged == pytest.approx(both | {"AR@20": 1, "box_AR@20": 1})
 
 
 def test_images_without_detections_count_as_missed(tmp_path):
@@ -134,5 +145,53 @@ def test_images_without_detections_count_as_missed(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(truth))
     first = [result for result in results if result["image_id"] == 10]
     ours = run_metric(MaskAP(str(tmp_path / "a.json")), first, [10, 20, 30])
-    assert ours["coco/AP"] == pytest.approx(reference_ap(str(tmp_path / "a.json"), first)["AP"], abs=1e-12)
+    assert ours["coco/AP"] == pytest.approx(reference_scores(str(tmp_path / "a.json"), first)["AP"], abs=1e-12)
     assert ours["coco/AP"] < run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])["coco/AP"]
+
+
+def test_a_detection_without_a_box_has_that_of_its_mask(tmp_path):
+    """As the paper's Table 6 has it; detectors that predict no boxes put zeros in their place."""
+    truth, results = random_case(2, detections=15)
+    (tmp_path / "a.json").write_text(json.dumps(truth))
+    for result in results:
+        rows, columns = result["mask"].any(1).nonzero()[0], result["mask"].any(0).nonzero()[0]
+        result["box"] = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    expected = reference_scores(tmp_path / "a.json", results)
+    for result in results:
+        result["box"] = [0.0] * 4
+    ours = run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])
+    assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
+
+
+def test_class_agnostic_is_that_of_labels_with_one_class(tmp_path):
+    truth, results = random_case(3, detections=30)
+    (tmp_path / "a.json").write_text(json.dumps(truth))
+    metric = MaskAP(str(tmp_path / "a.json"), class_agnostic=True)
+    metric.dataset_meta = {"classes": ("text", "sign")}
+    for each in (truth["annotations"], results):
+        for part in each:
+            part["category_id"] = 3
+    (tmp_path / "b.json").write_text(json.dumps(truth))
+    expected = reference_scores(tmp_path / "b.json", results)
+    for label, result in enumerate(results):  # whatever it is, of more classes than are labelled
+        result["category_id"] = (3, 5)[label % 2]
+    ours = run_metric(metric, results, [10, 20, 30])
+    recalls = [ours.pop("coco/AR@20"), ours.pop("coco/box_AR@20")]
+    assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
+    assert all(0 < recall <= 1 for recall in recalls)
+
+
+def test_images_may_be_called_anything_and_annotations_of_others_are_left_out(tmp_path):
+    truth, results = random_case(4, detections=15)
+    (tmp_path / "a.json").write_text(json.dumps(truth))
+    expected = run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])
+    for part in (*truth["annotations"], *results):
+        part["image_id"] = f"photo {part['image_id']}"
+    for image in truth["images"]:
+        image["id"] = f"photo {image['id']}"
+    for number, annotation in enumerate(truth["annotations"]):
+        annotation["id"] = number  # 0, which to pycocotools is no object
+    truth["annotations"].append({**truth["annotations"][0], "image_id": "of no photo", "id": 99})
+    (tmp_path / "b.json").write_text(json.dumps(truth))
+    ours = run_metric(MaskAP(str(tmp_path / "b.json")), results, ["photo 10", "photo 20", "photo 30"])
+    assert ours == expected

@@ -1,9 +1,10 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from stage2_training.evaluation import AP_NAMES, plot_curves, read_curve
+from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, mean_curve, plot_curves, read_curve
 
 
 def write_log(path, *lines: dict) -> None:
@@ -35,3 +36,29 @@ def test_draws_every_curve(tmp_path):
     two, one = (np.asarray(Image.open(tmp_path / name)) for name in ("two.png", "one.png"))
     assert two.shape == one.shape
     assert (two != one).any()
+
+
+def test_runs_from_before_boxes_were_evaluated_are_read(tmp_path):
+    scores = {f"coco/{name}": 0.1 for name in SCORE_NAMES}
+    write_log(tmp_path / "new/20260101_100000/vis_data/scalars.json", {**scores, "step": 1})
+    write_log(tmp_path / "old/20260101_100000/vis_data/scalars.json", evaluation(1, 0.1))
+    assert set(read_curve(tmp_path / "new")[0]) == {"epoch", *SCORE_NAMES}
+    assert set(read_curve(tmp_path / "old")[0]) == {"epoch", *AP_NAMES}
+
+
+def test_seeds_are_a_mean_over_the_epochs_that_all_have():
+    seeds = [{1: 0.1, 2: 0.2, 4: 0.4}, {2: 0.3, 1: 0.2}, {1: 0.6, 2: 0.1, 3: 0.3}]
+    curves = [[{"epoch": epoch, "AP50": value, "AP": 9} for epoch, value in seed.items()] for seed in seeds]
+    first, second = mean_curve(curves, "AP50")
+    assert first == {"epoch": 1, "AP50": pytest.approx(0.3), "lowest": 0.1, "highest": 0.6}
+    assert second == {"epoch": 2, "AP50": pytest.approx(0.2), "lowest": 0.1, "highest": 0.3}
+    assert mean_curve([curves[0], []], "AP50") == []
+
+
+def test_a_band_is_drawn_around_a_mean(tmp_path):
+    points = [{"epoch": 1, "AP": 0.1}, {"epoch": 2, "AP": 0.3}]
+    plot_curves({"a": points}, tmp_path / "line.png")
+    plot_curves({"a": [each | {"lowest": 0.05, "highest": 0.35} for each in points]}, tmp_path / "band.png")
+    line, band = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("line.png", "band.png"))
+    tinted = [((each[..., 2] > each[..., 0]) & (each[..., 0] < 240)).sum() for each in (line, band)]  # blue
+    assert tinted[1] > 5 * tinted[0]

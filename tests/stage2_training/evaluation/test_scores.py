@@ -1,12 +1,23 @@
-from stage2_training.evaluation import AP_NAMES, format_scores, score_table
+from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, format_scores, score_table
 
 
-def test_scores_are_percent_under_their_names():
-    scores = dict(zip(AP_NAMES, (0.0836, 0.2093, 0.05, 0.0, 1.0, -1.0), strict=True))
-    names, values = format_scores(scores).splitlines()
+def test_scores_are_percent_under_their_names_masks_and_boxes():
+    values = (0.0836, 0.2093, 0.05, 0.0, 1.0, -1.0)
+    scores = dict(zip(SCORE_NAMES, (*values, *reversed(values)), strict=True))
+    names, masks, boxes = format_scores(scores).splitlines()
     assert names.split() == ["AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
-    assert values.split() == ["8.4", "20.9", "5.0", "0.0", "100.0", "-"]
-    assert len(names) == len(values)
+    assert masks.split() == ["masks", "8.4", "20.9", "5.0", "0.0", "100.0", "-"]
+    assert boxes.split() == ["boxes", "-", "100.0", "0.0", "5.0", "20.9", "8.4"]
+    assert len(names) == len(masks) == len(boxes)
+
+
+def test_scores_of_a_run_without_boxes_and_of_class_agnostic_evaluation():
+    scores = dict.fromkeys(AP_NAMES, 0.5)
+    assert [line.split()[0] for line in format_scores(scores).splitlines()] == ["AP", "masks"]
+    scores = dict.fromkeys((*SCORE_NAMES, "AR@20", "box_AR@20"), 0.5)
+    names, *rows = format_scores(scores).splitlines()
+    assert names.split()[-1] == "AR@20"
+    assert [len(row.split()) for row in rows] == [8, 8]
 
 
 def test_the_table_is_markdown_in_percent():

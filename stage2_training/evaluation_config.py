@@ -1,0 +1,64 @@
+"""A run's config, made one that evaluates: on its own test photos, or on those of any data set."""
+
+from copy import deepcopy
+from typing import Any
+
+from mmengine.config import Config
+
+from stage1_proposals.errors import UserError
+from stage2_training.compose import read_dataset, read_fragment
+from stage2_training.options import Overrides
+from stage2_training.override import override
+
+
+def evaluation_config(
+    run: Config, dataset: str | None = None, overrides: Overrides | None = None, class_agnostic: bool = False
+) -> Config:
+    """The config of a run with what evaluation needs.
+
+    Photos are resized as the run's own are: as it tests, or where it is of pre-training as it trains. A Saliency
+    Prompt variant stays what it is: prompts exist in its losses only, and what it predicts is what the plain
+    detector predicts.
+
+    Args:
+        run: the config of a pre-training or fine-tuning run.
+        dataset: a data set fragment, whose test photos are taken; None: the run's own.
+        overrides: of the command line.
+        class_agnostic: evaluate objects and detections of all classes as one; else by the run's own metric.
+
+    Raises:
+        UserError: no data set is named and the run is of pre-training; no such fragment, or one without labels; or as
+            `override`.
+    """
+    config = deepcopy(run)
+    if dataset is not None:
+        config.test_dataloader = _photos(dataset, _resize(run), overrides and overrides.data_root)
+        config.test_evaluator = {"type": "MaskAP"}
+        config.test_cfg = {"type": "TestLoop"}
+    elif "test_dataloader" not in config:
+        raise UserError(
+            f"{run.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first, or name a "
+            f"data set with --dataset and --class-agnostic"
+        )
+    if class_agnostic:
+        config.test_evaluator = {"type": "MaskAP", "class_agnostic": True}
+    return override(config, overrides or Overrides())
+
+
+def _photos(dataset: str, resize: dict[str, Any] | None, data_root: str | None) -> Config:
+    """The data loader of a data set's test photos, as fine-tuning's schedule has it but for their size."""
+    labels = read_dataset(dataset, data_root)
+    schedule = read_fragment("schedules", labels.get("schedule", "finetune"))
+    loader = Config({"val_dataloader": schedule["val_dataloader"]})
+    loader.merge_from_dict({"val_dataloader": labels["val_dataloader"]})
+    found = loader.val_dataloader
+    if resize is not None:
+        pipeline = found.dataset.pipeline
+        found.dataset.pipeline = [resize if step["type"] == "Resize" else step for step in pipeline]
+    return found
+
+
+def _resize(run: Config) -> dict[str, Any] | None:
+    """The transform that gives a run's photos their size; None where it is none of a fixed size."""
+    part = "test_dataloader" if "test_dataloader" in run else "train_dataloader"
+    return next((step for step in run[part].dataset.pipeline if step["type"] == "Resize"), None)

@@ -1,0 +1,148 @@
+"""`make draw` in this process, on tiny runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipelines import cli, draw
+from stage2_training import training
+from stage2_training.compose import finetuning_config
+from stage2_training.evaluation import SCORE_NAMES
+from stage2_training.options import Overrides
+from stage2_training.work_dir import WorkDir
+
+TINY = ("model.neck.out_channels=32", "model.rpn_head.channels=32", "model.rpn_head.num_kernels=6")
+TINY += ("model.roi_head.channels=32", "model.roi_head.ffn_channels=32", "model.roi_head.num_stages=2")
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
+    """Run it: its exit code, and what it printed."""
+
+    def run(*argv: object) -> tuple[int, str]:
+        capfd.readouterr()
+        code = cli.run(draw.main, draw.build_parser(), [str(word) for word in argv])
+        printed = capfd.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
+    """A fine-tuning run of a tiny K-Net on four photos, that has done no step."""
+    small = (*TINY, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
+    overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
+    config = finetuning_config("knet_lite0", "demo", overrides=overrides)
+    training.use_device("cpu")
+    work = WorkDir(tmp_path / "run")
+    work.claim(config)
+    torch.save({"state_dict": training.initial_model(config)}, work.path / "iter_1.pth")
+    (work.path / "last_checkpoint").write_text("iter_1.pth")
+    return work.path
+
+
+def write_curve(path: Path, *values: float, names: tuple[str, ...] = SCORE_NAMES) -> Path:
+    log = path / "20260101_100000/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    lines = [{f"coco/{name}": value for name in names} | {"step": 5 * epoch} for epoch, value in enumerate(values, 1)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_curves_of_several_runs_and_seeds(command: Callable, tmp_path: Path) -> None:
+    a, b, c = (write_curve(tmp_path / name, 0.1 * n, 0.2 * n) for n, name in enumerate("abc", 1))
+    out = tmp_path / "made" / "curves.png"
+    code, printed = command("curves", f"ImageNet={a}", f"Saliency Prompt={b},{c}", "--metric", "box_AP", "--out", out)
+    assert code == 0, printed
+    assert printed.splitlines() == [
+        "ImageNet: box_AP 20.0 after epoch 10",
+        "Saliency Prompt: box_AP 50.0 (40.0 to 60.0) after epoch 10",
+        f"picture: {out}",
+    ]
+    assert Image.open(out).size[0] > 400
+    drawn = json.loads(out.with_suffix(".json").read_text())
+    assert drawn["metric"] == "box_AP"
+    assert drawn["runs"] == {"ImageNet": [str(a)], "Saliency Prompt": [str(b), str(c)]}
+    assert drawn["curves"]["ImageNet"] == [{"epoch": 5, "box_AP": 0.1}, {"epoch": 10, "box_AP": 0.2}]
+    assert drawn["curves"]["Saliency Prompt"][0] == pytest.approx(
+        {"epoch": 5, "box_AP": 0.25, "lowest": 0.2, "highest": 0.3}
+    )
+
+
+def test_curves_that_cannot_be_drawn_are_one_line(command: Callable, tmp_path: Path) -> None:
+    def fails(message: str, *argv: object) -> None:
+        code, printed = command("curves", *argv)
+        assert (code, printed.startswith("error: ")) == (2, True), printed
+        assert message in printed
+        assert len(printed.splitlines()) == 1
+
+    old = write_curve(tmp_path / "old", 0.1, names=("AP", "AP_S"))
+    sizes = write_curve(tmp_path / "sizes", -1.0)
+    out = ("--out", tmp_path / "x.png")
+    fails("nothing: no run here that was evaluated", f"a={tmp_path / 'nothing'}", *out)
+    fails("--metric mAP: no such score; there are AP, AP50", f"a={old}", "--metric", "mAP", *out)
+    fails("old: has no box_AP at every epoch", f"a={old}", "--metric", "box_AP", *out)
+    fails("sizes: has no AP_L at every epoch", f"a={sizes}", "--metric", "AP_L", *out)
+    fails("two runs of one name", f"a={old}", f"a={sizes}", *out)
+    fails("x.pdf: pictures are written as .png", f"a={old}", "--out", tmp_path / "x.pdf")
+    later = write_curve(tmp_path / "later")
+    (later / "20260101_100000/vis_data/scalars.json").write_text('{"coco/AP": 0.5, "step": 99}\n')
+    fails("a: its runs have no epoch in common", f"a={old},{later}", *out)
+    with pytest.raises(SystemExit):
+        command("curves", str(old), *out)
+
+
+def test_activations_of_a_run(command: Callable, run_dir: Path, tmp_path: Path) -> None:
+    root = tmp_path / "labelled"
+    common = ("--dataset", "demo", "--data-root", root, "--device", "cpu", "--workers", 0, "--out", tmp_path / "x.png")
+    code, printed = command("activations", f"K-Net={run_dir}", "--images", 3, *common)
+    assert code == 0, printed
+    numbers = json.loads((tmp_path / "x.json").read_text())
+    assert list(numbers) == ["K-Net"]
+    assert (numbers["K-Net"]["images"], numbers["K-Net"]["queries"]) == (3, 6)
+    assert 0 <= numbers["K-Net"]["overlap"] <= 1
+    assert 0 <= numbers["K-Net"]["entropy"] <= 1
+    assert numbers["K-Net"]["checkpoint"] == str(run_dir / "iter_1.pth")
+    drawn = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
+    code, printed = command("activations", f"K-Net={run_dir},{run_dir}", *common)
+    assert (code, "K-Net: several runs" in printed) == (2, True)
+    (run_dir / "last_checkpoint").unlink()
+    code, printed = command("activations", f"K-Net={run_dir}", *common)
+    assert (code, printed) == (2, f"error: {run_dir}: has no checkpoint yet\n")
+
+
+def test_proposals_beside_detections(
+    command: Callable,
+    run_dir: Path,
+    tmp_path: Path,
+    write_shards: Callable,
+    make_record: Callable,
+    rectangles: Callable,
+) -> None:
+    masks = rectangles([(4, 4, 30, 40)], 64, 64)
+    shards = write_shards([[make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(3)]])
+    common = ("--shards", shards.directory, "--run", run_dir, "--device", "cpu", "--out", tmp_path / "x.png")
+    code, printed = command("results", "--images", 2, "--score", 0, *common)
+    assert code == 0, printed
+    assert "2 photos, 12 detections from score 0.0 up" in printed
+    everything = np.asarray(Image.open(tmp_path / "x.png"))
+    code, printed = command("results", "--images", 2, "--score", 1, *common)
+    assert "2 photos, 0 detections" in printed
+    none = np.asarray(Image.open(tmp_path / "x.png"))
+    assert everything.shape == none.shape
+    differs = (everything != none).any(axis=(0, 2)).nonzero()[0] // (everything.shape[1] // 4)
+    assert set(differs) == {1, 3}  # of the four columns those to the right of proposals
+
+    (tmp_path / "photos" / "0.png").unlink()
+    (tmp_path / "photos" / "1.png").unlink()
+    (tmp_path / "photos" / "2.png").unlink()
+    code, printed = command("results", *common)
+    assert code == 2
+    assert "none of the photos chosen is under" in printed.splitlines()[-1]
