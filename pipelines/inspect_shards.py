@@ -136,7 +136,8 @@ def main(args: argparse.Namespace) -> None:
     shards = ShardSet.open(args.shards)
     root = args.image_root or Path(shards.image_root)
     if args.similar:
-        draw_similar(shards, root, *args.similar, args.photos, sheet)
+        image_id, row = args.similar
+        draw_similar(shards, root, image_id, row, args.photos, sheet)
         return
     verify(shards)
     failures = [failure for reader in shards.readers() for failure in reader.failures()]

@@ -66,12 +66,12 @@ def prepare_converted(kind: ModuleType, counts: dict[str, int], root: Path, args
         for split, count in counts.items():
             kind.check_complete(root, split, count)
     for split, count in counts.items():
-        skipped = [] if args.skip_malformed else None
+        skipped: list[str] | None = [] if args.skip_malformed else None
         yield Half(kind.write_annotations(root, split, skipped, count), root)
 
 
 def prepare_coco(name: str, root: Path, args: argparse.Namespace) -> Iterator[Half]:
-    skipped = [] if args.skip_malformed else None
+    skipped: list[str] | None = [] if args.skip_malformed else None
     labels = coco_subset.write_subset(root, name, args.seed, skipped, args.partial)
     print(f"{coco_subset.ids_file(root, name)}: the ids of its images, drawn by seed {args.seed}")
     yield Half(labels, root / "train2017")

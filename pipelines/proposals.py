@@ -165,7 +165,9 @@ def main(args: argparse.Namespace) -> None:
     store = open_store(args.shards)
     settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and args.workers != 0)
-    sizes = {key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS}
+    sizes: dict[str, Any] = {
+        key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS
+    }
     missing = [key for key, value in sizes.items() if value is None]
     if missing:
         raise UserError(f"config {args.config}: lacks {', '.join(missing)}")

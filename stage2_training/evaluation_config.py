@@ -30,9 +30,9 @@ def evaluation_config(
         UserError: no data set is named and the run is of pre-training; no such fragment, or one without labels; or as
             `override`.
     """
-    config = deepcopy(run)
+    config, overrides = deepcopy(run), overrides or Overrides()
     if dataset is not None:
-        config.test_dataloader = _photos(dataset, _resize(run), overrides and overrides.data_root)
+        config.test_dataloader = _photos(dataset, _resize(run), overrides.data_root)
         config.test_evaluator = {"type": "MaskAP"}
         config.test_cfg = {"type": "TestLoop"}
     elif "test_dataloader" not in config:
@@ -42,7 +42,7 @@ def evaluation_config(
         )
     if class_agnostic:
         config.test_evaluator = {"type": "MaskAP", "class_agnostic": True}
-    return override(config, overrides or Overrides())
+    return override(config, overrides)
 
 
 def _photos(dataset: str, resize: dict[str, Any] | None, data_root: str | None) -> Config:
