@@ -121,10 +121,10 @@ def build() -> None:
     others, mmcv = split_lock(LOCK.read_text())
     requirements = VENV / "requirements.txt"
     requirements.write_text(others)
-    install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps")
+    # Compiled at once, commands start fast from the first time on, and also where PYTHONDONTWRITEBYTECODE is set.
+    install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps", "--compile-bytecode")
     run(*install, "--require-hashes", "--requirement", requirements)
-    # Else the first start of each command takes long; or every one, where PYTHONDONTWRITEBYTECODE is set.
-    run(*install, "--no-index", "--compile-bytecode", compile_mmcv(mmcv, requirements))
+    run(*install, "--no-index", compile_mmcv(mmcv, requirements))
     run(PYTHON, "-c", "import faiss, mmcv.ops, mmdet, ray, torchvision")
     STAMP.write_text(fingerprint())
     print("Set-up complete: .venv", flush=True)

@@ -62,5 +62,5 @@ def test_what_has_no_labels_is_refused(pretraining, tmp_path):
     with pytest.raises(UserError, match="runs/pre is a pre-training run, which has no labels to evaluate on"):
         evaluation_config(run)
     (tmp_path / "none.py").write_text("epochs = 1\n")
-    with pytest.raises(UserError, match=r"none\.py: has no labels to evaluate on"):
+    with pytest.raises(UserError, match=r"none\.py: lacks milestones"):
         evaluation_config(run, str(tmp_path / "none.py"))
