@@ -26,6 +26,19 @@ def writing(path: Path, hint: str = "") -> Iterator[None]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint and f'; {hint}'}") from error
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a log of lines, of which a killed process may have left half; that half stays a line of its own.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path), open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            line = ("" if file.read(1) == b"\n" else "\n") + line
+        file.write(f"{line}\n".encode())
+
+
 def check_writable(path: Path) -> None:
     """Check that a file can be written before the work for it is done; its folder is made.
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.directory import writing
+from stage1_proposals.directory import append_line
 
 COMMANDS = "commands.jsonl"
 # What a run's numbers may depend on: the name it is imported by, and the one it is installed by.
@@ -35,15 +35,9 @@ def record_command(directory: Path, argv: Sequence[str], device: str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    path = directory / COMMANDS
     started = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"argv": list(argv), "started": started, "software": _software(), "device": device})
-    with writing(path), open(path, "a+b") as file:
-        # A run that was killed while it wrote may have left half a line.
-        if file.tell():
-            file.seek(-1, 2)
-            line = ("" if file.read(1) == b"\n" else "\n") + line
-        file.write(f"{line}\n".encode())
+    append_line(directory / COMMANDS, line)
 
 
 def read_commands(directory: Path) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 from pipelines.experiments.runs import Run
-from stage1_proposals.directory import writing
+from stage1_proposals.directory import append_line
 from stage1_proposals.shards import read_manifest
 
 JOURNAL = "runs.jsonl"
@@ -93,7 +94,11 @@ class Workspace:
             lines = (self.root / JOURNAL).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        return [Start(**json.loads(line)) for line in lines]
+        starts = []
+        for line in lines:
+            with suppress(ValueError):  # half a line, of a command that was killed
+                starts.append(Start(**json.loads(line)))
+        return starts
 
     def record(self, run: Run, seconds: float, finished: bool) -> None:
         """Add a start to the journal.
@@ -102,8 +107,7 @@ class Workspace:
             UserError: it cannot be written.
         """
         line = json.dumps(asdict(Start(run.name, run.kind, round(seconds, 1), finished)))
-        with writing(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(line + "\n")
+        append_line(self.root / JOURNAL, line)
 
     def seconds(self) -> dict[str, float]:
         """What each run took so far, by its name, all its starts together."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stage1_proposals.directory import check_writable, in_use, sole_user, writing
+from stage1_proposals.directory import append_line, check_writable, in_use, sole_user, writing
 from stage1_proposals.errors import UserError
 
 
@@ -84,3 +84,12 @@ def test_a_directory_is_in_use_while_its_lock_is_held(tmp_path):
     with sole_user(tmp_path):
         assert in_use(tmp_path)
     assert not in_use(tmp_path)
+
+
+def test_half_a_line_of_a_killed_process_stays_a_line_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "lines.txt"
+    append_line(log, "one")
+    log.write_text(log.read_text() + "tw")
+    append_line(log, "three")
+    append_line(log, "four")
+    assert log.read_text() == "one\ntw\nthree\nfour\n"

@@ -30,6 +30,14 @@ def modules(commands) -> list[str]:
     return [words[0] for words in commands.seen]
 
 
+def test_half_a_line_of_the_journal_costs_that_line_alone(runs: list[Run], workspace: Workspace) -> None:
+    workspace.record(runs[0], 2.0, finished=True)
+    journal = workspace.root / "runs.jsonl"
+    journal.write_text(journal.read_text() + journal.read_text()[:20])
+    workspace.record(runs[1], 3.0, finished=False)
+    assert [start.seconds for start in workspace.journal()] == [2.0, 3.0]
+
+
 def test_all_runs_are_made_once(commands, runs: list[Run], workspace: Workspace, capsys) -> None:
     carry_out(runs, workspace)
     assert modules(commands) == ["prepare_data", "proposals", "pretrain", "finetune", "pretrain", "finetune"]
