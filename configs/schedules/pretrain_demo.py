@@ -5,20 +5,8 @@ epochs = 6
 milestones = (5,)
 
 train_cfg = dict(total_batch=8)
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    dataset=dict(
-        pipeline=[
-            dict(type="LoadPhoto"),
-            dict(type="LoadPseudoLabels"),
-            dict(type="Resize", scale=(256, 256), keep_ratio=True),
-            dict(type="RandomFlip", prob=0.5),
-            dict(type="DropVanishedMasks"),
-            dict(type="PackPseudoLabels"),
-        ]
-    ),
-)
+train_dataloader = dict(batch_size=8, num_workers=2)
+_base_.train_dataloader.dataset.pipeline[2].scale = (256, 256)
 optim_wrapper = dict(optimizer=dict(lr=4e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=20),
