@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage2_training.engine import read_weights
-from stage2_training.training import QuietRunner, build_model
+from stage2_training.runners import QuietRunner
+from stage2_training.training import build_model
 from stage2_training.transfer import plan_transfer
 
 

@@ -1,10 +1,10 @@
-"""Starting, continuing and evaluating runs with MMEngine's runner."""
+"""Starting, continuing and evaluating runs."""
 
 import errno
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel, is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from stage1_proposals.allocator import keep_freed_memory
 from stage1_proposals.directory import sole_user, writing
@@ -30,76 +28,16 @@ from stage1_proposals.errors import UserError
 from stage1_proposals.shards.writer import whole_file
 from stage2_training.commands import record_command
 from stage2_training.distribution import by_first
-from stage2_training.engine import bind_workers, quieten, read_weights, weights_in
+from stage2_training.engine import read_weights
 from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
+from stage2_training.runners import QuietRunner, TrainingRunner
 from stage2_training.total_batch import passes
 from stage2_training.transfer import Transfer, plan_transfer
 from stage2_training.work_dir import GO_ON, WorkDir
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-
-
-class QuietRunner(Runner):
-    """MMEngine's runner that prints little and leaves writing configs to `WorkDir`.
-
-    Attributes:
-        built: whether all its parts are there; MMEngine makes most of them only in `train` and `test`.
-    """
-
-    built = False
-
-    def load_or_resume(self) -> None:
-        self.built = True
-        super().load_or_resume()
-
-    def dump_config(self) -> None:
-        """The work directory has its config already."""
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        logger = super().build_logger(*args, **kwargs)
-        quieten(logger)
-        return logger
-
-    @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
-        with redirect_stdout(io.StringIO()):  # pycocotools prints what it loads
-            return bind_workers(Runner.build_dataloader(*args, **kwargs))
-
-    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Load a checkpoint of the whole model; MMEngine would pass over tensors of other shapes.
-
-        Raises:
-            UserError: it is not of this model.
-        """
-        with redirect_stdout(io.StringIO()):  # MMEngine prints the path, past its logger
-            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        plan_transfer(weights_in(checkpoint, filename), model.state_dict()).require_all(filename)
-        return checkpoint
-
-
-class TrainingRunner(QuietRunner):
-    """A runner that goes on by itself in a `WorkDir`."""
-
-    def load_or_resume(self) -> None:
-        """Resume the latest checkpoint; without one, start from the config's `load_from`."""
-        self.built = True
-        checkpoint = WorkDir(self.work_dir).latest_checkpoint()
-        if checkpoint is None:
-            super().load_or_resume()
-        else:
-            print(f"Going on from {checkpoint}", flush=True)
-            self._resume = True  # MMEngine's EMA hook asks whether the averages go on, too
-            self.resume(str(checkpoint))
-
-    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
-        """Scale by the images of an optimizer step; MMEngine knows of those of one pass."""
-        if auto_scale_lr:
-            base = auto_scale_lr["base_batch_size"] / self.train_loop.passes
-            auto_scale_lr = {**auto_scale_lr, "base_batch_size": base}
-        super().scale_lr(optim_wrapper, auto_scale_lr)
 
 
 def use_device(device: str | None) -> str:
