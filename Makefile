@@ -89,7 +89,7 @@ evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L of masks and boxes: WORK_DIR
 
 draw: setup ## a picture of runs: N=curves RUNS="NAME=dir NAME=dir,dir", N=activations RUNS="NAME=dir" DATASET=demo, or N=results SHARDS=shards WORK_DIR=dir; [OUT=picture.png]
 	@$(PYTHON) -m pipelines.draw "$(N)" $(if $(filter results,$(N)),--shards "$(SHARDS)" --run "$(WORK_DIR)",$(RUNS)) \
-	  $(if $(filter activations,$(N)),--dataset "$(DATASET)") $(if $(filter-out curves,$(N)),$(call flag,--device,$(DEVICE))) \
+	  $(if $(filter activations,$(N)),--dataset "$(DATASET)" $(call flag,--data-root,$(ROOT))) $(if $(filter-out curves,$(N)),$(call flag,--device,$(DEVICE))) \
 	  --out "$(if $(OUT),$(OUT),$(N).png)" $(OPTS)
 
 table: setup ## a table of the paper beside the paper's numbers, its missing runs made first: N=1..7 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]; or class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir

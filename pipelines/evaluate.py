@@ -60,6 +60,8 @@ def main(args: argparse.Namespace) -> None:
     if args.work_dir:
         if own_choices(args) != Choices():
             raise UserError("--test-labels and the like go with --model, --dataset and --checkpoint, not --work-dir")
+        if args.model or args.schedule:
+            raise UserError("--model and --schedule do not go with --work-dir: a run knows its own")
         work = WorkDir(args.work_dir)
         if args.dataset and not args.class_agnostic:
             raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")

@@ -37,14 +37,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pretrain-epochs", type=cli.at_least(1), help="default: the scale's")
     parser.add_argument("--finetune-epochs", type=cli.at_least(1), help="at most; default: the scale's")
-    parser.add_argument("--freesolo", help="COCO JSON of FreeSOLO's masks of the unlabeled photos, for Table 7")
+    parser.add_argument(
+        "--freesolo", type=Path, help="COCO JSON of FreeSOLO's masks of the unlabeled photos, for Table 7"
+    )
 
 
 def scale_of(args: argparse.Namespace) -> Scale:
     """The scale as the command line changes it.
 
     Raises:
-        UserError: `--photos` where the photos are real.
+        UserError: `--photos` where the photos are real, or no such file of FreeSOLO's masks.
     """
     scale = SCALES[args.scale]
     if args.photos:
@@ -58,7 +60,9 @@ def scale_of(args: argparse.Namespace) -> Scale:
     if args.finetune_epochs:
         scale = replace(scale, finetune_epochs=args.finetune_epochs)
     if args.freesolo:
-        scale = replace(scale, freesolo=args.freesolo)
+        if not args.freesolo.is_file():
+            raise UserError(f"--freesolo {args.freesolo}: no such file")
+        scale = replace(scale, freesolo=str(args.freesolo.resolve()))
     return scale
 
 

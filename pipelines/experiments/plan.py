@@ -1,5 +1,6 @@
 """From what a number comes to the runs that give it, at a scale and with a seed."""
 
+import json
 import math
 
 from pipelines.embedded_data import demo_set
@@ -48,7 +49,7 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
     if generator == "random":
         label, extra = f"{label}-seed{seed}", ("--set", f"seed={seed}")
     elif generator == "import":
-        extra = ("--set", f"file={scale.freesolo}")
+        extra = ("--set", f"file={json.dumps(scale.freesolo)}")
     photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
     settings: tuple[str | Inside, ...] = (
         *("--images", photos, "--backbone", scale.backbone),

@@ -78,7 +78,7 @@ def as_markdown(tabulated: dict[str, Any]) -> str:
     commands = "\n".join(tabulated["commands"])
     notes = "\n".join(f"- {note}" for note in tabulated["notes"])
     took = duration(tabulated["seconds"]).removeprefix("about ")
-    made = f"Made on {tabulated['machine']}; the runs took {took}, one after the other."
+    made = f"Made on {tabulated['machine']}; the runs took {took}, added up."
     return (
         f"## {_title(tabulated)}\n\n{_beside(tabulated, markdown=True)}\n\n{notes}\n\n{made}\n\n"
         f"```sh\n{commands}\n```\n"

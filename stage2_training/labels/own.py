@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stage1_proposals.contact_sheet import palette
 from stage1_proposals.errors import UserError
 from stage2_training.labels.coco import read_coco
 from stage2_training.labels.coco_subset import draw
@@ -120,7 +121,7 @@ def prepare(dataset: str, data_root: str | None = None, choices: Choices | None 
 def fragment(own: OwnSet) -> dict[str, Any]:
     """The set as `configs/datasets/*.py` would have it."""
 
-    metainfo = {"classes": own.classes, "palette": "random"}  # as MMDetection draws
+    metainfo = {"classes": own.classes, "palette": palette(len(own.classes))}
 
     def loader(labels: Path, photos: Path, **more: Any) -> dict[str, Any]:
         # An absolute `ann_file`, so that `data_root` is of the photos alone.

@@ -109,3 +109,8 @@ def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
     with pytest.raises(SystemExit, match="2"):
         run("8")
     assert "invalid choice: '8'" in capsys.readouterr().err
+
+
+def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path: Path, capsys) -> None:
+    assert run(7, "--dry-run", "--freesolo", tmp_path / "masks.json") == 2
+    assert capsys.readouterr().err == f"error: --freesolo {tmp_path}/masks.json: no such file\n"

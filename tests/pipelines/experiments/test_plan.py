@@ -148,7 +148,7 @@ def test_half_of_the_demo_set_stands_for_half_of_the_labels() -> None:
 def test_freesolos_masks_are_imported_where_they_are_given() -> None:
     assert "freemask" in shards_run("freesolo", PAPER, 0).settings
     imported = shards_run("freesolo", replace(PAPER, freesolo="masks.json"), 0).settings
-    assert imported[-4:] == ("--generator", "import", "--set", "file=masks.json")
+    assert imported[-4:] == ("--generator", "import", "--set", 'file="masks.json"')
 
 
 def test_epochs_are_the_rows_the_data_sets_or_fewer() -> None:
