@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
+from stage2_training.scores import AP_NAMES
 
-MASK_SCORES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 SP = Pretraining()
 PLAIN = Pretraining(prompts=False)
 STARTS: Mapping[str, str | Pretraining] = {
@@ -100,7 +100,7 @@ TABLE1 = Table(
     1,
     "Fine-tuning K-Net on little of COCO",
     ("labels", "start"),
-    MASK_SCORES,
+    AP_NAMES,
     tuple(
         Row((DATASETS[dataset], start), paper, finetuned("knet", dataset, start))
         for dataset, numbers in TABLE1_NUMBERS.items()
@@ -133,7 +133,7 @@ TABLE2 = Table(
     2,
     "Fine-tuning on Cityscapes and CTW1500",
     ("labels", "model", "start"),
-    MASK_SCORES,
+    AP_NAMES,
     tuple(
         row for (dataset, model), numbers in TABLE2_NUMBERS.items() for row in _rows(model, dataset, numbers, epochs={})
     ),
@@ -173,7 +173,7 @@ TABLE3 = Table(
     3,
     "Fine-tuning Mask2Former and QueryInst",
     ("labels", "model", "start"),
-    MASK_SCORES,
+    AP_NAMES,
     tuple(
         row
         for (dataset, model), numbers in TABLE3_NUMBERS.items()
@@ -196,7 +196,7 @@ TABLE4 = Table(
     4,
     "Kernel supervision",
     ("model", "kernel supervision"),
-    MASK_SCORES,
+    AP_NAMES,
     (
         Row(("K-Net", "on"), (23.5, 41.4, 23.7, 7.9, 24.8, 38.6), Finetuning("knet", "coco10", SP)),
         Row(
@@ -211,7 +211,7 @@ TABLE5 = Table(
     5,
     "How prompts find their kernels",
     ("prompts",),
-    MASK_SCORES,
+    AP_NAMES,
     (
         Row(("none",), (21.7, 38.7, 21.7, 7.2, 23.5, 36.2), Finetuning("knet", "coco10", PLAIN)),
         Row(

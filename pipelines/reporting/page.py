@@ -18,9 +18,10 @@ from pipelines.reporting.experiments import Figure, Table, duration
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import Run
 from pipelines.reporting.shard_sets import Shards
+from stage2_training.scores import AP_NAMES
 
 HERE = Path(__file__).parent
-SCORES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "box_AP")
+SCORES = (*AP_NAMES, "box_AP")
 STATUSES = ("finished", "running", "interrupted", "failed", "not begun")
 CONFIG_CHARACTERS = 60_000
 STARTS_SHOWN = 20
@@ -56,7 +57,7 @@ def render(content: Content, notes: Notes) -> str:
     comparison = Comparison(content.runs)
     finetuning = [run for run in content.runs if not run.pretraining]
     script, style = (Markup((HERE / name).read_text()) for name in ("page.js", "page.css"))
-    shown = [name for name in SCORES if name in SCORES[:6] or any(name in run.scores for run in finetuning)]
+    shown = [name for name in SCORES if name in AP_NAMES or any(name in run.scores for run in finetuning)]
     return environment.get_template("page.html").render(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

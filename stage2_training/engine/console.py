@@ -7,7 +7,7 @@ from datetime import timedelta
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor, Runner
 
-from stage2_training.evaluation.scores import AP_NAMES, METRIC, PLURALS, PREFIXES, RECALL
+from stage2_training.scores import AP_NAMES, METRIC, PLURALS, PREFIXES, RECALL
 
 TIME_WIDTH = len("12:34:56  ")
 

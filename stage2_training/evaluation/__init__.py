@@ -2,7 +2,7 @@
 
 from stage2_training.evaluation.coco import MaskAP, coco_scores
 from stage2_training.evaluation.curves import mean_curve, plot_curves, read_curve
-from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES, format_scores, score_table
+from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores, score_table
 
 __all__ = [
     "AP_NAMES",

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from stage1_proposals.coco_evaluation import evaluate, objects_of
-from stage2_training.evaluation.scores import METRIC, PREFIXES, RECALL
+from stage2_training.scores import METRIC, PREFIXES, RECALL
 
 
 def coco_scores(

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stage2_training.evaluation.scores import METRIC, SCORE_NAMES
+from stage2_training.scores import METRIC, SCORE_NAMES
 
 PREFIX = f"{METRIC}/"
 

@@ -3,7 +3,8 @@
 import pytest
 
 from pipelines.experiments.asked import ClassAgnostic, Finetuning, Pretraining
-from pipelines.experiments.paper import MASK_SCORES, SP, TABLES, Table
+from pipelines.experiments.paper import SP, TABLES, Table
+from stage2_training.scores import AP_NAMES
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: f"table {table.number}")
@@ -49,4 +50,4 @@ def test_one_number_stands_in_three_tables() -> None:
 def test_table_6_is_of_boxes_and_before_fine_tuning() -> None:
     assert TABLES[6].scores == ("box_AP", "box_AP50", "box_AP75")
     assert [row.asked for row in TABLES[6].rows] == [None, None, None, ClassAgnostic(SP, "coco10")]
-    assert all(TABLES[number].scores == MASK_SCORES for number in range(1, 6))
+    assert all(TABLES[number].scores == AP_NAMES for number in range(1, 6))

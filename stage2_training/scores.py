@@ -1,4 +1,4 @@
-"""COCO's scores as text."""
+"""COCO's scores: their names, and the scores as text. Imports nothing, for commands that print them."""
 
 from collections.abc import Mapping, Sequence
 
