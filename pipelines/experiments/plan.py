@@ -4,6 +4,7 @@ import json
 import math
 
 from pipelines.embedded_data import demo_set
+from pipelines.experiments import fragments
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
 from pipelines.experiments.runs import Inside, Run, option
 from pipelines.experiments.scales import Scale
@@ -57,18 +58,15 @@ def shards_run(masks: str, scale: Scale, seed: int) -> Run:
     )
     rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
     kind = f"{generator} masks of {scale.photos[0] if scale.photos else 'all'} photos"
-    return Run("proposals", label, settings, "--shards", kind=kind, rough=rough)
+    configs = (f"proposals/{generator}.toml",)
+    return Run("proposals", label, settings, "--shards", configs=configs, kind=kind, rough=rough)
 
 
 def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
     model = asked.model + scale.suffix
     shards = shards_run(asked.masks, scale, seed)
     settings: tuple[str | Inside, ...] = (
-        "--model",
-        model,
-        "--shards",
-        Inside(shards),
-        *scale.pretrain,
+        *("--model", model, "--shards", Inside(shards), "--schedule", scale.pretrain_schedule),
         *option("--saliency-prompt", *asked.options),
         *option("--prompts", None if asked.prompts else "off"),
         *option("--epochs", scale.pretrain_epochs),
@@ -78,7 +76,8 @@ def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
     rough = _rough(scale, asked.model, scale.photos and scale.photos[0], scale.pretrain_epochs)
     kind = f"pre-training {model}, {length}"
     label = f"pretrain-{model}-{_told(asked, scale)}-seed{seed}"
-    return Run("pretrain", label, settings, "--work-dir", kind=kind, rough=rough)
+    configs = fragments.of_training(model, "pseudo_labels", scale.pretrain_schedule)
+    return Run("pretrain", label, settings, "--work-dir", configs=configs, kind=kind, rough=rough)
 
 
 def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
@@ -91,7 +90,7 @@ def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
     else:
         begin = ("--init", asked.start)
     settings = (
-        *("--model", model, "--dataset", dataset, *scale.finetune, *begin),
+        *("--model", model, "--dataset", dataset, *option("--schedule", scale.finetune_schedule), *begin),
         *(("--data-root", Inside(data, "ctw1500")) if scale.photos else ()),
         *option("--epochs", epochs),
         *("--seed", str(seed)),
@@ -104,6 +103,7 @@ def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
         f"finetune-{dataset}{photos or ''}-{model}-{told}-seed{seed}",
         settings,
         "--work-dir",
+        configs=fragments.of_training(model, dataset, scale.finetune_schedule),
         after=() if scale.photos else (data,),
         kind=f"fine-tuning {model} on {dataset}, {length}",
         rough=_rough(scale, asked.model, photos, epochs),

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pipelines.experiments import fragments
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -26,6 +28,7 @@ class Run:
         output: the option that says where it writes; None: it has its own place, as real data sets have.
         file: in its directory, that `output` names; empty: the directory itself.
         proof: file in its directory that is there when it is finished.
+        configs: fragments that it is made of, as paths under `configs`.
         after: runs that come before it and that no argument names.
         kind: runs of one kind take about as long.
         rough: seconds that it takes, roughly, on two CPU cores; None: not known.
@@ -37,6 +40,7 @@ class Run:
     output: str | None
     file: str = ""
     proof: str = "finished.json"
+    configs: tuple[str, ...] = ()
     after: tuple["Run", ...] = ()
     kind: str = field(default="", compare=False)
     rough: float | None = field(default=None, compare=False)
@@ -45,7 +49,8 @@ class Run:
     def name(self) -> str:
         """Of its directory: its label and a digest of all its settings, those of the runs before it included."""
         words = [part if isinstance(part, str) else [part.run.name, part.path] for part in self.settings]
-        digest = hashlib.sha256(json.dumps([self.module, self.label, words]).encode()).hexdigest()
+        said = [self.module, self.label, words, [fragments.digest(fragment) for fragment in self.configs]]
+        digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
         return f"{self.label}-{digest[:6]}"
 
     @property

@@ -21,7 +21,7 @@ class Scale:
         unlabeled: folder of the photos to pre-train on, where that is not the demo set's.
         short_side: that stage 1 resizes photos to, in pixels; None: the generator's.
         proposals: further options of stage 1.
-        pretrain, finetune: options of the two.
+        pretrain_schedule, finetune_schedule: fragments; None: the data set's.
         pretrain_epochs: None: the schedule's.
         finetune_epochs: None: as the row or the data set says; else at most these.
         freesolo: COCO JSON of FreeSOLO's masks; None: what FreeSOLO starts from stands for them.
@@ -38,8 +38,8 @@ class Scale:
     unlabeled: str | None
     short_side: int | None
     proposals: tuple[str, ...]
-    pretrain: tuple[str, ...]
-    finetune: tuple[str, ...]
+    pretrain_schedule: str
+    finetune_schedule: str | None
     pretrain_epochs: int | None
     finetune_epochs: int | None
     freesolo: str | None = None
@@ -69,8 +69,8 @@ PAPER = Scale(
     unlabeled="data/coco/unlabeled2017",
     short_side=None,
     proposals=(),
-    pretrain=(),
-    finetune=(),
+    pretrain_schedule="pretrain",
+    finetune_schedule=None,
     pretrain_epochs=None,
     finetune_epochs=None,
 )
@@ -88,8 +88,8 @@ DEMO = Scale(
     short_side=384,
     # In one process: for so few photos, starting Ray takes as long as its second worker saves.
     proposals=("--images-per-shard", "64", "--workers", "0"),
-    pretrain=("--schedule", "pretrain_small"),
-    finetune=("--schedule", "finetune_small"),
+    pretrain_schedule="pretrain_small",
+    finetune_schedule="finetune_small",
     pretrain_epochs=6,
     finetune_epochs=20,
     start_seconds=30,
