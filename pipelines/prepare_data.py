@@ -58,6 +58,7 @@ def prepare_demo(root: Path, args: argparse.Namespace) -> Iterator[Half]:
     print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled photos")
     for split in ctw1500.SPLITS:
         yield Half(root / "ctw1500" / "annotations" / f"{split}.json", root / "ctw1500")
+    yield Half(root / demo_set.OBJECTS, (root / demo_set.OBJECTS).parent)
 
 
 def prepare_converted(kind: ModuleType, counts: dict[str, int], root: Path, args: argparse.Namespace) -> Iterator[Half]:
@@ -142,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=cli.at_least(1),
         default=dataclasses.astuple(demo_set.Counts()),
         metavar=("UNLABELED", "TRAIN", "TEST"),
-        help="demo: how many of each kind (%(default)s)",
+        help="demo: how many of each kind (%(default)s); as many as TEST are labelled photos of objects, too",
     )
     parser.add_argument(
         "--seed",

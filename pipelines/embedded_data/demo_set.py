@@ -1,7 +1,9 @@
-"""Writes the whole demo set: unlabeled photos, and text photos in CTW1500's layout with their COCO annotations.
+"""Writes the whole demo set: unlabeled photos, labelled ones of the same kind, and text photos in CTW1500's layout.
 
 <out>/complete.json                      what was written: seed, version, counts
 <out>/unlabeled/00001.jpg ...
+<out>/objects/00001.jpg ...              as many as test photos, none of them among the unlabeled
+<out>/objects/annotations.json           COCO JSON: the things on them
 <out>/ctw1500/train_images/0001.jpg ...  ctw1500_train_labels/0001.xml ...
 <out>/ctw1500/test_images/1001.jpg ...   gt_ctw1500/0001001.txt ...
 <out>/ctw1500/annotations/train.json, test.json
@@ -18,19 +20,24 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipelines.embedded_data import ctw1500_labels
+from pipelines.embedded_data import ctw1500_labels, object_photos
 from pipelines.embedded_data.photos import draw_photo
 from pipelines.embedded_data.text_photos import draw_text_photo
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
 from stage2_training.labels import ctw1500
+from stage2_training.labels.conversion import numbered, to_json, write_text
 
+OBJECTS = "objects/annotations.json"
 VERSION = 1  # raised whenever the same seed gives other data
 STAMP = "complete.json"
 ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
 # Beside what `_write_set` writes: what a killed process leaves of the JSON files, and `make data`'s pictures of them.
-_BESIDE = re.compile(r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)")
-_STREAMS = {"unlabeled": 0, "train": 1, "test": 2}
+_BESIDE = re.compile(
+    r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)"
+    r"|objects/(\.annotations\.json\..+\.tmp|annotations_check\.png)"
+)
+_STREAMS = {"unlabeled": 0, "train": 1, "test": 2, "objects": 3}
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ def _file_names(counts: Counts) -> Iterator[str]:
     """Every file of a demo set, relative to its folder."""
     yield STAMP
     yield from (f"unlabeled/{number:05d}.jpg" for number in range(1, counts.unlabeled + 1))
+    yield from (f"objects/{number:05d}.jpg" for number in range(1, counts.test + 1))
+    yield OBJECTS
     for name, split in ctw1500.SPLITS.items():
         for number in range(split.first_id, split.first_id + getattr(counts, name)):
             photo = Path(f"{number:04d}.jpg")
@@ -129,10 +138,11 @@ def _remove(folder: Path) -> None:
 
 
 def _write_set(out: Path, seed: int, counts: Counts) -> None:
-    with tqdm(total=counts.unlabeled + counts.train + counts.test, desc="demo photos", unit="photo") as progress:
+    with tqdm(total=counts.unlabeled + counts.train + 2 * counts.test, desc="demo photos", unit="photo") as progress:
         folder = _make(out / "unlabeled")
         for index, rng in _streams("unlabeled", seed, counts.unlabeled):
-            _save(draw_photo(rng), folder / f"{index + 1:05d}.jpg", rng)
+            photo, _ = draw_photo(rng)
+            _save(photo, folder / f"{index + 1:05d}.jpg", rng)
             progress.update()
         root = out / "ctw1500"
         for name, split in ctw1500.SPLITS.items():
@@ -146,8 +156,24 @@ def _write_set(out: Path, seed: int, counts: Counts) -> None:
                 )
                 (labels / split.label_name(path)).write_text(text)
                 progress.update()
-    for name in ctw1500.SPLITS:
-        ctw1500.write_annotations(root, name)
+        for name in ctw1500.SPLITS:
+            ctw1500.write_annotations(root, name)
+        _write_objects(out, seed, counts.test, progress)
+
+
+def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
+    annotations = out / OBJECTS
+    folder = _make(annotations.parent)
+    images, things = [], []
+    for index, rng in _streams("objects", seed, count):
+        photo, masks = object_photos.draw_object_photo(rng)
+        path, number = folder / f"{index + 1:05d}.jpg", index + 1
+        _save(photo, path, rng)
+        images.append({"id": number, "file_name": path.name, "width": photo.width, "height": photo.height})
+        things += object_photos.annotations(number, masks)
+        progress.update()
+    coco = {"images": images, "annotations": numbered(things), "categories": object_photos.CATEGORIES}
+    write_text(annotations, to_json(coco))
 
 
 def _streams(kind: str, seed: int, count: int) -> Iterator[tuple[int, np.random.Generator]]:

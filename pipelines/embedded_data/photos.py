@@ -1,7 +1,4 @@
-"""Unlabeled demo photos: crops of real photographs, and crops with cut-out things pasted on them.
-
-No label is kept: what there is to find, stage 1 must find.
-"""
+"""Demo photos: crops of real photographs, and crops with cut-out things pasted on them."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -10,6 +7,7 @@ from pipelines.embedded_data import outlines, sources
 
 PLAIN_CROPS = 0.2  # share of photos nothing is pasted on
 MOST_THINGS = 5
+LEAST_VISIBLE = 100  # pixels of a thing, for it to be labelled
 
 
 def cut_out(name: str, outline: outlines.Outline, longest_side: int, angle: float) -> Image.Image:
@@ -71,16 +69,27 @@ def paste(canvas: Image.Image, thing: Image.Image, corner: tuple[int, int]) -> N
     canvas.paste(thing, corner, alpha)
 
 
-def draw_photo(rng: np.random.Generator) -> Image.Image:
-    """One unlabeled demo photo (RGB, sides of 256 to 384 pixels)."""
+def draw_photo(rng: np.random.Generator) -> tuple[Image.Image, list[np.ndarray]]:
+    """One demo photo, and where the things are that were pasted on it.
+
+    Returns:
+        RGB, sides of 256 to 384 pixels.
+        Per thing of which at least `LEAST_VISIBLE` pixels are seen, lowest first: bool (H, W), its visible part.
+    """
     size = sources.random_size(rng)
     names = sources.SCENES if rng.random() < 0.6 else sources.TEXTURES
     canvas = sources.random_crop(rng.choice(names), size, rng)
+    masks: list[np.ndarray] = []
     if rng.random() < PLAIN_CROPS:
-        return canvas
+        return canvas, masks
     for _ in range(rng.integers(1, MOST_THINGS + 1)):
         thing = random_thing(round(rng.uniform(0.2, 0.65) * min(size)), rng)
         # The centre lies inside the photo; the rest may reach over its edge or over other things.
         x, y = rng.uniform(0.08, 0.92, 2) * size
-        paste(canvas, thing, (round(x - thing.width / 2), round(y - thing.height / 2)))
-    return canvas
+        corner = round(x - thing.width / 2), round(y - thing.height / 2)
+        paste(canvas, thing, corner)
+        opaque = Image.new("L", canvas.size)
+        opaque.paste(thing.getchannel("A"), corner)
+        covered = np.asarray(opaque) > 127
+        masks = [*(mask & ~covered for mask in masks), covered]
+    return canvas, [mask for mask in masks if mask.sum() >= LEAST_VISIBLE]

@@ -29,6 +29,7 @@ from stage2_training.labels.conversion import (
     check_count,
     info,
     leaving_out,
+    masked,
     numbered,
     photo_size,
     to_json,
@@ -135,15 +136,7 @@ def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
         if category not in CLASSES:
             continue
         rle = coco_mask.encode((numbers == number).view(np.uint8))
-        objects.append(
-            {
-                "category_id": category,
-                "iscrowd": int(number < 1000),
-                "area": int(coco_mask.area(rle)),
-                "bbox": [int(value) for value in coco_mask.toBbox(rle)],
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-            }
-        )
+        objects.append({"category_id": category, "iscrowd": int(number < 1000), **masked(rle)})
     return numbers.shape, objects
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags, Image
+from pycocotools import mask as coco_mask
 
 from stage1_proposals.directory import writing
 from stage1_proposals.errors import UserError
@@ -94,6 +95,19 @@ def photo_size(path: Path) -> tuple[int, int]:
     except (OSError, SyntaxError, ValueError) as error:
         raise LabelError(f"{path} cannot be read as an image: {error}", "put it back") from error
     return (height, width) if turned else (width, height)
+
+
+def masked(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """What a COCO annotation says of a mask.
+
+    Args:
+        rle: run lengths, as pycocotools encodes them.
+    """
+    return {
+        "area": int(coco_mask.area(rle)),
+        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+    }
 
 
 def numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

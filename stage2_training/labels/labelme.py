@@ -25,7 +25,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.errors import UserError
-from stage2_training.labels.conversion import Coco, LabelError, leaving_out, photo_size
+from stage2_training.labels.conversion import Coco, LabelError, leaving_out, masked, photo_size
 
 CIRCLE_POINTS = 72  # its polygon is a thousandth of the radius off
 POLYGONS = ("polygon", "oriented_rectangle", "rectangle", "circle")
@@ -176,13 +176,8 @@ def _objects(shapes: list[Shape]) -> list[tuple[str, list[Area]]]:
 def _annotate(parts: list[Area], size: tuple[int, int]) -> dict[str, Any]:
     """A COCO annotation without its ids: of polygons as they are, else of run lengths."""
     rle = coco_mask.merge([_run_lengths(part, size) for part in parts])
-    polygons = all(isinstance(part, list) for part in parts)
-    return {
-        "iscrowd": 0,
-        "area": int(coco_mask.area(rle)),
-        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
-        "segmentation": parts if polygons else {"size": rle["size"], "counts": rle["counts"].decode()},
-    }
+    polygons = {"segmentation": parts} if all(isinstance(part, list) for part in parts) else {}
+    return {"iscrowd": 0, **masked(rle), **polygons}
 
 
 def _run_lengths(area: Area, size: tuple[int, int]) -> dict[str, Any]:

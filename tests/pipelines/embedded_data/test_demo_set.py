@@ -38,6 +38,9 @@ def test_everything_is_there_in_the_layout_of_ctw1500(built):
         "ctw1500/test_images/1002.jpg",
         "ctw1500/train_images/0001.jpg",
         "ctw1500/train_images/0002.jpg",
+        "objects/00001.jpg",
+        "objects/00002.jpg",
+        "objects/annotations.json",
         "unlabeled/00001.jpg",
         "unlabeled/00002.jpg",
     ]
@@ -56,6 +59,22 @@ def test_the_annotations_name_files_beside_them(built, split, ids):
         assert coco.getAnnIds(image["id"])
         with Image.open(built / "ctw1500" / image["file_name"]) as photo:
             assert photo.size == (image["width"], image["height"])
+
+
+def test_the_labels_of_objects_are_where_they_were_pasted(built):
+    coco = COCO(built / demo_set.OBJECTS)
+    assert sorted(coco.imgs) == [1, 2]
+    for image in coco.imgs.values():
+        things = coco.imgToAnns[image["id"]]
+        assert things
+        masks = [coco.annToMask(thing) for thing in things]
+        assert sum(masks).max() == 1  # what is covered belongs to what covers it
+        assert [int(mask.sum()) for mask in masks] == [thing["area"] for thing in things]
+        with Image.open(built / "objects" / image["file_name"]) as photo:
+            assert photo.size == (image["width"], image["height"])
+    assert not {path.read_bytes() for path in (built / "objects").glob("*.jpg")} & {
+        path.read_bytes() for path in (built / "unlabeled").glob("*.jpg")
+    }
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_photo_depends_on_its_index_alone(built, tmp_path):
@@ -105,7 +124,14 @@ def test_a_folder_of_someone_elses_is_refused_and_kept(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["unlabeled/mine.jpg", "unlabeled/00003.jpg", "ctw1500/mine", "notes.txt", "ctw1500/annotations/train.json.bak"],
+    [
+        "unlabeled/mine.jpg",
+        "unlabeled/00003.jpg",
+        "ctw1500/mine",
+        "objects/mine.json",
+        "notes.txt",
+        "ctw1500/annotations/train.json.bak",
+    ],
 )
 def test_what_others_put_into_a_set_is_never_removed(built, tmp_path, name):
     out = tmp_path / "demo"
@@ -118,7 +144,7 @@ def test_what_others_put_into_a_set_is_never_removed(built, tmp_path, name):
     (out / "unlabeled" / "00001.jpg").unlink()
     with pytest.raises(UserError, match=str(out / name)):
         demo_set.build(out, seed=0, counts=FEW)
-    assert contents(out) == {path: data for path, data in before.items() if path.name != "00001.jpg"}
+    assert contents(out) == {path: data for path, data in before.items() if path != Path("unlabeled/00001.jpg")}
     assert not out.with_name("demo.partial").exists()
 
 

@@ -41,9 +41,24 @@ def test_paste_changes_the_canvas_where_the_thing_lies():
 
 
 def test_photos_follow_their_seed_and_differ():
-    first, again, other = (np.asarray(photos.draw_photo(np.random.default_rng(seed))) for seed in (5, 5, 6))
+    first, again, other = (np.asarray(photos.draw_photo(np.random.default_rng(seed))[0]) for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert first.shape != other.shape or not np.array_equal(first, other)
     for pixels in (first, other):
         assert 256 <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) <= 384
         assert pixels.std() > 10
+
+
+def test_masks_are_what_a_photo_shows_of_its_things(monkeypatch):
+    def red(longest_side, rng):
+        return Image.new("RGBA", (90, 60), (250, 0, 0, 255))
+
+    monkeypatch.setattr(photos, "random_thing", red)
+    for seed in range(8):
+        photo, masks = photos.draw_photo(np.random.default_rng(seed))
+        pixels = np.asarray(photo).astype(int)
+        seen = (pixels[..., 0] > 30) & (pixels[..., 1:].max(axis=2) < 3)  # red, also in a shadow
+        labelled = np.any([*masks, np.zeros_like(seen)], axis=0)
+        assert not (labelled & ~seen).any()
+        assert all(mask.sum() >= photos.LEAST_VISIBLE for mask in masks)
+        assert (seen & ~labelled).sum() < photos.MOST_THINGS * photos.LEAST_VISIBLE
