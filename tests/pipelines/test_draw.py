@@ -15,9 +15,7 @@ from stage2_training.compose import finetuning_config
 from stage2_training.evaluation import SCORE_NAMES
 from stage2_training.options import Overrides
 from stage2_training.work_dir import WorkDir
-
-TINY = ("model.neck.out_channels=32", "model.rpn_head.channels=32", "model.rpn_head.num_kernels=6")
-TINY += ("model.roi_head.channels=32", "model.roi_head.ffn_channels=32", "model.roi_head.num_stages=2")
+from tests import tiny_knet
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
 @pytest.fixture
 def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
     """A fine-tuning run of a tiny K-Net on four photos, that has done no step."""
-    small = (*TINY, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
     overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
     config = finetuning_config("knet_lite0", "demo", overrides=overrides)
     training.use_device("cpu")

@@ -9,17 +9,9 @@ from pipelines import cli, evaluate, finetune
 from pipelines.run_options import add_own_options, own_choices
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.labels.own import Choices
-from tests import miniatures
+from tests import miniatures, tiny_knet
 
-TINY = (
-    "model.neck.out_channels=32",
-    "model.rpn_head.channels=32",
-    "model.rpn_head.num_kernels=6",
-    "model.roi_head.channels=32",
-    "model.roi_head.ffn_channels=32",
-    "model.roi_head.num_stages=1",
-    "val_dataloader.dataset.pipeline.1.scale=(64,64)",
-)
+TINY = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
 
 
 @pytest.fixture(autouse=True)

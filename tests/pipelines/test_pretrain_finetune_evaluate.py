@@ -30,16 +30,9 @@ from stage2_training.options import Overrides
 from stage2_training.training import initial_model
 from stage2_training.transfer import plan_transfer
 from stage2_training.work_dir import WorkDir
+from tests import tiny_knet
 
-TINY = (
-    "model.neck.out_channels=32",
-    "model.rpn_head.channels=32",
-    "model.rpn_head.num_kernels=6",
-    "model.roi_head.channels=32",
-    "model.roi_head.ffn_channels=32",
-    "model.roi_head.num_stages=2",
-)
-SMALL = ("train_dataloader.dataset.pipeline.2.scale=(64,64)", "default_hooks.checkpoint.interval=2")
+SMALL = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS, "default_hooks.checkpoint.interval=2")
 
 
 @pytest.fixture
@@ -90,13 +83,13 @@ def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
 
 def pretrain_arguments(shards: ShardSet, work_dir: Path, *more: str) -> list[object]:
     common = ["--model", "knet_lite0", "--schedule", "pretrain_demo", "--shards", shards.directory, "--device", "cpu"]
-    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *TINY, *SMALL]
+    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *SMALL]
 
 
 def finetune_arguments(dataset: Path, work_dir: Path, *more: object) -> list[object]:
     common = ["--model", "knet_lite0", "--schedule", "finetune_demo", "--dataset", dataset, "--device", "cpu"]
-    small = (*SMALL, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
-    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *TINY, *small]
+    small = (*SMALL, *tiny_knet.TEST_PHOTOS)
+    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *small]
 
 
 def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
@@ -204,7 +197,7 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
     three = dataset.with_name("three.py")  # as many classes as clusters, which mean something else
     three.write_text(dataset.read_text().replace("('text',)", "('text', 'b', 'c')"))
     for labels in (dataset, three):
-        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=TINY))
+        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=tiny_knet.MODEL))
         target = initial_model(config)
         start = initialisation.pretrained("knet_lite0", "KNet", str(pre / "iter_3.pth"))
         transfer = plan_transfer(start.read(target), target)
@@ -250,7 +243,7 @@ def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_
     assert "fine holds a run with other initial weights: initialisation.sha256 is " in printed
     assert printed.endswith("or another --work-dir (WORK_DIR=) to begin a second run\n")
 
-    code, printed = command(pretrain, *arguments[: -len(TINY + SMALL) - 1], "--saliency-prompt", "level=0")
+    code, printed = command(pretrain, *arguments[: -len(SMALL) - 1], "--saliency-prompt", "level=0")
     assert (code, printed) == (
         2,
         "error: --saliency-prompt goes with --prompts on: without prompts it would change nothing\n",
