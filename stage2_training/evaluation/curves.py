@@ -42,7 +42,7 @@ def plot_curves(
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{'box' if metric.startswith('box_') else 'mask'} {metric.removeprefix('box_')} (%)")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     if title:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stage2_training.evaluation import mean_curve, plot_curves
@@ -30,3 +31,15 @@ def test_a_band_is_drawn_around_a_mean(tmp_path):
     line, band = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("line.png", "band.png"))
     tinted = [((each[..., 2] > each[..., 0]) & (each[..., 0] < 240)).sum() for each in (line, band)]  # blue
     assert tinted[1] > 5 * tinted[0]
+
+
+@pytest.mark.parametrize("epochs", [[1], [12], [1, 2], [5, 10], [*range(1, 49)]])
+def test_the_axis_has_whole_epochs_alone(epochs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_curves({"a": [{"epoch": epoch, "AP": 0.1} for epoch in epochs]}, tmp_path / "a.png")
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) for tick in ticks)
