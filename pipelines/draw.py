@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -15,9 +14,6 @@ from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet
 from stage1_proposals.directory import check_writable, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet, write_json
-
-if TYPE_CHECKING:
-    from stage2_training.work_dir import WorkDir
 
 Runs = dict[str, list[Path]]
 
@@ -133,7 +129,7 @@ def draw_activations(args: argparse.Namespace) -> None:
         work = WorkDir(runs[0])
         config = evaluation_config(work.read_config(), args.dataset, overrides)
         check_annotations(config, ["test"])
-        checkpoint = latest_checkpoint(work)
+        checkpoint = work.require_checkpoint()
         model = load_detector(config, checkpoint)
         loader = tqdm(photo_loader(config, args.images), desc=name, unit="photo")
         masks = (query_masks(model, *prepared(model, batch)) for batch in loader)
@@ -155,24 +151,12 @@ def draw_activations(args: argparse.Namespace) -> None:
         print(f"{name:<{width}}  {row['queries']:7}  {row['images']:6}  {row['overlap']:7.3f}  {row['entropy']:7.3f}")
 
 
-def latest_checkpoint(work: "WorkDir") -> Path:
-    """Of a run.
-
-    Raises:
-        UserError: it has none.
-    """
-    checkpoint = work.latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"{work.path}: has no checkpoint yet")
-    return checkpoint
-
-
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.description = "Photos of a shard set, each with its proposals and, to the right, what a run detects in it."
     parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument("--run", required=True, type=Path, help="work directory of a fine-tuning run")
     parser.add_argument("--images", type=cli.at_least(1), default=8, help="photos, chosen by seed (default: 8)")
-    parser.add_argument("--score", type=float, default=0.3, help="lowest score of what is drawn (default: 0.3)")
+    parser.add_argument("--score", type=cli.share, default=0.3, help="lowest score of what is drawn (default: 0.3)")
     parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
@@ -193,7 +177,7 @@ def draw_results(args: argparse.Namespace) -> None:
     if "test_dataloader" not in config:
         raise UserError(f"{args.run}: is a pre-training run; name one of fine-tuning, which knows classes")
     photos = config.test_dataloader.dataset
-    model = load_detector(config, latest_checkpoint(work))
+    model = load_detector(config, work.require_checkpoint())
     tiles, found = [], 0
     photos_and_records = chosen_photos(shards, root, args.images, args.seed)
     for record, photo in tqdm(photos_and_records, total=min(args.images, shards.image_count), unit="photo"):

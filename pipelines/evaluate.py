@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
     )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
-    parser.add_argument("--checkpoint", help="default: the latest of the work directory")
+    parser.add_argument("--checkpoint", help="a file, or a run's directory: its latest (default: that of --work-dir)")
     parser.add_argument(
         "--class-agnostic", action="store_true", help="objects of all classes count as one, and so do detections"
     )
@@ -66,7 +66,6 @@ def main(args: argparse.Namespace) -> None:
         if args.dataset and not args.class_agnostic:
             raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")
         config = evaluation_config(work.read_config(), args.dataset, overrides, args.class_agnostic)
-        checkpoint = args.checkpoint or work.latest_checkpoint()
     else:
         if not (args.model and args.dataset):
             raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
@@ -74,15 +73,16 @@ def main(args: argparse.Namespace) -> None:
             args.model, args.dataset, args.schedule, choices=own_choices(args), overrides=overrides
         )
         config = evaluation_config(composed, None, overrides, args.class_agnostic)
-        checkpoint = args.checkpoint
-    if checkpoint is None:
+    source = args.checkpoint or args.work_dir
+    if source is None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")
+    checkpoint = WorkDir(source).require_checkpoint() if Path(source).is_dir() else Path(source)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint")
     check_annotations(config, ["test"])
 
-    if not Path(checkpoint).is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint")
     name = "class_agnostic.json" if args.class_agnostic else "metrics.json"
-    out = Path(args.out or Path(checkpoint).parent / name)
+    out = Path(args.out or checkpoint.parent / name)
     check_writable(out)
     scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
     with writing(out):

@@ -123,6 +123,7 @@ def test_proposals_beside_detections(
     write_shards: Callable,
     make_record: Callable,
     rectangles: Callable,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     masks = rectangles([(4, 4, 30, 40)], 64, 64)
     shards = write_shards([[make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(3)]])
@@ -137,6 +138,11 @@ def test_proposals_beside_detections(
     assert everything.shape == none.shape
     differs = (everything != none).any(axis=(0, 2)).nonzero()[0] // (everything.shape[1] // 4)
     assert set(differs) == {1, 3}  # of the four columns those to the right of proposals
+
+    for wrong in ("1.5", "-0.1", "nan", "high"):
+        with pytest.raises(SystemExit, match="2"):
+            command("results", "--score", wrong, *common)
+        assert capfd.readouterr().err == f"error: argument --score: '{wrong}' is no number from 0 to 1\n"
 
     (tmp_path / "photos" / "0.png").unlink()
     (tmp_path / "photos" / "1.png").unlink()

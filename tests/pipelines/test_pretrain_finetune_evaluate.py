@@ -149,6 +149,14 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert {name: metrics[name] for name in SCORE_NAMES} == {name: curve[-1][name] for name in SCORE_NAMES}
     assert all(name in printed for name in (*AP_NAMES, "masks", "boxes"))
 
+    arguments = ("--model", "knet_lite0", "--dataset", dataset, "--device", "cpu", "--out", tmp_path / "again.json")
+    photos = tiny_knet.TEST_PHOTOS
+    code, printed = command(evaluate, *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *photos)
+    assert code == 0, printed
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["checkpoint"] == str(fine / "iter_4.pth")
+    assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
+
     # Without classes, any run on any photos.
     code, printed = command(evaluate, "--work-dir", fine, "--class-agnostic", "--device", "cpu")
     assert code == 0, printed
@@ -553,6 +561,7 @@ def test_where_scores_go_is_checked_before_they_are_made(dataset, command, tmp_p
         ("a.pth", tmp_path, f"{tmp_path}: is a folder; name a file"),
         ("a.pth", dataset / "x.json", f"{dataset / 'x.json'}: cannot be written (File exists)"),
         ("b.pth", tmp_path / "x.json", f"{tmp_path / 'b.pth'}: no such checkpoint"),
+        ("", tmp_path / "x.json", f"{tmp_path}: has no checkpoint yet"),
     ):
         arguments = (*common, tmp_path / checkpoint, "--device", "cpu", "--out", out)
         assert command(evaluate, *arguments) == (2, f"error: {message}\n")
