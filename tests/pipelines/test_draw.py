@@ -15,7 +15,7 @@ from stage2_training.compose import finetuning_config
 from stage2_training.evaluation import SCORE_NAMES
 from stage2_training.options import Overrides
 from stage2_training.work_dir import WorkDir
-from tests import tiny_knet
+from tests import miniatures, tiny_knet
 
 
 @pytest.fixture
@@ -96,7 +96,9 @@ def test_curves_that_cannot_be_drawn_are_one_line(command: Callable, tmp_path: P
         command("curves", str(old), *out)
 
 
-def test_activations_of_a_run(command: Callable, run_dir: Path, tmp_path: Path) -> None:
+def test_activations_of_a_run(
+    command: Callable, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "labelled"
     common = ("--dataset", "demo", "--data-root", root, "--device", "cpu", "--workers", 0, "--out", tmp_path / "x.png")
     code, printed = command("activations", f"K-Net={run_dir}", "--images", 3, *common)
@@ -109,6 +111,15 @@ def test_activations_of_a_run(command: Callable, run_dir: Path, tmp_path: Path) 
     assert numbers["K-Net"]["checkpoint"] == str(run_dir / "iter_1.pth")
     drawn = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
+    miniatures.labelme(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    runs, mine = (f"a={run_dir}", f"b={run_dir}"), ("--dataset", "mine", "--device", "cpu", "--workers", 0)
+    for labels, images in (((), 1), (("--test-labels", "mine"), 5)):
+        code, printed = command("activations", *runs, *mine, *labels, "--out", tmp_path / "own.png")
+        assert code == 0, printed
+        assert printed.count(" photos are ") == 1  # labels are read once for all models
+        numbers = json.loads((tmp_path / "own.json").read_text())
+        assert [numbers[name]["images"] for name in "ab"] == [images, images]
     code, printed = command("activations", f"K-Net={run_dir},{run_dir}", *common)
     assert (code, "K-Net: several runs" in printed) == (2, True)
     (run_dir / "last_checkpoint").unlink()
