@@ -87,7 +87,7 @@ evaluate: setup ## AP, AP50, AP75, AP_S, AP_M, AP_L of masks and boxes: WORK_DIR
 	@$(PYTHON) -m pipelines.evaluate $(if $(WORK_DIR),--work-dir "$(WORK_DIR)",--model "$(MODEL)" --dataset "$(DATASET)") \
 	  $(call flag,--checkpoint,$(CHECKPOINT)) $(call flag,--data-root,$(ROOT)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
-draw: setup ## a picture of runs: N=curves RUNS="NAME=dir NAME=dir,dir", N=activations RUNS="NAME=dir" DATASET=demo, or N=results SHARDS=shards WORK_DIR=dir; [OUT=picture.png]
+draw: setup ## a picture of runs: N=curves RUNS="NAME=dir NAME=dir,dir", N=activations RUNS="NAME=dir" DATASET=demo|as for data, or N=results SHARDS=shards WORK_DIR=dir; [OUT=picture.png]
 	@$(PYTHON) -m pipelines.draw "$(N)" $(if $(filter results,$(N)),--shards "$(SHARDS)" --run "$(WORK_DIR)",$(RUNS)) \
 	  $(if $(filter activations,$(N)),--dataset "$(DATASET)" $(call flag,--data-root,$(ROOT))) $(if $(filter-out curves,$(N)),$(call flag,--device,$(DEVICE))) \
 	  --out "$(if $(OUT),$(OUT),$(N).png)" $(OPTS)

@@ -37,6 +37,14 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return parse
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+
+
 def shard_directory(text: str) -> Path:
     """An argparse type: a directory, for what reads shards row by row."""
     if "://" in text:

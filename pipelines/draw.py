@@ -4,20 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from pipelines import cli
 from pipelines.inspect_shards import chosen_photos
+from pipelines.run_options import add_own_options, own_choices
 from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
 from stage1_proposals.directory import check_writable, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet, write_json
-
-if TYPE_CHECKING:
-    from stage2_training.work_dir import WorkDir
 
 Runs = dict[str, list[Path]]
 
@@ -98,18 +95,22 @@ def unique(runs: Sequence[tuple[str, list[Path]]]) -> Runs:
 def add_activations(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "The mask of each query, as it was last predicted, averaged over a data set's test photos at 200 x 200 pixels: "
-        "one picture per model, and in a JSON file beside it how different the queries are."
+        "one picture per model, and in a JSON file beside it how different the queries are. Of labels of your own, "
+        "the photos are the fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all."
     )
     parser.add_argument(
         "runs", nargs="+", type=named_run, metavar="NAME=RUN_DIR", help="pre-trained or fine-tuned runs"
     )
-    parser.add_argument("--dataset", required=True, help="configs/datasets/DATASET.py, or a config file")
+    parser.add_argument(
+        "--dataset", required=True, help="configs/datasets/DATASET.py, a config file, COCO JSON, or a labelme folder"
+    )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     parser.add_argument(
         "--images", type=cli.at_least(1), default=5000, help="photos, the first of them (default: 5000)"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.add_argument("--workers", type=cli.at_least(0), help="data-loading processes; 0 loads in the main process")
+    add_own_options(parser)
     parser.set_defaults(draw=draw_activations)
 
 
@@ -117,6 +118,7 @@ def draw_activations(args: argparse.Namespace) -> None:
     with cli.quiet_imports():
         from stage2_training import training
         from stage2_training.annotations import check_annotations
+        from stage2_training.compose import read_dataset
         from stage2_training.evaluation import activations
         from stage2_training.evaluation.query_masks import query_masks
         from stage2_training.evaluation_config import evaluation_config
@@ -126,20 +128,22 @@ def draw_activations(args: argparse.Namespace) -> None:
 
     training.use_device(args.device)
     overrides = Overrides(data_root=args.data_root, workers=args.workers)
-    maps, numbers = {}, {}
+    models, maps, numbers = {}, {}, {}
     for name, runs in unique(args.runs).items():
         if len(runs) > 1:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(runs[0])
-        config = evaluation_config(work.read_config(), args.dataset, overrides)
+        models[name] = work.read_config(), work.require_checkpoint()
+    dataset = read_dataset(args.dataset, args.data_root, own_choices(args))
+    for name, (run, checkpoint) in models.items():
+        config = evaluation_config(run, dataset, overrides)
         check_annotations(config, ["test"])
-        checkpoint = latest_checkpoint(work)
         model = load_detector(config, checkpoint)
         loader = tqdm(photo_loader(config, args.images), desc=name, unit="photo")
         masks = (query_masks(model, *prepared(model, batch)) for batch in loader)
         maps[name], images = activations.mean_maps(masks)
         numbers[name] = {
-            "run": str(work.path),
+            "run": str(checkpoint.parent),
             "checkpoint": str(checkpoint),
             "images": images,
             "queries": len(maps[name]),
@@ -155,24 +159,12 @@ def draw_activations(args: argparse.Namespace) -> None:
         print(f"{name:<{width}}  {row['queries']:7}  {row['images']:6}  {row['overlap']:7.3f}  {row['entropy']:7.3f}")
 
 
-def latest_checkpoint(work: "WorkDir") -> Path:
-    """Of a run.
-
-    Raises:
-        UserError: it has none.
-    """
-    checkpoint = work.latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"{work.path}: has no checkpoint yet")
-    return checkpoint
-
-
 def add_results(parser: argparse.ArgumentParser) -> None:
     parser.description = "Photos of a shard set, each with its proposals and, to the right, what a run detects in it."
     parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument("--run", required=True, type=Path, help="work directory of a fine-tuning run")
     parser.add_argument("--images", type=cli.at_least(1), default=8, help="photos, chosen by seed (default: 8)")
-    parser.add_argument("--score", type=float, default=0.3, help="lowest score of what is drawn (default: 0.3)")
+    parser.add_argument("--score", type=cli.share, default=0.3, help="lowest score of what is drawn (default: 0.3)")
     parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
     parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
@@ -193,7 +185,7 @@ def draw_results(args: argparse.Namespace) -> None:
     if "test_dataloader" not in config:
         raise UserError(f"{args.run}: is a pre-training run; name one of fine-tuning, which knows classes")
     photos = config.test_dataloader.dataset
-    model = load_detector(config, latest_checkpoint(work))
+    model = load_detector(config, work.require_checkpoint())
     tiles, found = [], 0
     photos_and_records = chosen_photos(shards, root, args.images, args.seed)
     for record, photo in tqdm(photos_and_records, total=min(args.images, shards.image_count), unit="photo"):

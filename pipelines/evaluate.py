@@ -14,7 +14,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.evaluate",
         description=__doc__,
         epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint; or, with "
-        "--class-agnostic, the work directory of any run and a dataset.",
+        "--class-agnostic, the work directory of any run and a dataset. Of labels of your own, the photos are the "
+        "fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all of them.",
     )
     parser.add_argument("--work-dir", help="work directory of a fine-tuning run; with --class-agnostic, of any run")
     parser.add_argument("--model", help="configs/models/MODEL.py, or a config file")
@@ -25,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
     )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
-    parser.add_argument("--checkpoint", help="default: the latest of the work directory")
+    parser.add_argument("--checkpoint", help="a file, or a run's directory: its latest (default: that of --work-dir)")
     parser.add_argument(
         "--class-agnostic", action="store_true", help="objects of all classes count as one, and so do detections"
     )
@@ -57,32 +58,33 @@ def main(args: argparse.Namespace) -> None:
 
     training.use_device(args.device)
     overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
+    choices, dataset = own_choices(args), None
     if args.work_dir:
-        if own_choices(args) != Choices():
-            raise UserError("--test-labels and the like go with --model, --dataset and --checkpoint, not --work-dir")
         if args.model or args.schedule:
             raise UserError("--model and --schedule do not go with --work-dir: a run knows its own")
-        work = WorkDir(args.work_dir)
         if args.dataset and not args.class_agnostic:
             raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")
-        config = evaluation_config(work.read_config(), args.dataset, overrides, args.class_agnostic)
-        checkpoint = args.checkpoint or work.latest_checkpoint()
-    else:
-        if not (args.model and args.dataset):
-            raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-        composed = compose.finetuning_config(
-            args.model, args.dataset, args.schedule, choices=own_choices(args), overrides=overrides
-        )
-        config = evaluation_config(composed, None, overrides, args.class_agnostic)
-        checkpoint = args.checkpoint
-    if checkpoint is None:
+        if choices != Choices() and not args.dataset:
+            raise UserError("--test-labels and the like go with --dataset: a run knows its own photos")
+        run = WorkDir(args.work_dir).read_config()
+    elif not (args.model and args.dataset):
+        raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
+    source = args.checkpoint or args.work_dir
+    if source is None:
         raise UserError("no checkpoint to evaluate: pass --checkpoint FILE, or the --work-dir of a run that has one")
+    checkpoint = WorkDir(source).require_checkpoint() if Path(source).is_dir() else Path(source)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint")
+
+    if not args.work_dir:
+        run = compose.finetuning_config(args.model, args.dataset, args.schedule, choices=choices, overrides=overrides)
+    elif args.dataset:
+        dataset = compose.read_dataset(args.dataset, args.data_root, choices)
+    config = evaluation_config(run, dataset, overrides, args.class_agnostic)
     check_annotations(config, ["test"])
 
-    if not Path(checkpoint).is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint")
     name = "class_agnostic.json" if args.class_agnostic else "metrics.json"
-    out = Path(args.out or Path(checkpoint).parent / name)
+    out = Path(args.out or checkpoint.parent / name)
     check_writable(out)
     scores = training.evaluate(config, checkpoint, out.parent / "evaluation", args.cfg_options)
     with writing(out):

@@ -1,18 +1,22 @@
 """A run's config, made one that evaluates: on its own test photos, or on those of any data set."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from mmengine.config import Config
 
 from stage1_proposals.errors import UserError
-from stage2_training.compose import read_dataset, read_fragment
+from stage2_training.compose import read_fragment
 from stage2_training.options import Overrides
 from stage2_training.override import override
 
 
 def evaluation_config(
-    run: Config, dataset: str | None = None, overrides: Overrides | None = None, class_agnostic: bool = False
+    run: Config,
+    dataset: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
+    class_agnostic: bool = False,
 ) -> Config:
     """The config of a run with what evaluation needs.
 
@@ -22,17 +26,16 @@ def evaluation_config(
 
     Args:
         run: the config of a pre-training or fine-tuning run.
-        dataset: a data set fragment, whose test photos are taken; None: the run's own.
+        dataset: what `read_dataset` gives, whose test photos are taken; None: the run's own.
         overrides: of the command line.
         class_agnostic: evaluate objects and detections of all classes as one; else by the run's own metric.
 
     Raises:
-        UserError: no data set is named and the run is of pre-training; no such fragment, or one without labels; or as
-            `override`.
+        UserError: no data set is given and the run is of pre-training; no such schedule; or as `override`.
     """
     config, overrides = deepcopy(run), overrides or Overrides()
     if dataset is not None:
-        config.test_dataloader = _photos(dataset, _resize(run), overrides.data_root)
+        config.test_dataloader = _photos(dataset, _resize(run))
         config.test_evaluator = {"type": "MaskAP"}
         config.test_cfg = {"type": "TestLoop"}
     elif "test_dataloader" not in config:
@@ -45,12 +48,11 @@ def evaluation_config(
     return override(config, overrides)
 
 
-def _photos(dataset: str, resize: dict[str, Any] | None, data_root: str | None) -> Config:
+def _photos(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:
     """The data loader of a data set's test photos, as fine-tuning's schedule has it but for their size."""
-    labels = read_dataset(dataset, data_root)
-    schedule = read_fragment("schedules", labels.get("schedule", "finetune"))
+    schedule = read_fragment("schedules", dataset.get("schedule", "finetune"))
     loader = Config({"val_dataloader": schedule["val_dataloader"]})
-    loader.merge_from_dict({"val_dataloader": labels["val_dataloader"]})
+    loader.merge_from_dict({"val_dataloader": dataset["val_dataloader"]})
     found = loader.val_dataloader
     if resize is not None:
         pipeline = found.dataset.pipeline

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-METRIC = "coco"  # what logs put before these names, and a slash
+METRIC = "coco"
+LOGGED = f"{METRIC}/"  # what logs put before these names
 AP_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 RECALL = "AR@20"  # of class-agnostic evaluation alone
 PREFIXES = {"mask": "", "box": "box_"}

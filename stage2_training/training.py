@@ -29,10 +29,10 @@ from stage1_proposals.shards.writer import whole_file
 from stage2_training.commands import record_command
 from stage2_training.distribution import by_first
 from stage2_training.engine import read_weights
-from stage2_training.evaluation.curves import PREFIX
 from stage2_training.initialisation import Initialisation
 from stage2_training.options import MISFITS, misfit
 from stage2_training.runners import QuietRunner, TrainingRunner
+from stage2_training.scores import LOGGED
 from stage2_training.total_batch import passes
 from stage2_training.transfer import Transfer, plan_transfer
 from stage2_training.work_dir import GO_ON, WorkDir
@@ -188,7 +188,7 @@ def evaluate(
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
     with plain_user_errors(Path(work_dir)):
         scores = _run(QuietRunner, config, QuietRunner.test, options)
-    return {name.removeprefix(PREFIX): value for name, value in scores.items() if name.startswith(PREFIX)}
+    return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}
 
 
 def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:

@@ -139,6 +139,17 @@ class WorkDir:
         # The name may be missing where the file is not: it is written after it.
         return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
 
+    def require_checkpoint(self) -> Path:
+        """The `latest_checkpoint`.
+
+        Raises:
+            UserError: there is none.
+        """
+        checkpoint = self.latest_checkpoint()
+        if checkpoint is None:
+            raise UserError(f"{self.path}: has no checkpoint yet")
+        return checkpoint
+
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished.
 

@@ -1,19 +1,13 @@
-"""What a run's logs say: losses over steps, scores over epochs, how far it came and how long it took.
+"""What a run's logs say: losses over steps, scores over epochs, how far it came and how long it took."""
 
-Read here and not with `stage2_training.evaluation`, whose import takes a gigabyte and many seconds.
-"""
-
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-SCORE = "coco/"
+from stage2_training.scalars import Point, Row, learning_curve, read_scalars
+
 TIMESTAMP = re.compile(r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - mmengine", re.MULTILINE)
-LARGEST = 1e30  # what is more, or no number, is no value for a chart
 POINTS = 1000  # of a loss, at most
 ENDS = 1 << 16  # bytes at each end of a log among which there is a line with its time
 
@@ -32,7 +26,7 @@ class Log:
     """
 
     losses: dict[str, Line]
-    curve: list[dict[str, float]]
+    curve: list[Point]
     epoch: int
     step: int
     seconds: float
@@ -44,41 +38,24 @@ def read_log(run: Path) -> Log:
     Raises:
         OSError: a log cannot be read.
     """
-    training: dict[int, dict[str, float]] = {}
-    curve: dict[int, dict[str, float]] = {}
-    for file in sorted(run.glob("*/vis_data/scalars.json")):
-        rows = list(_rows(file))
+    training: dict[int, Row] = {}
+    starts = read_scalars(run)
+    for rows in starts:
         steps = [int(row["step"]) for row in rows if "loss" in row]
         # A start goes on from the last checkpoint: what was done after it counts no more.
         training = {step: row for step, row in training.items() if not steps or step < steps[0]}
         training |= {int(row["step"]): row for row in rows if "loss" in row}
-        for row in rows:
-            scores = {key.removeprefix(SCORE): value for key, value in row.items() if key.startswith(SCORE)}
-            if scores:
-                curve[int(row["step"])] = {"epoch": int(row["step"]), **scores}
     last = max(training, default=0)
     return Log(
         losses=_losses(training),
-        curve=[curve[epoch] for epoch in sorted(curve)],
+        curve=learning_curve(starts),
         epoch=int(training[last].get("epoch", 0)) if last else 0,
         step=last,
         seconds=sum(map(_seconds, run.glob("*/*.log"))),
     )
 
 
-def _rows(file: Path) -> Iterator[dict[str, float]]:
-    for line in file.read_text(errors="replace").splitlines():
-        try:
-            row: Any = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            row = {k: v for k, v in row.items() if isinstance(v, int | float) and abs(v) < LARGEST}
-            if row.get("step", 0) > 0:
-                yield row
-
-
-def _losses(training: dict[int, dict[str, float]]) -> dict[str, Line]:
+def _losses(training: dict[int, Row]) -> dict[str, Line]:
     """Of a long run, every second, fourth ... line alone: the same steps in runs that are alike."""
     losses: dict[str, Line] = {}
     stride = 1 << (len(training) // POINTS).bit_length()

@@ -7,7 +7,7 @@ from datetime import timedelta
 from mmengine.registry import LOG_PROCESSORS
 from mmengine.runner import LogProcessor, Runner
 
-from stage2_training.scores import AP_NAMES, METRIC, PLURALS, PREFIXES, RECALL
+from stage2_training.scores import AP_NAMES, LOGGED, PLURALS, PREFIXES, RECALL
 
 TIME_WIDTH = len("12:34:56  ")
 
@@ -43,7 +43,7 @@ def score_lines(scores: Mapping[str, float]) -> list[str]:
     """`masks  AP 12.3  AP50 30.1 ...`, and `boxes ...`, in percent; -1, no objects of a size, is left out."""
     lines = []
     for kind, prefix in PREFIXES.items():
-        found = {name: scores.get(f"{METRIC}/{prefix}{name}", -1) for name in (*AP_NAMES, RECALL)}
+        found = {name: scores.get(f"{LOGGED}{prefix}{name}", -1) for name in (*AP_NAMES, RECALL)}
         values = "  ".join(f"{name} {100 * value:4.1f}" for name, value in found.items() if value >= 0)
         lines += [f"{PLURALS[kind]}  {values}"] if values else []
     return lines

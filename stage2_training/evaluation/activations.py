@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import ceil, log, sqrt
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ Maps = NDArray[np.floating]  # (N, S, S), one for each query
 
 CELLS = 11  # a side; an odd number, so that the photo's middle is the middle of a cell
 GAP = 8  # pixels between maps
+TITLE = 44  # characters in a line above a picture
 
 
 def mean_maps(masks: Iterable[Tensor]) -> tuple[Maps, int]:
@@ -98,11 +100,17 @@ def draw_activations(models: Mapping[str, Maps], path: str | Path) -> None:
     rows = ceil(len(models) / columns)
     pictures = {name: mosaic(maps) for name, maps in models.items()}
     tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
-    figure = Figure(figsize=(5 * columns, (5 * tallest + 0.5) * rows), layout="constrained")
+    titles = {
+        name: f"{fill(name, TITLE)}\noverlap {mean_overlap(maps):.2f}, entropy {location_entropy(maps):.2f}"
+        for name, maps in models.items()
+    }
+    above = 0.35 + 0.2 * max(title.count("\n") for title in titles.values())
+    figure = Figure(figsize=(5 * columns, (5 * tallest + above) * rows))
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
-    for number, (name, maps) in enumerate(models.items(), 1):
-        axes = figure.add_subplot(rows, columns, number)
+    for number, name in enumerate(models, 1):
+        axes = figure.add_subplot(rows, columns, number, anchor="N")
         axes.imshow(pictures[name])
-        axes.set_title(f"{name}\noverlap {mean_overlap(maps):.2f}, entropy {location_entropy(maps):.2f}", fontsize=11)
+        axes.set_title(titles[name], fontsize=11)
         axes.axis("off")
     figure.savefig(path, dpi=200)

@@ -1,40 +1,14 @@
-"""Learning curves: AP over epochs, read from runs' logs and drawn side by side."""
+"""Learning curves: AP over epochs, of several seeds as one, drawn side by side."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stage2_training.scores import METRIC, SCORE_NAMES
-
-PREFIX = f"{METRIC}/"
-
-# One point of a curve: `epoch` and the values of SCORE_NAMES; where boxes were not evaluated, those of masks.
-Point = dict[str, Any]
-
-
-def read_curve(work_dir: str | Path) -> list[Point]:
-    """The evaluations of a run, one point per epoch, in order.
-
-    A run that was interrupted has one log per start; where two evaluated the same epoch, the later one counts.
-    """
-    points: dict[int, Point] = {}
-    for log in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
-        for line in log.read_text().splitlines():
-            try:
-                scalars = json.loads(line)
-            except ValueError:  # half a line, written when the run was killed
-                continue
-            scores = {name: scalars[PREFIX + name] for name in SCORE_NAMES if PREFIX + name in scalars}
-            if scores:
-                epoch = int(scalars["step"])
-                points[epoch] = {"epoch": epoch, **scores}
-    return [points[epoch] for epoch in sorted(points)]
+from stage2_training.scalars import Point
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
@@ -68,7 +42,7 @@ def plot_curves(
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{'box' if metric.startswith('box_') else 'mask'} {metric.removeprefix('box_')} (%)")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     if title:

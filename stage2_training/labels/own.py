@@ -94,8 +94,10 @@ def prepare(dataset: str, data_root: str | None = None, choices: Choices | None 
         train, test, remark = _divided(dataset, train, choices.held_out_seed)
         remarks = [remark]
     else:
-        test, test_photos = _read(choices.test_labels, data_root, skipped)
-        remarks = _shared(train, train_photos, test, test_photos)
+        test, test_photos = train, train_photos
+        if Path(choices.test_labels).resolve() != Path(dataset).resolve():
+            test, test_photos = _read(choices.test_labels, data_root, skipped)
+        remarks = _shared(dataset, train, train_photos, test, test_photos)
         unknown = {category["name"] for category in test["categories"]} - set(known)
         if unknown:
             remarks.append(f"{choices.test_labels}: {', '.join(sorted(unknown))}: no class of {dataset}, not evaluated")
@@ -160,11 +162,11 @@ def _divided(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:
     return halves[0], halves[1], remark
 
 
-def _shared(train: Coco, train_photos: Path, test: Coco, test_photos: Path) -> list[str]:
+def _shared(dataset: str, train: Coco, train_photos: Path, test: Coco, test_photos: Path) -> list[str]:
     """A remark, if photos are in both halves."""
     there = {(train_photos / image["file_name"]).resolve() for image in train["images"]}
     both = sum((test_photos / image["file_name"]).resolve() in there for image in test["images"])
-    return [f"{both:,} of the {len(test['images']):,} test photos are among the training photos"] if both else []
+    return [f"{both:,} of the {len(test['images']):,} test photos are among those of {dataset}"] if both else []
 
 
 def _of_classes(coco: Coco, categories: list[dict[str, Any]], classes: Sequence[str]) -> Coco:

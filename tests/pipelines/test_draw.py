@@ -15,9 +15,7 @@ from stage2_training.compose import finetuning_config
 from stage2_training.evaluation import SCORE_NAMES
 from stage2_training.options import Overrides
 from stage2_training.work_dir import WorkDir
-
-TINY = ("model.neck.out_channels=32", "model.rpn_head.channels=32", "model.rpn_head.num_kernels=6")
-TINY += ("model.roi_head.channels=32", "model.roi_head.ffn_channels=32", "model.roi_head.num_stages=2")
+from tests import miniatures, tiny_knet
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
 @pytest.fixture
 def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
     """A fine-tuning run of a tiny K-Net on four photos, that has done no step."""
-    small = (*TINY, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
     overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
     config = finetuning_config("knet_lite0", "demo", overrides=overrides)
     training.use_device("cpu")
@@ -98,7 +96,9 @@ def test_curves_that_cannot_be_drawn_are_one_line(command: Callable, tmp_path: P
         command("curves", str(old), *out)
 
 
-def test_activations_of_a_run(command: Callable, run_dir: Path, tmp_path: Path) -> None:
+def test_activations_of_a_run(
+    command: Callable, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "labelled"
     common = ("--dataset", "demo", "--data-root", root, "--device", "cpu", "--workers", 0, "--out", tmp_path / "x.png")
     code, printed = command("activations", f"K-Net={run_dir}", "--images", 3, *common)
@@ -111,6 +111,15 @@ def test_activations_of_a_run(command: Callable, run_dir: Path, tmp_path: Path) 
     assert numbers["K-Net"]["checkpoint"] == str(run_dir / "iter_1.pth")
     drawn = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
+    miniatures.labelme(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    runs, mine = (f"a={run_dir}", f"b={run_dir}"), ("--dataset", "mine", "--device", "cpu", "--workers", 0)
+    for labels, images in (((), 1), (("--test-labels", "mine"), 5)):
+        code, printed = command("activations", *runs, *mine, *labels, "--out", tmp_path / "own.png")
+        assert code == 0, printed
+        assert printed.count(" photos are ") == 1  # labels are read once for all models
+        numbers = json.loads((tmp_path / "own.json").read_text())
+        assert [numbers[name]["images"] for name in "ab"] == [images, images]
     code, printed = command("activations", f"K-Net={run_dir},{run_dir}", *common)
     assert (code, "K-Net: several runs" in printed) == (2, True)
     (run_dir / "last_checkpoint").unlink()
@@ -125,6 +134,7 @@ def test_proposals_beside_detections(
     write_shards: Callable,
     make_record: Callable,
     rectangles: Callable,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     masks = rectangles([(4, 4, 30, 40)], 64, 64)
     shards = write_shards([[make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(3)]])
@@ -139,6 +149,11 @@ def test_proposals_beside_detections(
     assert everything.shape == none.shape
     differs = (everything != none).any(axis=(0, 2)).nonzero()[0] // (everything.shape[1] // 4)
     assert set(differs) == {1, 3}  # of the four columns those to the right of proposals
+
+    for wrong in ("1.5", "-0.1", "nan", "high"):
+        with pytest.raises(SystemExit, match="2"):
+            command("results", "--score", wrong, *common)
+        assert capfd.readouterr().err == f"error: argument --score: '{wrong}' is no number from 0 to 1\n"
 
     (tmp_path / "photos" / "0.png").unlink()
     (tmp_path / "photos" / "1.png").unlink()

@@ -1,25 +1,24 @@
 """Labels of the user's own through the commands, with no code: a tiny model on a few labelme files."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pipelines import cli, evaluate, finetune
 from pipelines.run_options import add_own_options, own_choices
+from stage2_training import training
+from stage2_training.compose import pretraining_config
 from stage2_training.evaluation import AP_NAMES
 from stage2_training.labels.own import Choices
-from tests import miniatures
+from stage2_training.options import Overrides
+from stage2_training.work_dir import WorkDir
+from tests import miniatures, tiny_knet
 
-TINY = (
-    "model.neck.out_channels=32",
-    "model.rpn_head.channels=32",
-    "model.rpn_head.num_kernels=6",
-    "model.roi_head.channels=32",
-    "model.roi_head.ffn_channels=32",
-    "model.roi_head.num_stages=1",
-    "val_dataloader.dataset.pipeline.1.scale=(64,64)",
-)
+TINY = ("--cfg-options", *tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
+MODEL = ("--model", "knet_lite0", "--schedule", "finetune_demo")
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +33,8 @@ def command(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
 
     def run(module, *argv):
-        common = ("--model", "knet_lite0", "--schedule", "finetune_demo", "--device", "cpu", "--workers", "0")
-        code = cli.run(module.main, module.build_parser(), [*common, *map(str, argv), "--cfg-options", *TINY])
+        words = ["--device", "cpu", "--workers", "0", *map(str, argv)]
+        code = cli.run(module.main, module.build_parser(), words)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 
@@ -44,27 +43,89 @@ def command(tmp_path, monkeypatch, capfd):
 
 def test_a_folder_of_labelme_files_is_trained_and_evaluated_on(command, tmp_path):
     miniatures.labelme(tmp_path / "my.photos")
-    start = ("--dataset", "my.photos", "--init", "scratch", "--epochs", 1)
-    code, printed = command(finetune, *start, "--total-batch", 2)
+    start = (*MODEL, "--dataset", "my.photos", "--init", "scratch", "--epochs", 1, "--total-batch", 2)
+    code, printed = command(finetune, *start, *TINY)
     assert code == 0, printed
     assert "1 of 5 photos are held out for evaluation (--held-out-seed 0)" in printed
     run = tmp_path / "work_dirs" / "finetune" / "my" / "knet_lite0-scratch"
     scores = json.loads((run / "finished.json").read_text())
     assert (run / "iter_2.pth").is_file()  # of the four photos that are not held out
 
-    code, printed = command(finetune, *start, "--total-batch", 2, "--held-out-seed", 1)
+    code, printed = command(finetune, *start, "--held-out-seed", 1, *TINY)
     assert code == 2
     assert "holds a run with other labels" in printed.splitlines()[-1]
 
     out = tmp_path / "scores.json"
-    code, printed = command(evaluate, "--dataset", "my.photos", "--checkpoint", run / "iter_2.pth", "--out", out)
+    given = ("--dataset", "my.photos", "--checkpoint", run / "iter_2.pth", "--out", out)
+    code, printed = command(evaluate, *MODEL, *given, *TINY)
     assert code == 0, printed
     again = json.loads(out.read_text())
     assert {name: again[name] for name in AP_NAMES} == {name: scores[name] for name in AP_NAMES}
 
     code, printed = command(evaluate, "--work-dir", run, "--test-labels", "my.photos")
     assert (code, len(printed.splitlines())) == (2, 1)
-    assert "--test-labels and the like go with --model, --dataset and --checkpoint" in printed
+    assert "--test-labels and the like go with --dataset: a run knows its own photos" in printed
+
+
+@pytest.fixture
+def pretraining(tmp_path, write_shards, make_record, rectangles):
+    """A pre-training run of a tiny K-Net that has done no step."""
+    masks = rectangles([(4, 4, 30, 40)], 48, 64)
+    shards = write_shards([[make_record(1, "1.png", masks, np.zeros((1, 320)))]], {"feature_dim": 320})
+    options = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS)
+    config = pretraining_config("knet_lite0", "pretrain_demo", shards, overrides=Overrides(cfg_options=options))
+    training.use_device("cpu")
+    work = WorkDir(tmp_path / "pre")
+    work.claim(config)
+    torch.save({"state_dict": training.initial_model(config)}, work.path / "iter_1.pth")
+    (work.path / "last_checkpoint").write_text("iter_1.pth")
+    return work.path
+
+
+def test_a_pretrained_model_is_judged_on_the_photos_that_the_options_say(command, pretraining, tmp_path, monkeypatch):
+    miniatures.labelme(tmp_path / "mine")
+    miniatures.labelme(tmp_path / "others", photos=2)
+    common = ("--work-dir", pretraining, "--class-agnostic", "--dataset", "mine")
+    code, printed = command(evaluate, *common, "--test-labels", "mine")
+    assert code == 0, printed
+    assert printed.startswith("5 of the 5 test photos are among those of mine\n")
+    assert set(AP_NAMES) < set(json.loads((pretraining / "class_agnostic.json").read_text()))
+
+    def judged(*options):
+        """The photos that are evaluated, and the classes of their objects."""
+        configs = []
+        with monkeypatch.context() as instead:
+            instead.setattr(training, "evaluate", lambda config, *_: configs.append(config) or {"AP": 0.5})
+            code, printed = command(evaluate, *common, *options)
+        assert code == 0, printed
+        (photos,) = [config.test_dataloader.dataset for config in configs]
+        coco = json.loads(Path(photos.ann_file).read_text())
+        names = {each["id"]: each["name"] for each in coco["categories"]}
+        files = {(Path(photos.data_root) / each["file_name"]).relative_to(tmp_path) for each in coco["images"]}
+        return {str(file) for file in files}, {names[each["category_id"]] for each in coco["annotations"]}
+
+    everything = {f"mine/photos/{number}.png" for number in range(5)}
+    assert judged("--test-labels", "mine") == (everything, {"cat", "dog"})
+    assert judged("--test-labels", "others")[0] == {"others/photos/0.png", "others/photos/1.png"}
+    assert judged("--test-labels", "mine", "--classes", "dog") == (everything, {"dog"})
+    held_out = {str(seed): judged("--held-out-seed", str(seed))[0] for seed in range(3)}
+    assert all(len(photos) == 1 and photos < everything for photos in held_out.values())
+    assert len(set().union(*held_out.values())) > 1
+    assert judged()[0] == held_out["0"]
+    (tmp_path / "mine" / "photos" / "3.png").unlink()
+    assert judged("--test-labels", "mine", "--skip-malformed")[0] == everything - {"mine/photos/3.png"}
+
+
+def test_options_of_ones_own_labels_do_not_go_with_a_published_set(command, pretraining):
+    common = ("--work-dir", pretraining, "--class-agnostic", "--dataset", "ctw1500")
+    code, printed = command(evaluate, *common, "--held-out-seed", 1)
+    assert (code, printed.splitlines()) == (
+        2,
+        [
+            "error: --test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, "
+            "not ctw1500"
+        ],
+    )
 
 
 def test_what_the_options_say_arrives():

@@ -30,16 +30,9 @@ from stage2_training.options import Overrides
 from stage2_training.training import initial_model
 from stage2_training.transfer import plan_transfer
 from stage2_training.work_dir import WorkDir
+from tests import tiny_knet
 
-TINY = (
-    "model.neck.out_channels=32",
-    "model.rpn_head.channels=32",
-    "model.rpn_head.num_kernels=6",
-    "model.roi_head.channels=32",
-    "model.roi_head.ffn_channels=32",
-    "model.roi_head.num_stages=2",
-)
-SMALL = ("train_dataloader.dataset.pipeline.2.scale=(64,64)", "default_hooks.checkpoint.interval=2")
+SMALL = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS, "default_hooks.checkpoint.interval=2")
 
 
 @pytest.fixture
@@ -90,13 +83,13 @@ def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
 
 def pretrain_arguments(shards: ShardSet, work_dir: Path, *more: str) -> list[object]:
     common = ["--model", "knet_lite0", "--schedule", "pretrain_demo", "--shards", shards.directory, "--device", "cpu"]
-    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *TINY, *SMALL]
+    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *SMALL]
 
 
 def finetune_arguments(dataset: Path, work_dir: Path, *more: object) -> list[object]:
     common = ["--model", "knet_lite0", "--schedule", "finetune_demo", "--dataset", dataset, "--device", "cpu"]
-    small = (*SMALL, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
-    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *TINY, *small]
+    small = (*SMALL, *tiny_knet.TEST_PHOTOS)
+    return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *small]
 
 
 def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
@@ -156,6 +149,14 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert {name: metrics[name] for name in SCORE_NAMES} == {name: curve[-1][name] for name in SCORE_NAMES}
     assert all(name in printed for name in (*AP_NAMES, "masks", "boxes"))
 
+    arguments = ("--model", "knet_lite0", "--dataset", dataset, "--device", "cpu", "--out", tmp_path / "again.json")
+    photos = tiny_knet.TEST_PHOTOS
+    code, printed = command(evaluate, *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *photos)
+    assert code == 0, printed
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["checkpoint"] == str(fine / "iter_4.pth")
+    assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
+
     # Without classes, any run on any photos.
     code, printed = command(evaluate, "--work-dir", fine, "--class-agnostic", "--device", "cpu")
     assert code == 0, printed
@@ -204,7 +205,7 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
     three = dataset.with_name("three.py")  # as many classes as clusters, which mean something else
     three.write_text(dataset.read_text().replace("('text',)", "('text', 'b', 'c')"))
     for labels in (dataset, three):
-        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=TINY))
+        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=tiny_knet.MODEL))
         target = initial_model(config)
         start = initialisation.pretrained("knet_lite0", "KNet", str(pre / "iter_3.pth"))
         transfer = plan_transfer(start.read(target), target)
@@ -250,7 +251,7 @@ def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_
     assert "fine holds a run with other initial weights: initialisation.sha256 is " in printed
     assert printed.endswith("or another --work-dir (WORK_DIR=) to begin a second run\n")
 
-    code, printed = command(pretrain, *arguments[: -len(TINY + SMALL) - 1], "--saliency-prompt", "level=0")
+    code, printed = command(pretrain, *arguments[: -len(SMALL) - 1], "--saliency-prompt", "level=0")
     assert (code, printed) == (
         2,
         "error: --saliency-prompt goes with --prompts on: without prompts it would change nothing\n",
@@ -560,6 +561,7 @@ def test_where_scores_go_is_checked_before_they_are_made(dataset, command, tmp_p
         ("a.pth", tmp_path, f"{tmp_path}: is a folder; name a file"),
         ("a.pth", dataset / "x.json", f"{dataset / 'x.json'}: cannot be written (File exists)"),
         ("b.pth", tmp_path / "x.json", f"{tmp_path / 'b.pth'}: no such checkpoint"),
+        ("", tmp_path / "x.json", f"{tmp_path}: has no checkpoint yet"),
     ):
         arguments = (*common, tmp_path / checkpoint, "--device", "cpu", "--out", out)
         assert command(evaluate, *arguments) == (2, f"error: {message}\n")

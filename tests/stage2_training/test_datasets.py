@@ -23,17 +23,9 @@ from stage2_training.labels import cityscapes, coco_subset, ctw1500
 from stage2_training.labels.own import Choices
 from stage2_training.options import Overrides
 from stage2_training.work_dir import WorkDir
-from tests import miniatures
+from tests import miniatures, tiny_knet
 
-TINY = (
-    "model.neck.out_channels=32",
-    "model.rpn_head.channels=32",
-    "model.rpn_head.num_kernels=6",
-    "model.roi_head.channels=32",
-    "model.roi_head.ffn_channels=32",
-    "model.roi_head.num_stages=1",
-    "train_dataloader.dataset.pipeline.2.scale=(64,64)",
-)
+TINY = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS)
 
 
 def coco10(folder: Path) -> str:

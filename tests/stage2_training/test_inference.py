@@ -6,15 +6,13 @@ from stage2_training import training
 from stage2_training.compose import finetuning_config
 from stage2_training.inference import detect, load_detector, photo_loader, prepared
 from stage2_training.options import Overrides
-
-TINY = ("model.neck.out_channels=32", "model.rpn_head.channels=32", "model.rpn_head.num_kernels=6")
-TINY += ("model.roi_head.channels=32", "model.roi_head.ffn_channels=32", "model.roi_head.num_stages=2")
+from tests import tiny_knet
 
 
 @pytest.fixture
 def config(write_labels):
     training.use_device("cpu")
-    small = (*TINY, "val_dataloader.dataset.pipeline.1.scale=(64,64)")
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
     overrides = Overrides(data_root=str(write_labels(photos=3, size=(48, 80))), workers=0, cfg_options=small)
     return finetuning_config("knet_lite0", "demo", overrides=overrides)
 

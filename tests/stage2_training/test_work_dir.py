@@ -103,12 +103,14 @@ def test_a_finished_run_whose_checkpoints_have_gone_is_still_that_run(tmp_path):
 def test_finds_the_latest_checkpoint(tmp_path):
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() is None
+    with pytest.raises(UserError, match=r": has no checkpoint yet$"):
+        work.require_checkpoint()
     for step in (9, 10):
         (tmp_path / f"iter_{step}.pth").touch()
     (tmp_path / "last_checkpoint").write_text("/where/it/was/written/iter_9.pth")
     assert work.latest_checkpoint() == tmp_path / "iter_9.pth"
     (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
-    assert work.latest_checkpoint() == tmp_path / "iter_10.pth"
+    assert work.latest_checkpoint() == work.require_checkpoint() == tmp_path / "iter_10.pth"
 
 
 def test_remembers_that_it_is_finished(tmp_path):

@@ -1,10 +1,8 @@
 import json
 
-import pytest
-
 from pipelines.reporting import log
 from pipelines.reporting.log import read_log
-from stage2_training.evaluation import AP_NAMES, read_curve
+from stage2_training.scores import AP_NAMES
 
 
 def write(run, start, rows, minutes=1):
@@ -33,24 +31,6 @@ def test_a_run_in_several_starts_is_one(tmp_path):
     assert (found.step, found.epoch) == (3, 3)
     assert [(point["epoch"], point["AP"]) for point in found.curve] == [(2, 0.1), (4, 0.3)]
     assert found.seconds == 120 + 360
-
-
-def test_the_curve_is_that_of_the_trainer(tmp_path):
-    write(tmp_path, "20260101_235930", [scores(1, 0.1), *losses(1), scores(2, 0.2)])
-    write(tmp_path, "20260102_110000", [scores(2, 0.4)])
-    ours = [{key: point[key] for key in ("epoch", *AP_NAMES)} for point in read_log(tmp_path).curve]
-    theirs = [{key: point[key] for key in ("epoch", *AP_NAMES)} for point in read_curve(tmp_path)]
-    assert ours == theirs
-
-
-@pytest.mark.parametrize(
-    "line", ['{"loss": 1', "[1]", "3", '{"loss": NaN, "step": 9}', '{"loss": 1}', "\x00", "[" * 99_999]
-)
-def test_lines_that_are_none_are_passed_over(tmp_path, line):
-    write(tmp_path, "20260101_235930", losses(1))
-    with open(tmp_path / "20260101_235930" / "vis_data" / "scalars.json", "a") as file:
-        file.write(line + "\n")
-    assert read_log(tmp_path).losses["loss"] == [(1, 1.0)]
 
 
 def test_of_long_runs_the_same_steps_stay(tmp_path, monkeypatch):

@@ -79,3 +79,14 @@ def test_every_map_has_its_place_in_the_picture(tmp_path):
     draw_activations({"a": maps, "b": maps[:3], "c": maps[:1]}, tmp_path / "three.png")
     drawn = np.asarray(Image.open(tmp_path / "three.png").convert("RGB"))
     assert (drawn == light).all(axis=2).any()
+
+
+@pytest.mark.parametrize("names", [["K-Net"], ["K-Net with Saliency Prompt, " * 4], ["a" * 60, "b", "c d " * 30, "e"]])
+def test_titles_are_whole(names, tmp_path):
+    """Nothing touches the picture's edge, nor a title its neighbour."""
+    draw_activations({name: spots((2, 2), (8, 8)) for name in names}, tmp_path / "a.png")
+    inked = (np.asarray(Image.open(tmp_path / "a.png").convert("L")) < 255).astype(int)
+    assert not any(edge.any() for edge in (inked[:10], inked[-10:], inked[:, :10], inked[:, -10:]))
+    if len(names) > 1:  # of two columns
+        middle = inked.shape[1] // 2
+        assert not inked[:, middle - 5 : middle + 5].any()

@@ -1,32 +1,9 @@
-import json
-
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, mean_curve, plot_curves, read_curve
-
-
-def write_log(path, *lines: dict) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def evaluation(epoch: int, ap: float) -> dict:
-    return {**{f"coco/{name}": ap for name in AP_NAMES}, "time": 1.0, "step": epoch}
-
-
-def test_joins_the_logs_of_an_interrupted_run(tmp_path):
-    losses = {"loss": 2.0, "lr": 1e-4, "epoch": 1, "step": 10}
-    write_log(
-        tmp_path / "20260101_100000/vis_data/scalars.json", losses, evaluation(1, 0.1), losses, evaluation(2, 0.2)
-    )
-    write_log(tmp_path / "20260101_110000/vis_data/scalars.json", evaluation(2, 0.25), losses, evaluation(10, 0.3))
-    write_log(tmp_path / "evaluation/20260101_120000/vis_data/scalars.json", evaluation(0, 0.9))
-    curve = read_curve(tmp_path)
-    assert [(point["epoch"], point["AP"]) for point in curve] == [(1, 0.1), (2, 0.25), (10, 0.3)]
-    assert set(curve[0]) == {"epoch", *AP_NAMES}
-    assert read_curve(tmp_path / "nothing") == []
+from stage2_training.evaluation import mean_curve, plot_curves
 
 
 def test_draws_every_curve(tmp_path):
@@ -36,14 +13,6 @@ def test_draws_every_curve(tmp_path):
     two, one = (np.asarray(Image.open(tmp_path / name)) for name in ("two.png", "one.png"))
     assert two.shape == one.shape
     assert (two != one).any()
-
-
-def test_runs_from_before_boxes_were_evaluated_are_read(tmp_path):
-    scores = {f"coco/{name}": 0.1 for name in SCORE_NAMES}
-    write_log(tmp_path / "new/20260101_100000/vis_data/scalars.json", {**scores, "step": 1})
-    write_log(tmp_path / "old/20260101_100000/vis_data/scalars.json", evaluation(1, 0.1))
-    assert set(read_curve(tmp_path / "new")[0]) == {"epoch", *SCORE_NAMES}
-    assert set(read_curve(tmp_path / "old")[0]) == {"epoch", *AP_NAMES}
 
 
 def test_seeds_are_a_mean_over_the_epochs_that_all_have():
@@ -62,3 +31,15 @@ def test_a_band_is_drawn_around_a_mean(tmp_path):
     line, band = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("line.png", "band.png"))
     tinted = [((each[..., 2] > each[..., 0]) & (each[..., 0] < 240)).sum() for each in (line, band)]  # blue
     assert tinted[1] > 5 * tinted[0]
+
+
+@pytest.mark.parametrize("epochs", [[1], [12], [1, 2], [5, 10], [*range(1, 49)]])
+def test_the_axis_has_whole_epochs_alone(epochs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_curves({"a": [{"epoch": epoch, "AP": 0.1} for epoch in epochs]}, tmp_path / "a.png")
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) for tick in ticks)

@@ -96,7 +96,7 @@ def test_test_labels_may_be_given_with_their_own_ids_and_order_of_classes(labels
 
 def test_photos_in_both_halves_are_told(labels):
     remarks = prepare(labels, choices=Choices(test_labels=labels)).remarks
-    assert remarks == ("12 of the 12 test photos are among the training photos",)
+    assert remarks == (f"12 of the 12 test photos are among those of {labels}",)
 
 
 def test_classes_are_chosen_by_name(labels):
@@ -118,6 +118,8 @@ def test_what_is_left_out_is_told_and_recorded(labels, tmp_path):
     (note,) = read(prepared.train)["info"]["skipped"]
     assert "000000000005.jpg is missing" in note
     assert prepared.remarks[1:] == (f"left out: {note}",)
+    remarks = prepare(labels, choices=Choices(test_labels=labels, skip_malformed=True)).remarks
+    assert remarks[1:] == (f"left out: {note}",)
 
 
 def test_a_labelme_folder_is_a_set(tmp_path):
