@@ -16,7 +16,7 @@ SCORE = re.compile(r"(box |mask )?(AP|AR)")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: ours, the paper's beside it where they differ, and whether ours is its column's best."""
+    """A cell of a table: ours, the paper's beside it where they differ, and whether ours is one of its column's best."""
 
     text: str
     paper: str
@@ -98,7 +98,10 @@ def _alike(rows: Sequence[Sequence[str]], paper: Sequence[Sequence[str]]) -> boo
 
 
 def _cells(heading: Sequence[str], rows: Sequence[Sequence[str]], paper: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    """Rows with the paper's numbers, if any; the best scores are those of rows alike in all names but the last."""
+    """Rows with the paper's numbers, if any; the best scores are those of rows alike in all names but the last.
+
+    Scores are as good as they are shown: all that share the highest are the best, unless all rows share it.
+    """
     names = next((place for place, column in enumerate(zip(*rows, strict=True)) if any(map(NUMBER.match, column))), 0)
     found: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in rows:
@@ -110,7 +113,7 @@ def _cells(heading: Sequence[str], rows: Sequence[Sequence[str]], paper: Sequenc
     def cell(row: Sequence[str], place: int, theirs: str) -> Cell:
         text, number = row[place], _number(row[place])
         rivals = found[(*row[: max(0, names - 1)], place)]
-        best = len(rivals) > 1 and number == max(rivals)
+        best = bool(rivals) and number == max(rivals) > min(rivals)
         return Cell(text, theirs if theirs != text else "", best, number is not None or text in ("", "-"))
 
     return [

@@ -37,6 +37,21 @@ def test_the_best_is_that_of_the_same_labels(read):
     assert (table.title, table.beside, table.paper, table.runs) == ("T", False, [], [])
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        (["20.0 ± 1.0", "20.0 ± 0.3", "19.9"], ["20.0 ± 1.0", "20.0 ± 0.3"]),
+        (["20.0", "20.0 ± 0.3"], []),
+        (["0.0", "0.0", "-"], []),
+        (["20.0", "-"], []),
+        (["-", "-"], []),
+    ],
+)
+def test_all_that_are_shown_as_the_best_are_unless_all_rows_are(read, scores, best):
+    table, _ = read(heading=["start", "AP"], rows=[[f"start {number}", score] for number, score in enumerate(scores)])
+    assert [cell.text for row in table.rows for cell in row if cell.best] == best
+
+
 def test_the_papers_numbers_stand_in_ours_where_rows_are_alike(read):
     paper = [[*row[:2], "30.0", "9"] for row in ROWS]
     table, _ = read(title="T", number=1, scale="demo", heading=HEADING, rows=ROWS, paper=paper, runs=["runs/a"])
