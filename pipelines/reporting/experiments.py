@@ -16,7 +16,7 @@ SCORE = re.compile(r"(box |mask )?(AP|AR)")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: ours, the paper's beside it where they differ, and whether ours is one of its column's best."""
+    """A cell of a table: ours, the paper's beside it where they differ, and whether ours is among its column's best."""
 
     text: str
     paper: str

@@ -58,7 +58,12 @@ def test_parents_are_found_by_absolute_paths_and_circles_end(compared, tmp_path)
 
 def test_runs_of_several_seeds_are_called_what_only_they_are_called(compared):
     comparison, runs = compared(
-        {"sp-seed0-0a1b2c": {}, "sp-seed1-3d4e5f": {"seed": 1}, "x/seed0": {"lr": 0.2}, "x/seed1": {"lr": 0.2, "seed": 1}}
+        {
+            "sp-seed0-0a1b2c": {},
+            "sp-seed1-3d4e5f": {"seed": 1},
+            "x/seed0": {"lr": 0.2},
+            "x/seed1": {"lr": 0.2, "seed": 1},
+        }
     )
     assert [each.name for each in comparison.seeds(runs.values())] == ["sp", "seed{0,1}"]
     comparison, runs = compared(

@@ -80,7 +80,7 @@ def make_report(capsys) -> Callable[..., tuple[Page, str]]:
 def work(tmp_path, make_run) -> Path:
     """Two finished runs, and one each that was interrupted, that failed, that never began and that pre-trained."""
     root = tmp_path / "work"
-    make_run(root / "pre", pretraining=True, init="backbone")
+    make_run(root / "pre", pretraining=True, init="backbone", prompts={"matching": "cosine", "level": 0})
     make_run(root / "fine-seed0", weights="work/pre/iter_40.pth")
     make_run(root / "fine-seed1", weights="work/pre/iter_40.pth", seed=1, scores={"AP": 0.375, "AP50": 0.4})
     make_run(root / "half", 2, init="imagenet")
@@ -107,7 +107,7 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     page, printed = make_report(work)
     assert re.fullmatch(rf"{work}/report.html: 6 runs \(0\.\d MB\)\n", printed)
     assert page.row("fine-seed0") == [
-        *("fine-seed0", "knet_lite0", "sp", "25.0", "50.0", "12.5", "-", "30.0", "20.0"),
+        *("fine-seed0", "knet_lite0", "sp cosine, level=0", "25.0", "50.0", "12.5", "-", "30.0", "20.0"),
         *("4", "8", "0.1", "0", "2 min"),
     ]
     assert page.row("fine-seed1")[3:6] == ["37.5", "40.0", "-"]
@@ -117,6 +117,7 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert page.row("new")[:4] == ["new not begun", "knet_lite0", "densecl", "-"]
     assert page.row("pre")[:3] == ["pre", "knet_lite0", "backbone"]
     assert page.row("pre")[-3:] == ["480", "1.15", "2 min"]
+    assert page.row("pre")[-4] == "cosine, level=0"
     together = next(row for row in page.rows if row[0].strip() == "fine")
     assert [" ".join(cell.split()) for cell in together] == [
         *("fine", "tiny", "0, 1", "31.2 ± 8.8", "45.0 ± 7.1", "12.5 ± 0.0", "-", "30.0 ± 0.0", "20.0 ± 0.0")
