@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from pipelines import steps
+from pipelines.duration import duration
 from pipelines.experiments import side_by_side
 from pipelines.experiments.runs import Run
 from pipelines.experiments.workspace import Workspace
@@ -40,7 +41,9 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     for number, run in enumerate(runs, 1):
         state = "finished"
         if run in to_do:
-            state = f"{'begun' if workspace.begun(run) else 'to do'}, {duration(workspace.expected_seconds(run))}"
+            seconds = workspace.expected_seconds(run)
+            takes = "time not known" if seconds is None else f"about {duration(seconds)}"
+            state = f"{'begun' if workspace.begun(run) else 'to do'}, {takes}"
         print(f"{number:>3}. {run.name}: {state}\n     $ {steps.typed(run.module, workspace.arguments(run))}")
     expected = [workspace.expected_seconds(run) for run in to_do]
     known = [seconds for seconds in expected if seconds is not None]
@@ -48,15 +51,6 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     if len(known) < len(to_do):
         print(f"How long {len(to_do) - len(known)} of the others take is not known: nothing like them was run here.")
     elif to_do:
-        print(f"The others may take {duration(sum(known))}, one after the other.")
+        print(f"The others may take about {duration(sum(known))}, one after the other.")
     else:
         print("Nothing is left to do.")
-
-
-def duration(seconds: float | None) -> str:
-    """Roughly, in words."""
-    if seconds is None:
-        return "time not known"
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines import steps
 from pipelines.benchmarks import machine
-from pipelines.experiments.execution import duration
+from pipelines.duration import duration
 from pipelines.experiments.notes import scale_notes, seed_note, setting_notes
 from pipelines.experiments.paper import Table
 from pipelines.experiments.results import beside, our_cells, paper_cells, read_scores, rows_at, runs_of
@@ -77,7 +77,7 @@ def as_markdown(tabulated: dict[str, Any]) -> str:
     """With all that is needed to repeat it."""
     commands = "\n".join(tabulated["commands"])
     notes = "\n".join(f"- {note}" for note in tabulated["notes"])
-    took = duration(tabulated["seconds"]).removeprefix("about ")
+    took = duration(tabulated["seconds"])
     made = f"Made on {tabulated['machine']}; the runs took {took}, added up."
     return (
         f"## {_title(tabulated)}\n\n{_beside(tabulated, markdown=True)}\n\n{notes}\n\n{made}\n\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.duration import duration
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.pictures import Album
 
@@ -162,11 +163,3 @@ def _grid(value: Any) -> tuple[list[str], list[list[str]]]:
 
 def _shown(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -11,10 +11,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.duration import duration
 from pipelines.reporting.chart import COLOURS, Series, line_chart
 from pipelines.reporting.compare import Comparison, Seeds, group
 from pipelines.reporting.config import at
-from pipelines.reporting.experiments import Figure, Table, duration
+from pipelines.reporting.experiments import Figure, Table
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import Run
 from pipelines.reporting.shard_sets import Shards

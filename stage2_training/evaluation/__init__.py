@@ -2,7 +2,7 @@
 
 from stage2_training.evaluation.coco import MaskAP, coco_scores
 from stage2_training.evaluation.curves import mean_curve, plot_curves, read_curve
-from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores, score_table
+from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores
 
 __all__ = [
     "AP_NAMES",
@@ -13,5 +13,4 @@ __all__ = [
     "mean_curve",
     "plot_curves",
     "read_curve",
-    "score_table",
 ]

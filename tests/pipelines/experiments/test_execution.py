@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.experiments.execution import carry_out, duration, print_plan
+from pipelines.experiments.execution import carry_out, print_plan
 from pipelines.experiments.paper import TABLES
 from pipelines.experiments.plan import data_run
 from pipelines.experiments.runs import Run
@@ -117,10 +117,8 @@ def test_a_plan_says_how_far_everything_is_and_runs_nothing(
 
 def test_a_plan_does_not_guess_how_long_the_papers_runs_take(tmp_path: Path, capsys) -> None:
     print_plan(table_runs(TABLES[1], PAPER, [0]), Workspace(tmp_path))
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(": to do, time not known")
+    assert last == (
         "14 runs, 0 of them finished. How long 14 of the others take is not known: nothing like them was run here."
     )
-
-
-def test_a_duration_is_in_the_unit_that_one_thinks_in() -> None:
-    assert list(map(duration, (None, 80, 600, 7200))) == ["time not known", "about 80 s", "about 10 min", "about 2.0 h"]

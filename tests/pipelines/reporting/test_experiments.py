@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines.reporting.experiments import duration, read_table
+from pipelines.reporting.experiments import read_table
 from pipelines.reporting.notes import Notes
 
 
@@ -89,9 +89,3 @@ def test_what_is_no_table_is_noted(read, fields):
 def test_no_rows_are_a_table(read):
     table, notes = read(heading=HEADING, rows=[], paper=None)
     assert (table.title, table.rows, notes) == ("table1", [], [])
-
-
-def test_durations_are_for_a_person():
-    assert [duration(s) for s in (0, 99.4, 100, 5_939, 6_000, 7_260)] == [
-        *("0 s", "99 s", "2 min", "99 min", "1 h 40 min", "2 h 01 min")
-    ]
