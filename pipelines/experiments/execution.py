@@ -7,7 +7,8 @@ from pipelines import steps
 from pipelines.duration import duration
 from pipelines.experiments import side_by_side
 from pipelines.experiments.runs import Run
-from pipelines.experiments.workspace import Workspace
+from pipelines.experiments.workspace import JOURNAL, Workspace
+from stage1_proposals.directory import check_writable
 
 
 def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
@@ -17,8 +18,9 @@ def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
         jobs: runs at once; of several, each prints to a file of its own.
 
     Raises:
-        UserError: a run ended with an exit code other than 0; its own message stands above.
+        UserError: a run ended with an exit code other than 0, its own message stands above; or nothing can be written.
     """
+    check_writable(workspace.root / JOURNAL)
     if jobs > 1:
         side_by_side.carry_out(runs, workspace, jobs)
         return

@@ -61,6 +61,23 @@ def test_what_stopped_goes_on_where_it_was(commands, runs: list[Run], workspace:
     assert starts == [False, True]
 
 
+def test_what_cannot_be_noted_of_a_start_that_failed_does_not_hide_why(
+    commands, runs: list[Run], workspace: Workspace
+) -> None:
+    commands.fail[1] = UserError("the disk is full")
+
+    def step(*words: str) -> float:
+        (workspace.root / "runs.jsonl").mkdir()
+        return commands.step(*words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.steps.step", step)
+        with pytest.raises(UserError, match=r"^the disk is full$"):
+            carry_out(runs, workspace)
+    with pytest.raises(UserError, match=r"runs\.jsonl"):
+        workspace.record(runs[0], 1.0, finished=True)
+
+
 def test_another_table_makes_only_what_is_its_own(commands, tiny: Scale, runs: list[Run], workspace: Workspace) -> None:
     carry_out(runs, workspace)
     carry_out(table_runs(TABLES[5], tiny, [0]), workspace)
