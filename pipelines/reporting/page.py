@@ -15,10 +15,11 @@ from pipelines.duration import duration
 from pipelines.reporting.chart import COLOURS, Series, line_chart
 from pipelines.reporting.compare import Comparison, Seeds, group
 from pipelines.reporting.config import at
-from pipelines.reporting.experiments import Figure, Table
+from pipelines.reporting.figures import Figure
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import Run
 from pipelines.reporting.shard_sets import Shards
+from pipelines.reporting.tables import Table
 from stage2_training.scores import AP_NAMES
 
 HERE = Path(__file__).parent

@@ -203,6 +203,14 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     (tmp_path / "figures" / "figure6.json").write_text(
         json.dumps({"sp": {"run": "a", "images": 5000, "entropy": 6.54321}, "pseudo": {}})
     )
+    about = {
+        "title": "Kernels",
+        "number": 6,
+        "pictures": ["figure6.png"],
+        "notes": ["Seed 3."],
+        "commands": ["draw it"],
+    }
+    (tmp_path / "figures" / "figure6.about.json").write_text(json.dumps(about))
     page, printed = make_report(tmp_path)
     assert "1 shard sets, 1 tables, 1 figures" in printed
     assert page.row("cosine") == ["cosine", "9.5 ± 0.5 34.6", "20.0 71.1"]
@@ -210,7 +218,15 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     assert re.findall(r'class="n best">([^<]*)<', html) == ["10.1 ± 0.1"]
     assert page.row("sp") == ["sp", "5,000", "6.543"]
     text = " ".join(page.text.split())
-    for expected in ("Table 5: Matching (demo scale)", "Small photos.", "Took 2 h 05 min.", "Made on two cores."):
+    for expected in (
+        "Table 5: Matching (demo scale)",
+        "Small photos.",
+        "Took 2 h 05 min.",
+        "Made on two cores.",
+        "Figure 6: Kernels",
+        "Seed 3.",
+        "draw it",
+    ):
         assert expected in text
     assert "photos 1 proposals 2 (2.0 a photo) photos that failed 0" in text
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
@@ -245,12 +261,12 @@ def test_damage_is_noted_or_passed_over(work, make_report, damage):
         broken = work / f"broken{number}"
         shutil.copytree(work / "half", broken)
         (broken / file).write_bytes(damage)
-    for path in ("tables/a.json", "figures/a.png", "figures/a.json", "shards/manifest.json"):
+    for path in ("tables/a.json", "figures/a.png", "figures/a.json", "figures/a.about.json", "shards/manifest.json"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_bytes(damage)
     page, printed = make_report(work)
     assert "notes on what could not be read" in printed
-    for noted in ("tables/a.json: ", "figures/a.png: ", "shards: "):
+    for noted in ("tables/a.json: ", "figures/a.png: ", "figures/a.about.json: ", "shards: "):
         assert noted in page.text
     assert page.row("fine-seed0")[3] == "25.0"
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from pipelines.reporting.experiments import read_table
 from pipelines.reporting.notes import Notes
+from pipelines.reporting.tables import read_table
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_best_is_that_of_the_same_labels(read):
     assert notes == []
     assert [[cell.text for cell in row if cell.best] for row in table.rows] == [["20.0 ± 1.0"], [], [], []]
     assert [[cell.number for cell in row] for row in table.rows] == [[False, False, True, True]] * 4
-    assert (table.title, table.beside, table.paper, table.runs) == ("T", False, [], [])
+    assert (table.about.title, table.beside, table.paper, table.about.runs) == ("T", False, [], [])
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_the_papers_numbers_stand_in_ours_where_rows_are_alike(read):
     paper = [[*row[:2], "30.0", "9"] for row in ROWS]
     table, _ = read(title="T", number=1, scale="demo", heading=HEADING, rows=ROWS, paper=paper, runs=["runs/a"])
     assert [cell.paper for cell in table.rows[0]] == ["", "", "30.0", ""]
-    assert (table.title, table.beside, table.paper) == ("Table 1: T (demo scale)", True, [])
-    assert table.runs == ["scale/runs/a"]
+    assert (table.about.title, table.beside, table.paper) == ("Table 1: T (demo scale)", True, [])
+    assert table.about.runs == ["scale/runs/a"]
 
 
 @pytest.mark.parametrize("paper", [[["x", "SP", "1", "2"]] * 4, [["COCO 10 %", "1"]]])
@@ -88,4 +88,4 @@ def test_what_is_no_table_is_noted(read, fields):
 
 def test_no_rows_are_a_table(read):
     table, notes = read(heading=HEADING, rows=[], paper=None)
-    assert (table.title, table.rows, notes) == ("table1", [], [])
+    assert (table.about.title, table.rows, notes) == ("table1", [], [])
