@@ -13,7 +13,9 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.steps import step
+from pipelines.text_table import format_table
 from stage1_proposals.directory import writing
+from stage2_training.scores import AP_NAMES, percents
 
 MODEL = "knet_lite0"
 INITS = ("imagenet", "sp")
@@ -71,9 +73,10 @@ def main(args: argparse.Namespace) -> None:
             *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
         )
         scores[init] = read_result(work_dir)
-    from stage2_training.evaluation import plot_curves, read_curve, score_table
+    from stage2_training.evaluation import plot_curves, read_curve
 
-    table = score_table(scores, "init")
+    rows = [[init, *percents(of_init, AP_NAMES)] for init, of_init in scores.items()]
+    table = format_table(("init", *AP_NAMES), rows, markdown=True, left=1)
     curves = {init: read_curve(args.out / f"finetune-{init}") for init in INITS}
     with writing(args.out / "table.md"):
         plot_curves(curves, args.out / "learning_curves.png")

@@ -3,11 +3,10 @@
 import argparse
 import sys
 
-from pipelines import cli, steps
+from pipelines import cli, proposals, steps
 from pipelines.experiments import options
-from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, runs_of
+from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, figure_runs
 from pipelines.experiments.execution import carry_out, print_plan
-from pipelines.experiments.runs import in_order
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +21,7 @@ def main(args: argparse.Namespace) -> None:
     figure, scale = FIGURES[args.figure], options.scale_of(args)
     seeds, workspace = options.seeds_of(args), options.workspace_of(args)
     drawings = drawings_at(figure, scale)
-    runs = in_order(run for drawing in drawings for of in runs_of(drawing, scale, seeds).values() for run in of)
+    runs = figure_runs(figure, scale, seeds)
     commands = [arguments(drawing, scale, seeds, workspace) for drawing in drawings]
     if args.dry_run:
         print_plan(runs, workspace)
@@ -32,13 +31,12 @@ def main(args: argparse.Namespace) -> None:
     for drawing, words in zip(drawings, commands, strict=True):
         steps.step(drawing.name, "draw", *words)
     # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.
-    from pipelines.experiments.notes import scale_notes, setting_notes
+    from pipelines.experiments import captions
 
-    asked, had = ([one for drawing in each for one in drawing.models.values()] for each in (figure.drawings, drawings))
-    notes = [*figure.notes, *scale_notes(asked, scale), *setting_notes(had, scale, seeds[0], workspace)]
-    print(
-        f"\nFigure {figure.number}, at {scale.name} scale: {figure.title}\n", *(f"- {note}" for note in notes), sep="\n"
-    )
+    captioned = captions.caption(figure, scale, seeds, workspace, proposals.choose_device(args.device))
+    path = captions.write(captioned, workspace.root / "figures")
+    print(f"\n{captions.as_text(captioned)}\n")
+    print(f"Written to {path}, with its commands, and to {path.with_suffix('.about.json')}")
 
 
 if __name__ == "__main__":

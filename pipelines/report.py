@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from pipelines import cli
-from pipelines.reporting.experiments import read_figure, read_table
+from pipelines.reporting.figures import read_figures
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.page import Content, render
 from pipelines.reporting.pictures import Album
 from pipelines.reporting.runs import read_run
 from pipelines.reporting.search import search
 from pipelines.reporting.shard_sets import read_shards
+from pipelines.reporting.tables import read_table
 from stage1_proposals.directory import check_writable, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import whole_file
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     notes = Notes(root)
     album = Album(notes)
     content = Content(
-        figures=[read_figure(path, notes, album) for path in found.figures],
+        figures=read_figures(found.abouts, found.pictures, notes, album),
         shard_sets=[shards for path in found.shard_sets if (shards := read_shards(path, notes, album))],
         tables=[table for path in found.tables if (table := read_table(path, notes))],
         runs=[run for path in found.runs if (run := read_run(path, notes))],

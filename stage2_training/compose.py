@@ -31,7 +31,7 @@ from stage2_training.distribution import by_first
 from stage2_training.labels import own
 from stage2_training.options import Overrides, parse_options
 from stage2_training.override import override
-from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+from stage2_training.prompt_settings import SaliencyPromptSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

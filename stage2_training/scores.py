@@ -19,20 +19,14 @@ def format_scores(scores: Mapping[str, float]) -> str:
     names = [name for name in (*AP_NAMES, RECALL) if name in scores]
     rows = [("", names)]
     rows += [
-        (PLURALS[kind], _percents(scores, names, prefix))
+        (PLURALS[kind], percents(scores, names, prefix))
         for kind, prefix in PREFIXES.items()
         if prefix + names[0] in scores
     ]
     return "\n".join(label.ljust(5) + "".join(cell.rjust(7) for cell in cells) for label, cells in rows)
 
 
-def score_table(rows: Mapping[str, Mapping[str, float]], heading: str) -> str:
-    """A Markdown table of several runs' mask scores in percent, one line per run; `heading` tops the runs' names."""
-    lines = [[heading, *AP_NAMES], ["---", *["---:"] * len(AP_NAMES)]]
-    lines += [[name, *_percents(scores, AP_NAMES)] for name, scores in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _percents(scores: Mapping[str, float], names: Sequence[str], prefix: str = "") -> list[str]:
+def percents(scores: Mapping[str, float], names: Sequence[str], prefix: str = "") -> list[str]:
+    """Scores in percent; `-` where there are no objects of that size."""
     values = [scores[prefix + name] for name in names]
     return ["-" if value < 0 else f"{100 * value:.1f}" for value in values]

@@ -1,12 +1,13 @@
 """The paper's figures 3-6: what each drawing shows, and the command that draws it from finished runs."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.experiments.asked import Finetuning
 from pipelines.experiments.paper import DATASETS, SP, STARTS, finetuned
 from pipelines.experiments.plan import data_run, run_of, shards_run
-from pipelines.experiments.runs import Run
+from pipelines.experiments.runs import Run, in_order
 from pipelines.experiments.scales import Scale
 from pipelines.experiments.workspace import Workspace
 
@@ -65,7 +66,7 @@ FIGURE6 = Figure(
     6,
     "Where K-Net's kernels are active, on average over photos",
     (Drawing("figure6", "activations", _by_start("Img. Sup.", "DenseCL", "SP", epochs=2)),),
-    ("All are fine-tuned for two epochs. The paper's fourth panel is left out: a K-Net trained on the whole of COCO.",),
+    ("The paper's fourth panel is left out: a K-Net trained on the whole of COCO.",),
 )
 FIGURES = {figure.number: figure for figure in (FIGURE3, FIGURE4, FIGURE5, FIGURE6)}
 
@@ -80,9 +81,29 @@ def drawings_at(figure: Figure, scale: Scale) -> list[Drawing]:
 
 
 def runs_of(drawing: Drawing, scale: Scale, seeds: Sequence[int]) -> dict[str, list[Run]]:
-    """Per line or panel its runs: of curves one per seed, of others that of the first."""
-    seeds = seeds if drawing.kind == "curves" else seeds[:1]
+    """Per line or panel its runs, one per seed that is shown: of curves all, of others the first."""
+    seeds = shown_seeds(drawing, seeds)
     return {name: [run_of(asked, scale, seed) for seed in seeds] for name, asked in drawing.models.items()}
+
+
+def shown_seeds(drawing: Drawing, seeds: Sequence[int]) -> Sequence[int]:
+    return seeds if drawing.kind == "curves" else seeds[:1]
+
+
+def shards_of(drawing: Drawing, scale: Scale, seeds: Sequence[int]) -> list[Run]:
+    """The shard set whose photos are drawn, if it is one: the demo set's unlabeled photos have no text to be found."""
+    of_test = scale.photos is not None
+    return [shards_run(SP.masks, scale, seeds[0], of_test=of_test)] if drawing.kind == "results" else []
+
+
+def needed_by(drawing: Drawing, scale: Scale, seeds: Sequence[int]) -> list[Run]:
+    """The runs that a drawing is made from, but for those that they need."""
+    return [*itertools.chain(*runs_of(drawing, scale, seeds).values()), *shards_of(drawing, scale, seeds)]
+
+
+def figure_runs(figure: Figure, scale: Scale, seeds: Sequence[int]) -> list[Run]:
+    """All runs of a figure, what is needed first."""
+    return in_order(run for drawing in drawings_at(figure, scale) for run in needed_by(drawing, scale, seeds))
 
 
 def arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspace: Workspace) -> list[str]:
@@ -96,8 +117,8 @@ def arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspace: W
         where = DATASETS[drawing.dataset] if scale.photos is None else "the demo set"
         shown = [*models, "--title", f"Fine-tuning on {where}"]
     elif drawing.kind == "results":
-        shards = workspace.directory(shards_run(SP.masks, scale, seeds[0]))
-        shown = ["--shards", str(shards), "--run", directories["SP"][0], *device]
+        (shards,) = shards_of(drawing, scale, seeds)
+        shown = ["--shards", str(workspace.directory(shards)), "--run", directories["SP"][0], *device]
     else:
         shown = [*models, "--dataset", scale.datasets[drawing.dataset], *device]
         if scale.photos:

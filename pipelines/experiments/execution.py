@@ -4,9 +4,11 @@ import time
 from collections.abc import Sequence
 
 from pipelines import steps
+from pipelines.duration import duration
 from pipelines.experiments import side_by_side
 from pipelines.experiments.runs import Run
-from pipelines.experiments.workspace import Workspace
+from pipelines.experiments.workspace import JOURNAL, Workspace
+from stage1_proposals.directory import check_writable
 
 
 def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
@@ -16,8 +18,9 @@ def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
         jobs: runs at once; of several, each prints to a file of its own.
 
     Raises:
-        UserError: a run ended with an exit code other than 0; its own message stands above.
+        UserError: a run ended with an exit code other than 0, its own message stands above; or nothing can be written.
     """
+    check_writable(workspace.root / JOURNAL)
     if jobs > 1:
         side_by_side.carry_out(runs, workspace, jobs)
         return
@@ -40,7 +43,9 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     for number, run in enumerate(runs, 1):
         state = "finished"
         if run in to_do:
-            state = f"{'begun' if workspace.begun(run) else 'to do'}, {duration(workspace.expected_seconds(run))}"
+            seconds = workspace.expected_seconds(run)
+            takes = "time not known" if seconds is None else f"about {duration(seconds)}"
+            state = f"{'begun' if workspace.begun(run) else 'to do'}, {takes}"
         print(f"{number:>3}. {run.name}: {state}\n     $ {steps.typed(run.module, workspace.arguments(run))}")
     expected = [workspace.expected_seconds(run) for run in to_do]
     known = [seconds for seconds in expected if seconds is not None]
@@ -48,15 +53,6 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     if len(known) < len(to_do):
         print(f"How long {len(to_do) - len(known)} of the others take is not known: nothing like them was run here.")
     elif to_do:
-        print(f"The others may take {duration(sum(known))}, one after the other.")
+        print(f"The others may take about {duration(sum(known))}, one after the other.")
     else:
         print("Nothing is left to do.")
-
-
-def duration(seconds: float | None) -> str:
-    """Roughly, in words."""
-    if seconds is None:
-        return "time not known"
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 90 * 60 else f"about {seconds / 3600:.1f} h"

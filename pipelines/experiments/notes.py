@@ -16,14 +16,27 @@ from pipelines.experiments.workspace import Workspace
 Facts = Mapping[str, str]
 
 
-def seed_note(seeds: Sequence[int]) -> str:
+def seed_note(asked: Iterable[Asked], seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"One run per row, with seed {seeds[0]}: nothing is known of the spread, as in the paper."
-    told = ", ".join(map(str, seeds))
     return (
-        f"Mean ± sample standard deviation over seeds {told}, of pre-training and fine-tuning alike, on the same "
-        f"photos and labels; the paper does not say how many runs its numbers are from."
+        f"Mean ± sample standard deviation over {of_seeds(asked, seeds)}; the paper does not say how many runs its "
+        f"numbers are from."
     )
+
+
+def of_seeds(asked: Iterable[Asked], seeds: Sequence[int]) -> str:
+    """Which seeds, and what they are the seeds of."""
+    asked = list(asked)
+    pretrainings = list(filter(None, map(pretraining_of, asked)))
+    seeded = {
+        "random pseudo masks": any(each.masks == "random" for each in pretrainings),
+        "pre-training": bool(pretrainings),
+        "fine-tuning": any(isinstance(each, Finetuning) for each in asked),
+    }
+    *first, last = [name for name, there in seeded.items() if there]
+    steps = f"{', '.join(first)} and {last} alike" if first else last
+    return f"seeds {', '.join(map(str, seeds))}, of {steps}, on the same photos and labels"
 
 
 def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
@@ -66,21 +79,31 @@ def pretraining_of(asked: Asked) -> Pretraining | None:
     return asked.start if isinstance(asked.start, Pretraining) else None
 
 
-def setting_notes(asked: Iterable[Asked], scale: Scale, seed: int, workspace: Workspace) -> list[str]:
-    """Settings other than the paper's, of finished runs: a line per set of differences, with the models it is for."""
+def setting_notes(asked: Iterable[Asked], scale: Scale, seeds: Sequence[int], workspace: Workspace) -> list[str]:
+    """Settings other than the paper's, of finished runs: a line per set of differences, with the models it is for.
+
+    Where seeds differ, which they should not, each has its own line.
+    """
     models: dict[str, dict[str, None]] = defaultdict(dict)
     for each in asked:
-        steps: list[tuple[str, str, Run, Facts]] = []
+        steps: list[tuple[str, str, list[Run], Facts]] = []
         if pretraining := pretraining_of(each):
-            run = pretraining_run(pretraining, scale, seed)
-            steps.append(("Pre-training", pretraining.model, run, pretraining_facts()))
+            runs = [pretraining_run(pretraining, scale, seed) for seed in seeds]
+            steps.append(("Pre-training", pretraining.model, runs, pretraining_facts()))
         if isinstance(each, Finetuning):
-            steps.append(("Fine-tuning", each.model, run_of(each, scale, seed), finetuning_facts(each)))
-        for step, model, run, printed in steps:
-            config = Config.fromfile(workspace.directory(run) / "config.py", import_custom_modules=False)
-            if line := differences(facts(config), printed):
-                models[f"{step} of {{}}, and in parentheses the paper's: {line}."][model + scale.suffix] = None
+            runs = [run_of(each, scale, seed) for seed in seeds]
+            steps.append(("Fine-tuning", each.model, runs, finetuning_facts(each)))
+        for step, model, runs, printed in steps:
+            found = [differences(facts(_config(run, workspace)), printed) for run in runs]
+            for seed, line in zip(seeds, found, strict=True):
+                name = model + scale.suffix + (f" (seed {seed})" if len(set(found)) > 1 else "")
+                if line:
+                    models[f"{step} of {{}}, and in parentheses the paper's: {line}."][name] = None
     return [line.format(", ".join(names)) for line, names in models.items()]
+
+
+def _config(run: Run, workspace: Workspace) -> Config:
+    return Config.fromfile(workspace.directory(run) / "config.py", import_custom_modules=False)
 
 
 def differences(here: Facts, printed: Facts) -> str:

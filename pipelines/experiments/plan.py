@@ -42,22 +42,27 @@ def generator_of(masks: str, scale: Scale) -> str:
     return {"freesolo": "import" if scale.freesolo else "freemask"}.get(masks, masks)
 
 
-def shards_run(masks: str, scale: Scale, seed: int) -> Run:
-    """Pseudo masks of the unlabeled photos; random ones are drawn by the seed."""
+def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) -> Run:
+    """Pseudo masks of the unlabeled photos; random ones are drawn by the seed.
+
+    Args:
+        of_test: of the demo set's test photos instead.
+    """
     generator = generator_of(masks, scale)
-    label = f"shards-{generator}"
+    label = f"shards-{generator}-test" if of_test else f"shards-{generator}"
     extra: tuple[str, ...] = ()
     if generator == "random":
         label, extra = f"{label}-seed{seed}", ("--set", f"seed={seed}")
     elif generator == "import":
         extra = ("--set", f"file={json.dumps(scale.freesolo)}")
-    photos = scale.unlabeled or Inside(data_run("coco10", scale), "unlabeled")
+    photos = scale.unlabeled or Inside(data_run("coco10", scale), "ctw1500/test_images" if of_test else "unlabeled")
     settings: tuple[str | Inside, ...] = (
         *("--images", photos, "--backbone", scale.backbone),
         *(*option("--short-side", scale.short_side), *scale.proposals, "--generator", generator, *extra),
     )
-    rough = scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[0] / 8
-    kind = f"{generator} masks of {scale.photos[0] if scale.photos else 'all'} photos"
+    count = scale.photos and scale.photos[2 if of_test else 0]
+    rough = scale.start_seconds and count and scale.start_seconds + count / 8
+    kind = f"{generator} masks of {count or 'all'} photos"
     configs = (f"proposals/{generator}.toml",)
     return Run("proposals", label, settings, "--shards", configs=configs, kind=kind, rough=rough)
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import steps
-from pipelines.benchmarks import machine
-from pipelines.experiments.execution import duration
+from pipelines.experiments import account
 from pipelines.experiments.notes import scale_notes, seed_note, setting_notes
 from pipelines.experiments.paper import Table
 from pipelines.experiments.results import beside, our_cells, paper_cells, read_scores, rows_at, runs_of
@@ -33,24 +31,17 @@ def tabulate(table: Table, scale: Scale, seeds: Sequence[int], workspace: Worksp
     scores = [[read_scores(run, workspace) for run in runs_of(row, scale, seeds)] for row in rows]
     asked = [row.asked for row in table.rows if row.asked]
     had = [row.asked for row in rows if row.asked]
-    seconds = workspace.seconds()
+    notes = [
+        seed_note(had, seeds),
+        *table.notes,
+        *scale_notes(asked, scale),
+        *setting_notes(had, scale, seeds, workspace),
+    ]
     return {
-        "title": table.title,
-        "number": table.number,
-        "scale": scale.name,
+        **account.account(table, scale, notes, runs, workspace, device),
         "heading": [*table.names, *(name.removeprefix("box_") for name in table.scores)],
         "rows": [[*row.names, *our_cells(table, of_row)] for row, of_row in zip(rows, scores, strict=True)],
         "paper": [[*row.names, *paper_cells(row.paper)] for row in rows],
-        "notes": [
-            seed_note(seeds),
-            *table.notes,
-            *scale_notes(asked, scale),
-            *setting_notes(had, scale, seeds[0], workspace),
-        ],
-        "runs": [str(workspace.directory(run).relative_to(workspace.root)) for run in runs if run.output],
-        "commands": [steps.typed(run.module, workspace.arguments(run)) for run in runs],
-        "machine": machine.describe(device),
-        "seconds": round(sum(seconds.get(run.name, 0) for run in runs)),
     }
 
 
@@ -69,20 +60,12 @@ def write(tabulated: dict[str, Any], folder: Path) -> Path:
 
 def as_text(tabulated: dict[str, Any]) -> str:
     """For the terminal."""
-    notes = "\n".join(f"- {note}" for note in tabulated["notes"])
-    return f"{_title(tabulated)}\n\n{_beside(tabulated, markdown=False)}\n\n{notes}"
+    return account.as_text(_title(tabulated), tabulated, _beside(tabulated, markdown=False))
 
 
 def as_markdown(tabulated: dict[str, Any]) -> str:
     """With all that is needed to repeat it."""
-    commands = "\n".join(tabulated["commands"])
-    notes = "\n".join(f"- {note}" for note in tabulated["notes"])
-    took = duration(tabulated["seconds"]).removeprefix("about ")
-    made = f"Made on {tabulated['machine']}; the runs took {took}, added up."
-    return (
-        f"## {_title(tabulated)}\n\n{_beside(tabulated, markdown=True)}\n\n{notes}\n\n{made}\n\n"
-        f"```sh\n{commands}\n```\n"
-    )
+    return account.as_markdown(_title(tabulated), tabulated, _beside(tabulated, markdown=True))
 
 
 def _title(tabulated: dict[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 from pipelines.experiments.runs import Run
 from stage1_proposals.directory import append_line
+from stage1_proposals.errors import UserError
 from stage1_proposals.shards import read_manifest
 
 JOURNAL = "runs.jsonl"
@@ -104,10 +105,11 @@ class Workspace:
         """Add a start to the journal.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, and the start ended well; else there is an error to tell that came first.
         """
         line = json.dumps(asdict(Start(run.name, run.kind, round(seconds, 1), finished)))
-        append_line(self.root / JOURNAL, line)
+        with nullcontext() if finished else suppress(UserError):
+            append_line(self.root / JOURNAL, line)
 
     def seconds(self) -> dict[str, float]:
         """What each run took so far, by its name, all its starts together."""

@@ -16,6 +16,7 @@ from stage2_training.work_dir import settings
 
 SEED, WEIGHTS = "randomness.seed", "initialisation.sha256"
 HASH = re.compile("[0-9a-f]{64}")
+SEED_AND_DIGEST = re.compile(r"-seed\d+(-[0-9a-f]{6})?$")  # what the runs of tables and figures end in
 TOGETHER = 40  # characters in which the names of runs of several seeds may differ
 
 
@@ -63,6 +64,7 @@ class Comparison:
         self._settings = {run.name: settings(run.config) for run in runs}
         self._keys: dict[str, str] = {}
         self.labels = short_names([run.name for run in runs])
+        self._but_for_ends = Counter(map(without_seed, self.labels.values()))
 
     def parent(self, run: Run) -> Run | None:
         """The run that a run's initial weights are from."""
@@ -83,7 +85,13 @@ class Comparison:
     def seeds(self, runs: Iterable[Run]) -> list[Seeds]:
         """Runs by all that they have in common but seeds."""
         groups = group(sorted(runs, key=lambda run: run.name), self._but_for_seeds).values()
-        return [Seeds(tuple(alike), name_together([self.labels[run.name] for run in alike])) for alike in groups]
+        return [Seeds(tuple(alike), self._name_together([self.labels[run.name] for run in alike])) for alike in groups]
+
+    def _name_together(self, names: Sequence[str]) -> str:
+        """Runs' names without seeds and digests, where these runs and no others are called so."""
+        short = without_seed(names[0])
+        alone = self._but_for_ends[short] == len(names) == sum(without_seed(name) == short for name in names)
+        return short if alone and len(names) > 1 else name_together(names)
 
     def _but_for_seeds(self, run: Run) -> str:
         """A hash of a run's settings without its seed; its initial weights count by those of the run they are from."""
@@ -133,6 +141,11 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
         path: next((end for cut in range(path.count("/"), 0, -1) if count[end := path.split("/", cut)[-1]] == 1), path)
         for path in paths
     }
+
+
+def without_seed(name: str) -> str:
+    """`runs/knet-sp` of `runs/knet-sp-seed2-1f9c03`."""
+    return SEED_AND_DIGEST.sub("", name)
 
 
 def name_together(names: Sequence[str]) -> str:

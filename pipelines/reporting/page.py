@@ -11,13 +11,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.duration import duration
 from pipelines.reporting.chart import COLOURS, Series, line_chart
 from pipelines.reporting.compare import Comparison, Seeds, group
 from pipelines.reporting.config import at
-from pipelines.reporting.experiments import Figure, Table, duration
+from pipelines.reporting.figures import Figure
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import Run
 from pipelines.reporting.shard_sets import Shards
+from pipelines.reporting.tables import Table
 from stage2_training.scores import AP_NAMES
 
 HERE = Path(__file__).parent
@@ -104,11 +106,12 @@ def _best_first(run: Run) -> tuple[bool, float]:
     return run.status != "finished", -run.scores.get("AP", -1)
 
 
-def best(runs: Sequence[Run], scores: Sequence[str]) -> dict[str, float]:
-    """The highest value of each score among finished runs, where there are several to choose from."""
+def best(runs: Sequence[Run], scores: Sequence[str]) -> dict[str, str]:
+    """The highest value of each score among finished runs, as it is shown, where not all are shown as the same."""
     finished = [run for run in runs if run.status == "finished"]
-    values = {name: [run.scores[name] for run in finished if run.scores.get(name, -1) > 0] for name in scores}
-    return {name: max(found) for name, found in values.items() if len(finished) > 1 and found}
+    values = {name: [run.scores[name] for run in finished if run.scores.get(name, -1) >= 0] for name in scores}
+    shown = {name: (percent(max(found)), percent(min(found))) for name, found in values.items() if found}
+    return {name: highest for name, (highest, lowest) in shown.items() if highest != lowest}
 
 
 def curve_chart(title: str, seeds: Sequence[Seeds]) -> Chart:

@@ -1,7 +1,7 @@
 """A training run as the report shows it, read from its directory."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from pipelines.reporting.log import Log, read_log
 from pipelines.reporting.notes import Notes
 from stage1_proposals.directory import in_use
 from stage2_training.commands import read_commands
+from stage2_training.prompt_settings import SaliencyPromptSettings
 from stage2_training.work_dir import NON_FINITE, WorkDir
 
 TEXT_CHARACTERS = 20_000
 TRANSFER = {"taken": "taken", "left": "left", "missing": "own initialisation"}
+PROMPT_DEFAULTS = {field.name: field.default for field in fields(SaliencyPromptSettings)}
 SOURCE = re.compile(r"Initial weights: (.*)")
 
 
@@ -84,6 +86,16 @@ class Run:
     def init(self) -> str:
         kind = str(at(self.config, "initialisation.kind", "?"))
         return str(at(self.config, "initialisation.name", kind)) if kind == "backbone" else kind
+
+    @property
+    def prompts(self) -> str:
+        """How prompts find their kernels, and every other setting of Saliency Prompt that is not the default."""
+        there = at(self.config, "model.saliency_prompt")
+        if not isinstance(there, dict):
+            return "off"
+        others = [name for name in there if name != "matching" and PROMPT_DEFAULTS.get(name, MISSING) is not MISSING]
+        changed = [f"{name}={there[name]}" for name in others if there[name] != PROMPT_DEFAULTS[name]]
+        return ", ".join([str(there.get("matching", "?")), *changed])
 
     @property
     def epochs(self) -> Any:

@@ -8,6 +8,7 @@ from stage1_proposals.shards.shard_set import MANIFEST
 from stage2_training.commands import COMMANDS
 
 CONFIG = "config.py"
+ABOUT = ".about.json"
 # What only a run's directory has beside its config.
 MARKS = frozenset({COMMANDS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
 
@@ -19,16 +20,18 @@ class Found:
     Attributes:
         runs: directories of training runs.
         shard_sets: directories with a manifest.
-        tables, figures: JSON and PNG files made by `make table` and `make figure`.
+        tables: JSON files made by `make table`.
+        pictures, abouts: PNG files made by `make figure`, and JSON files of what it says of them.
     """
 
     runs: list[Path] = field(default_factory=list)
     shard_sets: list[Path] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
-    figures: list[Path] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    abouts: list[Path] = field(default_factory=list)
 
     def anything(self) -> bool:
-        return bool(self.runs or self.shard_sets or self.tables or self.figures)
+        return bool(self.runs or self.shard_sets or self.tables or self.pictures)
 
 
 def search(directory: Path) -> Found:
@@ -45,5 +48,6 @@ def search(directory: Path) -> Found:
         elif here.name == "tables":
             found.tables += [here / name for name in names if name.endswith(".json")]
         elif here.name == "figures":
-            found.figures += [here / name for name in names if name.endswith(".png")]
+            found.pictures += [here / name for name in names if name.endswith(".png")]
+            found.abouts += [here / name for name in names if name.endswith(ABOUT)]
     return found

@@ -3,7 +3,7 @@
 from stage2_training.evaluation.coco import MaskAP, coco_scores
 from stage2_training.evaluation.curves import mean_curve, plot_curves
 from stage2_training.scalars import read_curve
-from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores, score_table
+from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores
 
 __all__ = [
     "AP_NAMES",
@@ -14,5 +14,4 @@ __all__ = [
     "mean_curve",
     "plot_curves",
     "read_curve",
-    "score_table",
 ]

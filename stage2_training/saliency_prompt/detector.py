@@ -7,10 +7,10 @@ from mmdet.utils import ConfigType
 from torch import Tensor
 
 from stage2_training.assignments import Assignment
+from stage2_training.prompt_settings import SaliencyPromptSettings
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
 from stage2_training.saliency_prompt.matching import add_prompts, match_prompts
 from stage2_training.saliency_prompt.prompts import box_prompts
-from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 
 class SaliencyPromptMixin:

@@ -27,7 +27,9 @@ def test_a_miniature_of_the_demo(tmp_path):
         timeout=400,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "| init | AP |" in run.stdout
+    heading, _, *rows = [line for line in run.stdout.splitlines() if line.startswith("|")]
+    assert heading == "| init | AP | AP50 | AP75 | AP_S | AP_M | AP_L |"
+    assert [row.split()[1] for row in rows] == list(demo.INITS)
     assert "100%|██████████| 12/12 " in run.stderr  # progress with photos/s and time left
 
     out = tmp_path / "work_dirs" / "demo"

@@ -1,6 +1,8 @@
 """`make figure N=3..6`: the runs, then the drawing of what they leave."""
 
+import json
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,12 @@ import pytest
 from pipelines import cli
 from pipelines.experiments.drawings import FIGURES, arguments, drawings_at
 from pipelines.experiments.paper import TABLES
+from pipelines.experiments.plan import shards_run
 from pipelines.experiments.scales import DEMO, PAPER
 from pipelines.experiments.tabulation import table_runs
 from pipelines.experiments.workspace import Workspace
 from pipelines.figures import build_parser, main
+from stage2_training.labels.ctw1500 import SPLITS
 
 SMALL = ("--photos", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
 SPACE = Workspace(Path("space"))
@@ -50,9 +54,21 @@ def test_results_are_drawn_beside_the_proposals_they_come_from() -> None:
     words = arguments(drawings_at(FIGURES[5], DEMO)[0], DEMO, [2, 3], SPACE)
     assert words[0] == "results"
     given = dict(zip(words[1::2], words[2::2], strict=True))
-    assert given["--shards"].startswith("space/runs/shards-saliency-")
+    assert given["--shards"] == str(SPACE.directory(shards_run("saliency", DEMO, 2, of_test=True)))
     assert "knet_lite0-saliency-seed2-" in given["--run"]
     assert given["--out"] == "space/figures/figure5.png"
+    words = arguments(drawings_at(FIGURES[5], PAPER)[0], PAPER, [2, 3], SPACE)
+    assert words[2] == str(SPACE.directory(shards_run("saliency", PAPER, 2)))
+
+
+def test_the_demos_proposals_are_of_photos_with_text(run, capsys) -> None:
+    assert run(5, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    name, command = next(pair for pair in pairwise(lines) if ". shards-saliency-test-" in pair[0])
+    folder, photos = SPLITS["test"].photos, shlex.split(command)[5]
+    assert photos.endswith(f"/ctw1500/{folder}")
+    assert "about 38 s" in name  # 60 photos
+    assert sum("pipelines.proposals" in line for line in lines) == 2
 
 
 def test_activations_are_those_after_two_epochs(run, commands, capsys) -> None:
@@ -79,6 +95,43 @@ def test_a_figures_runs_are_made_before_it_is_drawn(run, commands, capsys) -> No
     assert "- Fine-tuning of mask_rcnn_lite0" in out
     assert run(4, *SMALL) == 0
     assert [words[0] for words in commands.seen[7:]] == ["draw"]
+
+
+def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path, capsys) -> None:
+    assert run(4, *SMALL, "--seeds", 0, 1) == 0
+    folder = tmp_path / "work_dirs" / "experiments" / "demo"
+    told = json.loads((folder / "figures" / "figure4.about.json").read_text())
+    assert told.keys() == {
+        *("title", "number", "scale", "pictures", "notes", "runs", "commands", "machine", "seconds"),
+    }
+    assert (told["number"], told["scale"], told["pictures"]) == (4, "demo", ["figure4-ctw1500.png"])
+    assert told["notes"][0] == (
+        "Lines are means over seeds 0, 1, of pre-training and fine-tuning alike, on the same photos and labels; "
+        "bands go from the lowest run to the highest."
+    )
+    assert [shlex.split(command)[2] for command in told["commands"]] == [f"pipelines.{w[0]}" for w in commands.seen]
+    assert all((folder / name).is_dir() for name in told["runs"])
+    out, page = capsys.readouterr().out, (folder / "figures" / "figure4.md").read_text()
+    assert page.startswith(
+        f"## Figure 4, at demo scale: {FIGURES[4].title}\n\n![figure4-ctw1500](figure4-ctw1500.png)\n"
+    )
+    for note in told["notes"]:
+        assert f"- {note}\n" in out
+        assert f"- {note}\n" in page
+    assert told["commands"][-1] in page
+    assert told["machine"] in page
+
+
+def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_path: Path, capsys) -> None:
+    assert run(6, *SMALL, "--seeds", 3, 1) == 0
+    out = capsys.readouterr().out
+    assert "- One run per model, with seed 3, the first of 3, 1: nothing" in out
+    assert "- Fine-tuned for 1 epoch; the paper's for 2.\n" in out
+    assert not any("seed1" in word for words in commands.seen for word in words)
+    assert run(5, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert "- One run per model, with seed 0: nothing" in out
+    assert "- The photos are the demo set's test photos" in out
 
 
 def test_a_figure_that_is_not_there_is_one_line_and_2(run, capsys) -> None:

@@ -100,6 +100,16 @@ def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
     assert capsys.readouterr().err == "error: step `pretrain` ended with exit code 2; run the same command again\n"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_work_directory_that_cannot_be_is_one_line_before_any_run(
+    run, commands, tmp_path: Path, capsys, jobs: int
+) -> None:
+    (tmp_path / "file").touch()
+    assert run("5", *SMALL, "--work-dir", "file/x", "--jobs", jobs) == 2
+    assert capsys.readouterr().err == "error: file/x/demo/runs.jsonl: cannot be written (Not a directory)\n"
+    assert commands.seen == []
+
+
 def test_photos_are_the_demo_sets(run, capsys) -> None:
     assert run("5", "--scale", "paper", *SMALL) == 2
     assert "error: --photos goes with --scale demo" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from stage2_training.compose import (
     set_num_classes,
 )
 from stage2_training.options import Overrides
-from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+from stage2_training.prompt_settings import SaliencyPromptSettings
 from stage2_training.work_dir import flatten
 
 

@@ -1,4 +1,5 @@
-from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, format_scores, score_table
+from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, format_scores
+from stage2_training.scores import percents
 
 
 def test_scores_are_percent_under_their_names_masks_and_boxes():
@@ -20,10 +21,6 @@ def test_scores_of_a_run_without_boxes_and_of_class_agnostic_evaluation():
     assert [len(row.split()) for row in rows] == [8, 8]
 
 
-def test_the_table_is_markdown_in_percent():
-    scores = {"imagenet": dict.fromkeys(AP_NAMES, 0.125), "sp": {**dict.fromkeys(AP_NAMES, 0.5), "AP_S": -1.0}}
-    header, rule, first, second = score_table(scores, "init").splitlines()
-    assert header == "| init | AP | AP50 | AP75 | AP_S | AP_M | AP_L |"
-    assert rule == "| --- |" + " ---: |" * 6
-    assert first == "| imagenet |" + " 12.5 |" * 6
-    assert second == "| sp | 50.0 | 50.0 | 50.0 | - | 50.0 | 50.0 |"
+def test_scores_of_no_objects_are_a_dash():
+    assert percents({"AP": 0.125, "AP_S": -1.0, "box_AP": 1.0}, ("AP", "AP_S")) == ["12.5", "-"]
+    assert percents({"AP": 0.125, "box_AP": 1.0}, ("AP",), "box_") == ["100.0"]

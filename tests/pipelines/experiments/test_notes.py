@@ -2,13 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipelines.experiments.asked import Finetuning
-from pipelines.experiments.notes import differences, facts, finetuning_facts, pretraining_facts, scale_notes, seed_note
+from pipelines.experiments.execution import carry_out
+from pipelines.experiments.notes import (
+    differences,
+    facts,
+    finetuning_facts,
+    of_seeds,
+    pretraining_facts,
+    scale_notes,
+    seed_note,
+    setting_notes,
+)
 from pipelines.experiments.paper import EPOCHS, TABLES
-from pipelines.experiments.scales import DEMO, PAPER
+from pipelines.experiments.plan import run_of
+from pipelines.experiments.runs import in_order
+from pipelines.experiments.scales import DEMO, PAPER, Scale
+from pipelines.experiments.workspace import Workspace
 from stage1_proposals.shards import ShardSet
 from stage2_training import compose
 
@@ -79,6 +93,23 @@ def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
     assert scale_notes(asked_by(7), replace(PAPER, freesolo="masks.json")) == []
 
 
-def test_the_number_of_seeds_is_said() -> None:
-    assert "over seeds 0, 2, 5" in seed_note([0, 2, 5])
-    assert "with seed 3" in seed_note([3])
+def test_the_seeds_are_said_and_what_they_are_of() -> None:
+    assert "over seeds 0, 2, 5, of pre-training and fine-tuning alike, on" in seed_note(asked_by(2), [0, 2, 5])
+    assert "with seed 3" in seed_note(asked_by(2), [3])
+    assert of_seeds(asked_by(6), [0, 1]) == "seeds 0, 1, of pre-training, on the same photos and labels"
+    assert "1, of random pseudo masks, pre-training and fine-tuning alike, " in of_seeds(asked_by(7), [0, 1])
+
+
+def test_settings_of_every_seed_are_told_where_they_differ(commands, tiny: Scale, tmp_path: Path) -> None:
+    workspace, asked = Workspace(tmp_path), [Finetuning("knet", "ctw1500", "imagenet")]
+    runs = [run_of(asked[0], tiny, seed) for seed in (0, 1)]
+    carry_out(in_order(runs), workspace)
+    (line,) = setting_notes(asked, tiny, [0, 1], workspace)
+    assert line.startswith("Fine-tuning of knet_lite0, and in parentheses the paper's: backbone lite0 (ResNet-50), ")
+    config = workspace.directory(runs[1]) / "config.py"
+    config.write_text(config.read_text().replace("lr=0.0001", "lr=0.5"))
+    first, second = setting_notes(asked, tiny, [0, 1], workspace)
+    assert first.startswith("Fine-tuning of knet_lite0 (seed 0), and")
+    assert second.startswith("Fine-tuning of knet_lite0 (seed 1), and")
+    assert "learning rate" not in first
+    assert second.endswith("learning rate 0.5 (0.0001).")

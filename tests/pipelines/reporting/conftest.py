@@ -12,7 +12,7 @@ from stage2_training.commands import COMMANDS
 SCORES = {"AP": 0.25, "AP50": 0.5, "AP75": 0.125, "AP_S": -1.0, "AP_M": 0.3, "AP_L": 0.2}
 CONFIG = """\
 initialisation = dict(kind={init!r}, sha256='a')
-model = dict(type='KNet', head=dict(channels={channels}))
+model = dict(type='KNet', head=dict(channels={channels}), {prompts})
 optim_wrapper = dict(optimizer=dict(lr={lr}, type='AdamW'))
 randomness = dict(seed={seed})
 train_cfg = dict(max_epochs=4, total_batch=8)
@@ -27,7 +27,8 @@ def make_run() -> Callable[..., Path]:
     """(directory, epochs done of 4, ...) -> the directory of a fine-tuning run there, with ten steps an epoch.
 
     `finished`: it has its result; `scores`: of the last epoch; `weights`: path of the checkpoint it began with;
-    `pretraining`: it is one; `settings`: `init`, `channels`, `lr`, `seed`, `dataset`, `classes` of its config.
+    `pretraining`: it is one; `prompts`: its settings of Saliency Prompt; `settings`: `init`, `channels`, `lr`, `seed`,
+    `dataset`, `classes` of its config.
     """
 
     def make(
@@ -38,12 +39,14 @@ def make_run() -> Callable[..., Path]:
         scores: dict[str, float] | None = None,
         weights: str = "",
         pretraining: bool = False,
+        prompts: dict[str, Any] | None = None,
         command: list[str] | None = None,
         **settings: Any,
     ) -> Path:
         path.mkdir(parents=True)
         known = {"init": "sp", "channels": 8, "lr": 0.1, "seed": 0, "dataset": "tiny", "classes": ("text",)}
-        text = CONFIG.format(**known | settings, work_dir=f"{path.parent.name}/{path.name}")
+        prompted = f"saliency_prompt={prompts}" if prompts else ""
+        text = CONFIG.format(**known | settings, prompts=prompted, work_dir=f"{path.parent.name}/{path.name}")
         (path / "config.py").write_text(text + ("pseudo_labels = dict(images=480)\n" if pretraining else ""))
         (path / "transfer.json").write_text(json.dumps({"taken": ["a", "b"], "left": {"c": "why"}, "missing": []}))
         (path / "transfer.txt").write_text(f"Initial weights: {weights or 'scratch'}\npart  taken\n")

@@ -56,6 +56,29 @@ def test_parents_are_found_by_absolute_paths_and_circles_end(compared, tmp_path)
     assert len(comparison.seeds(runs.values())) == 2
 
 
+def test_runs_of_several_seeds_are_called_what_only_they_are_called(compared):
+    comparison, runs = compared(
+        {
+            "sp-seed0-0a1b2c": {},
+            "sp-seed1-3d4e5f": {"seed": 1},
+            "x/seed0": {"lr": 0.2},
+            "x/seed1": {"lr": 0.2, "seed": 1},
+        }
+    )
+    assert [each.name for each in comparison.seeds(runs.values())] == ["sp", "seed{0,1}"]
+    comparison, runs = compared(
+        {
+            "y/sp-seed0-0a1b2c": {},
+            "y/sp-seed1-3d4e5f": {"seed": 1},
+            "y/sp-seed0-6a7b8c": {"lr": 0.2},  # before its settings were changed
+            "y/knet-seed0": {"lr": 0.3},
+            "y/knet": {"lr": 0.3, "seed": 1},
+        }
+    )
+    names = [each.name for each in comparison.seeds(runs.values())]
+    assert names == ["knet", "sp-seed{0-0a1b2c,1-3d4e5f}", "sp-seed0-6a7b8c"]
+
+
 def test_differences_are_those_among_alike_runs(compared):
     comparison, runs = compared(
         {"a": {}, "b": {"channels": 16, "seed": 3}, "c": {"channels": 4}, "other": {"dataset": "x", "lr": 9}}

@@ -80,7 +80,7 @@ def make_report(capsys) -> Callable[..., tuple[Page, str]]:
 def work(tmp_path, make_run) -> Path:
     """Two finished runs, and one each that was interrupted, that failed, that never began and that pre-trained."""
     root = tmp_path / "work"
-    make_run(root / "pre", pretraining=True, init="backbone")
+    make_run(root / "pre", pretraining=True, init="backbone", prompts={"matching": "cosine", "level": 0})
     make_run(root / "fine-seed0", weights="work/pre/iter_40.pth")
     make_run(root / "fine-seed1", weights="work/pre/iter_40.pth", seed=1, scores={"AP": 0.375, "AP50": 0.4})
     make_run(root / "half", 2, init="imagenet")
@@ -107,7 +107,7 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     page, printed = make_report(work)
     assert re.fullmatch(rf"{work}/report.html: 6 runs \(0\.\d MB\)\n", printed)
     assert page.row("fine-seed0") == [
-        *("fine-seed0", "knet_lite0", "sp", "25.0", "50.0", "12.5", "-", "30.0", "20.0"),
+        *("fine-seed0", "knet_lite0", "sp cosine, level=0", "25.0", "50.0", "12.5", "-", "30.0", "20.0"),
         *("4", "8", "0.1", "0", "2 min"),
     ]
     assert page.row("fine-seed1")[3:6] == ["37.5", "40.0", "-"]
@@ -117,8 +117,10 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert page.row("new")[:4] == ["new not begun", "knet_lite0", "densecl", "-"]
     assert page.row("pre")[:3] == ["pre", "knet_lite0", "backbone"]
     assert page.row("pre")[-3:] == ["480", "1.15", "2 min"]
-    assert page.row("fine-seed{0,1}") == [
-        *("fine-seed{0,1}", "tiny", "2", "31.2 ± 8.8", "45.0 ± 7.1", "12.5 ± 0.0", "-", "30.0 ± 0.0", "20.0 ± 0.0")
+    assert page.row("pre")[-4] == "cosine, level=0"
+    together = next(row for row in page.rows if row[0].strip() == "fine")
+    assert [" ".join(cell.split()) for cell in together] == [
+        *("fine", "tiny", "0, 1", "31.2 ± 8.8", "45.0 ± 7.1", "12.5 ± 0.0", "-", "30.0 ± 0.0", "20.0 ± 0.0")
     ]
     facts = " ".join(page.text.split())
     assert "3 finished 1 interrupted 1 failed 1 not begun 12 min of training" in facts
@@ -129,10 +131,11 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert "taken 2 left 1 own initialisation 0" in facts
 
 
-def test_the_best_finished_run_is_marked(work, make_report):
+def test_the_best_finished_runs_are_marked(work, make_report, make_run):
+    make_run(work / "fine-seed2", seed=2, scores={"AP": 0.37501, "AP50": 0.5, "AP75": 0.125})  # shown as 37.5
     make_report(work)
     html = (work / "report.html").read_text()
-    assert re.findall(r'class="n best">([^<]*)<', html) == ["37.5", "50.0", "12.5", "30.0", "20.0"]
+    assert re.findall(r'class="n best">([^<]*)<', html) == ["37.5", "50.0", "37.5", "50.0"]  # AP75 is the same for all
 
 
 def test_a_run_says_what_distinguishes_it_and_where_its_weights_are_from(work, make_report):
@@ -200,6 +203,14 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     (tmp_path / "figures" / "figure6.json").write_text(
         json.dumps({"sp": {"run": "a", "images": 5000, "entropy": 6.54321}, "pseudo": {}})
     )
+    about = {
+        "title": "Kernels",
+        "number": 6,
+        "pictures": ["figure6.png"],
+        "notes": ["Seed 3."],
+        "commands": ["draw it"],
+    }
+    (tmp_path / "figures" / "figure6.about.json").write_text(json.dumps(about))
     page, printed = make_report(tmp_path)
     assert "1 shard sets, 1 tables, 1 figures" in printed
     assert page.row("cosine") == ["cosine", "9.5 ± 0.5 34.6", "20.0 71.1"]
@@ -207,7 +218,15 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     assert re.findall(r'class="n best">([^<]*)<', html) == ["10.1 ± 0.1"]
     assert page.row("sp") == ["sp", "5,000", "6.543"]
     text = " ".join(page.text.split())
-    for expected in ("Table 5: Matching (demo scale)", "Small photos.", "Took 2 h 05 min.", "Made on two cores."):
+    for expected in (
+        "Table 5: Matching (demo scale)",
+        "Small photos.",
+        "Took 2 h 05 min.",
+        "Made on two cores.",
+        "Figure 6: Kernels",
+        "Seed 3.",
+        "draw it",
+    ):
         assert expected in text
     assert "photos 1 proposals 2 (2.0 a photo) photos that failed 0" in text
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
@@ -242,12 +261,12 @@ def test_damage_is_noted_or_passed_over(work, make_report, damage):
         broken = work / f"broken{number}"
         shutil.copytree(work / "half", broken)
         (broken / file).write_bytes(damage)
-    for path in ("tables/a.json", "figures/a.png", "figures/a.json", "shards/manifest.json"):
+    for path in ("tables/a.json", "figures/a.png", "figures/a.json", "figures/a.about.json", "shards/manifest.json"):
         (work / path).parent.mkdir(exist_ok=True)
         (work / path).write_bytes(damage)
     page, printed = make_report(work)
     assert "notes on what could not be read" in printed
-    for noted in ("tables/a.json: ", "figures/a.png: ", "shards: "):
+    for noted in ("tables/a.json: ", "figures/a.png: ", "figures/a.about.json: ", "shards: "):
         assert noted in page.text
     assert page.row("fine-seed0")[3] == "25.0"
 

@@ -1,10 +1,12 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import read_run
 from stage1_proposals.directory import sole_user
+from stage2_training.prompt_settings import SaliencyPromptSettings
 
 
 def told(path):
@@ -48,6 +50,21 @@ def test_a_run_that_came_past_its_failure_has_none(tmp_path, make_run, step, fai
 def test_names_are_as_typed_else_as_the_config_has_them(tmp_path, make_run, command, model, dataset):
     run = read_run(make_run(tmp_path / "run", command=command), Notes(tmp_path))
     assert (run.model, run.dataset) == (model or "KNet", dataset)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "cosine"),
+        ({"kernel_loss_weight": 0}, "cosine, kernel_loss_weight=0"),
+        ({"matching": "random", "detach": False, "drop_prob": 0.05}, "random, detach=False, drop_prob=0.05"),
+    ],
+)
+def test_prompts_are_told_by_what_is_not_the_default(tmp_path, make_run, options, told):
+    prompts = asdict(SaliencyPromptSettings(320, **options)) | {"of_another_version": 1}
+    run = read_run(make_run(tmp_path / "run", pretraining=True, prompts=prompts), Notes(tmp_path))
+    assert run.prompts == told
+    assert read_run(make_run(tmp_path / "plain", pretraining=True), Notes(tmp_path)).prompts == "off"
 
 
 def test_checkpoints_are_in_order(tmp_path, make_run):

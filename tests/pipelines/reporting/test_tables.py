@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from pipelines.reporting.experiments import duration, read_table
 from pipelines.reporting.notes import Notes
+from pipelines.reporting.tables import read_table
 
 
 @pytest.fixture
@@ -34,15 +34,30 @@ def test_the_best_is_that_of_the_same_labels(read):
     assert notes == []
     assert [[cell.text for cell in row if cell.best] for row in table.rows] == [["20.0 ± 1.0"], [], [], []]
     assert [[cell.number for cell in row] for row in table.rows] == [[False, False, True, True]] * 4
-    assert (table.title, table.beside, table.paper, table.runs) == ("T", False, [], [])
+    assert (table.about.title, table.beside, table.paper, table.about.runs) == ("T", False, [], [])
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        (["20.0 ± 1.0", "20.0 ± 0.3", "19.9"], ["20.0 ± 1.0", "20.0 ± 0.3"]),
+        (["20.0", "20.0 ± 0.3"], []),
+        (["0.0", "0.0", "-"], []),
+        (["20.0", "-"], []),
+        (["-", "-"], []),
+    ],
+)
+def test_all_that_are_shown_as_the_best_are_unless_all_rows_are(read, scores, best):
+    table, _ = read(heading=["start", "AP"], rows=[[f"start {number}", score] for number, score in enumerate(scores)])
+    assert [cell.text for row in table.rows for cell in row if cell.best] == best
 
 
 def test_the_papers_numbers_stand_in_ours_where_rows_are_alike(read):
     paper = [[*row[:2], "30.0", "9"] for row in ROWS]
     table, _ = read(title="T", number=1, scale="demo", heading=HEADING, rows=ROWS, paper=paper, runs=["runs/a"])
     assert [cell.paper for cell in table.rows[0]] == ["", "", "30.0", ""]
-    assert (table.title, table.beside, table.paper) == ("Table 1: T (demo scale)", True, [])
-    assert table.runs == ["scale/runs/a"]
+    assert (table.about.title, table.beside, table.paper) == ("Table 1: T (demo scale)", True, [])
+    assert table.about.runs == ["scale/runs/a"]
 
 
 @pytest.mark.parametrize("paper", [[["x", "SP", "1", "2"]] * 4, [["COCO 10 %", "1"]]])
@@ -73,10 +88,4 @@ def test_what_is_no_table_is_noted(read, fields):
 
 def test_no_rows_are_a_table(read):
     table, notes = read(heading=HEADING, rows=[], paper=None)
-    assert (table.title, table.rows, notes) == ("table1", [], [])
-
-
-def test_durations_are_for_a_person():
-    assert [duration(s) for s in (0, 99.4, 100, 5_939, 6_000, 7_260)] == [
-        *("0 s", "99 s", "2 min", "99 min", "1 h 40 min", "2 h 01 min")
-    ]
+    assert (table.about.title, table.rows, notes) == ("table1", [], [])

@@ -1,7 +1,7 @@
 import pytest
 
 from stage1_proposals.errors import UserError
-from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+from stage2_training.prompt_settings import SaliencyPromptSettings
 
 
 def test_defaults_are_the_papers() -> None:

@@ -1,4 +1,4 @@
-"""The settings of Saliency Prompt, the same for every detector."""
+"""The settings of Saliency Prompt, the same for every detector. Imports no torch, for commands that show them."""
 
 import math
 from dataclasses import dataclass
