@@ -46,15 +46,19 @@ def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
     if starts := [name for name, start in paper.STARTS.items() if start in missing]:
         notes.append(f"Left out: {', '.join(starts)}, whose weights are those of a ResNet-50.")
     had = [each for each in asked if scale.lacks(each) is None]
-    datasets = list(dict.fromkeys(each.dataset for each in had))
     if scale.photos:
         if sets := [paper.DATASETS[name] for name in missing if name in paper.DATASETS]:
             notes.append(f"Left out: {', '.join(sets)}. The demo set would stand for it too: the same runs again.")
-        for name in datasets:
+        for name in dict.fromkeys(each.dataset for each in had if isinstance(each, Finetuning)):
             part = "The first half of the demo set" if name == "coco5" else "The demo set"
             notes.append(
                 f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train "
                 f"on, {scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
+            )
+        if any(isinstance(each, ClassAgnostic) for each in had):
+            notes.append(
+                f"The demo set's labelled photos of objects stand for COCO's val photos: {scale.photos[2]} of the same "
+                f"kind as the unlabeled ones, none of them among those. Only what was pasted on them is labelled."
             )
     if scale.backbone != PAPER.backbone and any(map(pretraining_of, had)):
         notes.append(

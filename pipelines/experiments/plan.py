@@ -116,21 +116,21 @@ def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
 
 
 def class_agnostic_run(asked: ClassAgnostic, scale: Scale, seed: int) -> Run:
+    """A pre-trained detector's evaluation; the demo set's stands on its labelled photos of objects."""
     pretrained, data = pretraining_run(asked.pretraining, scale, seed), data_run(asked.dataset, scale)
-    dataset = scale.datasets[asked.dataset]
-    settings = (
-        *("--work-dir", Inside(pretrained), "--dataset", dataset, "--class-agnostic"),
-        *(("--data-root", Inside(data, "ctw1500")) if scale.photos else ()),
-    )
+    photos: tuple[str | Inside, ...] = ("--dataset", scale.datasets[asked.dataset])
+    if scale.photos:  # all of them: none was trained on
+        objects = Inside(data, demo_set.OBJECTS)
+        photos = ("--dataset", objects, "--test-labels", objects)
     return Run(
         "evaluate",
-        f"class_agnostic-{dataset}-{pretrained.label.removeprefix('pretrain-')}",
-        settings,
+        f"class_agnostic-{pretrained.label.removeprefix('pretrain-')}",
+        ("--work-dir", Inside(pretrained), "--class-agnostic", *photos),
         "--out",
         file="scores.json",
         proof="scores.json",
         after=() if scale.photos else (data,),
-        kind=f"class-agnostic evaluation of {asked.pretraining.model}{scale.suffix} on {dataset}",
+        kind=f"class-agnostic evaluation of {asked.pretraining.model}{scale.suffix}",
         rough=scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[2] / 5,
     )
 

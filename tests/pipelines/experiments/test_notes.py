@@ -86,6 +86,8 @@ def test_what_is_left_out_or_stood_in_for_is_said() -> None:
     _, half, whole, _ = scale_notes(asked_by(1), DEMO)
     assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 photos to train on, 60 to test on, ")
     assert whole.startswith("The demo set stands for COCO 10 %: 60 ")
+    objects, _ = scale_notes(asked_by(6), DEMO)
+    assert objects.startswith("The demo set's labelled photos of objects stand for COCO's val photos: 60 ")
 
 
 def test_freesolos_masks_are_ours_unless_they_are_given() -> None:

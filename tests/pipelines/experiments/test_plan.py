@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import finetune, prepare_data, pretrain, proposals
-from pipelines.experiments.asked import Finetuning, Pretraining
+from pipelines.experiments.asked import ClassAgnostic, Finetuning, Pretraining
 from pipelines.experiments.paper import SP, TABLES
-from pipelines.experiments.plan import data_run, finetuning_run, pretraining_run, shards_run
+from pipelines.experiments.plan import class_agnostic_run, data_run, finetuning_run, pretraining_run, shards_run
 from pipelines.experiments.results import rows_at
 from pipelines.experiments.runs import Inside, Run, in_order
 from pipelines.experiments.scales import DEMO, PAPER, SCALES, Scale
@@ -177,3 +177,13 @@ def test_machines_change_commands_and_no_names() -> None:
     assert Workspace(Path("w"), Machine("cuda", 8, 4)).arguments(run)[4:] == [
         *("--device", "cuda", "--gpus", "8", "--batch-size", "4")
     ]
+
+
+def test_what_has_seen_no_label_is_judged_by_all_objects_of_the_demo_set() -> None:
+    asked = ClassAgnostic(SP, "coco10")
+    objects = Inside(data_run("coco10", DEMO), "objects/annotations.json")
+    settings = class_agnostic_run(asked, DEMO, 0).settings
+    assert [settings[settings.index(name) + 1] for name in ("--dataset", "--test-labels")] == [objects, objects]
+    of_paper = class_agnostic_run(asked, PAPER, 0)
+    assert of_paper.settings[-2:] == ("--dataset", "coco10")
+    assert of_paper.after == (data_run("coco10", PAPER),)
