@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import finetune, prepare_data, pretrain, proposals
-from pipelines.experiments.asked import ClassAgnostic, Finetuning, Pretraining
+from pipelines.experiments.asked import Finetuning, Pretraining
 from pipelines.experiments.paper import SP, TABLES
-from pipelines.experiments.plan import class_agnostic_run, data_run, finetuning_run, pretraining_run, shards_run
+from pipelines.experiments.plan import data_run, finetuning_run, pretraining_run, shards_run
 from pipelines.experiments.results import rows_at
 from pipelines.experiments.runs import Inside, Run, in_order
 from pipelines.experiments.scales import DEMO, PAPER, SCALES, Scale
@@ -43,13 +43,17 @@ def test_data_is_prepared_by_the_paper_s_names_or_made() -> None:
     assert EVERYWHERE.arguments(real) == ["--dataset", "ctw1500"]
 
 
-def test_a_pre_trained_model_is_judged_by_its_boxes() -> None:
-    run = table_runs(TABLES[6], DEMO, [0])[-1]
-    pretrained, data = (EVERYWHERE.directory(needed) for needed in run.needs)
+def test_a_pre_trained_model_is_judged_by_all_objects_of_the_demo_set_or_the_papers_labels() -> None:
+    run, of_paper = (table_runs(TABLES[6], scale, [0])[-1] for scale in (DEMO, PAPER))
+    pretrained, objects = pretraining_run(SP, DEMO, 0), EVERYWHERE.directory(data_run("coco10", DEMO)) / "objects"
+    labels = str(objects / "annotations.json")
     assert EVERYWHERE.arguments(run) == [
-        *("--work-dir", str(pretrained), "--dataset", "demo", "--class-agnostic", "--data-root", f"{data}/ctw1500"),
+        *("--work-dir", str(EVERYWHERE.directory(pretrained)), "--class-agnostic"),
+        *("--dataset", labels, "--test-labels", labels),
         *("--out", f"{EVERYWHERE.directory(run)}/scores.json", "--device", "cpu"),
     ]
+    assert of_paper.settings[-2:] == ("--dataset", "coco10")
+    assert of_paper.after == (data_run("coco10", PAPER),)
 
 
 def test_tables_share_their_runs() -> None:
@@ -177,13 +181,3 @@ def test_machines_change_commands_and_no_names() -> None:
     assert Workspace(Path("w"), Machine("cuda", 8, 4)).arguments(run)[4:] == [
         *("--device", "cuda", "--gpus", "8", "--batch-size", "4")
     ]
-
-
-def test_what_has_seen_no_label_is_judged_by_all_objects_of_the_demo_set() -> None:
-    asked = ClassAgnostic(SP, "coco10")
-    objects = Inside(data_run("coco10", DEMO), "objects/annotations.json")
-    settings = class_agnostic_run(asked, DEMO, 0).settings
-    assert [settings[settings.index(name) + 1] for name in ("--dataset", "--test-labels")] == [objects, objects]
-    of_paper = class_agnostic_run(asked, PAPER, 0)
-    assert of_paper.settings[-2:] == ("--dataset", "coco10")
-    assert of_paper.after == (data_run("coco10", PAPER),)
