@@ -103,9 +103,10 @@ def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
     told = _told(asked.start, scale) if isinstance(asked.start, Pretraining) else asked.start
     photos = scale.photos and labelled_photos(asked.dataset, scale.photos[1])
     length = f"{epochs or 'all'} epochs of {photos or 'all'} photos"
+    unusual = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
     return Run(
         "finetune",
-        f"finetune-{dataset}{photos or ''}-{model}-{told}-seed{seed}",
+        f"finetune-{dataset}{photos or ''}-{model}-{told}{unusual}-seed{seed}",
         settings,
         "--work-dir",
         configs=fragments.of_training(model, dataset, scale.finetune_schedule),
