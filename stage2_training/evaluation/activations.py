@@ -8,7 +8,7 @@ from textwrap import fill
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -94,6 +94,7 @@ def mosaic(maps: Maps) -> NDArray[np.uint8]:
     return canvas
 
 
+@rc_context({"text.parse_math": False})  # a name with dollars is a name
 def draw_activations(models: Mapping[str, Maps], path: str | Path) -> None:
     """A picture of each model's maps, its name and the two numbers above it, in one image file."""
     columns = len(models) if len(models) < 4 else ceil(sqrt(len(models)))

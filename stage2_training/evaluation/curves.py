@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -25,6 +26,7 @@ def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
     return points
 
 
+@rc_context({"text.parse_math": False})  # a name with dollars is a name
 def plot_curves(
     curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP", title: str | None = None
 ) -> None:

@@ -76,7 +76,7 @@ def test_every_map_has_its_place_in_the_picture(tmp_path):
     assert light.sum() > dark.sum()
     assert (picture[30 + 5 : 30 + 7, 5:7] == light).all()  # the sixth map, whose spot is at (5, 5)
     assert mosaic(maps[:7]).shape == (3 * 22 + 2 * 8, 3 * 22 + 2 * 8, 3)
-    draw_activations({"a": maps, "b": maps[:3], "c": maps[:1]}, tmp_path / "three.png")
+    draw_activations({"a": maps, r"b $\nothing$": maps[:3], "c": maps[:1]}, tmp_path / "three.png")
     drawn = np.asarray(Image.open(tmp_path / "three.png").convert("RGB"))
     assert (drawn == light).all(axis=2).any()
 

@@ -43,3 +43,8 @@ def test_the_axis_has_whole_epochs_alone(epochs, tmp_path, monkeypatch):
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
     assert ticks
     assert all(tick == int(tick) for tick in ticks)
+
+
+def test_a_name_with_dollars_is_a_name(tmp_path):
+    plot_curves({r"a $\nothing$ b": [{"epoch": 1, "AP": 0.2}]}, tmp_path / "curve.png", title=r"$\nothing$")
+    assert (tmp_path / "curve.png").stat().st_size > 0
