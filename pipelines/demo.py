@@ -15,6 +15,7 @@ from pipelines import cli
 from pipelines.steps import step
 from pipelines.text_table import format_table
 from stage1_proposals.directory import writing
+from stage2_training.scalars import read_curve
 from stage2_training.scores import AP_NAMES, percents
 
 MODEL = "knet_lite0"
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
             *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
         )
         scores[init] = read_result(work_dir)
-    from stage2_training.evaluation import plot_curves, read_curve
+    from stage2_training.evaluation import plot_curves
 
     rows = [[init, *percents(of_init, AP_NAMES)] for init, of_init in scores.items()]
     table = format_table(("init", *AP_NAMES), rows, markdown=True, left=1)

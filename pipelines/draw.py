@@ -15,6 +15,8 @@ from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet
 from stage1_proposals.directory import check_writable, writing
 from stage1_proposals.errors import UserError
 from stage1_proposals.shards import ShardSet, write_json
+from stage2_training.scalars import read_curve
+from stage2_training.scores import SCORE_NAMES
 
 Runs = dict[str, list[Path]]
 
@@ -52,11 +54,11 @@ def add_curves(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_curves(args: argparse.Namespace) -> None:
-    with cli.quiet_imports():
-        from stage2_training.evaluation import SCORE_NAMES, mean_curve, plot_curves, read_curve
-
     if args.metric not in SCORE_NAMES:
         raise UserError(f"--metric {args.metric}: no such score; there are {', '.join(SCORE_NAMES)}")
+    with cli.quiet_imports():
+        from stage2_training.evaluation import mean_curve, plot_curves
+
     curves = {}
     for name, runs in unique(args.runs).items():
         seeds = []

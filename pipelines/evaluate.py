@@ -51,9 +51,9 @@ def main(args: argparse.Namespace) -> None:
         from stage1_proposals.shards import write_json
         from stage2_training import compose, training
         from stage2_training.annotations import check_annotations
-        from stage2_training.evaluation import format_scores
         from stage2_training.evaluation_config import evaluation_config
         from stage2_training.labels.own import Choices
+        from stage2_training.scores import format_scores
         from stage2_training.work_dir import WorkDir
 
     training.use_device(args.device)

@@ -42,8 +42,10 @@ def main(args: argparse.Namespace) -> None:
         from stage1_proposals.shards import write_json
         from stage2_training import compose, initialisation, training
         from stage2_training.annotations import check_annotations
-        from stage2_training.evaluation import format_scores, plot_curves, read_curve
+        from stage2_training.evaluation import plot_curves
         from stage2_training.labels.own import name_of
+        from stage2_training.scalars import read_curve
+        from stage2_training.scores import format_scores
         from stage2_training.work_dir import GO_ON, WorkDir
 
     device = training.use_device(args.device)

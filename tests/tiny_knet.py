@@ -1,5 +1,13 @@
 """K-Net small enough for a test to build, train and run: `--cfg-options` of it, and of the photos that it sees."""
 
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from stage2_training import training
+from stage2_training.work_dir import WorkDir
+
 MODEL = (
     "model.neck.out_channels=32",
     "model.rpn_head.channels=32",
@@ -10,3 +18,12 @@ MODEL = (
 )
 TRAINING_PHOTOS = ("train_dataloader.dataset.pipeline.2.scale=(64,64)",)
 TEST_PHOTOS = ("val_dataloader.dataset.pipeline.1.scale=(64,64)",)
+
+
+def untrained_run(directory: Path, config: Config) -> Path:
+    """Leave a run that has done no step, with its initial weights as checkpoint; returns its directory."""
+    training.use_device("cpu")
+    WorkDir(directory).claim(config)
+    torch.save({"state_dict": training.initial_model(config)}, directory / "iter_1.pth")
+    (directory / "last_checkpoint").write_text("iter_1.pth")
+    return directory

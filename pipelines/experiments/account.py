@@ -1,6 +1,7 @@
 """What stands beside a table or figure: what one must know of it, and all that is needed to repeat it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipelines import steps
@@ -11,6 +12,8 @@ from pipelines.experiments.paper import Table
 from pipelines.experiments.runs import Run
 from pipelines.experiments.scales import Scale
 from pipelines.experiments.workspace import Workspace
+from stage1_proposals.directory import writing
+from stage1_proposals.shards import write_json
 
 
 def account(
@@ -32,6 +35,25 @@ def account(
         "machine": machine.describe(device),
         "seconds": round(sum(seconds.get(run.name, 0) for run in runs)),
     }
+
+
+def write(told: dict[str, Any], markdown: str, path: Path, values: str = ".json") -> Path:
+    """Write what is told twice, for people and for programs.
+
+    Args:
+        path: of the Markdown.
+        values: the ending of the JSON beside it, in place of the Markdown's.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    with writing(path):
+        write_json(path.with_suffix(values), told)
+        path.write_text(markdown, encoding="utf-8")
+    return path
 
 
 def as_text(heading: str, told: dict[str, Any], body: str | None = None) -> str:

@@ -10,8 +10,6 @@ from pipelines.experiments.drawings import Drawing, Figure, arguments, drawings_
 from pipelines.experiments.notes import of_seeds, scale_notes, setting_notes
 from pipelines.experiments.scales import Scale
 from pipelines.experiments.workspace import Workspace
-from stage1_proposals.directory import writing
-from stage1_proposals.shards import write_json
 
 
 def caption(figure: Figure, scale: Scale, seeds: Sequence[int], workspace: Workspace, device: str) -> dict[str, Any]:
@@ -58,10 +56,7 @@ def write(captioned: dict[str, Any], folder: Path) -> Path:
         UserError: they cannot be written.
     """
     path = folder / f"figure{captioned['number']}.md"
-    with writing(path):
-        write_json(path.with_suffix(".about.json"), captioned)
-        path.write_text(as_markdown(captioned), encoding="utf-8")
-    return path
+    return account.write(captioned, as_markdown(captioned), path, ".about.json")
 
 
 def as_text(captioned: dict[str, Any]) -> str:

@@ -4,9 +4,9 @@ import ast
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -27,7 +27,7 @@ def of_training(model: str, dataset: str, schedule: str | None) -> tuple[str, ..
         model, dataset: names of fragments.
         schedule: likewise; None: the dataset's, as `stage2_training.compose` chooses it.
     """
-    schedule = schedule or _constant(CONFIGS / f"datasets/{dataset}.py", "schedule") or "finetune"
+    schedule = schedule or _inherited(CONFIGS / f"datasets/{dataset}.py", "schedule") or "finetune"
     return ("runtime.py", f"models/{model}.py", f"datasets/{dataset}.py", f"schedules/{schedule}.py")
 
 
@@ -47,20 +47,19 @@ def _statements(path: Path) -> list[ast.stmt]:
 
 
 def _bases(path: Path) -> list[Path]:
-    bases: str | list[str] = next((ast.literal_eval(value) for value in _assigned(path, "_base_")), [])
+    bases = _constant(path, "_base_") or []
     return [(path.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]
 
 
-def _constant(path: Path, name: str) -> str | None:
-    """What a fragment or the nearest of its bases assigns to a name."""
-    for value in _assigned(path, name):
-        return str(ast.literal_eval(value))
-    return next(filter(None, (_constant(base, name) for base in _bases(path))), None)
+def _inherited(path: Path, name: str) -> Any:
+    """What a fragment or the nearest of its bases assigns to a name; None: nothing."""
+    own = _constant(path, name)
+    return own if own is not None else next(filter(None, (_inherited(base, name) for base in _bases(path))), None)
 
 
-def _assigned(path: Path, name: str) -> Iterator[ast.expr]:
-    """The last value assigned to a name in a file, if there is one."""
+def _constant(path: Path, name: str) -> Any:
+    """What a file itself assigns to a name, last; None: nothing."""
     for node in reversed(_statements(path)):
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
-            yield node.value
-            return
+            return ast.literal_eval(node.value)
+    return None

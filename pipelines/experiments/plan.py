@@ -29,7 +29,7 @@ def data_run(dataset: str, scale: Scale) -> Run:
     # Photos of another version are others.
     label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"
     settings = ("--dataset", "demo", "--photos", *map(str, counts))
-    return Run("prepare_data", label, settings, "--root", proof=demo_set.STAMP, kind=label, rough=rough)
+    return Run("prepare_data", label, settings, "--root", proof=demo_set.OBJECTS, kind=label, rough=rough)
 
 
 def labelled_photos(dataset: str, train: int) -> int:

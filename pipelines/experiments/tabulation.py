@@ -12,8 +12,6 @@ from pipelines.experiments.runs import Run, in_order
 from pipelines.experiments.scales import Scale
 from pipelines.experiments.workspace import Workspace
 from pipelines.text_table import format_table
-from stage1_proposals.directory import writing
-from stage1_proposals.shards import write_json
 
 
 def table_runs(table: Table, scale: Scale, seeds: Sequence[int]) -> list[Run]:
@@ -51,11 +49,7 @@ def write(tabulated: dict[str, Any], folder: Path) -> Path:
     Raises:
         UserError: they cannot be written.
     """
-    path = folder / f"table{tabulated['number']}.md"
-    with writing(path):
-        write_json(path.with_suffix(".json"), tabulated)
-        path.write_text(as_markdown(tabulated), encoding="utf-8")
-    return path
+    return account.write(tabulated, as_markdown(tabulated), folder / f"table{tabulated['number']}.md")
 
 
 def as_text(tabulated: dict[str, Any]) -> str:

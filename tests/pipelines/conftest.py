@@ -47,7 +47,7 @@ class Commands:
             write_manifest(Path(given["--shards"]), REQUEST, [])
             return 1.0
         file = {
-            "prepare_data": lambda: Path(given["--root"]) / "complete.json",
+            "prepare_data": lambda: Path(given["--root"]) / "objects/annotations.json",
             "evaluate": lambda: Path(given["--out"]),
         }.get(module, lambda: Path(given["--work-dir"]) / "finished.json")()
         file.parent.mkdir(parents=True, exist_ok=True)

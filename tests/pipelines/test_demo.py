@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines import demo
 from stage1_proposals.shards import ShardSet, verify_shard
-from stage2_training.evaluation import AP_NAMES
+from stage2_training.scores import AP_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipelines import cli, draw
-from stage2_training import training
 from stage2_training.compose import finetuning_config
-from stage2_training.evaluation import SCORE_NAMES
 from stage2_training.options import Overrides
-from stage2_training.work_dir import WorkDir
+from stage2_training.scores import SCORE_NAMES
 from tests import miniatures, tiny_knet
 
 
@@ -37,12 +34,7 @@ def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
     small = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
     overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
     config = finetuning_config("knet_lite0", "demo", overrides=overrides)
-    training.use_device("cpu")
-    work = WorkDir(tmp_path / "run")
-    work.claim(config)
-    torch.save({"state_dict": training.initial_model(config)}, work.path / "iter_1.pth")
-    (work.path / "last_checkpoint").write_text("iter_1.pth")
-    return work.path
+    return tiny_knet.untrained_run(tmp_path / "run", config)
 
 
 def write_curve(path: Path, *values: float, names: tuple[str, ...] = SCORE_NAMES) -> Path:

@@ -11,10 +11,9 @@ from pipelines import cli, evaluate, finetune
 from pipelines.run_options import add_own_options, own_choices
 from stage2_training import training
 from stage2_training.compose import pretraining_config
-from stage2_training.evaluation import AP_NAMES
 from stage2_training.labels.own import Choices
 from stage2_training.options import Overrides
-from stage2_training.work_dir import WorkDir
+from stage2_training.scores import AP_NAMES
 from tests import miniatures, tiny_knet
 
 TINY = ("--cfg-options", *tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
@@ -74,12 +73,7 @@ def pretraining(tmp_path, write_shards, make_record, rectangles):
     shards = write_shards([[make_record(1, "1.png", masks, np.zeros((1, 320)))]], {"feature_dim": 320})
     options = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS)
     config = pretraining_config("knet_lite0", "pretrain_demo", shards, overrides=Overrides(cfg_options=options))
-    training.use_device("cpu")
-    work = WorkDir(tmp_path / "pre")
-    work.claim(config)
-    torch.save({"state_dict": training.initial_model(config)}, work.path / "iter_1.pth")
-    (work.path / "last_checkpoint").write_text("iter_1.pth")
-    return work.path
+    return tiny_knet.untrained_run(tmp_path / "pre", config)
 
 
 def test_a_pretrained_model_is_judged_on_the_photos_that_the_options_say(command, pretraining, tmp_path, monkeypatch):

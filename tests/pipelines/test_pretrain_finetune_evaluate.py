@@ -25,8 +25,8 @@ from stage2_training import compose, initialisation, training
 from stage2_training.commands import read_commands
 from stage2_training.compose import finetuning_config
 from stage2_training.engine import ResumableEpochLoop
-from stage2_training.evaluation import AP_NAMES, SCORE_NAMES
 from stage2_training.options import Overrides
+from stage2_training.scores import AP_NAMES, SCORE_NAMES
 from stage2_training.training import initial_model
 from stage2_training.transfer import plan_transfer
 from stage2_training.work_dir import WorkDir

@@ -1,5 +1,4 @@
-from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, format_scores
-from stage2_training.scores import percents
+from stage2_training.scores import AP_NAMES, SCORE_NAMES, format_scores, percents
 
 
 def test_scores_are_percent_under_their_names_masks_and_boxes():

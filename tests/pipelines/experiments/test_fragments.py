@@ -20,10 +20,10 @@ def configs(tmp_path, monkeypatch):
     return copy
 
 
-def name_of(module="finetune", **settings):
+def name_of():
     fragments._digest.cache_clear()
     made_of = fragments.of_training("knet_lite0", "demo", "finetune_small")
-    return Run(module, "it", ("--seed", "0"), "--work-dir", configs=made_of).name
+    return Run("finetune", "it", ("--seed", "0"), "--work-dir", configs=made_of).name
 
 
 @pytest.mark.parametrize("file", ["models/parts/resnet50.py", "schedules/finetune.py", "datasets/ctw1500.py"])

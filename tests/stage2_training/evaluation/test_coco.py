@@ -14,7 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import tensor
 
 from stage1_proposals.coco_evaluation import objects_of
-from stage2_training.evaluation import AP_NAMES, SCORE_NAMES, MaskAP, coco_scores
+from stage2_training.evaluation import MaskAP, coco_scores
+from stage2_training.scores import AP_NAMES, SCORE_NAMES
 
 SIZE = 128
 MMDETECTION = ("mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
