@@ -23,67 +23,61 @@ model = dict(
             out_channels=256,
             featmap_strides=[4, 8, 16, 32],
         ),
-        bbox_head=[
-            dict(
-                type="DIIHead",
-                num_classes=80,
-                num_ffn_fcs=2,
-                num_heads=8,
-                num_cls_fcs=1,
-                num_reg_fcs=3,
-                feedforward_channels=2048,
+        bbox_head=dict(  # of each stage
+            type="DIIHead",
+            num_classes=80,
+            num_ffn_fcs=2,
+            num_heads=8,
+            num_cls_fcs=1,
+            num_reg_fcs=3,
+            feedforward_channels=2048,
+            in_channels=256,
+            dropout=0.0,
+            ffn_act_cfg=dict(type="ReLU", inplace=True),
+            dynamic_conv_cfg=dict(
+                type="DynamicConv",
                 in_channels=256,
-                dropout=0.0,
-                ffn_act_cfg=dict(type="ReLU", inplace=True),
-                dynamic_conv_cfg=dict(
-                    type="DynamicConv",
-                    in_channels=256,
-                    feat_channels=64,
-                    out_channels=256,
-                    input_feat_shape=7,
-                    act_cfg=dict(type="ReLU", inplace=True),
-                    norm_cfg=dict(type="LN"),
-                ),
-                bbox_coder=dict(
-                    type="DeltaXYWHBBoxCoder",
-                    clip_border=False,
-                    target_means=[0.0, 0.0, 0.0, 0.0],
-                    target_stds=[0.5, 0.5, 1.0, 1.0],
-                ),
-                loss_cls=dict(type="Float32FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
-                loss_bbox=dict(type="L1Loss", loss_weight=5.0),
-                loss_iou=dict(type="GIoULoss", loss_weight=2.0),
-            )
-        ]
-        * 6,
-        mask_head=[
-            dict(
-                type="BoundedDynamicMaskHead",
-                num_convs=4,
-                roi_feat_size=14,
+                feat_channels=64,
+                out_channels=256,
+                input_feat_shape=7,
+                act_cfg=dict(type="ReLU", inplace=True),
+                norm_cfg=dict(type="LN"),
+            ),
+            bbox_coder=dict(
+                type="DeltaXYWHBBoxCoder",
+                clip_border=False,
+                target_means=[0.0, 0.0, 0.0, 0.0],
+                target_stds=[0.5, 0.5, 1.0, 1.0],
+            ),
+            loss_cls=dict(type="Float32FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
+            loss_bbox=dict(type="L1Loss", loss_weight=5.0),
+            loss_iou=dict(type="GIoULoss", loss_weight=2.0),
+        ),
+        mask_head=dict(  # of each stage
+            type="BoundedDynamicMaskHead",
+            num_convs=4,
+            roi_feat_size=14,
+            in_channels=256,
+            conv_out_channels=256,
+            num_classes=80,
+            norm_cfg=dict(type="GN", num_groups=32),  # a batch may have no instance, and then no statistics
+            upsample_cfg=dict(type="deconv", scale_factor=2),
+            dynamic_conv_cfg=dict(
+                type="DynamicConv",
                 in_channels=256,
-                conv_out_channels=256,
-                num_classes=80,
-                norm_cfg=dict(type="GN", num_groups=32),  # a batch may have no instance, and then no statistics
-                upsample_cfg=dict(type="deconv", scale_factor=2),
-                dynamic_conv_cfg=dict(
-                    type="DynamicConv",
-                    in_channels=256,
-                    feat_channels=64,
-                    out_channels=256,
-                    input_feat_shape=14,
-                    with_proj=False,
-                    act_cfg=dict(type="ReLU", inplace=True),
-                    norm_cfg=dict(type="LN"),
-                ),
-                loss_mask=dict(type="DiceLoss", loss_weight=8.0, use_sigmoid=False, activate=False, eps=1e-5),
-            )
-        ]
-        * 6,
+                feat_channels=64,
+                out_channels=256,
+                input_feat_shape=14,
+                with_proj=False,
+                act_cfg=dict(type="ReLU", inplace=True),
+                norm_cfg=dict(type="LN"),
+            ),
+            loss_mask=dict(type="DiceLoss", loss_weight=8.0, use_sigmoid=False, activate=False, eps=1e-5),
+        ),
     ),
     train_cfg=dict(
         rpn=None,
-        rcnn=[
+        rcnn=[  # by stage; a model of fewer stages leaves the rest
             dict(
                 assigner=dict(
                     type="HungarianAssigner",
