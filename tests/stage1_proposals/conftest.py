@@ -46,6 +46,12 @@ def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return directory
 
 
+@pytest.fixture
+def directory(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished set, to do harm to."""
+    return Path(shutil.copytree(finished, tmp_path / "shards"))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two cores on this machine; runs in this process join it."""

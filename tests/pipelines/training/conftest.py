@@ -1,0 +1,58 @@
+"""A tiny K-Net's shards and labels, and the training commands in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import cli
+from stage1_proposals.shards import ShardSet
+from stage1_proposals.weights import file_sha256, locate_weights
+
+
+@pytest.fixture
+def shards(write_shards, make_record, rectangles) -> ShardSet:
+    """Five photos in two shards with 0, 1, 2, 0 and 1 masks."""
+    rng = np.random.default_rng(0)
+    records = []
+    for image in range(5):
+        masks = rectangles([(8 * m, 4, 8 * m + 20, 30) for m in range(image % 3)], 48, 64)
+        records.append(make_record(image + 1, f"{image}.png", masks, rng.standard_normal((len(masks), 320))))
+    backbone = {"feature_dim": 320, "sha256": file_sha256(locate_weights("lite0_imagenet"))}
+    return write_shards([records[:3], records[3:]], backbone)
+
+
+@pytest.fixture
+def dataset(write_labels, tmp_path) -> Path:
+    """A dataset fragment of four labelled photos."""
+    root = write_labels()
+    loader = "dict(dataset=dict(type='CocoDataset', data_root={root!r}, ann_file='annotations/{split}.json', {rest}))"
+    common = "data_prefix=dict(img=''), metainfo=dict(classes=('text',)),"
+    (tmp_path / "tiny.py").write_text(
+        "epochs = 2\nmilestones = (1,)\n"
+        f"train_dataloader = {loader.format(root=str(root), split='train', rest=common)}\n"
+        f"val_dataloader = {loader.format(root=str(root), split='test', rest=common + ' test_mode=True')}\n"
+        "val_evaluator = dict(type='MaskAP')\n"
+    )
+    return tmp_path / "tiny.py"
+
+
+@pytest.fixture(autouse=True)
+def one_thread(all_threads: None) -> None:
+    """Tensors this small take longer on several threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process: its exit code, and what it printed."""
+
+    def run(module, *argv: object) -> tuple[int, str]:
+        capfd.readouterr()
+        code = cli.run(module.main, module.build_parser(), [str(word) for word in argv])
+        printed = capfd.readouterr()
+        return code, printed.out + printed.err
+
+    return run

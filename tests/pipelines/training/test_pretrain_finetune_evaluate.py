@@ -1,0 +1,190 @@
+"""The three training commands, one after the other, on a tiny model and a few tiny photos."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import mmdet
+import torch
+
+from pipelines import evaluate, finetune, pretrain
+from stage1_proposals.clusters import cluster_shards
+from stage1_proposals.directory import sole_user
+from stage2_training import initialisation
+from stage2_training.commands import read_commands
+from stage2_training.compose import finetuning_config
+from stage2_training.options import Overrides
+from stage2_training.scores import AP_NAMES, SCORE_NAMES
+from stage2_training.training import initial_model
+from stage2_training.transfer import plan_transfer
+from stage2_training.work_dir import WorkDir
+from tests import tiny_knet
+from tests.pipelines.training.commands import SMALL, finetune_arguments, pretrain_arguments
+
+
+def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
+    pre, fine = tmp_path / "pre", tmp_path / "fine"
+
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert code == 0, printed
+    assert re.search(r"epoch 2/2  step 3/3  loss \d", printed)
+    assert "WARNING" not in printed
+    assert "Could not import" not in printed
+    assert WorkDir(pre).latest_checkpoint() == pre / "iter_6.pth"
+    assert {path.name for path in pre.glob("iter_*.pth")} == {"iter_4.pth", "iter_6.pth"}
+
+    before = {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")}
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert code == 0
+    assert "finished already" in printed
+    assert {path: path.stat().st_mtime_ns for path in pre.rglob("*.pth")} == before
+
+    code, printed = command(
+        pretrain, *pretrain_arguments(shards, pre, "--epochs", "2", "--saliency-prompt", "matching=none")
+    )
+    assert code == 2
+    assert "model.saliency_prompt.matching is 'cosine' there, 'none' now" in printed
+    assert len(printed.strip().splitlines()) == 1
+
+    with sole_user(pre):
+        code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
+    assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
+
+    # The first command alone started something; the others found it finished, or were refused.
+    (start,) = read_commands(pre)
+    typed = [str(word) for word in pretrain_arguments(shards, pre, "--epochs", "2")]
+    assert start["argv"] == ["python", "-m", "pipelines.pretrain", *typed]
+    assert start["device"] == "cpu"
+
+    code, printed = command(finetune, *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
+    assert code == 0, printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(("r", "k", "b"))}
+    assert rows["rpn_head.init_kernels"] == ["1", "-", "-"]
+    assert rows["kernel_supervision"] == ["-", "2", "-"]
+    initial = torch.load(fine / "initial.pth")["state_dict"]
+    pretrained = torch.load(pre / "iter_6.pth")["state_dict"]
+    for name in (
+        "rpn_head.init_kernels.weight",
+        "backbone.model.conv_stem.weight",
+        "roi_head.mask_head.1.fc_mask.weight",
+    ):
+        assert torch.equal(initial[name], pretrained[name])
+    curve = json.loads((fine / "curve.json").read_text())
+    assert [point["epoch"] for point in curve] == [2]
+    assert (fine / "curve.png").stat().st_size > 0
+
+    code, printed = command(evaluate, "--work-dir", fine, "--device", "cpu")
+    assert code == 0, printed
+    metrics = json.loads((fine / "metrics.json").read_text())
+    assert {name: metrics[name] for name in SCORE_NAMES} == {name: curve[-1][name] for name in SCORE_NAMES}
+    assert all(name in printed for name in (*AP_NAMES, "masks", "boxes"))
+
+    arguments = ("--model", "knet_lite0", "--dataset", dataset, "--device", "cpu", "--out", tmp_path / "again.json")
+    photos = tiny_knet.TEST_PHOTOS
+    code, printed = command(evaluate, *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *photos)
+    assert code == 0, printed
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["checkpoint"] == str(fine / "iter_4.pth")
+    assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
+
+    # Without classes, any run on any photos.
+    code, printed = command(evaluate, "--work-dir", fine, "--class-agnostic", "--device", "cpu")
+    assert code == 0, printed
+    merged = json.loads((fine / "class_agnostic.json").read_text())
+    assert {name: merged[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}  # one class
+    arguments = ("--work-dir", pre, "--dataset", dataset, "--device", "cpu", "--workers", 0)
+    code, printed = command(evaluate, *arguments, "--class-agnostic", "--out", tmp_path / "pre.json")
+    assert code == 0, printed
+    merged = json.loads((tmp_path / "pre.json").read_text())
+    assert merged.keys() == {*SCORE_NAMES, "AR@20", "box_AR@20", "checkpoint"}
+    code, printed = command(evaluate, *arguments)
+    assert (code, "--dataset beside --work-dir goes with --class-agnostic" in printed) == (2, True)
+    code, printed = command(evaluate, "--work-dir", pre, "--model", "knet_lite0", "--device", "cpu")
+    assert (code, "--model and --schedule do not go with --work-dir" in printed) == (2, True)
+    code, printed = command(evaluate, "--work-dir", pre, "--class-agnostic")
+    assert (code, "pre is a pre-training run, which has no labels" in printed) == (2, True)
+
+    # MMDetection's own tools take the composed config as it is.
+    tools = Path(mmdet.__file__).parent / ".mim" / "tools"
+    other = str(tmp_path / "other")
+    monkeypatch.setattr(sys, "argv", ["train.py", str(fine / "config.py"), "--work-dir", other])
+    runpy.run_path(str(tools / "train.py"), run_name="__main__")
+    assert (tmp_path / "other" / "iter_4.pth").is_file()
+    monkeypatch.setattr(
+        sys, "argv", ["test.py", str(fine / "config.py"), str(fine / "iter_4.pth"), "--work-dir", other]
+    )
+    runpy.run_path(str(tools / "test.py"), run_name="__main__")
+
+
+def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards, dataset, command, tmp_path):
+    pre, fine = tmp_path / "pre", tmp_path / "fine"
+    arguments = pretrain_arguments(shards, pre, "--epochs", "1", "--pseudo-classes")
+    code, printed = command(pretrain, *arguments)
+    assert (code, len(printed.strip().splitlines())) == (2, 1)
+    assert "no clusters; `make cluster SHARDS=" in printed
+
+    cluster_shards(shards, 3, seed=0)
+    code, printed = command(pretrain, *arguments)
+    assert code == 0, printed
+    pretrained = torch.load(pre / "iter_3.pth")
+    assert pretrained["state_dict"]["roi_head.mask_head.1.fc_cls.weight"].shape == (3, 32)
+    code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "1"))
+    assert code == 2
+    assert "holds a run with other pseudo labels: pseudo_labels.clusters." in printed
+
+    three = dataset.with_name("three.py")  # as many classes as clusters, which mean something else
+    three.write_text(dataset.read_text().replace("('text',)", "('text', 'b', 'c')"))
+    for labels in (dataset, three):
+        config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=tiny_knet.MODEL))
+        target = initial_model(config)
+        start = initialisation.pretrained("knet_lite0", "KNet", str(pre / "iter_3.pth"))
+        transfer = plan_transfer(start.read(target), target)
+        transfer.require(start.needed, start.source, start.hint)
+        assert sum("fc_cls" in name or "conv_seg" in name for name in transfer.missing) == 6
+        assert "roi_head.mask_head.1.fc_mask.weight" in transfer.taken
+    arguments = finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_3.pth")
+    code, printed = command(finetune, *arguments)
+    assert code == 0, printed
+
+
+def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_own(
+    shards, dataset, command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = pretrain_arguments(shards, "x", "--epochs", "1", "--prompts", "off")
+    place = arguments.index("--work-dir")
+    del arguments[place : place + 2]
+    code, printed = command(pretrain, *arguments)
+    assert code == 0, printed
+    assert "Pre-training knet_lite0 without prompts on 5 photos" in printed
+    pre = Path("work_dirs/pretrain/knet_lite0-pseudo")
+    pretrained = torch.load(pre / "iter_3.pth")["state_dict"]
+    assert not [name for name in pretrained if name.startswith("kernel_supervision")]
+
+    code, printed = command(
+        finetune, *finetune_arguments(dataset, tmp_path / "fine", "--init", "pseudo", "--epochs", 1)
+    )
+    assert code == 0, printed
+    report = (tmp_path / "fine" / "transfer.txt").read_text()
+    assert report in printed
+    assert report.startswith(f"Initial weights: {pre / 'iter_3.pth'}\npart ")
+    initial = torch.load(tmp_path / "fine" / "initial.pth")["state_dict"]
+    assert torch.equal(initial["rpn_head.init_kernels.weight"], pretrained["rpn_head.init_kernels.weight"])
+
+    # Another pre-training in the same fine-tuning directory would be another run.
+    copied = tmp_path / "copy.pth"
+    pretrained["rpn_head.init_kernels.weight"] += 1
+    torch.save({"state_dict": pretrained}, copied)
+    again = finetune_arguments(dataset, tmp_path / "fine", "--init", "pseudo", "--epochs", 1, "--checkpoint", copied)
+    code, printed = command(finetune, *again)
+    assert code == 2
+    assert "fine holds a run with other initial weights: initialisation.sha256 is " in printed
+    assert printed.endswith("or another --work-dir (WORK_DIR=) to begin a second run\n")
+
+    code, printed = command(pretrain, *arguments[: -len(SMALL) - 1], "--saliency-prompt", "level=0")
+    assert (code, printed) == (
+        2,
+        "error: --saliency-prompt goes with --prompts on: without prompts it would change nothing\n",
+    )
