@@ -100,10 +100,11 @@ table: setup ## a table of the paper beside the paper's numbers, its missing run
 figure: setup ## a figure of the paper, its missing runs made first: N=3..6 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]
 	@$(PYTHON) -m pipelines.figures "$(N)" $(experiment) $(OPTS)
 
-bench: setup ## measure a part beside a plain implementation: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], N=training [MODEL=knet_lite0|knet], or N=streaming; [DEVICE=cpu|cuda]
+bench: setup ## measure a part beside a plain implementation, or what a pre-training run makes of its prompts: N=proposals IMAGES=data/demo/unlabeled [BACKBONE=imagenet_r50] [WEIGHTS=file] [WORKERS=n], N=training [MODEL=knet_lite0|knet], N=streaming, or N=prompts WORK_DIR=a pre-training run's; [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.bench "$(N)" $(if $(filter proposals,$(N)),--images "$(IMAGES)" \
 	  --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS))) $(if $(filter training,$(N)),$(if $(filter file,$(origin MODEL)),,--model "$(MODEL)")) \
+	  $(if $(filter prompts,$(N)),$(call flag,--work-dir,$(WORK_DIR))) \
 	  $(if $(filter-out streaming,$(N)),$(call flag,--device,$(DEVICE))) $(OPTS)
 
 report: setup ## one HTML page of all runs, shard sets, tables and figures below a directory, to be read anywhere: [WORK_DIR=work_dirs] [OUT=WORK_DIR/report.html]

@@ -1,4 +1,4 @@
-"""`make bench`: what the project's parts cost, each beside a plain implementation of the same.
+"""`make bench`: what the project's parts cost, each beside a plain implementation of the same; and what prompts do.
 
 Every side is measured in this one run, and ratios are printed; seconds alone say little about another machine.
 """
@@ -7,11 +7,11 @@ import argparse
 import sys
 
 from pipelines import cli
-from pipelines.benchmarks import proposals, streaming, training_step
+from pipelines.benchmarks import prompts, proposals, streaming, training_step
 
 # Modules with a docstring of one line, `add_options(parser)` and `main(args)`. They are imported for `--help` too, so
 # what takes seconds to import is imported in `main`.
-BENCHMARKS = {"proposals": proposals, "training": training_step, "streaming": streaming}
+BENCHMARKS = {"proposals": proposals, "training": training_step, "streaming": streaming, "prompts": prompts}
 
 
 def build_parser() -> argparse.ArgumentParser:

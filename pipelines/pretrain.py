@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=(),
         metavar="NAME=VALUE",
         help="how prompts are made and matched and kernels supervised: matching=cosine|sequential|random|none, "
-        "match_on=initial|object, level=-1, detach=True, drop_prob=0.1, kernel_loss_weight=1 (docs/ablations.md)",
+        "add_to=initial|object, match_on=initial|object, rescale=True|False, level=-1, detach=True, drop_prob=0.1, "
+        "kernel_loss_weight=1 (docs/ablations.md)",
     )
     parser.add_argument(
         "--pseudo-classes",

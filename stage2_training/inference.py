@@ -41,9 +41,13 @@ def photo_loader(config: Config, limit: int | None = None) -> DataLoader:
     return QuietRunner.build_dataloader(loader, seed=config.randomness.seed)
 
 
-def prepared(model: BaseDetector, batch: dict[str, Any]) -> tuple[Tensor, list[DetDataSample]]:
-    """What a data loader gives, as the network takes it: images (B, 3, H, W), padded, and their samples."""
-    data = model.data_preprocessor(batch)
+def prepared(model: BaseDetector, batch: dict[str, Any], training: bool = False) -> tuple[Tensor, list[DetDataSample]]:
+    """What a data loader gives, as the network takes it: images (B, 3, H, W), padded, and their samples.
+
+    Args:
+        training: pad the labels, too.
+    """
+    data = model.data_preprocessor(batch, training)
     return data["inputs"], data["data_samples"]
 
 

@@ -16,8 +16,11 @@ class SaliencyPromptSettings:
     Args:
         feature_dim: D, length of the seed features.
         matching: which prompt a kernel gets: `cosine` (Eq. 6-8), `sequential`, `random`, or `none`.
-        match_on: what `cosine` compares prompts with: the learned kernels (`initial`, the paper's text) or
-            the per-image ones (`object`).
+        match_on: what `cosine` compares K-Net's prompts with: the learned kernels (`initial`, the paper's text)
+            or the per-image ones (`object`).
+        add_to: which of K-Net's kernels get them: the learned ones, before they make their first masks
+            (`initial`, Eq. 8), or the per-image ones that enter the first update stage (`object`).
+        rescale: give each prompt the length of the kernel that it was compared with, so that neither drowns the other.
         level: FPN level that prompts are read from; -1 is the coarsest.
         detach: keep the gradient of the prompts out of the FPN.
         drop_prob: probability that a kernel gets no prompt, in training.
@@ -30,6 +33,8 @@ class SaliencyPromptSettings:
     feature_dim: int
     matching: str = "cosine"
     match_on: str = "initial"
+    add_to: str = "initial"
+    rescale: bool = False
     level: int = -1
     detach: bool = True
     drop_prob: float = 0.1
@@ -40,6 +45,8 @@ class SaliencyPromptSettings:
             ("feature_dim", _is_integer(self.feature_dim) and self.feature_dim > 0, "an integer from 1 up"),
             ("matching", self.matching in MATCHINGS, f"one of {', '.join(MATCHINGS)}"),
             ("match_on", self.match_on in REFERENCES, f"one of {', '.join(REFERENCES)}"),
+            ("add_to", self.add_to in REFERENCES, f"one of {', '.join(REFERENCES)}"),
+            ("rescale", isinstance(self.rescale, bool), "True or False"),
             ("level", _is_integer(self.level), "an integer"),
             ("detach", isinstance(self.detach, bool), "True or False"),
             ("drop_prob", _is_number(self.drop_prob) and 0 <= self.drop_prob <= 1, "a probability from 0 to 1"),

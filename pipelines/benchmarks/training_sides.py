@@ -35,7 +35,8 @@ PARTS = (
     {"matching": "none"},
     {"matching": "none", "kernel_loss_weight": 0.0},
     {"matching": "sequential"},
-    {"match_on": "object"},
+    {"add_to": "object"},
+    {"add_to": "object", "match_on": "object"},
     {"detach": False},
     {"drop_prob": 0.0},
 )

@@ -77,25 +77,22 @@ class KNet(BaseDetector):
     def training_pass(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> TrainingPass:
         """One pass over images (B, 3, H, W), whose samples hold `gt_instances` with masks and labels."""
         feats = self.extract_feat(batch_inputs)
-        initial = self.rpn_head(feats)
-        kernels = self.decorate_kernels(initial, feats, batch_data_samples)
-        stages = self.roi_head(initial.features, kernels, initial.mask_logits)
+        initial = self.first_masks(feats, batch_data_samples)
+        stages = self.roi_head(initial.features, initial.kernels, initial.mask_logits)
         height, width = initial.mask_logits.shape[-2:]
         targets = instance_targets(batch_data_samples, (2 * height, 2 * width))
         losses, assignments = knet_losses(initial, stages, targets, self.cost_weights, self.loss_weights, self.points)
         return TrainingPass(losses, stages, assignments)
 
-    def decorate_kernels(
-        self, initial: KernelHeadOutput, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
-    ) -> Tensor:
-        """The kernels (B, N, C) that enter the first update stage in training: a place for subclasses to add to them.
+    def first_masks(self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]) -> KernelHeadOutput:
+        """What the update stages start from in training: a place for subclasses to add to the kernels.
 
         Args:
-            initial: the kernel head's output, whose `kernels` plain K-Net hands on as they are.
             feats: FPN levels.
             batch_data_samples: with `gt_instances`, in pixels of the padded input.
         """
-        return initial.kernels
+        output: KernelHeadOutput = self.rpn_head(feats)
+        return output
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], rescale: bool = True

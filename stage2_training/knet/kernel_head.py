@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob, normal_init
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class KernelHeadOutput(NamedTuple):
     """What the update stages start from; spatial sizes are those of stride 8."""
 
     features: Tensor  # (B, C, H/8, W/8), the map that kernels are applied to and grouped over
-    kernels: Tensor  # (B, N, C), K^0: initial kernel + its group features
+    kernels: Tensor  # (B, N, C), those that enter the first update stage: initial kernel + its group features
     mask_logits: Tensor  # (B, N, H/8, W/8), M^0
     seg_logits: Tensor  # (B, K, H/8, W/8), per-pixel classes, used by a training loss only
 
@@ -51,12 +52,20 @@ class KernelHead(BaseModule):
         """(N, C): the learned, image-agnostic kernels."""
         return self.init_kernels.weight.flatten(1)
 
-    def forward(self, feats: Sequence[Tensor]) -> KernelHeadOutput:
-        """FPN levels at strides 4-32, each (B, C, ., .) -> `KernelHeadOutput`."""
+    def forward(self, feats: Sequence[Tensor], initial_kernels: Tensor | None = None) -> KernelHeadOutput:
+        """FPN levels at strides 4-32, each (B, C, ., .) -> `KernelHeadOutput`.
+
+        Args:
+            feats: the levels.
+            initial_kernels: (B, N, C), in place of the learned ones, which are the same for every image.
+        """
         localization, semantic = self.localization_fpn(feats)
         localization = self.loc_convs[0](localization)
         semantic = self.seg_convs[0](semantic)
-        mask_logits = self.init_kernels(localization)
+        if initial_kernels is None:
+            initial_kernels, mask_logits = self.initial_kernels, self.init_kernels(localization)
+        else:
+            mask_logits = torch.einsum("bnc,bchw->bnhw", initial_kernels, localization)
         features = localization + semantic
-        kernels = self.initial_kernels + group_features(features, mask_logits)
+        kernels = initial_kernels + group_features(features, mask_logits)
         return KernelHeadOutput(features, kernels, mask_logits, self.conv_seg(semantic))

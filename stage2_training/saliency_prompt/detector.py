@@ -1,6 +1,7 @@
 """What every detector with Saliency Prompt has: its settings, prompts for its queries, a loss on them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType
@@ -10,7 +11,14 @@ from stage2_training.assignments import Assignment
 from stage2_training.prompt_settings import SaliencyPromptSettings
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
 from stage2_training.saliency_prompt.matching import add_prompts, match_prompts
-from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.prompts import Prompts, box_prompts
+
+
+class Matched(NamedTuple):
+    """Prompts, L >= 1 rows, and the row that each query gets."""
+
+    prompts: Prompts
+    index: Tensor  # int64 (B, N), without meaning for images that have no prompt
 
 
 class SaliencyPromptMixin:
@@ -50,16 +58,26 @@ class SaliencyPromptMixin:
             levels: of the feature pyramid, (B, C, h, w), finest first.
             batch_data_samples: with `gt_instances`, in pixels of the padded input.
         """
+        matched = self.matched(reference, levels, batch_data_samples)
+        if matched is None:
+            return queries
+        drop_prob = self.settings.drop_prob if self.training else 0.0
+        length = reference.detach().norm(dim=-1, keepdim=True) if self.settings.rescale else None
+        return add_prompts(queries, matched.prompts, matched.index, drop_prob, length)
+
+    def matched(
+        self, reference: Tensor, levels: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
+    ) -> Matched | None:
+        """The prompts of a batch and which of them each query gets (Eq. 5-7), as for `prompted`; None: no query any."""
         settings = self.settings
         boxes = [sample.gt_instances.bboxes for sample in batch_data_samples]
         if settings.matching == "none" or not any(len(each) for each in boxes):
-            return queries
+            return None
         feature = levels[settings.level]
         if settings.detach:
             feature = feature.detach()
         prompts = box_prompts(feature, boxes, batch_data_samples[0].batch_input_shape[1])
-        index = match_prompts(reference, prompts, settings.matching)
-        return add_prompts(queries, prompts, index, settings.drop_prob if self.training else 0.0)
+        return Matched(prompts, match_prompts(reference, prompts, settings.matching))
 
     def kernel_losses(
         self,

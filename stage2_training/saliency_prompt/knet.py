@@ -8,6 +8,7 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType
 from torch import Tensor
 
+from stage1_proposals.errors import UserError
 from stage2_training.knet.detector import KNet
 from stage2_training.knet.kernel_head import KernelHeadOutput
 from stage2_training.saliency_prompt.detector import SaliencyPromptMixin
@@ -15,17 +16,25 @@ from stage2_training.saliency_prompt.detector import SaliencyPromptMixin
 
 @MODELS.register_module()
 class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
-    """K-Net whose kernels, in training only, get prompts before the first update stage and a loss after each.
+    """K-Net whose kernels, in training only, get prompts and, after each update stage, a loss.
 
     Args:
         saliency_prompt: fields of `SaliencyPromptSettings`.
         kwargs: those of `KNet`.
+
+    Raises:
+        UserError: settings that make no sense.
     """
 
     def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.init_saliency_prompt(saliency_prompt, self.rpn_head.initial_kernels.shape[1])
         self.settings.check_level(len(self.rpn_head.localization_fpn.convs_all_levels))
+        if (self.settings.match_on, self.settings.add_to) == ("object", "initial"):
+            raise UserError(
+                "saliency_prompt.match_on 'object': the image's own kernels are there after the first masks; "
+                "use it with add_to=object"
+            )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         """K-Net's losses and `s0.loss_kernel`, `s1.loss_kernel`, ... (Eq. 9)."""
@@ -33,10 +42,13 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
         kernels = [stage.kernels for stage in stages]
         return losses | self.kernel_losses(kernels, assignments, batch_data_samples)
 
-    def decorate_kernels(
-        self, initial: KernelHeadOutput, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
-    ) -> Tensor:
-        """Add to each kernel its best-matched prompt (Eq. 5-8)."""
-        learned = self.settings.match_on == "initial"
-        reference = self.rpn_head.initial_kernels if learned else initial.kernels
-        return self.prompted(initial.kernels, reference, feats, batch_data_samples)
+    def first_masks(self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]) -> KernelHeadOutput:
+        """Add to each kernel its best-matched prompt (Eq. 5-8), before or after it makes its first mask."""
+        learned = self.rpn_head.initial_kernels
+        if self.settings.add_to == "initial":
+            kernels = learned.expand(len(batch_data_samples), -1, -1)
+            output: KernelHeadOutput = self.rpn_head(feats, self.prompted(kernels, learned, feats, batch_data_samples))
+            return output
+        plain: KernelHeadOutput = self.rpn_head(feats)
+        reference = learned if self.settings.match_on == "initial" else plain.kernels
+        return plain._replace(kernels=self.prompted(plain.kernels, reference, feats, batch_data_samples))

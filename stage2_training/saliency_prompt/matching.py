@@ -39,7 +39,9 @@ def cosine_similarity(kernels: Tensor, prompts: Tensor) -> Tensor:
         return F.normalize(kernels.float(), dim=-1) @ F.normalize(prompts.float(), dim=-1).mT
 
 
-def add_prompts(kernels: Tensor, prompts: Prompts, index: Tensor, drop_prob: float = 0.0) -> Tensor:
+def add_prompts(
+    kernels: Tensor, prompts: Prompts, index: Tensor, drop_prob: float = 0.0, length: Tensor | None = None
+) -> Tensor:
     """Kernels (B, N, C) plus, for each, its prompt (Eq. 8), dropped with probability `drop_prob`.
 
     Images without prompts keep their kernels.
@@ -49,8 +51,11 @@ def add_prompts(kernels: Tensor, prompts: Prompts, index: Tensor, drop_prob: flo
         prompts: of the B images, L >= 1 rows.
         index: int64 (B, N), from `match_prompts`.
         drop_prob: in [0, 1], of each kernel's own draw.
+        length: L2 norm that prompts take, (N, 1) or (B, N, 1); None: they keep their own.
     """
     chosen = prompts.features.gather(1, index[:, :, None].expand(-1, -1, prompts.features.shape[2]))
+    if length is not None:
+        chosen = F.normalize(chosen, dim=-1) * length
     kept = torch.rand(index.shape, device=kernels.device) >= drop_prob
     kept &= prompts.counts[:, None] > 0
     return kernels + chosen * kept[:, :, None]

@@ -31,7 +31,7 @@ def test_pretraining_is_class_agnostic_with_prompts_and_a_frozen_backbone(shards
     settings = {"matching": "random", "level": 0}
     config = pretraining_config("knet", "pretrain", shards, saliency_prompt=settings, image_root="photos")
     assert config.model.type == "SaliencyPromptKNet"
-    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, **settings))
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, rescale=True, **settings))
     assert config.model.backbone.frozen_stages == 4
     assert config.model.backbone.norm_eval is True
     assert {value for key, value in flatten(config.to_dict()) if key.endswith("num_classes")} == {1}
@@ -54,9 +54,9 @@ def fragment_with_settings(path) -> str:
 def test_the_models_settings_of_prompts_hold_unless_the_user_has_others(shards, tmp_path):
     model = fragment_with_settings(tmp_path / "model.py")
     config = pretraining_config(model, "pretrain", shards)
-    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, drop_prob=0.05, level=1))
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, rescale=True, drop_prob=0.05, level=1))
     config = pretraining_config(model, "pretrain", shards, saliency_prompt={"level": 2})
-    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, drop_prob=0.05, level=2))
+    assert config.model.saliency_prompt == asdict(SaliencyPromptSettings(4, rescale=True, drop_prob=0.05, level=2))
 
 
 def test_without_prompts_it_is_the_plain_detector_and_all_else_the_same(shards, tmp_path):
@@ -79,10 +79,12 @@ def test_a_detector_without_a_variant_can_only_be_pretrained_without_prompts(sha
 
 
 def test_settings_of_prompts_are_read_by_type_and_checked():
-    options = ["matching=none", "match_on=object", "level=0", "detach=false", "drop_prob=0.5", "kernel_loss_weight=0"]
-    assert parse_saliency_prompt(options) == {
+    options = ["matching=none", "match_on=object", "add_to=object", "rescale=true", "level=0", "detach=false"]
+    assert parse_saliency_prompt([*options, "drop_prob=0.5", "kernel_loss_weight=0"]) == {
         "matching": "none",
         "match_on": "object",
+        "add_to": "object",
+        "rescale": True,
         "level": 0,
         "detach": False,
         "drop_prob": 0.5,

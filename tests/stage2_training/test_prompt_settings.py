@@ -6,7 +6,7 @@ from stage2_training.prompt_settings import SaliencyPromptSettings
 
 def test_defaults_are_the_papers() -> None:
     settings = SaliencyPromptSettings(feature_dim=320)
-    assert settings == SaliencyPromptSettings(320, "cosine", "initial", -1, True, 0.1, 1.0)
+    assert settings == SaliencyPromptSettings(320, "cosine", "initial", "initial", False, -1, True, 0.1, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ def test_defaults_are_the_papers() -> None:
     [
         ("matching", "best"),
         ("match_on", "query"),
+        ("add_to", "query"),
+        ("rescale", "yes"),
         ("level", "high"),
         ("level", 1.0),
         ("detach", "no"),

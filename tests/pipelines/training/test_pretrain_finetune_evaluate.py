@@ -9,7 +9,7 @@ from pathlib import Path
 import mmdet
 import torch
 
-from pipelines import evaluate, finetune, pretrain
+from pipelines import bench, evaluate, finetune, pretrain
 from stage1_proposals.clusters import cluster_shards
 from stage1_proposals.directory import sole_user
 from stage2_training import initialisation
@@ -188,3 +188,23 @@ def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_
         2,
         "error: --saliency-prompt goes with --prompts on: without prompts it would change nothing\n",
     )
+
+
+def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
+    run = tmp_path / "run"
+    assert command(pretrain, *pretrain_arguments(shards, run, "--epochs", "1"))[0] == 0
+    code, printed = command(bench, "prompts", "--work-dir", run, "--batches", 2, "--device", "cpu")
+    assert code == 0, printed
+    assert f"{run / 'iter_3.pth'}, 2 batches of 2 photos" in printed
+    assert re.search(r"^loss_rpn_dice( +\d\.\d{3}){3}$", printed, re.MULTILINE)
+    assert "What is added to a query has 1 times its length (median)." in printed
+
+    plain = pretrain_arguments(shards, tmp_path / "plain", "--epochs", "1", "--prompts", "off")
+    assert command(pretrain, *plain)[0] == 0
+    for wrong, message in (
+        (["--work-dir", tmp_path / "plain"], "plain: a run without prompts"),
+        (["--work-dir", run, "--checkpoint", "gone.pth"], "gone.pth: no such checkpoint"),
+    ):
+        code, printed = command(bench, "prompts", *wrong)
+        assert (code, len(printed.splitlines())) == (2, 1), printed
+        assert printed.endswith(f"{message}\n")

@@ -30,6 +30,18 @@ def test_masks_are_the_localization_features_under_the_learned_kernels() -> None
     torch.testing.assert_close(head(feats).mask_logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_other_kernels_can_stand_in_for_the_learned_ones() -> None:
+    torch.manual_seed(0)
+    head = KernelHead(num_kernels=5, num_classes=3, channels=32)
+    feats = [torch.randn(2, 32, 64 // s, 64 // s) for s in (4, 8, 16, 32)]
+    plain, same = head(feats), head(feats, head.initial_kernels.expand(2, -1, -1))
+    for value, expected in zip(same, plain, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+    other = head(feats, torch.stack([head.initial_kernels, head.initial_kernels.flip(0)]))
+    torch.testing.assert_close(other.mask_logits[1], plain.mask_logits[1].flip(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.kernels[1], plain.kernels[1].flip(0), rtol=1e-4, atol=1e-4)
+
+
 def test_initialisation() -> None:
     torch.manual_seed(0)
     head = KernelHead(num_kernels=64, num_classes=3, channels=64)

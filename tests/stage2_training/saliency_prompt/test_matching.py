@@ -123,6 +123,15 @@ def test_dropping() -> None:
     assert torch.equal(add_prompts(kernels, prompts, index, drop_prob=1.0), kernels)
 
 
+def test_prompts_take_a_length() -> None:
+    kernels, prompts = make(7, [2, 0])
+    own = kernels.expand(2, -1, -1)
+    length = torch.arange(7.0)[:, None]
+    added = add_prompts(own, prompts, match_prompts(own, prompts, "cosine"), length=length) - own
+    torch.testing.assert_close(added[0].norm(dim=-1), length[:, 0], rtol=1e-5, atol=1e-5)
+    assert (added[1] == 0).all()
+
+
 def test_gradients_reach_kernels_and_prompts() -> None:
     kernels, prompts = make(6, [2, 0])
     own = kernels.expand(2, -1, -1).clone().requires_grad_()
