@@ -48,6 +48,6 @@ def main(args: argparse.Namespace) -> None:
     print(format_table(("loss, each query having", f"{OWN} prompt", OTHERS, NONE), rows, markdown=False, left=1))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
-        f"\nWhat is added to a query has {use.length:.3g} times its length (median). Of the instances, the query that is "
-        f"matched with one has its prompt: {hits} (by stage; at random {100 * use.chance:.1f} %)."
+        f"\nWhat is added to a query has {use.length:.3g} times its length (median). Of the instances, the query that "
+        f"is matched with one has its prompt: {hits} (by stage; at random {100 * use.chance:.1f} %)."
     )
