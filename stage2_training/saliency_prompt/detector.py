@@ -1,7 +1,7 @@
 """What every detector with Saliency Prompt has: its settings, prompts for its queries, a loss on them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType
@@ -14,11 +14,17 @@ from stage2_training.saliency_prompt.matching import add_prompts, match_prompts
 from stage2_training.saliency_prompt.prompts import Prompts, box_prompts
 
 
-class Matched(NamedTuple):
-    """Prompts, L >= 1 rows, and the row that each query gets."""
+@dataclass(frozen=True)
+class Matched:
+    """The prompts of a batch, and which of them each query gets.
+
+    Attributes:
+        prompts: L >= 1 rows.
+        index: int64 (B, N), without meaning for images that have no prompt.
+    """
 
     prompts: Prompts
-    index: Tensor  # int64 (B, N), without meaning for images that have no prompt
+    index: Tensor
 
 
 class SaliencyPromptMixin:

@@ -41,7 +41,8 @@ def prompt_use(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSampl
         batches: images (B, 3, H, W) and samples with `gt_instances`; of all of them at least one instance.
     """
     losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    lengths, chances, hits = [], [], defaultdict(list)
+    hits: dict[int, list[bool]] = defaultdict(list)
+    lengths, chances = [], []
     training, settings = model.training, model.settings
     model.train()
     model.settings = replace(settings, drop_prob=0.0)
@@ -94,7 +95,7 @@ class _Watch:
         features = self.matched.prompts.features.clone()
         for rows, count in zip(features, self.matched.prompts.counts.tolist(), strict=True):
             rows[:count] = rows[:count].roll((count + 1) // 2, dims=0)  # masks of like scores have often like places
-        return self.matched._replace(prompts=self.matched.prompts._replace(features=features))
+        return replace(self.matched, prompts=self.matched.prompts._replace(features=features))
 
     def _prompt(self, queries: Tensor, *arguments: Any) -> Tensor:
         decorated = SaliencyPromptMixin.prompted(self.model, queries, *arguments)
