@@ -104,7 +104,7 @@ bench: setup ## measure a part beside a plain implementation, or what a pre-trai
 	@$(PYTHON) -m pipelines.bench "$(N)" $(if $(filter proposals,$(N)),--images "$(IMAGES)" \
 	  --backbone "$(if $(filter file,$(origin BACKBONE)),imagenet_r50,$(BACKBONE))" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS))) $(if $(filter training,$(N)),$(if $(filter file,$(origin MODEL)),,--model "$(MODEL)")) \
-	  $(if $(filter prompts,$(N)),$(call flag,--work-dir,$(WORK_DIR))) \
+	  $(if $(filter prompts,$(N)),$(call flag,--work-dir,$(WORK_DIR)) $(call flag,--checkpoint,$(CHECKPOINT))) \
 	  $(if $(filter-out streaming,$(N)),$(call flag,--device,$(DEVICE))) $(OPTS)
 
 report: setup ## one HTML page of all runs, shard sets, tables and figures below a directory, to be read anywhere: [WORK_DIR=work_dirs] [OUT=WORK_DIR/report.html]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stage1_proposals.errors import UserError
 
 MATCHINGS = ("cosine", "sequential", "random", "none")
-REFERENCES = ("initial", "object")
+KERNELS = ("initial", "object")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class SaliencyPromptSettings:
             or the per-image ones (`object`).
         add_to: which of K-Net's kernels get them: the learned ones, before they make their first masks
             (`initial`, Eq. 8), or the per-image ones that enter the first update stage (`object`).
-        rescale: give each prompt the length of the kernel that it was compared with, so that neither drowns the other.
+        rescale: give each prompt the length of the kernel that it was compared with; Eq. 8 leaves it its own.
         level: FPN level that prompts are read from; -1 is the coarsest.
         detach: keep the gradient of the prompts out of the FPN.
         drop_prob: probability that a kernel gets no prompt, in training.
@@ -44,8 +44,8 @@ class SaliencyPromptSettings:
         for name, sound, expected in (
             ("feature_dim", _is_integer(self.feature_dim) and self.feature_dim > 0, "an integer from 1 up"),
             ("matching", self.matching in MATCHINGS, f"one of {', '.join(MATCHINGS)}"),
-            ("match_on", self.match_on in REFERENCES, f"one of {', '.join(REFERENCES)}"),
-            ("add_to", self.add_to in REFERENCES, f"one of {', '.join(REFERENCES)}"),
+            ("match_on", self.match_on in KERNELS, f"one of {', '.join(KERNELS)}"),
+            ("add_to", self.add_to in KERNELS, f"one of {', '.join(KERNELS)}"),
             ("rescale", isinstance(self.rescale, bool), "True or False"),
             ("level", _is_integer(self.level), "an integer"),
             ("detach", isinstance(self.detach, bool), "True or False"),

@@ -43,11 +43,12 @@ def main(args: argparse.Namespace) -> None:
         use = prompt_use(
             model, (inference.prepared(model, batch, training=True) for batch in islice(loader, args.batches))
         )
-    print(f"{checkpoint}, {args.batches} batches of {config.train_dataloader.batch_size} photos\n")
+    print(f"{checkpoint} on {use.photos} photos\n")
     rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, OTHERS, NONE))] for name, loss in use.losses.items()]
     print(format_table(("loss, each query having", f"{OWN} prompt", OTHERS, NONE), rows, markdown=False, left=1))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
-        f"\nWhat is added to a query has {use.length:.3g} times its length (median). Of the instances, the query that "
-        f"is matched with one has its prompt: {hits} (by stage; at random {100 * use.chance:.1f} %)."
+        f"\nPrompts have {use.length:.3g} times the length of the query that they are added to (median).\n"
+        f"The query matched with an instance has that instance's prompt in {hits} of them, by stage; at random "
+        f"{100 * use.chance:.1f} %."
     )

@@ -35,8 +35,9 @@ PARTS = (
     {"matching": "none"},
     {"matching": "none", "kernel_loss_weight": 0.0},
     {"matching": "sequential"},
-    {"add_to": "object"},
-    {"add_to": "object", "match_on": "object"},
+    {"rescale": False},
+    {"add_to": "object", "rescale": False},
+    {"add_to": "object", "match_on": "object", "rescale": False},
     {"detach": False},
     {"drop_prob": 0.0},
 )
@@ -81,17 +82,18 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
         UserError: the model is no K-Net.
     """
     fragment = Config(read_fragment("models", setting.model))
-    fragment.merge_from_dict({"model": fragment.pop("pretraining", {})})
+    pretraining = fragment.pop("pretraining", {})
+    of_prompts = {"feature_dim": fragment.model.neck.in_channels[-1], **pretraining.pop("saliency_prompt", {})}
+    fragment.merge_from_dict({"model": pretraining})
     set_num_classes(fragment.model, setting.classes)
     vanilla = fragment.model.to_dict()
     if vanilla["type"] != "KNet":
         raise UserError(f"model {setting.model}: is a {vanilla['type']}; the plain port is of K-Net, so pass one of it")
     prompted = vanilla | {"type": "SaliencyPromptKNet"}
-    feature_dim = vanilla["neck"]["in_channels"][-1]
     sides = {PORT: vanilla | {"type": PlainKNet}, VANILLA: vanilla}
     for changes in ({}, *PARTS):
         name = ", ".join([PROMPTED, *(f"{key}={value}" for key, value in changes.items())])
-        sides[name] = prompted | {"saliency_prompt": {"feature_dim": feature_dim, **changes}}
+        sides[name] = prompted | {"saliency_prompt": of_prompts | changes}
     return sides
 
 

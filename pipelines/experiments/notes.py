@@ -132,6 +132,8 @@ def facts(config: Mapping[str, Any]) -> Facts:
     }
     if "pseudo_labels" in config:
         found["photos"] = f"{config['pseudo_labels']['images']:,}"
+    if "saliency_prompt" in model:
+        found["prompts' length"] = "the kernels'" if model["saliency_prompt"]["rescale"] else "their own"
     for part, number in (("rpn_head", "num_kernels"), ("rpn_head", "num_proposals"), ("panoptic_head", "num_queries")):
         if number in model.get(part, {}):
             found["kernels or queries"] = str(model[part][number])
@@ -147,6 +149,7 @@ def pretraining_facts() -> Facts:
         "kernels or queries": "100",
         "batch": "96",
         "epochs": "12",
+        "prompts' length": "their own",  # Eq. 8
         "optimizer": "AdamW",
         "learning rate": "0.0001",
     }

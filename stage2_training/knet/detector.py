@@ -77,14 +77,16 @@ class KNet(BaseDetector):
     def training_pass(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> TrainingPass:
         """One pass over images (B, 3, H, W), whose samples hold `gt_instances` with masks and labels."""
         feats = self.extract_feat(batch_inputs)
-        initial = self.first_masks(feats, batch_data_samples)
+        initial = self.kernel_head_output(feats, batch_data_samples)
         stages = self.roi_head(initial.features, initial.kernels, initial.mask_logits)
         height, width = initial.mask_logits.shape[-2:]
         targets = instance_targets(batch_data_samples, (2 * height, 2 * width))
         losses, assignments = knet_losses(initial, stages, targets, self.cost_weights, self.loss_weights, self.points)
         return TrainingPass(losses, stages, assignments)
 
-    def first_masks(self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]) -> KernelHeadOutput:
+    def kernel_head_output(
+        self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
+    ) -> KernelHeadOutput:
         """What the update stages start from in training: a place for subclasses to add to the kernels.
 
         Args:

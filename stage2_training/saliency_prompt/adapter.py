@@ -19,7 +19,7 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
 
     In training only, the queries that enter the first decoder layer get prompts, and the queries that each layer puts
     out a loss. A prediction made before the first layer keeps the plain queries. Prompts are compared with the learned
-    queries, which are the same for every image: `match_on` makes no difference.
+    queries, which are the same for every image: `match_on` and `add_to` make no difference.
 
     Args:
         saliency_prompt: fields of `SaliencyPromptSettings`.

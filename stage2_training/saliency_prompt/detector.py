@@ -59,7 +59,7 @@ class SaliencyPromptMixin:
         """Queries (B, N, C), each with its best-matched prompt added (Eq. 5-8).
 
         Args:
-            queries: that enter the first update stage or decoder layer.
+            queries: that prompts are added to.
             reference: what prompts are compared with, (N, C) or (B, N, C).
             levels: of the feature pyramid, (B, C, h, w), finest first.
             batch_data_samples: with `gt_instances`, in pixels of the padded input.
@@ -74,7 +74,7 @@ class SaliencyPromptMixin:
     def matched(
         self, reference: Tensor, levels: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
     ) -> Matched | None:
-        """The prompts of a batch and which of them each query gets (Eq. 5-7), as for `prompted`; None: no query any."""
+        """The prompts of a batch and which each query gets (Eq. 5-7), as for `prompted`; None: no query gets one."""
         settings = self.settings
         boxes = [sample.gt_instances.bboxes for sample in batch_data_samples]
         if settings.matching == "none" or not any(len(each) for each in boxes):

@@ -42,7 +42,9 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
         kernels = [stage.kernels for stage in stages]
         return losses | self.kernel_losses(kernels, assignments, batch_data_samples)
 
-    def first_masks(self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]) -> KernelHeadOutput:
+    def kernel_head_output(
+        self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
+    ) -> KernelHeadOutput:
         """Add to each kernel its best-matched prompt (Eq. 5-8), before or after it makes its first mask."""
         learned = self.rpn_head.initial_kernels
         if self.settings.add_to == "initial":

@@ -9,23 +9,28 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from stage1_proposals.errors import UserError
 from stage2_training.assignments import Assignment
 from stage2_training.saliency_prompt.detector import Matched, SaliencyPromptMixin
+from stage2_training.saliency_prompt.prompts import Prompts
 
-OWN, OTHERS, NONE = "its own", "another's", "none"
+OWN, OTHERS, NONE = "its own", "another photo's", "none"
 
 
 class PromptUse(NamedTuple):
     """Means over batches.
 
     Attributes:
-        losses: by the loss's name, then by what each query got: the prompt that it matches, another one of the same
-            photo in its place, or nothing. Where the three are alike, prompts are not read.
-        length: L2 norm of what was added to a query in that of the query, the median over queries.
+        photos: how many were looked at.
+        losses: by the loss's name, then by what each query got: the prompt that it matches, one of another photo of
+            the batch in its place, or nothing. Where the three are alike, prompts are not read.
+        length: L2 norm of what was added to a query, divided by that of the query; the median over queries that are
+            not zero, 0 where all are.
         hits: of each stage or layer: the share of instances whose matched query had that very instance's prompt.
-        chance: what `hits` would be, had every query a prompt at random.
+        chance: what `hits` would be, had every query a prompt of its photo at random.
     """
 
+    photos: int
     losses: dict[str, dict[str, float]]
     length: float
     hits: list[float]
@@ -36,18 +41,26 @@ class PromptUse(NamedTuple):
 def prompt_use(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSample]]]) -> PromptUse:
     """Measure it, in training mode but for the dropping of prompts.
 
+    Where a batch has one photo with prompts alone, another photo's are its own.
+
     Args:
         model: with `SaliencyPromptMixin`, and prompts that are not switched off; left as it was.
-        batches: images (B, 3, H, W) and samples with `gt_instances`; of all of them at least one instance.
+        batches: images (B, 3, H, W) and samples with `gt_instances`; of them all, one instance at least.
+
+    Raises:
+        UserError: there is none.
     """
     losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     hits: dict[int, list[bool]] = defaultdict(list)
-    lengths, chances = [], []
+    lengths: list[float] = []
+    chances: list[float] = []
+    photos = 0
     training, settings = model.training, model.settings
     model.train()
     model.settings = replace(settings, drop_prob=0.0)
     try:
         for number, (images, samples) in enumerate(batches):
+            photos += len(samples)
             for given in (OWN, OTHERS, NONE):
                 watch = _Watch(model, given, number)
                 with watch:
@@ -57,15 +70,17 @@ def prompt_use(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSampl
                         losses[name][given].append(loss.item())
                 if given == OWN and watch.matched is not None:
                     lengths.append(watch.length)
-                    counts = watch.matched.prompts.counts
-                    chances += (1 / counts[counts > 0]).tolist()
                     for stage, assignment in enumerate(watch.assignments):
                         index = watch.matched.index[assignment.image, assignment.kernel]
                         hits[stage] += (index == assignment.instance).tolist()
+                        chances += (1 / watch.matched.prompts.counts[assignment.image]).tolist()
     finally:
         model.settings = settings
         model.train(training)
+    if not lengths:
+        raise UserError("none of these photos has a proposal; take more --batches")
     return PromptUse(
+        photos,
         {name: {given: _mean(values) for given, values in row.items()} for name, row in losses.items()},
         _mean(lengths),
         [_mean(stage) for stage in hits.values()],
@@ -90,18 +105,15 @@ class _Watch:
 
     def _match(self, *arguments: Any) -> Matched | None:
         self.matched = None if self.given == NONE else SaliencyPromptMixin.matched(self.model, *arguments)
-        if self.matched is None or self.given == OWN:
-            return self.matched
-        features = self.matched.prompts.features.clone()
-        for rows, count in zip(features, self.matched.prompts.counts.tolist(), strict=True):
-            rows[:count] = rows[:count].roll((count + 1) // 2, dims=0)  # masks of like scores have often like places
-        return replace(self.matched, prompts=self.matched.prompts._replace(features=features))
+        return _exchanged(self.matched) if self.matched is not None and self.given == OTHERS else self.matched
 
     def _prompt(self, queries: Tensor, *arguments: Any) -> Tensor:
         decorated = SaliencyPromptMixin.prompted(self.model, queries, *arguments)
         if self.matched is not None:
-            shown = self.matched.prompts.counts > 0
-            self.length = ((decorated - queries)[shown].norm(dim=-1) / queries[shown].norm(dim=-1)).median().item()
+            lengths = queries.norm(dim=-1)
+            given = (self.matched.prompts.counts[:, None] > 0) & (lengths > 0)
+            if given.any():
+                self.length = ((decorated - queries).norm(dim=-1) / lengths)[given].median().item()
         torch.manual_seed(self.seed)  # what is drawn from here on, as points of masks, is the same whatever was given
         return decorated
 
@@ -110,5 +122,17 @@ class _Watch:
         return SaliencyPromptMixin.kernel_losses(self.model, queries, assignments, samples)
 
 
+def _exchanged(matched: Matched) -> Matched:
+    """Each photo with prompts gets those of the next one that has any.
+
+    Of the same photo they would tell nothing: kernels that have exchanged their prompts exchange their instances, too.
+    """
+    features, counts = matched.prompts
+    shown = counts.nonzero().flatten()
+    donors = torch.arange(len(counts), device=counts.device)
+    donors[shown] = shown.roll(-1)
+    return Matched(Prompts(features[donors], counts[donors]), matched.index % counts[donors].clamp(min=1)[:, None])
+
+
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return sum(values) / len(values)

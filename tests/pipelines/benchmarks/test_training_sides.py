@@ -30,7 +30,7 @@ model = dict(
     rpn_head=dict(type="KernelHead", num_kernels=6, num_classes=3, channels=32),
     roi_head=dict(type="KernelIterHead", num_classes=3, num_stages=2, channels=32, num_heads=4, ffn_channels=32),
 )
-pretraining = dict(backbone=dict(frozen_stages=4))
+pretraining = dict(backbone=dict(frozen_stages=4), saliency_prompt=dict(rescale=True))
 """
 
 
@@ -56,9 +56,10 @@ def test_every_variant_takes_a_step(setting: Setting) -> None:
 def test_the_parts_switched_off_are_named(setting: Setting) -> None:
     sides = variants(setting)
     assert list(sides)[:3] == [PORT, VANILLA, PROMPTED]
-    assert sides[PROMPTED]["saliency_prompt"] == {"feature_dim": 64}
+    assert sides[PROMPTED]["saliency_prompt"] == {"feature_dim": 64, "rescale": True}
     assert sides[f"{PROMPTED}, matching=none, kernel_loss_weight=0.0"]["saliency_prompt"] == {
         "feature_dim": 64,
+        "rescale": True,
         "matching": "none",
         "kernel_loss_weight": 0.0,
     }

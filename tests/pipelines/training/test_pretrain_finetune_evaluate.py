@@ -195,9 +195,9 @@ def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
     assert command(pretrain, *pretrain_arguments(shards, run, "--epochs", "1"))[0] == 0
     code, printed = command(bench, "prompts", "--work-dir", run, "--batches", 2, "--device", "cpu")
     assert code == 0, printed
-    assert f"{run / 'iter_3.pth'}, 2 batches of 2 photos" in printed
+    assert f"{run / 'iter_3.pth'} on 4 photos" in printed
     assert re.search(r"^loss_rpn_dice( +\d\.\d{3}){3}$", printed, re.MULTILINE)
-    assert "What is added to a query has 1 times its length (median)." in printed
+    assert "Prompts have 1 times the length of the query that they are added to (median)." in printed
 
     plain = pretrain_arguments(shards, tmp_path / "plain", "--epochs", "1", "--prompts", "off")
     assert command(pretrain, *plain)[0] == 0

@@ -1,5 +1,6 @@
 """What a model makes of its prompts is measured without changing it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from mmdet.models.detectors import BaseDetector
 
-from stage2_training.saliency_prompt.use import NONE, OTHERS, OWN, prompt_use
+from stage1_proposals.errors import UserError
+from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.use import NONE, OTHERS, OWN, _exchanged, prompt_use
 
 
 @pytest.fixture
@@ -19,11 +22,14 @@ def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector
 
 
 def test_own_prompts_anothers_and_none_give_other_losses(build: Callable, make_batch: Callable) -> None:
-    model = build()
-    use = prompt_use(model, [make_batch([3, 0, 4])])
+    model, (images, samples) = build(), make_batch([3, 0, 4])
+    for sample in samples:
+        sample.gt_instances.labels[:] = 0
+    use = prompt_use(model, [(images, samples)])
+    assert use.photos == 3
     dice = use.losses["loss_rpn_dice"]
     assert len({dice[given] for given in (OWN, OTHERS, NONE)}) == 3
-    seg = use.losses["loss_rpn_seg"]  # which no kernel has a part in
+    seg = use.losses["loss_rpn_seg"]  # of one class, no kernel has a part in it
     assert seg[OWN] == seg[OTHERS] == seg[NONE]
 
 
@@ -47,8 +53,9 @@ def test_losses_are_the_models_own(build: Callable, make_batch: Callable) -> Non
 @pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
 def test_of_every_detector(build_adapted: Callable, make_batch: Callable, name: str) -> None:
     use = prompt_use(build_adapted(name, {}), [make_batch([3, 4])])
-    assert use.length > 0
-    assert use.chance == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert math.isfinite(use.length)
+    assert (use.length == 0) == (name == "maskformer")  # whose queries are zeros
+    assert use.chance == pytest.approx(2 / 7)
     assert len(use.hits) == len([loss for loss in use.losses if loss.endswith("loss_kernel")])
     if name == "mask2former":  # its first masks are made before
         first = use.losses["d0.loss_dice"]
@@ -56,13 +63,36 @@ def test_of_every_detector(build_adapted: Callable, make_batch: Callable, name: 
 
 
 def test_lengths_and_hits(build: Callable, make_batch: Callable) -> None:
-    """One prompt for all, of the length of the kernels that it is added to: each kernel has that of its instance."""
-    use = prompt_use(build(rescale=True), [make_batch([1, 0]), make_batch([1, 1])])
+    counts = [2, 0, 5]
+    model, batch = build(matching="sequential", rescale=True, drop_prob=0.0).train(), make_batch(counts)
+    use = prompt_use(model, [batch])
     assert use.length == pytest.approx(1, rel=1e-4)
-    assert use.chance == 1
-    assert use.hits == [1.0] * 2
-    for row in use.losses.values():  # there is no other
-        assert row[OWN] == row[OTHERS]
+    with torch.no_grad():
+        assignments = model.training_pass(*batch).assignments
+    assert use.chance == pytest.approx(2 / 7)
+    for share, found in zip(use.hits, assignments, strict=True):
+        own = [k % counts[i] == n for i, k, n in zip(found.image, found.kernel, found.instance, strict=True)]
+        assert share == pytest.approx(sum(own) / 7)
+
+
+def test_anothers_prompts_are_the_next_photos(build: Callable, make_batch: Callable) -> None:
+    model, (images, samples) = build(matching="sequential").train(), make_batch([2, 0, 5])
+    alone = prompt_use(model, [(images[:1], samples[:1])])
+    assert all(row[OWN] == row[OTHERS] for row in alone.losses.values())
+    levels = model.extract_feat(images)
+    exchanged = _exchanged(model.matched(model.rpn_head.initial_kernels, levels, samples))
+    assert exchanged.prompts.counts.tolist() == [5, 0, 2]
+    for photo, donor in ((0, 2), (2, 0)):
+        boxes = samples[donor].gt_instances.bboxes
+        prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], images.shape[-1]).features[0]
+        given = exchanged.prompts.features[photo, exchanged.index[photo]]
+        torch.testing.assert_close(given, prompts[exchanged.index[photo]])
+        assert exchanged.index[photo].max() < len(boxes)
+
+
+def test_photos_without_any_proposal_tell_nothing(build: Callable, make_batch: Callable) -> None:
+    with pytest.raises(UserError, match="none of these photos has a proposal"):
+        prompt_use(build(), [make_batch([0, 0])])
 
 
 def test_the_model_is_left_as_it_was(build: Callable, make_batch: Callable) -> None:
