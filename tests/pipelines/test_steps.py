@@ -36,8 +36,9 @@ def test_a_step_that_was_killed_is_said_to_be(monkeypatch: pytest.MonkeyPatch, t
 
 
 SLEEPER = """
-import sys
+import signal, sys
 from pipelines import steps
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, ignore it
 child = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
 try:
     steps._run(child)
