@@ -17,6 +17,8 @@ from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_c
 
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.
+os.environ["RAY_ADDRESS"] = "local"
 FEATURE_DIM = 4
 THREADS = torch.get_num_threads()
 

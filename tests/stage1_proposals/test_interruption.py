@@ -48,7 +48,6 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.proposals", *where, *settings],
                 cwd=ROOT,
-                env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
