@@ -41,7 +41,7 @@ experiment = --scale "$(SCALE)" --seeds $(SEEDS) $(call flag,--work-dir,$(WORK_D
 .PHONY: help setup lock demo data proposals fetch inspect duplicates cluster pretrain finetune evaluate draw table bench figure report test lint
 
 help: ## this table
-	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=photos SHARDS=shards\n\n'
+	@printf 'Saliency Prompt. Set variables on the command line: make proposals IMAGES=images SHARDS=shards\n\n'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nEvery command takes further options in OPTS="--name value"; `$(PYTHON) -m pipelines.COMMAND --help` lists them.\n'
 
@@ -58,7 +58,7 @@ demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_d
 data: setup ## check, convert and draw a labelled set: DATASET=demo|ctw1500|cityscapes|coco10|coco5|COCO JSON|labelme folder [ROOT=data/DATASET]
 	@$(PYTHON) -m pipelines.prepare_data --dataset "$(DATASET)" $(call flag,--root,$(ROOT)) $(OPTS)
 
-proposals: setup ## photos -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards (a directory, or a URL as s3://bucket/shards) BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
+proposals: setup ## images -> shards: IMAGES=data/demo/unlabeled (a folder, COCO JSON, or text list of paths) SHARDS=shards (a directory, or a URL as s3://bucket/shards) BACKBONE=lite0_imagenet|densecl_r50|swav_r50|mocov2_r50|imagenet_r50|any of timm's [WEIGHTS=file] [GENERATOR=saliency|freemask|random|import] [WORKERS=n] [DEVICE=cpu|cuda]
 	@$(PYTHON) -m pipelines.proposals --images "$(IMAGES)" --shards "$(SHARDS)" --backbone "$(BACKBONE)" \
 	  $(call flag,--weights,$(WEIGHTS)) $(call flag,--generator,$(GENERATOR)) $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)) $(OPTS)
 
@@ -68,7 +68,7 @@ fetch: setup ## bring a shard set from a URL to a directory, each shard verified
 inspect: setup ## verify shards, print what they hold, draw a contact sheet, or the proposals most like a given one: SHARDS=shards [SIMILAR=image_id:row]
 	@$(PYTHON) -m pipelines.inspect_shards --shards "$(SHARDS)" $(call flag,--similar,$(SIMILAR)) $(OPTS)
 
-duplicates: setup ## find photos that are nearly the same: SHARDS=shards [THRESHOLD=0.8]
+duplicates: setup ## find images that are nearly the same: SHARDS=shards [THRESHOLD=0.8]
 	@$(PYTHON) -m pipelines.duplicates --shards "$(SHARDS)" $(call flag,--threshold,$(THRESHOLD)) $(OPTS)
 
 cluster: setup ## give every proposal a pseudo class by k-means: SHARDS=shards [CLASSES=80]
@@ -92,7 +92,7 @@ draw: setup ## a picture of runs: N=curves RUNS="NAME=dir NAME=dir,dir", N=activ
 	  $(if $(filter activations,$(N)),--dataset "$(DATASET)" $(call flag,--data-root,$(ROOT))) $(if $(filter-out curves,$(N)),$(call flag,--device,$(DEVICE))) \
 	  --out "$(if $(OUT),$(OUT),$(N).png)" $(OPTS)
 
-table: setup ## a table of the paper beside the paper's numbers, its missing runs made first: N=1..7 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]; or class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=photos WORK_DIR=dir
+table: setup ## a table of the paper beside the paper's numbers, its missing runs made first: N=1..7 SCALE=demo|paper SEEDS="0 1 2" [JOBS=n] [WORK_DIR=work_dirs/experiments] [GPUS=n] [DEVICE=cpu|cuda] [OPTS=--dry-run]; or class-agnostic AP, AP50 and AR@20 of shard sets, made first where a WORK_DIR is given: N=proposals LABELS=COCO JSON SHARDS="dir dir"|IMAGES=images WORK_DIR=dir
 	@$(PYTHON) -m pipelines.tables "$(N)" $(if $(filter proposals,$(N)),$(call flag,--labels,$(LABELS)) \
 	  $(if $(WORK_DIR),--images "$(IMAGES)" --work-dir "$(WORK_DIR)" --backbone "$(BACKBONE)" $(call flag,--weights,$(WEIGHTS)) \
 	  $(call flag,--workers,$(WORKERS)) $(call flag,--device,$(DEVICE)),--shards $(foreach set,$(SHARDS),"$(set)")),$(experiment)) $(OPTS)

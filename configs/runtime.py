@@ -6,9 +6,9 @@ custom_imports = dict(
         "stage2_training.engine",
         "stage2_training.evaluation",
         "stage2_training.knet",
-        "stage2_training.mended_parts",
+        "stage2_training.models.mmdet_fixes",
         "stage2_training.saliency_prompt",
-        "stage2_training.timm_backbone",
+        "stage2_training.models.timm_backbone",
     ],
     allow_failed_imports=False,
 )
@@ -16,7 +16,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     param_scheduler=dict(type="ParamSchedulerHook"),
     logger=dict(type="LoggerHook", interval=20),
-    checkpoint=dict(type="WholeCheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
+    checkpoint=dict(type="AtomicCheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     runtime_info=dict(type="RuntimeInfoHook"),
 )

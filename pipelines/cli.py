@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 
 def on_one_line(name: str) -> str:

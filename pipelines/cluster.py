@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.clusters import cluster_shards
+from stage1_proposals.analysis.clusters import cluster_shards
 from stage1_proposals.shards import ShardSet
 
 

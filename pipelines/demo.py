@@ -1,6 +1,6 @@
 """`make demo`: the whole job at a size for two CPU cores, each step one of the documented commands.
 
-Photos -> shards -> pre-training with Saliency Prompt -> fine-tuning on CTW1500-format labels, from ImageNet
+Images -> shards -> pre-training with Saliency Prompt -> fine-tuning on CTW1500-format labels, from ImageNet
 weights and from the pre-trained model with the same budget and seed -> mask AP of both. Run again, it goes on.
 """
 
@@ -14,9 +14,8 @@ from typing import Any
 from pipelines import cli
 from pipelines.steps import step
 from pipelines.text_table import format_table
-from stage1_proposals.directory import writing
-from stage2_training.scalars import read_curve
-from stage2_training.scores import AP_NAMES, percents
+from stage1_proposals.common.files import writing
+from stage2_training.evaluation.scores import AP_NAMES, percents, read_curve
 
 MODEL = "knet_lite0"
 INITS = ("imagenet", "sp")
@@ -28,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/demo"), help="where everything goes")
     parser.add_argument("--seed", type=cli.at_least(0), default=0)
     parser.add_argument(
-        "--photos",
+        "--images",
         nargs=3,
         type=cli.at_least(1),
         metavar=("UNLABELED", "TRAIN", "TEST"),
@@ -48,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     start = time.monotonic()
     shards, pretrained = args.out / "shards", args.out / "pretrain"
     seed = ("--seed", str(args.seed))
-    step("Embedded data", "prepare_data", "--dataset", "demo", *(("--photos", *args.photos) if args.photos else ()))
+    step("Embedded data", "prepare_data", "--dataset", "demo", *(("--images", *args.images) if args.images else ()))
     step(
         "Stage 1: proposals",
         "proposals",
@@ -82,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     with writing(args.out / "table.md"):
         plot_curves(curves, args.out / "learning_curves.png")
         (args.out / "table.md").write_text(table + "\n")
-    print(f"\nMask AP on the demo's test photos, same budget and seed, in percent:\n\n{table}\n")
+    print(f"\nMask AP on the demo's test images, same budget and seed, in percent:\n\n{table}\n")
     print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {args.out}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes")
 

@@ -9,14 +9,13 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines import cli
-from pipelines.inspect_shards import chosen_photos
-from pipelines.run_options import add_own_options, own_choices
-from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
-from stage1_proposals.directory import check_writable, writing
-from stage1_proposals.errors import UserError
+from pipelines.inspect_shards import chosen_images
+from pipelines.run_options import add_custom_options, custom_options
+from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import check_writable, writing
 from stage1_proposals.shards import ShardSet, write_json
-from stage2_training.scalars import read_curve
-from stage2_training.scores import SCORE_NAMES
+from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
 
 Runs = dict[str, list[Path]]
 
@@ -96,9 +95,9 @@ def unique(runs: Sequence[tuple[str, list[Path]]]) -> Runs:
 
 def add_activations(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "The mask of each query, as it was last predicted, averaged over a data set's test photos at 200 x 200 pixels: "
+        "The mask of each query, as it was last predicted, averaged over a data set's test images at 200 x 200 pixels: "
         "one picture per model, and in a JSON file beside it how different the queries are. Of labels of your own, "
-        "the photos are the fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all."
+        "the images are the fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all."
     )
     parser.add_argument(
         "runs", nargs="+", type=named_run, metavar="NAME=RUN_DIR", help="pre-trained or fine-tuned runs"
@@ -108,25 +107,25 @@ def add_activations(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     parser.add_argument(
-        "--images", type=cli.at_least(1), default=5000, help="photos, the first of them (default: 5000)"
+        "--images", type=cli.at_least(1), default=5000, help="images, the first of them (default: 5000)"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.add_argument("--workers", type=cli.at_least(0), help="data-loading processes; 0 loads in the main process")
-    add_own_options(parser)
+    add_custom_options(parser)
     parser.set_defaults(draw=draw_activations)
 
 
 def draw_activations(args: argparse.Namespace) -> None:
     with cli.quiet_imports():
-        from stage2_training import training
-        from stage2_training.annotations import check_annotations
-        from stage2_training.compose import read_dataset
+        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.compose import read_dataset
+        from stage2_training.config.evaluation_config import evaluation_config
+        from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations
         from stage2_training.evaluation.query_masks import query_masks
-        from stage2_training.evaluation_config import evaluation_config
-        from stage2_training.inference import load_detector, photo_loader, prepared
-        from stage2_training.options import Overrides
-        from stage2_training.work_dir import WorkDir
+        from stage2_training.inference.predictor import image_loader, load_detector, prepared
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import WorkDir
 
     training.use_device(args.device)
     overrides = Overrides(data_root=args.data_root, workers=args.workers)
@@ -136,12 +135,12 @@ def draw_activations(args: argparse.Namespace) -> None:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(runs[0])
         models[name] = work.read_config(), work.require_checkpoint()
-    dataset = read_dataset(args.dataset, args.data_root, own_choices(args))
+    dataset = read_dataset(args.dataset, args.data_root, custom_options(args))
     for name, (run, checkpoint) in models.items():
         config = evaluation_config(run, dataset, overrides)
         check_annotations(config, ["test"])
         model = load_detector(config, checkpoint)
-        loader = tqdm(photo_loader(config, args.images), desc=name, unit="photo")
+        loader = tqdm(image_loader(config, args.images), desc=name, unit="image")
         masks = (query_masks(model, *prepared(model, batch)) for batch in loader)
         maps[name], images = activations.mean_maps(masks)
         numbers[name] = {
@@ -156,28 +155,28 @@ def draw_activations(args: argparse.Namespace) -> None:
         activations.draw_activations(maps, args.out)
         write_json(args.out.with_suffix(".json"), numbers)
     width = max(map(len, numbers))
-    print(f"{'':<{width}}  queries  photos  overlap  entropy")
+    print(f"{'':<{width}}  queries  images  overlap  entropy")
     for name, row in numbers.items():
         print(f"{name:<{width}}  {row['queries']:7}  {row['images']:6}  {row['overlap']:7.3f}  {row['entropy']:7.3f}")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Photos of a shard set, each with its proposals and, to the right, what a run detects in it."
+    parser.description = "Images of a shard set, each with its proposals and, to the right, what a run detects in it."
     parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the shard set")
     parser.add_argument("--run", required=True, type=Path, help="work directory of a fine-tuning run")
-    parser.add_argument("--images", type=cli.at_least(1), default=8, help="photos, chosen by seed (default: 8)")
+    parser.add_argument("--images", type=cli.at_least(1), default=8, help="images, chosen by seed (default: 8)")
     parser.add_argument("--score", type=cli.share, default=0.3, help="lowest score of what is drawn (default: 0.3)")
-    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
-    parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which images are drawn")
+    parser.add_argument("--image-root", type=Path, help="where the images are now, if they moved")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.set_defaults(draw=draw_results)
 
 
 def draw_results(args: argparse.Namespace) -> None:
     with cli.quiet_imports():
-        from stage2_training import training
-        from stage2_training.inference import detect, load_detector
-        from stage2_training.work_dir import WorkDir
+        from stage2_training.inference.predictor import detect, load_detector
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import WorkDir
 
     shards = ShardSet.open(args.shards)
     root = args.image_root or Path(shards.image_root)
@@ -186,27 +185,27 @@ def draw_results(args: argparse.Namespace) -> None:
     config = work.read_config()
     if "test_dataloader" not in config:
         raise UserError(f"{args.run}: is a pre-training run; name one of fine-tuning, which knows classes")
-    photos = config.test_dataloader.dataset
+    images = config.test_dataloader.dataset
     model = load_detector(config, work.require_checkpoint())
     tiles, found = [], 0
-    photos_and_records = chosen_photos(shards, root, args.images, args.seed)
-    for record, photo in tqdm(photos_and_records, total=min(args.images, shards.image_count), unit="photo"):
-        detected = detect(model, photos.pipeline, root / record.file_name)
+    images_and_records = chosen_images(shards, root, args.images, args.seed)
+    for record, image in tqdm(images_and_records, total=min(args.images, shards.image_count), unit="image"):
+        detected = detect(model, images.pipeline, root / record.file_name)
         detected = detected[detected.scores >= args.score].cpu()
         detected = detected[detected.scores.argsort(descending=True)]
         found += len(detected)
         names = [
-            f"{photos.metainfo['classes'][label]} {score:.2f}"
+            f"{images.metainfo['classes'][label]} {score:.2f}"
             for label, score in zip(detected.labels.tolist(), detected.scores.tolist(), strict=True)
         ]
         masks = detected.masks.numpy().astype(np.uint8)
         tiles += [
-            caption(draw_proposals(photo, record, TILE - CAPTION), f"{len(record)} proposals"),
-            caption(draw_named(photo, masks, names, TILE - CAPTION), f"{len(names)} detections"),
+            caption(draw_proposals(image, record, TILE - CAPTION), f"{len(record)} proposals"),
+            caption(draw_named(image, masks, names, TILE - CAPTION), f"{len(names)} detections"),
         ]
     with writing(args.out):
         contact_sheet(tiles, columns=4).save(args.out)
-    print(f"{len(tiles) // 2} photos, {found} detections from score {args.score} up")
+    print(f"{len(tiles) // 2} images, {found} detections from score {args.score} up")
 
 
 def main(args: argparse.Namespace) -> None:

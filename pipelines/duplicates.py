@@ -1,4 +1,4 @@
-"""`make duplicates`: find photos of a shard set that are nearly the same."""
+"""`make duplicates`: find images of a shard set that are nearly the same."""
 
 import argparse
 import sys
@@ -8,9 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.directory import writing
-from stage1_proposals.duplicates import candidate_pairs, groups, measure
-from stage1_proposals.errors import UserError
+from stage1_proposals.analysis.duplicates import candidate_pairs, groups, measure
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
 from stage1_proposals.shards import ShardReader, ShardSet, write_json
 
 SHOWN = 20
@@ -23,14 +23,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         default=0.8,
-        help="likeness from which photos count as the same, 0.5 to 1 (default: 0.8); 1: no difference that shows",
+        help="likeness from which images count as the same, 0.5 to 1 (default: 0.8); 1: no difference that shows",
     )
     parser.add_argument("--output", type=Path, help="JSON of all groups; default: duplicates.json beside the shards")
     return parser
 
 
 def file_name(shards: ShardSet, position: int) -> str:
-    """The file name of the set's photo number `position`."""
+    """The file name of the set's image number `position`."""
     shard, row = shards.locate(position)
     return ShardReader(shards.shard_paths[shard]).read(row).file_name
 
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     if not 0.5 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold}: use 0.5 to 1")
     shards = ShardSet.open(args.shards)
-    with tqdm(desc="comparing photos", unit=" shards read", delay=0.1) as bar:
+    with tqdm(desc="comparing images", unit=" shards read", delay=0.1) as bar:
         candidates = candidate_pairs(shards, args.threshold, bar.update)
     likenesses = measure(shards, tqdm(candidates, desc="comparing proposals", unit="pair", delay=0.1))
     pairs = [pair for pair in likenesses if pair.likeness >= args.threshold]
@@ -53,14 +53,14 @@ def main(args: argparse.Namespace) -> None:
     path = args.output or args.shards / "duplicates.json"
     with writing(path):
         write_json(path, result)
-    print(f"{len(found)} groups of near-duplicates with {len(names)} of {shards.image_count} photos: {path}")
+    print(f"{len(found)} groups of near-duplicates with {len(names)} of {shards.image_count} images: {path}")
     for group in result["groups"][:SHOWN]:
         print(f"  {', '.join(map(cli.on_one_line, group))}")
     if len(found) > SHOWN:
         print(f"  ... and {len(found) - SHOWN} more")
     empty = sum(int((np.diff(reader.column("images/proposals_begin")) == 0).sum()) for reader in shards.readers())
     if empty:
-        print(f"{empty} photos without proposals were not compared")
+        print(f"{empty} images without proposals were not compared")
 
 
 if __name__ == "__main__":

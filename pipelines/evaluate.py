@@ -1,12 +1,12 @@
-"""Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test photos."""
+"""Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test images."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from pipelines import cli
-from pipelines.run_options import add_own_options, own_choices
-from stage2_training.options import Overrides
+from pipelines.run_options import add_custom_options, custom_options
+from stage2_training.config.overrides import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,7 +14,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.evaluate",
         description=__doc__,
         epilog="Either name the work directory of a fine-tuning run, or model, dataset and checkpoint; or, with "
-        "--class-agnostic, the work directory of any run and a dataset. Of labels of your own, the photos are the "
+        "--class-agnostic, the work directory of any run and a dataset. Of labels of your own, the images are the "
         "fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all of them.",
     )
     parser.add_argument("--work-dir", help="work directory of a fine-tuning run; with --class-agnostic, of any run")
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dataset", help="configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files"
     )
     parser.add_argument(
-        "--schedule", help="decides the photos' size; with --model and --dataset; default: the dataset's"
+        "--schedule", help="decides the images' size; with --model and --dataset; default: the dataset's"
     )
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     parser.add_argument("--checkpoint", help="a file, or a run's directory: its latest (default: that of --work-dir)")
@@ -39,33 +39,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
     )
-    add_own_options(parser)
+    add_custom_options(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
-        from stage1_proposals.directory import check_writable, writing
-        from stage1_proposals.errors import UserError
+        from stage1_proposals.common.errors import UserError
+        from stage1_proposals.common.files import check_writable, writing
         from stage1_proposals.shards import write_json
-        from stage2_training import compose, training
-        from stage2_training.annotations import check_annotations
-        from stage2_training.evaluation_config import evaluation_config
-        from stage2_training.labels.own import Choices
-        from stage2_training.scores import format_scores
-        from stage2_training.work_dir import WorkDir
+        from stage2_training.config import compose
+        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.evaluation_config import evaluation_config
+        from stage2_training.evaluation.scores import format_scores
+        from stage2_training.labels.custom import CustomDatasetOptions
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import WorkDir
 
     training.use_device(args.device)
     overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
-    choices, dataset = own_choices(args), None
+    choices, dataset = custom_options(args), None
     if args.work_dir:
         if args.model or args.schedule:
             raise UserError("--model and --schedule do not go with --work-dir: a run knows its own")
         if args.dataset and not args.class_agnostic:
             raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")
-        if choices != Choices() and not args.dataset:
-            raise UserError("--test-labels and the like go with --dataset: a run knows its own photos")
+        if choices != CustomDatasetOptions() and not args.dataset:
+            raise UserError("--test-labels and the like go with --dataset: a run knows its own images")
         run = WorkDir(args.work_dir).read_config()
     elif not (args.model and args.dataset):
         raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")

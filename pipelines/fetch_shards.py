@@ -7,9 +7,8 @@ from contextlib import closing
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.fetch import fetch
+from stage1_proposals.jobs.store import LocalStore, fetch, open_store
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.store import LocalStore, open_store
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +23,7 @@ def main(args: argparse.Namespace) -> None:
     with closing(tqdm(desc="fetching", unit=" shards", delay=0.1)) as bar:
         fetch(source, target, bar.update)
     shards = ShardSet.open(target.directory)
-    print(f"{source} -> {target}: {len(shards.shards)} shards verified, {shards.image_count} photos")
+    print(f"{source} -> {target}: {len(shards.shards)} shards verified, {shards.image_count} images")
 
 
 if __name__ == "__main__":

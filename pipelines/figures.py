@@ -6,7 +6,7 @@ import sys
 from pipelines import cli, proposals, steps
 from pipelines.experiments import options
 from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, figure_runs
-from pipelines.experiments.execution import carry_out, print_plan
+from pipelines.experiments.execution import execute, print_plan
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
         print_plan(runs, workspace)
         print("Then:", *(f"     $ {steps.typed('draw', words)}" for words in commands), sep="\n")
         return
-    carry_out(runs, workspace, args.jobs)
+    execute(runs, workspace, args.jobs)
     for drawing, words in zip(drawings, commands, strict=True):
         steps.step(drawing.name, "draw", *words)
     # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.

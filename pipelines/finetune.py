@@ -7,8 +7,8 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_own_options, add_run_options, own_choices
-from stage2_training.options import Overrides
+from pipelines.run_options import add_custom_options, add_run_options, custom_options
+from stage2_training.config.overrides import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone-weights", help="file with the weights of --init imagenet, densecl, swav or mocov2")
     parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
     add_run_options(parser, schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
-    add_own_options(parser)
+    add_custom_options(parser)
     return parser
 
 
@@ -38,15 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
-        from stage1_proposals.directory import writing
+        from stage1_proposals.common.files import writing
         from stage1_proposals.shards import write_json
-        from stage2_training import compose, initialisation, training
-        from stage2_training.annotations import check_annotations
+        from stage2_training.config import compose
+        from stage2_training.config.checks import check_annotations
         from stage2_training.evaluation import plot_curves
-        from stage2_training.labels.own import name_of
-        from stage2_training.scalars import read_curve
-        from stage2_training.scores import format_scores
-        from stage2_training.work_dir import GO_ON, WorkDir
+        from stage2_training.evaluation.scores import format_scores, read_curve
+        from stage2_training.labels.custom import name_of
+        from stage2_training.runs import initial_weights as initialisation
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import GO_ON, WorkDir
 
     device = training.use_device(args.device)
     config = compose.finetuning_config(
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
         args.dataset,
         args.schedule,
         init=args.init,
-        choices=own_choices(args),
+        choices=custom_options(args),
         overrides=Overrides.from_args(args),
     )
     check_annotations(config, ["train", "val"])

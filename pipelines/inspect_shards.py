@@ -11,15 +11,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.contact_sheet import CAPTION, TILE, caption, contact_sheet, draw_proposals
-from stage1_proposals.directory import writing
-from stage1_proposals.errors import UserError
-from stage1_proposals.evaluation import SCORES, Labels, evaluate
-from stage1_proposals.index import similar_proposals
-from stage1_proposals.photos import PhotoError
+from stage1_proposals.analysis.index import similar_proposals
+from stage1_proposals.analysis.recall import SCORES, Labels, evaluate
+from stage1_proposals.analysis.statistics import distributions, image_of, sample, to_coco
+from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
+from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
-from stage1_proposals.sheet_sample import photo_of, sample
-from stage1_proposals.statistics import distributions, to_coco
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,17 +29,17 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="picture; default: contact_sheet.png, or similar.png with --similar, beside the shards",
     )
-    parser.add_argument("--photos", type=cli.at_least(0), default=20, help="photos on the contact sheet; 0: none")
+    parser.add_argument("--images", type=cli.at_least(0), default=20, help="images on the contact sheet; 0: none")
     parser.add_argument(
         "--similar",
         type=image_and_row,
         metavar="IMAGE_ID:ROW",
-        help="instead, draw the proposals most similar to this one: as many tiles as --photos, it being the first",
+        help="instead, draw the proposals most similar to this one: as many tiles as --images, it being the first",
     )
-    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which photos are drawn")
-    parser.add_argument("--image-root", type=Path, help="where the photos are now, if they moved")
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="which images are drawn")
+    parser.add_argument("--image-root", type=Path, help="where the images are now, if they moved")
     parser.add_argument("--export", nargs=2, metavar=("coco", "FILE"), help="write the proposals as COCO JSON")
-    parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same photos: print AP and recall")
+    parser.add_argument("--labels", type=Path, help="COCO instance JSON of the same images: print AP and recall")
     return parser
 
 
@@ -70,42 +69,42 @@ def verify(shards: ShardSet) -> None:
         raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
 
 
-def chosen_photos(
+def chosen_images(
     shards: ShardSet, root: Path, count: int, seed: int
 ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8]]]:
-    """`count` photos (H, W, 3) chosen by seed and their records; without those that have gone or changed their size.
+    """`count` images (H, W, 3) chosen by seed and their records; without those that have gone or changed their size.
 
     Raises:
         UserError: none of them is left.
     """
     found = False
-    for record, photo in sample(shards, root, count, seed):
-        if isinstance(photo, PhotoError):
-            print(f"not drawn: {cli.on_one_line(record.file_name)} {photo}")
+    for record, image in sample(shards, root, count, seed):
+        if isinstance(image, ImageError):
+            print(f"not drawn: {cli.on_one_line(record.file_name)} {image}")
             continue
         found = True
-        yield record, photo
+        yield record, image
     if not found:
-        raise UserError(f"none of the photos chosen is under {root} as it was; say where they are with --image-root")
+        raise UserError(f"none of the images chosen is under {root} as it was; say where they are with --image-root")
 
 
 def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) -> None:
-    """Draw `count` photos chosen by seed; photos that have gone or changed their size since are left out.
+    """Draw `count` images chosen by seed; images that have gone or changed their size since are left out.
 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    tiles = [draw_proposals(photo, record) for record, photo in chosen_photos(shards, root, count, seed)]
+    tiles = [draw_proposals(image, record) for record, image in chosen_images(shards, root, count, seed)]
     with writing(path):
         contact_sheet(tiles).save(path)
-    print(f"contact sheet: {path} ({len(tiles)} photos)")
+    print(f"contact sheet: {path} ({len(tiles)} images)")
 
 
 def draw_similar(shards: ShardSet, root: Path, image_id: int, row: int, count: int, path: Path) -> None:
-    """Print and draw a proposal and those most similar to it, `count` in all, each alone in its photo.
+    """Print and draw a proposal and those most similar to it, `count` in all, each alone in its image.
 
     Raises:
-        UserError: no such proposal, its photo is not there, or the picture cannot be written.
+        UserError: no such proposal, its image is not there, or the picture cannot be written.
     """
     query, nearest = similar_proposals(shards, image_id, row, max(0, count - 1))
     tiles = []
@@ -114,8 +113,8 @@ def draw_similar(shards: ShardSet, root: Path, image_id: int, row: int, count: i
         name = f"{record.image_id}:{found.row}"
         print(f"{found.cosine:7.4f}  {name:<12} {cli.on_one_line(record.file_name)}")
         try:
-            tile = draw_proposals(photo_of(record, root), record.only(found.row), TILE - CAPTION)
-        except PhotoError as error:
+            tile = draw_proposals(image_of(record, root), record.only(found.row), TILE - CAPTION)
+        except ImageError as error:
             if found is query:
                 raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error
             print(f"not drawn: {cli.on_one_line(record.file_name)} {error}")
@@ -137,17 +136,17 @@ def main(args: argparse.Namespace) -> None:
     root = args.image_root or Path(shards.image_root)
     if args.similar:
         image_id, row = args.similar
-        draw_similar(shards, root, image_id, row, args.photos, sheet)
+        draw_similar(shards, root, image_id, row, args.images, sheet)
         return
     verify(shards)
     failures = [failure for reader in shards.readers() for failure in reader.failures()]
     proposals = sum(row["proposals"] for row in shards.shards)
-    print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} photos, {proposals} proposals")
+    print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} images, {proposals} proposals")
     print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
     clustered = sum(reader.clusters is not None for reader in shards.readers())
     if clustered:
         print(f"clusters in {clustered} of {len(shards.shards)} shards")
-    print(f"{len(failures)} photos failed" + (":" if failures else ""))
+    print(f"{len(failures)} images failed" + (":" if failures else ""))
     for name, reason in failures:
         print(f"  {cli.on_one_line(name)}: {reason}")
     print(f"{'':<16} {'min':>8} {'25 %':>8} {'median':>8} {'75 %':>8} {'max':>8}  histogram, min to max")
@@ -161,8 +160,8 @@ def main(args: argparse.Namespace) -> None:
         print(f"{'class-agnostic, %':<16} " + " ".join(f"{name:>8}" for name in SCORES))
         for kind, scores in evaluate(shards.records(), labels).items():
             print(f"{kind:<17} " + " ".join(f"{100 * scores[name]:8.1f}" for name in SCORES))
-    if shards.image_count and args.photos > 0:
-        draw_sheet(shards, root, args.photos, args.seed, sheet)
+    if shards.image_count and args.images > 0:
+        draw_sheet(shards, root, args.images, args.seed, sheet)
 
 
 if __name__ == "__main__":

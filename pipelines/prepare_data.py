@@ -10,52 +10,53 @@ from pathlib import Path
 from types import ModuleType
 
 from pipelines import cli
-from pipelines.embedded_data import demo_set
-from pipelines.run_options import add_own_options, own_choices
-from stage1_proposals.errors import UserError
-from stage2_training.labels import cityscapes, coco_subset, ctw1500, own
-from stage2_training.labels.check_sheet import draw_sheet
+from pipelines.demo_data import demo_set
+from pipelines.run_options import add_custom_options, custom_options
+from stage1_proposals.common.errors import UserError
+from stage2_training.labels import cityscapes, coco_subset, ctw1500
+from stage2_training.labels import custom as own
+from stage2_training.labels.preview import draw_sheet
 
 PUBLISHED = ("demo", "ctw1500", "cityscapes", *coco_subset.SHARES)
 
 
 @dataclass(frozen=True)
 class Half:
-    """A training or test half that is ready: its COCO JSON, its photos' folder, and where its picture goes."""
+    """A training or test half that is ready: its COCO JSON, its images' folder, and where its picture goes."""
 
     labels: Path
-    photos: Path
+    images: Path
 
     @property
     def sheet(self) -> Path:
         return self.labels.with_name(f"{self.labels.stem}_check.png")
 
 
-def show(half: Half, photos: int) -> None:
+def show(half: Half, images: int) -> None:
     """Print what a COCO JSON holds, what is ignored and what was left out; draw some of it."""
     coco = json.loads(half.labels.read_text(encoding="utf-8"))
     ignored = sum(bool(annotation["iscrowd"]) for annotation in coco["annotations"])
     classes = len(coco["categories"])
     print(
-        f"{half.labels}: {len(coco['images']):,} photos, {len(coco['annotations']):,} objects of "
+        f"{half.labels}: {len(coco['images']):,} images, {len(coco['annotations']):,} objects of "
         f"{classes} {'class' if classes == 1 else 'classes'}" + (f", {ignored:,} of them ignored" if ignored else "")
     )
     info = coco.get("info", {})
     if "partial" in info:
-        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} photos")
+        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} images")
     for label in info.get("dropped", ()):
-        print(f"  left out, no pixel inside its photo: {label}")
+        print(f"  left out, no pixel inside its image: {label}")
     for what in info.get("skipped", ()):
         print(f"  left out: {cli.on_one_line(what)}")
-    if photos and coco["images"]:
-        drawn = draw_sheet(coco, half.photos, half.sheet, photos)
-        print(f"  labels of {drawn} photos drawn: {half.sheet}")
+    if images and coco["images"]:
+        drawn = draw_sheet(coco, half.images, half.sheet, images)
+        print(f"  labels of {drawn} images drawn: {half.sheet}")
 
 
 def prepare_demo(root: Path, args: argparse.Namespace) -> Iterator[Half]:
-    if not demo_set.build(root, args.seed, demo_set.Counts(*args.photos)):
+    if not demo_set.build(root, args.seed, demo_set.Counts(*args.images)):
         print(f"{root} is complete; nothing to do")
-    print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled photos")
+    print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled images")
     for split in ctw1500.SPLITS:
         yield Half(root / "ctw1500" / "annotations" / f"{split}.json", root / "ctw1500")
     yield Half(root / demo_set.OBJECTS, (root / demo_set.OBJECTS).parent)
@@ -77,19 +78,19 @@ def prepare_coco(name: str, root: Path, args: argparse.Namespace) -> Iterator[Ha
     print(f"{coco_subset.ids_file(root, name)}: the ids of its images, drawn by seed {args.seed}")
     yield Half(labels, root / "train2017")
     yield Half(root / "annotations" / "instances_val2017.json", root / "val2017")
-    unlabeled, expected = coco_subset.unlabeled_photos(root), coco_subset.COUNTS["unlabeled2017"]
+    unlabeled, expected = coco_subset.unlabeled_images(root), coco_subset.COUNTS["unlabeled2017"]
     if unlabeled is None:
         print(f"{root / 'unlabeled2017'} is not there; only stage 1 needs it")
     else:
-        print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} photos for stage 1")
+        print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} images for stage 1")
 
 
-def prepare_own(args: argparse.Namespace) -> Iterator[Half]:
-    prepared = own.prepare(args.dataset, str(args.root) if args.root else None, own_choices(args))
+def prepare_custom(args: argparse.Namespace) -> Iterator[Half]:
+    prepared = own.prepare(args.dataset, str(args.root) if args.root else None, custom_options(args))
     for remark in prepared.remarks:
         print(cli.on_one_line(remark))
-    yield Half(prepared.train, prepared.train_photos)
-    yield Half(prepared.test, prepared.test_photos)
+    yield Half(prepared.train, prepared.train_images)
+    yield Half(prepared.test, prepared.test_images)
 
 
 def prepare(args: argparse.Namespace) -> Iterator[Half]:
@@ -110,8 +111,8 @@ def prepare(args: argparse.Namespace) -> Iterator[Half]:
         return prepare_converted(cityscapes, cityscapes.COUNTS, root, args)
     if args.dataset in coco_subset.SHARES:
         return prepare_coco(args.dataset, root, args)
-    if own.is_own(args.dataset):
-        return prepare_own(args)
+    if own.is_custom(args.dataset):
+        return prepare_custom(args)
     raise UserError(
         f"no dataset {args.dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
         f"labelme files"
@@ -135,29 +136,29 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="demo: the folder to write; published sets: the folder of their unpacked parts (data/DATASET, COCO's "
-        "data/coco); labels of your own: the folder of the photos, where they do not say it",
+        "data/coco); labels of your own: the folder of the images, where they do not say it",
     )
     parser.add_argument(
-        "--photos",
+        "--images",
         nargs=3,
         type=cli.at_least(1),
         default=dataclasses.astuple(demo_set.Counts()),
         metavar=("UNLABELED", "TRAIN", "TEST"),
-        help="demo: how many of each kind (%(default)s); as many as TEST are labelled photos of objects, too",
+        help="demo: how many of each kind (%(default)s); as many as TEST are labelled images of objects, too",
     )
     parser.add_argument(
         "--seed",
         type=cli.at_least(0),
         default=0,
-        help="demo: decides every photo; coco10, coco5: which images (%(default)s)",
+        help="demo: decides every image; coco10, coco5: which images (%(default)s)",
     )
     parser.add_argument(
         "--partial", action="store_true", help="published sets: take a part, and note it in the JSON's `info`"
     )
     parser.add_argument(
-        "--sheet", type=cli.at_least(0), default=12, metavar="N", help="photos to draw labels on (%(default)s); 0: none"
+        "--sheet", type=cli.at_least(0), default=12, metavar="N", help="images to draw labels on (%(default)s); 0: none"
     )
-    add_own_options(parser)
+    add_custom_options(parser)
     return parser
 
 

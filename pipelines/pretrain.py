@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipelines import cli
 from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_run_options
-from stage2_training.options import Overrides
+from stage2_training.config.overrides import Overrides
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = cli.Parser(prog="python -m pipelines.pretrain", description=__doc__)
     parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
     parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the pseudo labels")
-    parser.add_argument("--image-root", help="where the photos are now, if they moved since stage 1")
+    parser.add_argument("--image-root", help="where the images are now, if they moved since stage 1")
     parser.add_argument(
         "--prompts",
         choices=["on", "off"],
@@ -54,8 +54,8 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
     Raises:
         UserError: as `compose.pretraining_config`, or settings of prompts without prompts.
     """
-    from stage1_proposals.errors import UserError
-    from stage2_training import compose
+    from stage1_proposals.common.errors import UserError
+    from stage2_training.config import compose
 
     prompts = args.prompts == "on"
     if args.saliency_prompt and not prompts:
@@ -76,10 +76,11 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
-        from stage1_proposals.errors import UserError
+        from stage1_proposals.common.errors import UserError
         from stage1_proposals.shards import ShardSet
-        from stage2_training import initialisation, training
-        from stage2_training.work_dir import WorkDir
+        from stage2_training.runs import initial_weights as initialisation
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import WorkDir
 
     device = training.use_device(args.device)
     shards = ShardSet.open(args.shards)
@@ -95,7 +96,7 @@ def main(args: argparse.Namespace) -> None:
 
     work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model, args.prompts == "on"))
     plain = "" if args.prompts == "on" else " without prompts"
-    purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} photos ({device})"
+    purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} images ({device})"
     epochs = {"epochs": config.train_cfg.max_epochs}
     result = training.train(work, config, start, purpose, lambda: epochs, args.command, args.cfg_options)
     print(f"Pre-trained: {result['checkpoint']}")

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import wraps
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 Main = Callable[[Namespace], None]
 
@@ -44,8 +44,8 @@ def one_per_gpu(module: str) -> Callable[[Main], Main]:
 def _join(main: Main, args: Namespace) -> None:
     # On Ctrl-C the process that started this one has the word; a wait for another process would not hear Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from stage2_training.distribution import joined
-    from stage2_training.parent import die_with_parent
+    from stage1_proposals.common.system import die_with_parent
+    from stage2_training.engine.distributed import joined
 
     os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # MMEngine warns without
     die_with_parent()

@@ -1,4 +1,4 @@
-"""`make proposals`: photos in, HDF5 shards of pseudo masks and seed features out (stage 1)."""
+"""`make proposals`: images in, HDF5 shards of pseudo masks and seed features out (stage 1)."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 from pipelines import cli
-from stage1_proposals.catalogue import CATALOGUE
-from stage1_proposals.errors import UserError
-from stage1_proposals.photo_list import list_photos
+from stage1_proposals.backbones.catalogue import CATALOGUE
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.store import Store, open_store
 from stage1_proposals.shards import ShardReader
-from stage1_proposals.store import Store, open_store
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
 GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
@@ -42,12 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_image_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    """Add the options that name the photos."""
+    """Add the options that name the images."""
     parser.add_argument(
         "--images",
         required=required,
         type=Path,
-        help="folder of photos, searched at any depth; or COCO JSON; or text file with one path per line",
+        help="folder of images, searched at any depth; or COCO JSON; or text file with one path per line",
     )
     parser.add_argument("--image-root", type=Path, help="folder that the paths of a JSON or text file are relative to")
 
@@ -67,7 +67,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
     for key in JOB_KEYS:
         parser.add_argument(f"--{key.replace('_', '-')}", type=cli.at_least(1), help="overrides the config")
-    parser.add_argument("--retry-failed", action="store_true", help="read the photos that failed before once more")
+    parser.add_argument("--retry-failed", action="store_true", help="read the images that failed before once more")
 
 
 def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def choose_precision(asked: str | None, device: str) -> str:
 
 def print_summary(store: Store, rows: list[dict[str, Any]]) -> None:
     images, proposals, failures = (sum(row[key] for row in rows) for key in ("images", "proposals", "failures"))
-    print(f"{store}: {len(rows)} shards, {images} photos, {proposals} proposals, {failures} photos failed")
+    print(f"{store}: {len(rows)} shards, {images} images, {proposals} proposals, {failures} images failed")
     shown = []
     for row in rows:
         if row["failures"]:
@@ -158,9 +158,9 @@ def print_summary(store: Store, rows: list[dict[str, Any]]) -> None:
 
 def main(args: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
-    from stage1_proposals.generators import build_generator
-    from stage1_proposals.job import Job, Recipe
-    from stage1_proposals.runner import run
+    from stage1_proposals.generators.registry import build_generator
+    from stage1_proposals.jobs.request import Job, Recipe
+    from stage1_proposals.jobs.run import run
 
     store = open_store(args.shards)
     settings = read_settings(args.config, args.generator, args.set)
@@ -182,16 +182,16 @@ def main(args: argparse.Namespace) -> None:
         precision=choose_precision(args.precision, device),
         **sizes,
     )
-    job = Job(list_photos(args.images, args.image_root, args.shards), recipe, images_per_shard)
-    source = args.images if args.images.is_dir() else f"{args.images}, under {job.photos.root},"
-    print(f"{len(job.photos)} photos from {source} -> {job.shard_count} shards in {store}", flush=True)
-    # Drawn once the first photos are done: what the user got wrong shows before that, alone.
-    with tqdm(total=len(job.photos), unit="photo", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
+    job = Job(list_images(args.images, args.image_root, args.shards), recipe, images_per_shard)
+    source = args.images if args.images.is_dir() else f"{args.images}, under {job.images.root},"
+    print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
+    # Drawn once the first images are done: what the user got wrong shows before that, alone.
+    with tqdm(total=len(job.images), unit="image", delay=0.1, mininterval=0.5, smoothing=0.1) as bar:
 
         def progress(count: int) -> None:
             if count:
                 bar.update(count)
-            else:  # work begins: start-up does not count for photos per second and time left
+            else:  # work begins: start-up does not count for images per second and time left
                 bar.unpause()
                 bar.start_t = bar.last_print_t
 

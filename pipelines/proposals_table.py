@@ -9,13 +9,13 @@ from typing import Any
 
 from pipelines import cli, proposals
 from pipelines.text_table import format_table
-from stage1_proposals.errors import UserError
-from stage1_proposals.evaluation import KINDS, Labels, evaluate
+from stage1_proposals.analysis.recall import KINDS, Labels, evaluate
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 
 DEFAULT_GENERATORS = ("saliency", "freemask", "random")
 SCORES = ("AP", "AP50", "AR@20")
-HEADING = ("generator", "backbone", "short side", "photos", "per photo", *(f"{k} {s}" for k in KINDS for s in SCORES))
+HEADING = ("generator", "backbone", "short side", "images", "per image", *(f"{k} {s}" for k in KINDS for s in SCORES))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "One row per shard set: class-agnostic AP, AP50 and AR@20 of masks and boxes. Shard sets that are there are "
         "named with --shards; with --images and --work-dir, they are made first, or completed."
     )
-    parser.add_argument("--labels", required=True, type=Path, help="COCO instance JSON of the photos")
+    parser.add_argument("--labels", required=True, type=Path, help="COCO instance JSON of the images")
     parser.add_argument("--shards", nargs="+", type=cli.shard_directory, default=[], help="directories of shard sets")
     parser.add_argument("--work-dir", type=Path, help="make WORK_DIR/GENERATOR of --images, one set per generator")
     parser.add_argument(
@@ -40,12 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     if (args.images is None) != (args.work_dir is None) or not (args.shards or args.work_dir):
-        raise UserError("name shard sets with --shards, or photos with --images and where to make sets with --work-dir")
+        raise UserError("name shard sets with --shards, or images with --images and where to make sets with --work-dir")
     labels = Labels.read(args.labels)
     directories = [*args.shards, *(make_shards(args) if args.work_dir else ())]
     rows = [row_of(ShardSet.open(directory), labels) for directory in directories]
     print(
-        f"\nClass-agnostic, in percent: {labels.object_count} objects in {len(labels.images)} photos of {labels.path}\n"
+        f"\nClass-agnostic, in percent: {labels.object_count} objects in {len(labels.images)} images of {labels.path}\n"
     )
     print(format_table(HEADING, rows, args.markdown, left=2))
 
@@ -84,7 +84,7 @@ def row_of(shards: ShardSet, labels: Labels) -> list[str]:
 def describe(generator: Mapping[str, Any]) -> str:
     """A generator's name and its settings, of one of ours those that are not its defaults."""
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
-    from stage1_proposals.generators import GENERATORS
+    from stage1_proposals.generators.registry import GENERATORS
 
     ours = GENERATORS.get(generator["name"])
     # As JSON gives them back.

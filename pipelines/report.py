@@ -13,9 +13,9 @@ from pipelines.reporting.runs import read_run
 from pipelines.reporting.search import search
 from pipelines.reporting.shard_sets import read_shards
 from pipelines.reporting.tables import read_table
-from stage1_proposals.directory import check_writable, writing
-from stage1_proposals.errors import UserError
-from stage1_proposals.shards import whole_file
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import check_writable, writing
+from stage1_proposals.shards import atomic_write
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         runs=[run for path in found.runs if (run := read_run(path, notes))],
     )
     page = render(content, notes)
-    with writing(out), whole_file(out) as scratch:
+    with writing(out), atomic_write(out) as scratch:
         scratch.write_text(page, encoding="utf-8", errors="replace")
 
     told = [

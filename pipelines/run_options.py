@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.cli import at_least
-from stage2_training.labels.own import Choices
+from stage2_training.labels.custom import CustomDatasetOptions
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, work_dir: str) -> None:
@@ -44,23 +44,23 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
     )
 
 
-def add_own_options(parser: argparse.ArgumentParser) -> None:
+def add_custom_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a dataset that is named by its labels, COCO JSON or a folder of labelme files."""
     group = parser.add_argument_group("labels of your own")
     group.add_argument(
-        "--test-labels", metavar="LABELS", help="labels to evaluate on (default: a fifth of the photos is held out)"
+        "--test-labels", metavar="LABELS", help="labels to evaluate on (default: a fifth of the images is held out)"
     )
     group.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="use these classes alone")
     group.add_argument(
-        "--held-out-seed", type=at_least(0), default=0, metavar="N", help="which photos are held out (%(default)s)"
+        "--held-out-seed", type=at_least(0), default=0, metavar="N", help="which images are held out (%(default)s)"
     )
     group.add_argument(
         "--skip-malformed",
         action="store_true",
-        help="leave out photos that are missing or whose labels are malformed, and note them in the JSON's `info`",
+        help="leave out images that are missing or whose labels are malformed, and note them in the JSON's `info`",
     )
 
 
-def own_choices(args: argparse.Namespace) -> Choices:
-    """What the options of `add_own_options` say."""
-    return Choices(args.test_labels, tuple(args.classes), args.held_out_seed, args.skip_malformed)
+def custom_options(args: argparse.Namespace) -> CustomDatasetOptions:
+    """What the options of `add_custom_options` say."""
+    return CustomDatasetOptions(args.test_labels, tuple(args.classes), args.held_out_seed, args.skip_malformed)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to say its last words
 

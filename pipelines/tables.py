@@ -5,7 +5,7 @@ import sys
 
 from pipelines import cli, proposals, proposals_table
 from pipelines.experiments import options
-from pipelines.experiments.execution import carry_out, print_plan
+from pipelines.experiments.execution import execute, print_plan
 from pipelines.experiments.paper import TABLES
 
 
@@ -35,7 +35,7 @@ def print_paper_table(args: argparse.Namespace) -> None:
     if args.dry_run:
         print_plan(runs, workspace)
         return
-    carry_out(runs, workspace, args.jobs)
+    execute(runs, workspace, args.jobs)
     tabulated = tabulation.tabulate(table, scale, seeds, workspace, proposals.choose_device(args.device))
     path = tabulation.write(tabulated, workspace.root / "tables")
     print(f"\n{tabulation.as_markdown(tabulated) if args.markdown else tabulation.as_text(tabulated)}\n")

@@ -1,4 +1,4 @@
-"""Small photo folders, shard sets and labelled sets, written with the project's own writers."""
+"""Small image folders, shard sets and labelled sets, written with the project's own writers."""
 
 import json
 import os
@@ -24,11 +24,11 @@ THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(scope="session")
-def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve crops of real photographs, 64-96 px a side, and two files that are no photos. Not to be changed."""
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve crops of real photographs, 64-96 px a side, and two files that are no images. Not to be changed."""
     from skimage import data
 
-    root = tmp_path_factory.mktemp("photos")
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     sources = [data.astronaut(), data.coffee(), data.chelsea()]
     for number in range(12):
@@ -39,7 +39,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{number % 2}").mkdir(exist_ok=True)
         crop.save(root / f"{number % 2}" / f"{number:04d}.png")
     (root / "0" / "empty.jpg").touch()
-    (root / "1" / "text.jpg").write_text("not a photo")
+    (root / "1" / "text.jpg").write_text("not an image")
     return root
 
 
@@ -82,10 +82,10 @@ def rectangles() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
-    """Write photos and a shard set: `records` per shard, `backbone` as its manifest states it."""
+    """Write images and a shard set: `records` per shard, `backbone` as its manifest states it."""
 
-    def write(shards: list[list[ImageRecord]], backbone: dict | None = None, photos: bool = True) -> ShardSet:
-        directory, root = tmp_path / "shards", tmp_path / "photos"
+    def write(shards: list[list[ImageRecord]], backbone: dict | None = None, images: bool = True) -> ShardSet:
+        directory, root = tmp_path / "shards", tmp_path / "images"
         directory.mkdir()
         backbone = {
             "name": "lite0_imagenet",
@@ -97,7 +97,7 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
         lines = []
         rng = np.random.default_rng(0)
         for index, records in enumerate(shards):
-            for record in records if photos else []:
+            for record in records if images else []:
                 path = root / record.file_name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 256, (record.height, record.width, 3), dtype=np.uint8)
@@ -142,18 +142,18 @@ def damage_column() -> Callable[[Path, str], None]:
 
 @pytest.fixture
 def write_labels(tmp_path: Path) -> Callable[..., Path]:
-    """Write photos with bright rectangles on dark noise, and COCO JSON of them, train and test alike."""
+    """Write images with bright rectangles on dark noise, and COCO JSON of them, train and test alike."""
 
-    def write(photos: int = 4, size: tuple[int, int] = (64, 64)) -> Path:
+    def write(images: int = 4, size: tuple[int, int] = (64, 64)) -> Path:
         root = tmp_path / "labelled"
         rng = np.random.default_rng(1)
         for split in ("train", "test"):
-            images, annotations = [], []
-            for image_id in range(1, photos + 1):
+            entries, annotations = [], []
+            for image_id in range(1, images + 1):
                 pixels = rng.integers(0, 100, (*size, 3), dtype=np.uint8)
                 name = f"{split}/{image_id}.png"
                 (root / split).mkdir(parents=True, exist_ok=True)
-                images.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
+                entries.append({"id": image_id, "file_name": name, "height": size[0], "width": size[1]})
                 for _ in range(2):
                     x, y = rng.integers(0, size[1] - 24), rng.integers(0, size[0] - 24)
                     width, height = rng.integers(12, 24, 2)
@@ -171,7 +171,7 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
                         }
                     )
                 Image.fromarray(pixels).save(root / name)
-            coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "text"}]}
+            coco = {"images": entries, "annotations": annotations, "categories": [{"id": 1, "name": "text"}]}
             path = root / "annotations" / f"{split}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(coco))

@@ -16,8 +16,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 COCO_CLASSES = runpy.run_path(str(CONFIGS / "datasets" / "coco10.py"))["metainfo"]["classes"]
 
 
-def photo(number: int, path: Path) -> Path:
-    """A photo of noise, other for each number."""
+def image(number: int, path: Path) -> Path:
+    """An image of noise, other for each number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -25,11 +25,11 @@ def photo(number: int, path: Path) -> Path:
 
 
 def coco(root: Path, train: int = 12, val: int = 2, unlabeled: int = 0) -> Path:
-    """COCO 2017: photos named by their ids, two objects each but for every fourth, a group in the first."""
+    """COCO 2017: images named by their ids, two objects each but for every fourth, a group in the first."""
     for split, first, count in (("train2017", 1, train), ("val2017", 501, val)):
         images, annotations = [], []
         for number in range(first, first + count):
-            name = photo(number, root / split / f"{number:012d}.jpg").name
+            name = image(number, root / split / f"{number:012d}.jpg").name
             images.append({"license": 1, "file_name": name, "height": SIZE[0], "width": SIZE[1], "id": number})
             for x in (4, 34) if number % 4 else ():
                 annotations.append(
@@ -57,7 +57,7 @@ def coco(root: Path, train: int = 12, val: int = 2, unlabeled: int = 0) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(labels))
     for number in range(unlabeled):
-        photo(number, root / "unlabeled2017" / f"{number:012d}.jpg")
+        image(number, root / "unlabeled2017" / f"{number:012d}.jpg")
     return root
 
 
@@ -73,13 +73,13 @@ def instance_map() -> np.ndarray:
     return numbers
 
 
-def cityscapes(root: Path, photos: int = 2) -> Path:
-    """Cityscapes' fine annotations: two cities in each split with `photos` each."""
+def cityscapes(root: Path, images: int = 2) -> Path:
+    """Cityscapes' fine annotations: two cities in each split with `images` each."""
     for split, cities in (("train", ("aachen", "bochum")), ("val", ("lindau", "munster"))):
         for city in cities:
-            for number in range(photos):
+            for number in range(images):
                 stem = f"{city}_{number:06d}_000019"
-                photo(number, root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+                image(number, root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
                 label = root / "gtFine" / split / city / f"{stem}_gtFine_instanceIds.png"
                 label.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(instance_map()).save(label)
@@ -93,10 +93,10 @@ def ctw1500(root: Path, train: int = 2, test: int = 1) -> Path:
     for name in ("ctw1500_train_labels", "gt_ctw1500"):
         (root / name).mkdir(parents=True)
     for number in range(1, 1 + train):
-        photo(number, root / "train_images" / f"{number:04d}.jpg")
+        image(number, root / "train_images" / f"{number:04d}.jpg")
         (root / "ctw1500_train_labels" / f"{number:04d}.xml").write_text(xml)
     for number in range(1001, 1001 + test):
-        photo(number, root / "test_images" / f"{number}.jpg")
+        image(number, root / "test_images" / f"{number}.jpg")
         (root / "gt_ctw1500" / f"000{number}.txt").write_text(f"{polygon},####A\n")
     return root
 
@@ -115,9 +115,9 @@ def mask_shape(label: str, x: int, y: int, mask: np.ndarray) -> dict[str, Any]:
 
 
 def labelme_file(folder: Path, number: int, shapes: list[dict[str, Any]], **more: Any) -> Path:
-    """A photo in `<folder>/photos` and its labelme file in `<folder>/labels`, as labelme writes it on Windows."""
-    name = photo(number, folder / "photos" / f"{number}.png").name
-    document = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"..\\photos\\{name}"}
+    """An image in `<folder>/images` and its labelme file in `<folder>/labels`, as labelme writes it on Windows."""
+    name = image(number, folder / "images" / f"{number}.png").name
+    document = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"..\\images\\{name}"}
     document |= {"imageData": None, "imageHeight": SIZE[0], "imageWidth": SIZE[1], **more}
     path = folder / "labels" / f"{number}.json"
     path.parent.mkdir(exist_ok=True)
@@ -125,9 +125,9 @@ def labelme_file(folder: Path, number: int, shapes: list[dict[str, Any]], **more
     return path
 
 
-def labelme(folder: Path, photos: int = 5) -> Path:
-    """Photos with a cat and a dog each."""
-    for number in range(photos):
+def labelme(folder: Path, images: int = 5) -> Path:
+    """Images with a cat and a dog each."""
+    for number in range(images):
         cat = shape("polygon", "cat", [[4, 4], [30, 4.5], [28, 28], [5, 30]])
         labelme_file(folder, number, [shape("rectangle", "dog", [[60, 40], [36, 10]]), cat])
     return folder

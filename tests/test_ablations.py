@@ -11,9 +11,10 @@ import pytest
 
 from pipelines import finetune, pretrain, proposals
 from stage1_proposals.shards import ShardSet
-from stage2_training import compose, initialisation
-from stage2_training.options import Overrides
-from stage2_training.work_dir import flatten
+from stage2_training.config import compose
+from stage2_training.config.overrides import Overrides
+from stage2_training.runs import initial_weights as initialisation
+from stage2_training.runs.work_dir import flatten
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -39,7 +40,7 @@ def python_arguments(command: str) -> list[str]:
 @pytest.fixture
 def shards(write_shards, make_record, rectangles) -> ShardSet:
     record = make_record(1, "1.png", rectangles([(0, 0, 8, 8)], 16, 16), [[1, 2, 3, 4]])
-    return write_shards([[record]], photos=False)
+    return write_shards([[record]], images=False)
 
 
 def test_the_page_has_the_papers_rows() -> None:

@@ -1,12 +1,12 @@
-"""K-Net small enough for a test to build, train and run: `--cfg-options` of it, and of the photos that it sees."""
+"""K-Net small enough for a test to build, train and run: `--cfg-options` of it, and of the images that it sees."""
 
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
-from stage2_training import training
-from stage2_training.work_dir import WorkDir
+from stage2_training.runs import train as training
+from stage2_training.runs.work_dir import WorkDir
 
 MODEL = (
     "model.neck.out_channels=32",
@@ -16,8 +16,8 @@ MODEL = (
     "model.roi_head.ffn_channels=32",
     "model.roi_head.num_stages=2",
 )
-TRAINING_PHOTOS = ("train_dataloader.dataset.pipeline.2.scale=(64,64)",)
-TEST_PHOTOS = ("val_dataloader.dataset.pipeline.1.scale=(64,64)",)
+TRAINING_IMAGES = ("train_dataloader.dataset.pipeline.2.scale=(64,64)",)
+TEST_IMAGES = ("val_dataloader.dataset.pipeline.1.scale=(64,64)",)
 
 
 def untrained_run(directory: Path, config: Config) -> Path:

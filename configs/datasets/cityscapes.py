@@ -1,4 +1,4 @@
-# Cityscapes' fine annotations: 2,975 train and 500 val photos, 8 classes. `make data DATASET=cityscapes` converts them.
+# Cityscapes' fine annotations: 2,975 train and 500 val images, 8 classes. `make data DATASET=cityscapes` converts them.
 schedule = "finetune_cityscapes"
 epochs = 24
 milestones = (16, 22)
@@ -19,7 +19,7 @@ metainfo = dict(
 )
 train_dataloader = dict(
     dataset=dict(
-        type="CityscapesDataset",  # leaves out photos that have nothing but groups, too
+        type="CityscapesDataset",  # leaves out images that have nothing but groups, too
         data_root="data/cityscapes",
         ann_file="annotations/train.json",
         data_prefix=dict(img=""),

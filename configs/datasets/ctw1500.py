@@ -1,4 +1,4 @@
-# CTW1500: 1,000 train and 500 test photos, one class. `make data DATASET=ctw1500` writes the COCO JSON.
+# CTW1500: 1,000 train and 500 test images, one class. `make data DATASET=ctw1500` writes the COCO JSON.
 epochs = 96
 epochs_of = dict(QueryInst=dict(sp=20, others=80), Mask2Former=dict(sp=20, others=80))  # by initial weights
 milestones = (72, 88)  # 75 % and 92 %; they move with the epochs

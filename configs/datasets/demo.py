@@ -1,4 +1,4 @@
-# The embedded set in CTW1500's layout: 60 train and 60 test photos. `make data DATASET=demo` makes it.
+# The embedded set in CTW1500's layout: 60 train and 60 test images. `make data DATASET=demo` makes it.
 _base_ = "ctw1500.py"
 
 schedule = "finetune_demo"

@@ -12,7 +12,7 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
-        scale_ranges=((1, 32), (16, 64), (32, 128), (64, 256), (128, 512)),  # for photos of 256 px
+        scale_ranges=((1, 32), (16, 64), (32, 128), (64, 256), (128, 512)),  # for images of 256 px
         num_grids=[20, 18, 12, 8, 6],
         mask_feature_head=dict(feat_channels=64, out_channels=64),
     ),

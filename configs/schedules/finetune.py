@@ -8,7 +8,7 @@ train_dataloader = dict(
     sampler=dict(type="ResumableSampler", shuffle=True),
     dataset=dict(
         pipeline=[
-            dict(type="LoadPhoto"),
+            dict(type="LoadRGBImage"),
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
             dict(type="Resize", scale=(1333, 800), keep_ratio=True),
             dict(type="RandomFlip", prob=0.5),
@@ -27,7 +27,7 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         pipeline=[
-            dict(type="LoadPhoto"),
+            dict(type="LoadRGBImage"),
             dict(type="Resize", scale=(1333, 800), keep_ratio=True),
             dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
         ]

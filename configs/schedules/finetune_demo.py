@@ -1,4 +1,4 @@
-# Fine-tuning at a size for two CPU cores: small photos, a larger learning rate.
+# Fine-tuning at a size for two CPU cores: small images, a larger learning rate.
 _base_ = "finetune.py"
 
 train_cfg = dict(total_batch=8, val_interval=5)

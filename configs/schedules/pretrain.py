@@ -10,7 +10,7 @@ train_dataloader = dict(
     sampler=dict(type="ShardSampler", shuffle=True),
     dataset=dict(
         pipeline=[
-            dict(type="LoadPhoto"),
+            dict(type="LoadRGBImage"),
             dict(type="LoadPseudoLabels"),
             dict(type="Resize", scale=(1333, 800), keep_ratio=True),
             dict(type="RandomFlip", prob=0.5),

@@ -1,4 +1,4 @@
-# Pre-training at a size for two CPU cores: small photos, few epochs, a larger learning rate.
+# Pre-training at a size for two CPU cores: small images, few epochs, a larger learning rate.
 _base_ = "pretrain.py"
 
 epochs = 6

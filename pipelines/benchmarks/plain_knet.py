@@ -22,9 +22,8 @@ from torch import Tensor
 
 from stage2_training.knet import KNet
 from stage2_training.knet.assignment import CostWeights
-from stage2_training.knet.kernel_head import KernelHeadOutput
+from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 from stage2_training.knet.losses import LossWeights
-from stage2_training.knet.update_stage import StageOutput
 
 STRIDE = 4
 EPS = 1e-3

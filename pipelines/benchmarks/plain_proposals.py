@@ -1,6 +1,6 @@
 """The yardstick: stage 1 as one would write it first, and as it reads in the paper.
 
-One photo at a time, the network as it comes, each mask on its own in Python, one JSON file at the end. It shares with
+One image at a time, the network as it comes, each mask on its own in Python, one JSON file at the end. It shares with
 the product the weights and the input size, so that both must find the same proposals, and nothing else.
 """
 
@@ -59,21 +59,21 @@ def suppress(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def plain_proposals(
     paths: Sequence[Path], sizes: Sequence[tuple[int, int]], network: nn.Module, mean: Tensor, std: Tensor, out: Path
 ) -> None:
-    """Write the proposals of each photo to one JSON file, COCO's result format with seeds and features.
+    """Write the proposals of each image to one JSON file, COCO's result format with seeds and features.
 
     Args:
-        sizes: (height, width) of the network's input for each photo.
+        sizes: (height, width) of the network's input for each image.
         network: images (1, 3, H, W) to features (1, D, h, w).
         mean, std: of RGB values in 0-255, (1, 3, 1, 1), on the network's device.
     """
     results = []
     for image_id, (path, (rows, columns)) in enumerate(zip(paths, sizes, strict=True)):
-        photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        pixels = torch.from_numpy(np.array(photo.resize((columns, rows), Image.Resampling.BILINEAR)))
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        pixels = torch.from_numpy(np.array(image.resize((columns, rows), Image.Resampling.BILINEAR)))
         with torch.no_grad():
             features = network((pixels.to(mean.device).permute(2, 0, 1)[None].float() - mean) / std)[0]
             for proposal in suppress(find_candidates(features)):
-                size = (photo.height, photo.width)
+                size = (image.height, image.width)
                 soft = F.interpolate(proposal["saliency"][None, None], size, mode="bilinear")[0, 0]
                 mask = np.asfortranarray((soft > THRESHOLD).cpu().numpy().astype(np.uint8))
                 rle = coco_mask.encode(mask)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from unittest.mock import patch
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 
 def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:

@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--work-dir", required=True, metavar="DIR", help="of a pre-training run with prompts, finished or not"
     )
     parser.add_argument("--checkpoint", help="a file of it (default: the latest)")
-    parser.add_argument("--batches", type=cli.at_least(1), default=8, help="of photos that are looked at (default: 8)")
+    parser.add_argument("--batches", type=cli.at_least(1), default=8, help="of images that are looked at (default: 8)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
 
 
@@ -20,11 +20,12 @@ def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from pipelines.text_table import format_table
-        from stage1_proposals.errors import UserError
-        from stage2_training import inference, training
-        from stage2_training.runners import QuietRunner
-        from stage2_training.saliency_prompt.use import NONE, OTHERS, OWN, prompt_use
-        from stage2_training.work_dir import WorkDir
+        from stage1_proposals.common.errors import UserError
+        from stage2_training.inference import predictor as inference
+        from stage2_training.runs import train as training
+        from stage2_training.runs.runner import QuietRunner
+        from stage2_training.runs.work_dir import WorkDir
+        from stage2_training.saliency_prompt.diagnostics import NONE, OTHERS, OWN, prompt_use
 
     training.use_device(args.device)
     work = WorkDir(args.work_dir)
@@ -33,8 +34,6 @@ def main(args: argparse.Namespace) -> None:
     if settings["matching"] == "none":
         raise UserError(f"{args.work_dir}: a run without prompts")
     checkpoint = Path(args.checkpoint) if args.checkpoint else work.require_checkpoint()
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint")
     model = inference.load_detector(config, checkpoint)
     loader = QuietRunner.build_dataloader(
         {**config.train_dataloader, "num_workers": 0, "persistent_workers": False}, seed=config.randomness.seed
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         use = prompt_use(
             model, (inference.prepared(model, batch, training=True) for batch in islice(loader, args.batches))
         )
-    print(f"{checkpoint} on {use.photos} photos\n")
+    print(f"{checkpoint} on {use.images} images\n")
     rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, OTHERS, NONE))] for name, loss in use.losses.items()]
     print(format_table(("loss, each query having", f"{OWN} prompt", OTHERS, NONE), rows, markdown=False, left=1))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)

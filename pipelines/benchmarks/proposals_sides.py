@@ -17,39 +17,39 @@ from pycocotools import mask as coco_mask
 
 from pipelines.benchmarks.plain_proposals import plain_proposals
 from pipelines.benchmarks.processes import in_process, receive, send
-from stage1_proposals.allocator import keep_freed_memory
-from stage1_proposals.backbones import build_backbone, get_spec, new_network
-from stage1_proposals.builder import build_extractor
-from stage1_proposals.images import batch_by_size, input_size, load_photos
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import PhotoList, image_ids
-from stage1_proposals.photos import read_photo
-from stage1_proposals.runner import run
+from stage1_proposals.backbones.extractor import build_backbone, get_spec, new_network
+from stage1_proposals.common.system import keep_freed_memory
+from stage1_proposals.images.batching import batch_by_size, input_size, load_images
+from stage1_proposals.images.decode import read_image
+from stage1_proposals.images.listing import ImageList, image_ids
+from stage1_proposals.jobs.builder import build_extractor
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet
 
 # libgomp's own, where `pipelines` shortens it for the product.
 PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
 
 
-def repeated(photos: PhotoList, count: int, folder: Path) -> PhotoList:
-    """As many photos as asked for: links to the given ones, over and over, their ids counted from 0."""
+def repeated(images: ImageList, count: int, folder: Path) -> ImageList:
+    """As many images as asked for: links to the given ones, over and over, their ids counted from 0."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
-    for index, name in enumerate(islice(cycle(photos.names), count)):
+    for index, name in enumerate(islice(cycle(images.names), count)):
         names.append(f"{index:07d}{Path(name).suffix}")
         if not (folder / names[-1]).is_symlink():
-            (folder / names[-1]).symlink_to(photos.root / name)
-    return PhotoList(folder, tuple(names), image_ids(names))
+            (folder / names[-1]).symlink_to(images.root / name)
+    return ImageList(folder, tuple(names), image_ids(names))
 
 
 def measure_plain(job: Job, out: Path) -> float:
-    """Photos per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
+    """Images per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
     extractor = build_backbone(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
-    paths = [job.photos.root / name for name in job.photos.names]
+    paths = [job.images.root / name for name in job.images.names]
     recipe = job.recipe
     sizes = []
     for path in paths:
-        height, width = read_photo(path).shape[:2]
+        height, width = read_image(path).shape[:2]
         sizes.append(input_size(height, width, recipe.short_side, recipe.long_side, extractor.spec.stride))
     plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm
     start = time.perf_counter()
@@ -58,18 +58,18 @@ def measure_plain(job: Job, out: Path) -> float:
 
 
 def measure_forward(job: Job, threads: int, start_together: Any = None) -> float:
-    """Photos per second of the optimised backbone alone, on batches that are ready in memory."""
+    """Images per second of the optimised backbone alone, on batches that are ready in memory."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     recipe = job.recipe
     extractor = build_extractor(recipe)
-    photos = load_photos(
-        [job.photos.root / name for name in job.photos.names],
+    images = load_images(
+        [job.images.root / name for name in job.images.names],
         recipe.short_side, recipe.long_side, extractor.spec.stride, threads=2, ahead=16,
     )  # fmt: skip
     batches = [
-        torch.from_numpy(np.stack([photo.pixels for photo in batch])).to(recipe.device).permute(0, 3, 1, 2)
-        for batch in batch_by_size(photos, recipe.batch_size)
+        torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)
+        for batch in batch_by_size(images, recipe.batch_size)
     ]
     extractor(batches[0])
     synchronise(recipe.device)
@@ -79,7 +79,7 @@ def measure_forward(job: Job, threads: int, start_together: Any = None) -> float
     for batch in batches:
         extractor(batch)
     synchronise(recipe.device)
-    return len(job.photos) / (time.perf_counter() - start)
+    return len(job.images) / (time.perf_counter() - start)
 
 
 def synchronise(device: str) -> None:
@@ -102,7 +102,7 @@ def measure_run(job: Job, shards: Path, workers: int | None) -> dict[str, float]
     """A whole run.
 
     Returns:
-        `rate`, photos per second from the moment the first worker begins to the end, shards written; `start_up`,
+        `rate`, images per second from the moment the first worker begins to the end, shards written; `start_up`,
         seconds before that; `memory`, peak bytes of this process.
     """
     begun: list[float] = []
@@ -110,14 +110,14 @@ def measure_run(job: Job, shards: Path, workers: int | None) -> dict[str, float]
     run(job, shards, workers, lambda count: begun.append(time.perf_counter()) if not count else None)
     end = time.perf_counter()
     return {
-        "rate": len(job.photos) / (end - begun[0]),
+        "rate": len(job.images) / (end - begun[0]),
         "start_up": begun[0] - begin,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 def agreement(plain: Path, shards: Path) -> float:
-    """Mean best IoU: of each of the yardstick's proposals with the product's of the same photo."""
+    """Mean best IoU: of each of the yardstick's proposals with the product's of the same image."""
     expected: dict[int, list[dict[str, Any]]] = {}
     for result in json.loads(plain.read_text()):
         expected.setdefault(result["image_id"], []).append(result["segmentation"])
@@ -146,22 +146,22 @@ def random_weights(backbone: str, path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """Stage 1 on some photos.
+    """Stage 1 on some images.
 
     Attributes:
-        photos: repeated where more are needed.
+        images: repeated where more are needed.
         recipe: the product's; the yardstick computes the same in float32.
         workers: Ray actors, as in the product.
-        scratch: folder for shards and links to photos.
+        scratch: folder for shards and links to images.
     """
 
-    photos: PhotoList
+    images: ImageList
     recipe: Recipe
     workers: int | None
     scratch: Path
 
     def speed(self, count: int, plain_count: int, rounds: int) -> list[tuple[str, str]]:
-        """Photos per second of the product, the yardstick and the forward pass, in turn; the best of each counts."""
+        """Images per second of the product, the yardstick and the forward pass, in turn; the best of each counts."""
         job = self._job(count, max(8, count // 16))
         few = self._job(plain_count, plain_count)
         processes = self.workers or len(os.sched_getaffinity(0))
@@ -176,9 +176,9 @@ class Bench:
             start_up.append(result["start_up"])
         in_process(measure_run, few, self.scratch / "few", 0)
         return [
-            ("plain implementation", f"{max(plain):.2f} photos/s ({spread(plain)})"),
-            ("optimised backbone's forward alone", f"{max(forward):.2f} photos/s ({spread(forward)})"),
-            ("end to end", f"{max(whole):.2f} photos/s ({spread(whole)}) after {min(start_up):.1f} s of start-up"),
+            ("plain implementation", f"{max(plain):.2f} images/s ({spread(plain)})"),
+            ("optimised backbone's forward alone", f"{max(forward):.2f} images/s ({spread(forward)})"),
+            ("end to end", f"{max(whole):.2f} images/s ({spread(whole)}) after {min(start_up):.1f} s of start-up"),
             ("end to end / plain implementation", f"{max(whole) / max(plain):.2f}"),
             ("forward alone / plain implementation", f"{max(forward) / max(plain):.2f}, the most that can be"),
             ("end to end / forward alone", f"{max(whole) / max(forward):.2f}"),
@@ -192,21 +192,21 @@ class Bench:
         """Seconds, bytes and memory from 1 shard to 100; on small inputs, so that what is not the backbone shows."""
         recipe = replace(self.recipe, short_side=64, long_side=128)
         jobs = [replace(self._job(shards * per_shard, per_shard), recipe=recipe) for shards in (1, 10, 100)]
-        return [(f"{job.shard_count} shards of {per_shard} photos", self._costs(job)) for job in jobs]
+        return [(f"{job.shard_count} shards of {per_shard} images", self._costs(job)) for job in jobs]
 
     def _costs(self, job: Job) -> str:
-        directory = self.scratch / f"growth-{len(job.photos)}-{job.shard_count}"
+        directory = self.scratch / f"growth-{len(job.images)}-{job.shard_count}"
         result = in_process(measure_run, job, directory, 0)
         written = sum(path.stat().st_size for path in directory.iterdir())
         return (
-            f"{1000 / result['rate']:.1f} s and {1000 * written / len(job.photos) / 2**20:.1f} MiB per 1,000 photos, "
+            f"{1000 / result['rate']:.1f} s and {1000 * written / len(job.images) / 2**20:.1f} MiB per 1,000 images, "
             f"peak memory {result['memory'] / 2**20:.0f} MiB"
         )
 
     def _job(self, count: int, per_shard: int) -> Job:
-        folder = self.scratch / f"photos-{count}"
-        photos = repeated(self.photos, count, folder)
-        return Job(photos, self.recipe, per_shard)
+        folder = self.scratch / f"images-{count}"
+        images = repeated(self.images, count, folder)
+        return Job(images, self.recipe, per_shard)
 
 
 def spread(rates: list[float]) -> str:

@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--photos", type=cli.at_least(5), default=60, help="to read (default: 60)")
+    parser.add_argument("--images", type=cli.at_least(5), default=60, help="to read (default: 60)")
     parser.add_argument("--images", type=cli.at_least(1), default=123_403, help="to start on (default: 123,403)")
     parser.add_argument("--masks", type=cli.at_least(1), default=10, help="of each, in the COCO JSON (default: 10)")
     parser.add_argument(
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="start MMDetection's dataset on one N-th of the images, and multiply; all of them, as of 10 masks each, "
         "take about 15 GB of memory (default: 20)",
     )
-    parser.add_argument("--repeat", type=cli.at_least(1), default=3, help="rounds over the photos (default: 3)")
+    parser.add_argument("--repeat", type=cli.at_least(1), default=3, help="rounds over the images (default: 3)")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
         scratch = Path(folder)
         for feature_dim in FEATURE_DIMS:
-            synthetic_shards.make_shards(scratch / f"{feature_dim}", args.photos, feature_dim)
+            synthetic_shards.make_shards(scratch / f"{feature_dim}", args.images, feature_dim)
         print("One sample from a shard, 20 proposals of 640 x 480, on one core: median, and 95 % below\n")
         for feature_dim in FEATURE_DIMS:
             report(reading(scratch / f"{feature_dim}", feature_dim, args.repeat))

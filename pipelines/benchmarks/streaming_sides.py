@@ -21,11 +21,11 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.allocator import keep_freed_memory
+from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.shards import ImageRecord, ShardReader, ShardSet
-from stage2_training.compose import pretraining_config, read_fragment
+from stage2_training.config.compose import pretraining_config, read_fragment
 from stage2_training.data import PseudoLabelDataset, ShardSampler
-from stage2_training.knet.targets import instance_targets
+from stage2_training.knet.assignment import instance_targets
 
 PAD = 32  # pixels; the padded input is a multiple
 
@@ -175,7 +175,7 @@ def measure_pipeline(directory: Path, schedule: str, plain: bool, rounds: int) -
 
 
 STEPS = {
-    "LoadPhoto": "decode the photo",
+    "LoadRGBImage": "decode the image",
     "LoadPseudoLabels": "make the labels",
     "Resize": "resize",
     "RandomFlip": "flip",
@@ -185,7 +185,7 @@ STEPS = {
 
 
 def _handed_over(packed: dict[str, Any]) -> Any:
-    """The labels as they go through a data loader's queue; pixels of photos go by shared memory."""
+    """The labels as they go through a data loader's queue; pixels of images go by shared memory."""
     packed["data_samples"] = pickle.loads(pickle.dumps(packed["data_samples"]))
     return packed
 

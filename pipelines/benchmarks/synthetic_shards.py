@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from skimage import data
 
-from stage1_proposals.run_lengths import encode_changes, mask_changes
+from stage1_proposals.generators.mask_rle import encode_changes, mask_changes
 from stage1_proposals.shards import ImageRecord, shard_file_name, to_columns, write_manifest, write_shard
 
 STRIDE = 32
@@ -47,15 +47,15 @@ def make_record(rng: np.random.Generator, number: int, feature_dim: int, proposa
 
 
 def make_shards(directory: Path, images: int, feature_dim: int) -> Path:
-    """A set of one shard, and its photos beside it: JPEGs of 640 x 480 of scikit-image's photographs, taken in turn."""
+    """A set of one shard, and its images beside it: JPEGs of 640 x 480 of scikit-image's photographs, taken in turn."""
     rng = np.random.default_rng(0)
     records = [make_record(rng, number, feature_dim) for number in range(images)]
-    photos = directory / "photos"
-    photos.mkdir(parents=True)
+    folder = directory / "images"
+    folder.mkdir(parents=True)
     sources = [Image.fromarray(source).resize((WIDTH, HEIGHT)) for source in (data.astronaut(), data.coffee())]
     for record, source in zip(records, cycle(sources), strict=False):
-        source.save(photos / record.file_name, quality=90)
-    description: dict[str, Any] = {"shard_count": 1, "image_root": str(photos), "backbone": backbone(feature_dim)}
+        source.save(folder / record.file_name, quality=90)
+    description: dict[str, Any] = {"shard_count": 1, "image_root": str(folder), "backbone": backbone(feature_dim)}
     content = write_shard(
         directory / shard_file_name(0, 1),
         to_columns(records, [], feature_dim),
@@ -76,7 +76,7 @@ def make_manifest(directory: Path, images: int, per_shard: int = 1000) -> Path:
     for index, count in enumerate(counts):
         lines.append(line(index, len(counts), count, count * PROPOSALS, f"{index:064x}"))
         (directory / lines[-1]["file"]).touch()
-    request = {"image_root": "photos", "shard_count": len(counts), "backbone": backbone(2048)}
+    request = {"image_root": "images", "shard_count": len(counts), "backbone": backbone(2048)}
     write_manifest(directory, request, lines)
     return directory
 

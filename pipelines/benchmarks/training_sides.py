@@ -20,14 +20,12 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-import stage2_training.saliency_prompt
-import stage2_training.timm_backbone  # noqa: F401 (registers the backbones)
 from pipelines.benchmarks.memory import peak_memory
 from pipelines.benchmarks.plain_knet import PlainKNet, plain_instances, plain_losses
-from stage1_proposals.errors import UserError
-from stage2_training.compose import read_fragment, set_num_classes
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.compose import read_fragment, set_num_classes
+from stage2_training.knet.assignment import instance_targets
 from stage2_training.knet.losses import knet_losses
-from stage2_training.knet.targets import instance_targets
 
 PORT, VANILLA, PROMPTED = "plain port", "vanilla", "Saliency Prompt"
 PARTS = (
@@ -51,8 +49,8 @@ class Setting:
         model: fragment of a K-Net, in its pre-training form.
         classes: K.
         batch_size: B.
-        size: width and height of the photos, in pixels.
-        instances: of each photo.
+        size: width and height of the images, in pixels.
+        instances: of each image.
         device: torch's.
         precision: `float32` or `bfloat16`, the autocast of the forward pass.
     """
@@ -83,13 +81,14 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
     """
     fragment = Config(read_fragment("models", setting.model))
     pretraining = fragment.pop("pretraining", {})
-    of_prompts = {"feature_dim": fragment.model.neck.in_channels[-1], **pretraining.pop("saliency_prompt", {})}
+    of_prompts = pretraining.pop("saliency_prompt", {})
     fragment.merge_from_dict({"model": pretraining})
     set_num_classes(fragment.model, setting.classes)
     vanilla = fragment.model.to_dict()
     if vanilla["type"] != "KNet":
         raise UserError(f"model {setting.model}: is a {vanilla['type']}; the plain port is of K-Net, so pass one of it")
     prompted = vanilla | {"type": "SaliencyPromptKNet"}
+    of_prompts = {"feature_dim": vanilla["neck"]["in_channels"][-1], **of_prompts}
     sides = {PORT: vanilla | {"type": PlainKNet}, VANILLA: vanilla}
     for changes in ({}, *PARTS):
         name = ", ".join([PROMPTED, *(f"{key}={value}" for key, value in changes.items())])
@@ -98,7 +97,7 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
 
 
 def synthetic_batch(setting: Setting, feature_dim: int) -> dict[str, Any]:
-    """A batch as the data loader gives it: noise for photos, ellipses of all sizes for pseudo masks."""
+    """A batch as the data loader gives it: noise for images, ellipses of all sizes for pseudo masks."""
     rng = np.random.default_rng(0)
     width, height = setting.size
     y, x = np.ogrid[:height, :width]
@@ -119,8 +118,8 @@ def synthetic_batch(setting: Setting, feature_dim: int) -> dict[str, Any]:
             seed_features=torch.from_numpy(rng.standard_normal((setting.instances, feature_dim), np.float32)),
         )
         samples.append(sample)
-    photos = [torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8)) for _ in samples]
-    return {"inputs": photos, "data_samples": samples}
+    images = [torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8)) for _ in samples]
+    return {"inputs": images, "data_samples": samples}
 
 
 class Step:

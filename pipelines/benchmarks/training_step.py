@@ -10,15 +10,15 @@ from pipelines.benchmarks.report import report
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="configs/models/MODEL.py of a K-Net (default: knet on a GPU, else knet_lite0)")
-    parser.add_argument("--batch-size", type=cli.at_least(1), help="photos (default: 12 on a GPU, else 4)")
+    parser.add_argument("--batch-size", type=cli.at_least(1), help="images (default: 12 on a GPU, else 4)")
     parser.add_argument(
         "--size",
         type=cli.at_least(32),
         nargs=2,
         metavar=("WIDTH", "HEIGHT"),
-        help="of the photos, in pixels (default: 1333 800 on a GPU, else 512 384)",
+        help="of the images, in pixels (default: 1333 800 on a GPU, else 512 384)",
     )
-    parser.add_argument("--instances", type=cli.at_least(1), default=20, help="of each photo (default: 20)")
+    parser.add_argument("--instances", type=cli.at_least(1), default=20, help="of each image (default: 20)")
     parser.add_argument("--classes", type=cli.at_least(1), default=1, help="(default: 1, as in pre-training)")
     parser.add_argument("--device", help="torch device; default: the GPU when there is one")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the network")
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
             ratio,
         )
         from pipelines.text_table import format_table
-        from stage2_training import training
+        from stage2_training.runs import train as training
 
     device = training.use_device(args.device)
     gpu = device == "cuda"

@@ -41,9 +41,9 @@ def _notes(
     yield from figure.notes
     if any(drawing.kind == "results" for drawing in drawings):
         yield (
-            "The photos are the demo set's test photos: its unlabeled ones, which it pre-trains on, show no text."
-            if scale.photos
-            else "The photos are unlabeled ones, which it pre-trains on; which the paper's are, it does not say."
+            "The images are the demo set's test images: its unlabeled ones, which it pre-trains on, show no text."
+            if scale.images
+            else "The images are unlabeled ones, which it pre-trains on; which the paper's are, it does not say."
         )
     yield from scale_notes(asked, scale)
     yield from setting_notes(had, scale, shown, workspace)

@@ -64,7 +64,7 @@ FIGURE5 = Figure(
 )
 FIGURE6 = Figure(
     6,
-    "Where K-Net's kernels are active, on average over photos",
+    "Where K-Net's kernels are active, on average over images",
     (Drawing("figure6", "activations", _by_start("Img. Sup.", "DenseCL", "SP", epochs=2)),),
     ("The paper's fourth panel is left out: a K-Net trained on the whole of COCO.",),
 )
@@ -91,8 +91,8 @@ def shown_seeds(drawing: Drawing, seeds: Sequence[int]) -> Sequence[int]:
 
 
 def shards_of(drawing: Drawing, scale: Scale, seeds: Sequence[int]) -> list[Run]:
-    """The shard set whose photos are drawn, if it is one: the demo set's unlabeled photos have no text to be found."""
-    of_test = scale.photos is not None
+    """The shard set whose images are drawn, if it is one: the demo set's unlabeled images have no text to be found."""
+    of_test = scale.images is not None
     return [shards_run(SP.masks, scale, seeds[0], of_test=of_test)] if drawing.kind == "results" else []
 
 
@@ -114,13 +114,13 @@ def arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspace: W
     models = [f"{name}={','.join(each)}" for name, each in directories.items()]
     device = workspace.machine.options("draw")
     if drawing.kind == "curves":  # which needs none
-        where = DATASETS[drawing.dataset] if scale.photos is None else "the demo set"
+        where = DATASETS[drawing.dataset] if scale.images is None else "the demo set"
         shown = [*models, "--title", f"Fine-tuning on {where}"]
     elif drawing.kind == "results":
         (shards,) = shards_of(drawing, scale, seeds)
         shown = ["--shards", str(workspace.directory(shards)), "--run", directories["SP"][0], *device]
     else:
         shown = [*models, "--dataset", scale.datasets[drawing.dataset], *device]
-        if scale.photos:
+        if scale.images:
             shown += ["--data-root", str(workspace.directory(data_run(drawing.dataset, scale)) / "ctw1500")]
     return [drawing.kind, *shown, "--out", str(workspace.root / "figures" / f"{drawing.name}.png")]

@@ -8,10 +8,10 @@ from pipelines.duration import duration
 from pipelines.experiments import side_by_side
 from pipelines.experiments.runs import Run
 from pipelines.experiments.workspace import JOURNAL, Workspace
-from stage1_proposals.directory import check_writable
+from stage1_proposals.common.files import check_writable
 
 
-def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
+def execute(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
     """Run what is not finished, in order; what was interrupted goes on.
 
     Args:
@@ -22,7 +22,7 @@ def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int = 1) -> None:
     """
     check_writable(workspace.root / JOURNAL)
     if jobs > 1:
-        side_by_side.carry_out(runs, workspace, jobs)
+        side_by_side.execute(runs, workspace, jobs)
         return
     for number, run in enumerate(runs, 1):
         title = f"{number} of {len(runs)}: {run.name}"

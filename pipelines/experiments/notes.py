@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from pipelines.experiments import paper
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
-from pipelines.experiments.plan import generator_of, labelled_photos, pretraining_run, run_of
+from pipelines.experiments.plan import generator_of, labelled_images, pretraining_run, run_of
 from pipelines.experiments.runs import Run
 from pipelines.experiments.scales import PAPER, Scale
 from pipelines.experiments.workspace import Workspace
@@ -36,7 +36,7 @@ def of_seeds(asked: Iterable[Asked], seeds: Sequence[int]) -> str:
     }
     *first, last = [name for name, there in seeded.items() if there]
     steps = f"{', '.join(first)} and {last} alike" if first else last
-    return f"seeds {', '.join(map(str, seeds))}, of {steps}, on the same photos and labels"
+    return f"seeds {', '.join(map(str, seeds))}, of {steps}, on the same images and labels"
 
 
 def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
@@ -46,24 +46,24 @@ def scale_notes(asked: Iterable[Asked], scale: Scale) -> list[str]:
     if starts := [name for name, start in paper.STARTS.items() if start in missing]:
         notes.append(f"Left out: {', '.join(starts)}, whose weights are those of a ResNet-50.")
     had = [each for each in asked if scale.lacks(each) is None]
-    if scale.photos:
+    if scale.images:
         if sets := [paper.DATASETS[name] for name in missing if name in paper.DATASETS]:
             notes.append(f"Left out: {', '.join(sets)}. The demo set would stand for it too: the same runs again.")
         for name in dict.fromkeys(each.dataset for each in had if isinstance(each, Finetuning)):
             part = "The first half of the demo set" if name == "coco5" else "The demo set"
             notes.append(
-                f"{part} stands for {paper.DATASETS[name]}: {labelled_photos(name, scale.photos[1])} photos to train "
-                f"on, {scale.photos[2]} to test on, with lines of text as in CTW1500, one class."
+                f"{part} stands for {paper.DATASETS[name]}: {labelled_images(name, scale.images[1])} images to train "
+                f"on, {scale.images[2]} to test on, with lines of text as in CTW1500, one class."
             )
         if any(isinstance(each, ClassAgnostic) for each in had):
             notes.append(
-                f"The demo set's labelled photos of objects stand for COCO's val photos: {scale.photos[2]} of the same "
+                f"The demo set's labelled images of objects stand for COCO's val images: {scale.images[2]} of the same "
                 f"kind as the unlabeled ones, none of them among those. Only what was pasted on them is labelled."
             )
     if scale.backbone != PAPER.backbone and any(map(pretraining_of, had)):
         notes.append(
             f"Pseudo masks are found with {scale.backbone}, a backbone that was trained with ImageNet's labels, and "
-            f"pre-training starts from it, on the demo set's unlabeled photos, of which stage 1 sees "
+            f"pre-training starts from it, on the demo set's unlabeled images, of which stage 1 sees "
             f"{scale.short_side} pixels (shorter side); the paper takes DenseCL's, trained without labels, and COCO "
             f"unlabeled2017, of which our stage 1 sees 800."
         )
@@ -124,16 +124,16 @@ def facts(config: Mapping[str, Any]) -> Facts:
     resize = next(step for step in training["pipeline"] if step["type"] == "Resize")
     found = {
         "backbone": model["backbone"].get("model_name") or f"ResNet-{model['backbone']['depth']}",
-        "photo size": " x ".join(map(str, resize["scale"])),
+        "image size": " x ".join(map(str, resize["scale"])),
         "batch": str(config["train_cfg"]["total_batch"]),
         "epochs": str(config["train_cfg"]["max_epochs"]),
         "optimizer": optimizer["type"],
         "learning rate": f"{optimizer['lr']:g}",
     }
     if "pseudo_labels" in config:
-        found["photos"] = f"{config['pseudo_labels']['images']:,}"
-    if "saliency_prompt" in model:
-        found["prompts' length"] = "the kernels'" if model["saliency_prompt"]["rescale"] else "their own"
+        found["images"] = f"{config['pseudo_labels']['images']:,}"
+    if "saliency_prompt" in model:  # runs from before `rescale` do not name it; their prompts kept their length
+        found["prompts' length"] = "the kernels'" if model["saliency_prompt"].get("rescale") else "their own"
     for part, number in (("rpn_head", "num_kernels"), ("rpn_head", "num_proposals"), ("panoptic_head", "num_queries")):
         if number in model.get(part, {}):
             found["kernels or queries"] = str(model[part][number])
@@ -141,11 +141,11 @@ def facts(config: Mapping[str, Any]) -> Facts:
 
 
 def pretraining_facts() -> Facts:
-    """The paper's; the photos' size is that of the authors' later release."""
+    """The paper's; the images' size is that of the authors' later release."""
     return {
         "backbone": "ResNet-50",
-        "photos": "123,403",  # COCO unlabeled2017
-        "photo size": "1333 x 800",
+        "images": "123,403",  # COCO unlabeled2017
+        "image size": "1333 x 800",
         "kernels or queries": "100",
         "batch": "96",
         "epochs": "12",
@@ -156,9 +156,9 @@ def pretraining_facts() -> Facts:
 
 
 def finetuning_facts(asked: Finetuning) -> Facts:
-    """The paper's; how large Cityscapes' photos were is said nowhere."""
+    """The paper's; how large Cityscapes' images were is said nowhere."""
     cnn = asked.model in paper.CNNS
-    unsaid = ["photo size"] if asked.dataset == "cityscapes" else []
+    unsaid = ["image size"] if asked.dataset == "cityscapes" else []
     return {
         **{name: value for name, value in pretraining_facts().items() if name not in unsaid},
         "epochs": str(asked.epochs or paper.EPOCHS[asked.dataset]),

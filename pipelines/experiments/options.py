@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines import cli
 from pipelines.experiments.scales import DEMO, SCALES, Scale
 from pipelines.experiments.workspace import Machine, Workspace
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,19 +26,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: the GPU when there is one")
     parser.add_argument("--gpus", type=cli.at_least(1), default=1, metavar="N", help="processes of training")
     parser.add_argument(
-        "--batch-size", type=cli.at_least(1), help="photos of a process at a time; the total batch stays"
+        "--batch-size", type=cli.at_least(1), help="images of a process at a time; the total batch stays"
     )
     parser.add_argument(
-        "--photos",
+        "--images",
         nargs=3,
         type=cli.at_least(1),
         metavar=("UNLABELED", "TRAIN", "TEST"),
-        help=f"of the demo set (default: {' '.join(map(str, DEMO.photos or ()))})",
+        help=f"of the demo set (default: {' '.join(map(str, DEMO.images or ()))})",
     )
     parser.add_argument("--pretrain-epochs", type=cli.at_least(1), help="default: the scale's")
     parser.add_argument("--finetune-epochs", type=cli.at_least(1), help="at most; default: the scale's")
     parser.add_argument(
-        "--freesolo", type=Path, help="COCO JSON of FreeSOLO's masks of the unlabeled photos, for Table 7"
+        "--freesolo", type=Path, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7"
     )
 
 
@@ -46,15 +46,15 @@ def scale_of(args: argparse.Namespace) -> Scale:
     """The scale as the command line changes it.
 
     Raises:
-        UserError: `--photos` where the photos are real, or no such file of FreeSOLO's masks.
+        UserError: `--images` where the images are real, or no such file of FreeSOLO's masks.
     """
     scale = SCALES[args.scale]
-    if args.photos:
-        if scale.photos is None:
+    if args.images:
+        if scale.images is None:
             raise UserError(
-                f"--photos goes with --scale {DEMO.name}: at {scale.name} scale the photos are the data sets'"
+                f"--images goes with --scale {DEMO.name}: at {scale.name} scale the images are the data sets'"
             )
-        scale = replace(scale, photos=tuple(args.photos))
+        scale = replace(scale, images=tuple(args.images))
     if args.pretrain_epochs:
         scale = replace(scale, pretrain_epochs=args.pretrain_epochs)
     if args.finetune_epochs:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
-from stage2_training.scores import AP_NAMES
+from stage2_training.evaluation.scores import AP_NAMES
 
 SP = Pretraining()
 PLAIN = Pretraining(prompts=False)

@@ -3,7 +3,7 @@
 import json
 import math
 
-from pipelines.embedded_data import demo_set
+from pipelines.demo_data import demo_set
 from pipelines.experiments import fragments
 from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
 from pipelines.experiments.runs import Inside, Run, option
@@ -21,19 +21,19 @@ def run_of(asked: Asked, scale: Scale, seed: int) -> Run:
 
 def data_run(dataset: str, scale: Scale) -> Run:
     """Data of a labelled set of the paper's; at demo scale COCO 5 % is half of the demo set, as it is of COCO 10 %."""
-    if scale.photos is None:
+    if scale.images is None:
         return Run("prepare_data", f"data-{dataset}", ("--dataset", dataset), None, kind=f"data {dataset}")
-    unlabeled, train, test = scale.photos
-    counts = (1 if dataset == "coco5" else unlabeled, labelled_photos(dataset, train), test)
+    unlabeled, train, test = scale.images
+    counts = (1 if dataset == "coco5" else unlabeled, labelled_images(dataset, train), test)
     rough = None if scale.start_seconds is None else 5 + sum(counts) / 25
-    # Photos of another version are others.
+    # Images of another version are others.
     label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"
-    settings = ("--dataset", "demo", "--photos", *map(str, counts))
+    settings = ("--dataset", "demo", "--images", *map(str, counts))
     return Run("prepare_data", label, settings, "--root", proof=demo_set.OBJECTS, kind=label, rough=rough)
 
 
-def labelled_photos(dataset: str, train: int) -> int:
-    """How many of the demo set's photos are trained on."""
+def labelled_images(dataset: str, train: int) -> int:
+    """How many of the demo set's images are trained on."""
     return max(1, train // 2) if dataset == "coco5" else train
 
 
@@ -43,10 +43,10 @@ def generator_of(masks: str, scale: Scale) -> str:
 
 
 def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) -> Run:
-    """Pseudo masks of the unlabeled photos; random ones are drawn by the seed.
+    """Pseudo masks of the unlabeled images; random ones are drawn by the seed.
 
     Args:
-        of_test: of the demo set's test photos instead.
+        of_test: of the demo set's test images instead.
     """
     generator = generator_of(masks, scale)
     label = f"shards-{generator}-test" if of_test else f"shards-{generator}"
@@ -55,14 +55,14 @@ def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) ->
         label, extra = f"{label}-seed{seed}", ("--set", f"seed={seed}")
     elif generator == "import":
         extra = ("--set", f"file={json.dumps(scale.freesolo)}")
-    photos = scale.unlabeled or Inside(data_run("coco10", scale), "ctw1500/test_images" if of_test else "unlabeled")
+    images = scale.unlabeled or Inside(data_run("coco10", scale), "ctw1500/test_images" if of_test else "unlabeled")
     settings: tuple[str | Inside, ...] = (
-        *("--images", photos, "--backbone", scale.backbone),
+        *("--images", images, "--backbone", scale.backbone),
         *(*option("--short-side", scale.short_side), *scale.proposals, "--generator", generator, *extra),
     )
-    count = scale.photos and scale.photos[2 if of_test else 0]
+    count = scale.images and scale.images[2 if of_test else 0]
     rough = scale.start_seconds and count and scale.start_seconds + count / 8
-    kind = f"{generator} masks of {count or 'all'} photos"
+    kind = f"{generator} masks of {count or 'all'} images"
     configs = (f"proposals/{generator}.toml",)
     return Run("proposals", label, settings, "--shards", configs=configs, kind=kind, rough=rough)
 
@@ -77,8 +77,8 @@ def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
         *option("--epochs", scale.pretrain_epochs),
         *("--seed", str(seed)),
     )
-    length = f"{scale.pretrain_epochs or 'all'} epochs of {scale.photos[0] if scale.photos else 'all'} photos"
-    rough = _rough(scale, asked.model, scale.photos and scale.photos[0], scale.pretrain_epochs)
+    length = f"{scale.pretrain_epochs or 'all'} epochs of {scale.images[0] if scale.images else 'all'} images"
+    rough = _rough(scale, asked.model, scale.images and scale.images[0], scale.pretrain_epochs)
     kind = f"pre-training {model}, {length}"
     label = f"pretrain-{model}-{_told(asked, scale)}-seed{seed}"
     configs = fragments.of_training(model, "pseudo_labels", scale.pretrain_schedule)
@@ -96,43 +96,43 @@ def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
         begin = ("--init", asked.start)
     settings = (
         *("--model", model, "--dataset", dataset, *option("--schedule", scale.finetune_schedule), *begin),
-        *(("--data-root", Inside(data, "ctw1500")) if scale.photos else ()),
+        *(("--data-root", Inside(data, "ctw1500")) if scale.images else ()),
         *option("--epochs", epochs),
         *("--seed", str(seed)),
     )
     told = _told(asked.start, scale) if isinstance(asked.start, Pretraining) else asked.start
-    photos = scale.photos and labelled_photos(asked.dataset, scale.photos[1])
-    length = f"{epochs or 'all'} epochs of {photos or 'all'} photos"
+    images = scale.images and labelled_images(asked.dataset, scale.images[1])
+    length = f"{epochs or 'all'} epochs of {images or 'all'} images"
     unusual = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
     return Run(
         "finetune",
-        f"finetune-{dataset}{photos or ''}-{model}-{told}{unusual}-seed{seed}",
+        f"finetune-{dataset}{images or ''}-{model}-{told}{unusual}-seed{seed}",
         settings,
         "--work-dir",
         configs=fragments.of_training(model, dataset, scale.finetune_schedule),
-        after=() if scale.photos else (data,),
+        after=() if scale.images else (data,),
         kind=f"fine-tuning {model} on {dataset}, {length}",
-        rough=_rough(scale, asked.model, photos, epochs),
+        rough=_rough(scale, asked.model, images, epochs),
     )
 
 
 def class_agnostic_run(asked: ClassAgnostic, scale: Scale, seed: int) -> Run:
-    """A pre-trained detector's evaluation; the demo set's stands on its labelled photos of objects."""
+    """A pre-trained detector's evaluation; the demo set's stands on its labelled images of objects."""
     pretrained, data = pretraining_run(asked.pretraining, scale, seed), data_run(asked.dataset, scale)
-    photos: tuple[str | Inside, ...] = ("--dataset", scale.datasets[asked.dataset])
-    if scale.photos:  # all of them: none was trained on
+    images: tuple[str | Inside, ...] = ("--dataset", scale.datasets[asked.dataset])
+    if scale.images:  # all of them: none was trained on
         objects = Inside(data, demo_set.OBJECTS)
-        photos = ("--dataset", objects, "--test-labels", objects)
+        images = ("--dataset", objects, "--test-labels", objects)
     return Run(
         "evaluate",
         f"class_agnostic-{pretrained.label.removeprefix('pretrain-')}",
-        ("--work-dir", Inside(pretrained), "--class-agnostic", *photos),
+        ("--work-dir", Inside(pretrained), "--class-agnostic", *images),
         "--out",
         file="scores.json",
         proof="scores.json",
-        after=() if scale.photos else (data,),
+        after=() if scale.images else (data,),
         kind=f"class-agnostic evaluation of {asked.pretraining.model}{scale.suffix}",
-        rough=scale.start_seconds and scale.photos and scale.start_seconds + scale.photos[2] / 5,
+        rough=scale.start_seconds and scale.images and scale.start_seconds + scale.images[2] / 5,
     )
 
 
@@ -142,8 +142,8 @@ def _told(asked: Pretraining, scale: Scale) -> str:
     return "-".join([generator_of(asked.masks, scale), *changes, *([] if asked.prompts else ["pseudo"])])
 
 
-def _rough(scale: Scale, model: str, photos: int | None, epochs: int | None) -> float | None:
+def _rough(scale: Scale, model: str, images: int | None, epochs: int | None) -> float | None:
     """Seconds of training at demo scale."""
-    if scale.start_seconds is None or scale.step_seconds is None or photos is None or epochs is None:
+    if scale.start_seconds is None or scale.step_seconds is None or images is None or epochs is None:
         return None
-    return scale.start_seconds + scale.step_seconds[model] * epochs * math.ceil(photos / DEMO_BATCH)
+    return scale.start_seconds + scale.step_seconds[model] * epochs * math.ceil(images / DEMO_BATCH)

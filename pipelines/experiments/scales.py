@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.embedded_data import demo_set
+from pipelines.demo_data import demo_set
 from pipelines.experiments.asked import Asked, Finetuning
 
 
@@ -17,9 +17,9 @@ class Scale:
         backbone: that makes the pseudo masks and that pre-training starts from.
         starts: the backbones that fine-tuning can start from.
         datasets: the paper's labelled sets, and what stands for them; those missing are left out.
-        photos: of the demo set, to pre-train on, to train and to test on; None: the real data.
-        unlabeled: folder of the photos to pre-train on, where that is not the demo set's.
-        short_side: that stage 1 resizes photos to, in pixels; None: the generator's.
+        images: of the demo set, to pre-train on, to train and to test on; None: the real data.
+        unlabeled: folder of the images to pre-train on, where that is not the demo set's.
+        short_side: that stage 1 resizes images to, in pixels; None: the generator's.
         proposals: further options of stage 1.
         pretrain_schedule, finetune_schedule: fragments; None: the data set's.
         pretrain_epochs: None: the schedule's.
@@ -34,7 +34,7 @@ class Scale:
     backbone: str
     starts: tuple[str, ...]
     datasets: Mapping[str, str]
-    photos: tuple[int, int, int] | None
+    images: tuple[int, int, int] | None
     unlabeled: str | None
     short_side: int | None
     proposals: tuple[str, ...]
@@ -65,7 +65,7 @@ PAPER = Scale(
     backbone="densecl_r50",
     starts=("imagenet", "densecl", "swav", "mocov2"),
     datasets={name: name for name in ("coco10", "coco5", "cityscapes", "ctw1500")},
-    photos=None,
+    images=None,
     unlabeled="data/coco/unlabeled2017",
     short_side=None,
     proposals=(),
@@ -83,10 +83,10 @@ DEMO = Scale(
     starts=("imagenet",),
     # Cityscapes would be CTW1500's runs once more.
     datasets={"coco10": "demo", "coco5": "demo", "ctw1500": "demo"},
-    photos=(COUNTS.unlabeled, COUNTS.train, COUNTS.test),
+    images=(COUNTS.unlabeled, COUNTS.train, COUNTS.test),
     unlabeled=None,
     short_side=384,
-    # In one process: for so few photos, starting Ray takes as long as its second worker saves.
+    # In one process: for so few images, starting Ray takes as long as its second worker saves.
     proposals=("--images-per-shard", "64", "--workers", "0"),
     pretrain_schedule="pretrain_small",
     finetune_schedule="finetune_small",

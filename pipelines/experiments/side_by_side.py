@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines import steps
 from pipelines.experiments.runs import Run
 from pipelines.experiments.workspace import Workspace
-from stage1_proposals.directory import writing
+from stage1_proposals.common.files import writing
 
 POLL = 0.5  # seconds
 LAST_WORDS = 15  # lines of a failed run's output that are shown
@@ -29,7 +29,7 @@ class Going:
     begin: float
 
 
-def carry_out(runs: Sequence[Run], workspace: Workspace, jobs: int) -> None:
+def execute(runs: Sequence[Run], workspace: Workspace, jobs: int) -> None:
     """Run what is not finished, up to `jobs` at once, each after what it needs; what was interrupted goes on.
 
     Raises:

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 
 from pipelines.experiments.runs import Run
-from stage1_proposals.directory import append_line
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import append_line
 from stage1_proposals.shards import read_manifest
 
 JOURNAL = "runs.jsonl"
@@ -22,7 +22,7 @@ class Machine:
     Attributes:
         device: `cpu` or `cuda`; None: the GPU when there is one.
         gpus: processes of training.
-        batch_size: photos of a process at a time; None: the schedule's.
+        batch_size: images of a process at a time; None: the schedule's.
     """
 
     device: str | None = None

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pipelines.reporting.runs import Run
-from stage2_training.work_dir import settings
+from stage2_training.runs.work_dir import settings
 
 SEED, WEIGHTS = "randomness.seed", "initialisation.sha256"
 HASH = re.compile("[0-9a-f]{64}")

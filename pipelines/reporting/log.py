@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from stage2_training.scalars import Point, Row, learning_curve, read_scalars
+from stage2_training.evaluation.scores import Point, Row, learning_curve, read_scalars
 
 TIMESTAMP = re.compile(r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - mmengine", re.MULTILINE)
 POINTS = 1000  # of a loss, at most

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 
 @dataclass

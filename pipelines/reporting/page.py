@@ -20,7 +20,7 @@ from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import Run
 from pipelines.reporting.shard_sets import Shards
 from pipelines.reporting.tables import Table
-from stage2_training.scores import AP_NAMES
+from stage2_training.evaluation.scores import AP_NAMES
 
 HERE = Path(__file__).parent
 SCORES = (*AP_NAMES, "box_AP")

@@ -8,14 +8,14 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.reporting.notes import Notes
-from stage1_proposals.contact_sheet import contact_sheet, draw_proposals
-from stage1_proposals.photos import PhotoError, read_photo
+from stage1_proposals.analysis.statistics import sample
+from stage1_proposals.common.drawing import contact_sheet, draw_proposals
+from stage1_proposals.images.decode import ImageError, read_image
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.sheet_sample import sample
 
 WIDTH = 1200
 MAX_BYTES = 8_000_000  # of all pictures of a page
-SAMPLE = 10  # photos of a sheet drawn here
+SAMPLE = 10  # images of a sheet drawn here
 
 
 class Album:
@@ -27,12 +27,12 @@ class Album:
 
     def picture(self, path: Path) -> str | None:
         """A PNG or JPEG file as a `data:` address; None, with a note, when it cannot be had."""
-        return self._inline(path, lambda: Image.fromarray(read_photo(path)))
+        return self._inline(path, lambda: Image.fromarray(read_image(path)))
 
     def sheet(self, directory: Path, shards: ShardSet) -> str | None:
         """A shard set's contact sheet: the one `make inspect` or `make demo` drew, else a small one drawn now.
 
-        None, with a note, when there is neither a sheet nor a photo.
+        None, with a note, when there is neither a sheet nor an image.
         """
         drawn = [directory / "contact_sheet.png"]
         if len(list(directory.parent.glob("*/manifest.json"))) == 1:  # else it may be another set's
@@ -43,14 +43,14 @@ class Album:
         return self._inline(directory, lambda: self._drawn(shards))
 
     def _drawn(self, shards: ShardSet) -> Image.Image:
-        tiles, reason = [], "it holds no photo"
-        for record, photo in sample(shards, Path(shards.image_root), SAMPLE, seed=0):
-            if isinstance(photo, PhotoError):
-                reason = f"{record.file_name} {photo}"
+        tiles, reason = [], "it holds no image"
+        for record, image in sample(shards, Path(shards.image_root), SAMPLE, seed=0):
+            if isinstance(image, ImageError):
+                reason = f"{record.file_name} {image}"
             else:
-                tiles.append(draw_proposals(photo, record))
+                tiles.append(draw_proposals(image, record))
         if not tiles:
-            raise PhotoError(f"no contact sheet beside it, and none could be drawn ({reason})")
+            raise ImageError(f"no contact sheet beside it, and none could be drawn ({reason})")
         return contact_sheet(tiles)
 
     def _inline(self, path: Path, make: Callable[[], Image.Image]) -> str | None:

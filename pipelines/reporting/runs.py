@@ -9,10 +9,10 @@ from typing import Any
 from pipelines.reporting.config import at, read_config
 from pipelines.reporting.log import Log, read_log
 from pipelines.reporting.notes import Notes
-from stage1_proposals.directory import in_use
-from stage2_training.commands import read_commands
-from stage2_training.prompt_settings import SaliencyPromptSettings
-from stage2_training.work_dir import NON_FINITE, WorkDir
+from stage1_proposals.common.files import in_use
+from stage2_training.runs.provenance import read_commands
+from stage2_training.runs.work_dir import NON_FINITE, WorkDir
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 TEXT_CHARACTERS = 20_000
 TRANSFER = {"taken": "taken", "left": "left", "missing": "own initialisation"}
@@ -22,11 +22,11 @@ SOURCE = re.compile(r"Initial weights: (.*)")
 
 @dataclass(frozen=True)
 class Failure:
-    """A step whose loss or gradient was no number: the losses of each process, and the photos as text."""
+    """A step whose loss or gradient was no number: the losses of each process, and the images as text."""
 
     step: int
     losses: list[dict[str, Any]]
-    photos: list[str]
+    images: list[str]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Run:
         path: its directory.
         name: that, relative to the report's.
         config: its composed config, nested; `config_text` the file.
-        commands: every start, as `stage2_training.commands` has them.
+        commands: every start, as `stage2_training.runs.provenance` has them.
         status: `finished`, `running`, `interrupted`, `failed` or `not begun`.
         told: the status in words.
         scores: the last ones, in [0, 1] or -1 by name; of a run that is not finished, those it came to.
@@ -188,9 +188,9 @@ def _failure(path: Path, notes: Notes) -> Failure | None:
     report = notes.json(path, dict)
     if report is not None:
         with notes.on(path):
-            photos = [photo for process in report["processes"] for photo in process["photos"]]
+            images = [image for process in report["processes"] for image in process["images"]]
             losses = [dict(process["losses"]) for process in report["processes"]]
-            return Failure(int(report["step"]), losses, [f"{photo['img_id']}  {photo['img_path']}" for photo in photos])
+            return Failure(int(report["step"]), losses, [f"{image['img_id']}  {image['img_path']}" for image in images])
     return None
 
 

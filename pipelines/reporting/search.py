@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stage1_proposals.shards.shard_set import MANIFEST
-from stage2_training.commands import COMMANDS
+from stage2_training.runs.provenance import COMMANDS
 
 CONFIG = "config.py"
 ABOUT = ".about.json"

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.pictures import Album
 from stage1_proposals.shards import ShardReader, ShardSet
-from stage2_training.work_dir import flatten
+from stage2_training.runs.work_dir import flatten
 
 FAILURES_SHOWN = 20
 
@@ -22,7 +22,7 @@ class Shards:
     Attributes:
         told: what it holds, as (what, how much).
         request: what was asked for, by dotted key.
-        failures: photos that could not be used and why, the first of them.
+        failures: images that could not be used and why, the first of them.
         sheet: its contact sheet as a `data:` address.
     """
 
@@ -42,9 +42,9 @@ def read_shards(directory: Path, notes: Notes, album: Album) -> Shards | None:
         size = sum(path.stat().st_size for path in shards.shard_paths)
         request = dict(flatten(shards.request))
         told = [
-            ("photos", f"{shards.image_count:,}"),
-            ("proposals", f"{count:,} ({count / max(1, shards.image_count):.1f} a photo)"),
-            ("photos that failed", f"{failed:,}"),
+            ("images", f"{shards.image_count:,}"),
+            ("proposals", f"{count:,} ({count / max(1, shards.image_count):.1f} an image)"),
+            ("images that failed", f"{failed:,}"),
             ("shards", f"{len(shards.shards)} ({size / 1e6:,.1f} MB)"),
             ("generator", str(request.get("generator.name", "?"))),
             ("backbone", str(shards.backbone["name"])),

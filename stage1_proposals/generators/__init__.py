@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.generators.base import ProposalGenerator
-from stage1_proposals.generators.imported import ImportGenerator
+from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.saliency import FreeMaskGenerator, SaliencyGenerator
 

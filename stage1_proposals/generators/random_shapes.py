@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.generators.pooling import pool_proposals
-from stage1_proposals.proposals import Batch, PhotoInfo, Proposals
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
+from stage1_proposals.generators.seeds import pool_proposals
 
 SHAPES = ("rectangle", "ellipse")
 ELLIPSE_CORNERS = 64
@@ -17,16 +17,16 @@ ELLIPSE_CORNERS = 64
 
 @dataclass(frozen=True)
 class RandomGenerator:
-    """Rectangles and ellipses of random place and size, the same for a photo whatever the run.
+    """Rectangles and ellipses of random place and size, the same for an image whatever the run.
 
     Sides are uniform between `min_side` and `max_side`, places uniform where the shape fits. All scores are 1:
     nothing is known that would rank them.
 
     Attributes:
-        count: proposals per photo.
+        count: proposals per image.
         seed: of the random numbers, together with the image id.
         shapes: drawn from with equal chance.
-        min_side, max_side: as fractions of the photo's height and width.
+        min_side, max_side: as fractions of the image's height and width.
     """
 
     NAME: ClassVar[str] = "random"
@@ -53,14 +53,14 @@ class RandomGenerator:
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals]:
         return [
-            pool_proposals(features, rle := self._masks(photo), np.ones(len(rle), np.float32), photo.size)
-            for features, photo in zip(batch.features, batch.photos, strict=True)
+            pool_proposals(features, rle := self._masks(image), np.ones(len(rle), np.float32), image.size)
+            for features, image in zip(batch.features, batch.images, strict=True)
         ]
 
-    def _masks(self, photo: PhotoInfo) -> list[bytes]:
-        """RLE counts of one photo's shapes."""
-        height, width = photo.size
-        random = np.random.default_rng([self.seed, photo.image_id % 2**64])  # ids may be negative
+    def _masks(self, image: ImageInfo) -> list[bytes]:
+        """RLE counts of one image's shapes."""
+        height, width = image.size
+        random = np.random.default_rng([self.seed, image.image_id % 2**64])  # ids may be negative
         sides = random.uniform(self.min_side, self.max_side, (self.count, 2))
         corners = random.uniform(0, 1 - sides)
         shapes = random.choice(self.shapes, self.count)
@@ -73,5 +73,5 @@ class RandomGenerator:
                 outline = np.stack([x + columns * (1 + np.cos(angles)) / 2, y + rows * (1 + np.sin(angles)) / 2], 1)
             polygon = (outline * [width, height]).ravel().tolist()
             masks += coco_mask.frPyObjects([polygon], height, width)
-        # On a photo of a few pixels a shape can cover the centre of none.
+        # On an image of a few pixels a shape can cover the centre of none.
         return [mask["counts"] for mask in masks if coco_mask.area(mask) > 0]

@@ -10,11 +10,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.mask_nms import greedy_mask_nms, matrix_nms
-from stage1_proposals.proposals import Batch, Proposals
-from stage1_proposals.run_lengths import encode_changes, mask_changes, occupied
-from stage1_proposals.saliency import SIMILARITIES, mask_scores, normalise, pool_seeds, saliency_maps, seed_grids
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.base import Batch, Proposals
+from stage1_proposals.generators.mask_nms import greedy_mask_nms, matrix_nms
+from stage1_proposals.generators.mask_rle import encode_changes, mask_changes, occupied
+from stage1_proposals.generators.saliency_maps import (
+    SIMILARITIES,
+    mask_scores,
+    normalise,
+    pool_seeds,
+    saliency_maps,
+    seed_grids,
+)
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,10 @@ class SaliencyGenerator:
         seed_grid: one fixed grid (rows, columns) instead.
         threshold: of the normalised saliency.
         nms: `greedy` (mask IoU above `nms_iou` suppresses) or `matrix` (gaussian decay, `nms_sigma`).
-        max_proposals: most proposals per photo.
+        max_proposals: most proposals per image.
         min_cells: a mask must have more feature cells than this.
         min_score: a proposal's score must reach this.
-        max_width: most of the photo's columns that a mask may have pixels in, as a fraction.
+        max_width: most of the image's columns that a mask may have pixels in, as a fraction.
         top_margin: masks whose rows lie on average above this fraction of the height are dropped.
     """
 
@@ -92,8 +99,8 @@ class SaliencyGenerator:
         # All that leaves the device besides run lengths, once per batch.
         host = [part.cpu().numpy() for part in (real, scores, centres[kept], seeds.half())]
         return [
-            self._proposals(photo.size, change, *parts)
-            for photo, change, *parts in zip(batch.photos, changes, *host, strict=True)
+            self._proposals(image.size, change, *parts)
+            for image, change, *parts in zip(batch.images, changes, *host, strict=True)
         ]
 
     def _suppress(self, masks: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,10 +114,10 @@ class SaliencyGenerator:
         return kept, valid.gather(1, kept), decayed[:, : self.max_proposals]
 
     def _changes(self, maps: Tensor, batch: Batch) -> list[list[NDArray[np.int64]]]:
-        """Run boundaries of each photo's masks (B, K, h, w) at full size; photos of one size go together."""
+        """Run boundaries of each image's masks (B, K, h, w) at full size; images of one size go together."""
         groups = defaultdict(list)
-        for index, photo in enumerate(batch.photos):
-            groups[photo.size].append(index)
+        for index, image in enumerate(batch.images):
+            groups[image.size].append(index)
         changes: dict[int, list[NDArray[np.int64]]] = {}
         for size, members in groups.items():
             owners, pixels = mask_changes(maps[members].flatten(0, 1), size, self.threshold)
@@ -118,7 +125,7 @@ class SaliencyGenerator:
             masks = np.split(pixels.cpu().numpy(), bounds)
             for place, index in enumerate(members):
                 changes[index] = masks[place * maps.shape[1] : (place + 1) * maps.shape[1]]
-        return [changes[index] for index in range(len(batch.photos))]
+        return [changes[index] for index in range(len(batch.images))]
 
     def _proposals(
         self,
@@ -129,7 +136,7 @@ class SaliencyGenerator:
         seeds: NDArray[np.float32],
         features: NDArray[np.float16],
     ) -> Proposals:
-        """One photo's proposals without padding, without masks that vanish at full size, and after the filters."""
+        """One image's proposals without padding, without masks that vanish at full size, and after the filters."""
         keep = real & (scores >= self.min_score) & np.array([len(change) > 0 for change in changes], bool)
         if self.top_margin > 0 or self.max_width < 1:
             keep &= [bool(kept) and self._fits(change, size) for kept, change in zip(keep, changes, strict=True)]

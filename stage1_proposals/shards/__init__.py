@@ -5,7 +5,7 @@ from stage1_proposals.shards.reader import ShardReader
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name, to_columns
 from stage1_proposals.shards.shard_set import MANIFEST, ShardSet, read_manifest, write_manifest
 from stage1_proposals.shards.verify import verify_shard
-from stage1_proposals.shards.writer import whole_file, write_json, write_shard
+from stage1_proposals.shards.writer import atomic_write, write_json, write_shard
 
 __all__ = [
     "MANIFEST",
@@ -13,12 +13,12 @@ __all__ = [
     "ShardError",
     "ShardReader",
     "ShardSet",
+    "atomic_write",
     "read_centroids",
     "read_manifest",
     "shard_file_name",
     "to_columns",
     "verify_shard",
-    "whole_file",
     "write_centroids",
     "write_clusters",
     "write_json",

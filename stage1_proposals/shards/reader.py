@@ -141,7 +141,7 @@ class ShardReader:
         return read_text(self.file["images/file_name"])
 
     def failures(self) -> list[tuple[str, str]]:
-        """(file name, reason) of photos that could not be used."""
+        """(file name, reason) of images that could not be used."""
         group = self.file["failures"]
         return list(zip(read_text(group["file_name"]), read_text(group["error"]), strict=True))
 

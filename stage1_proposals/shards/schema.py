@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.shards.run_lengths import decode
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.shards.rle import decode
 
 FORMAT = "saliency-prompt/pseudo-labels"
 VERSION = 1

@@ -25,11 +25,11 @@ from stage1_proposals.shards.schema import (
 
 # HDF5 1.10 is the first to checksum its own metadata; the columns carry Fletcher-32.
 LIBVER = ("v110", "v110")
-CHUNK_BYTES = 1 << 15  # a photo's rows are few chunks, and little of them is read in vain
+CHUNK_BYTES = 1 << 15  # an image's rows are few chunks, and little of them is read in vain
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a scratch path beside `path`; afterwards flush it to disk and rename it to `path`."""
     # Containers that share a directory may well share process ids.
     scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
@@ -53,7 +53,7 @@ def hdf5_in_memory(path: Path, mode: str) -> Iterator[h5py.File]:
         yield file
         file.flush()
         image = file.id.get_file_image()
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(image)
 
 
@@ -121,5 +121,5 @@ def write_shard(
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,14 +1,14 @@
 """Shards to training batches; importing this registers the dataset, the transforms and the samplers."""
 
 from stage2_training.data.dataset import PseudoLabelDataset
-from stage2_training.data.run_length_masks import RunLengthMasks, masks_at
+from stage2_training.data.rle_masks import RunLengthMasks, masks_at
 from stage2_training.data.sampler import ResumableSampler, ShardSampler
-from stage2_training.data.transforms import DropVanishedMasks, LoadPhoto, LoadPseudoLabels, PackPseudoLabels
+from stage2_training.data.transforms import DropVanishedMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
 
 __all__ = [
     "DropVanishedMasks",
-    "LoadPhoto",
     "LoadPseudoLabels",
+    "LoadRGBImage",
     "PackPseudoLabels",
     "PseudoLabelDataset",
     "ResumableSampler",

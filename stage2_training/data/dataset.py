@@ -10,7 +10,7 @@ import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardError, ShardReader, ShardSet
 
 CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, ...
@@ -18,16 +18,16 @@ CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, 
 
 @DATASETS.register_module()
 class PseudoLabelDataset(BaseDataset):
-    """Photos and their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
+    """Images and their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
 
     The manifest gives the number of images in each shard, and that is all that is kept in memory. Shards are
     opened when first read from, in the process that reads, and then read ahead whole: `ShardSampler` is about to ask
-    for all of their images. Photos without proposals are part of the dataset.
+    for all of their images. Images without proposals are part of the dataset.
 
     Args:
         shards: directory of a finished shard set.
-        pipeline: transforms, from `LoadPhoto` and `LoadPseudoLabels` to `PackPseudoLabels`.
-        image_root: where the photos are now, when not where stage 1 found them.
+        pipeline: transforms, from `LoadRGBImage` and `LoadPseudoLabels` to `PackPseudoLabels`.
+        image_root: where the images are now, when not where stage 1 found them.
         max_open_shards: files held open per process, some 4 MB each; the one unused longest is closed first.
             `ShardSampler` mixes the images of no more shards than these.
         pseudo_classes: clusters are the classes, `cluster 0` and so on.
@@ -49,7 +49,7 @@ class PseudoLabelDataset(BaseDataset):
         **kwargs: Any,
     ) -> None:
         if kwargs.get("indices") is not None:
-            raise UserError("dataset.indices: shards are taken whole; for fewer photos, make shards of a list of them")
+            raise UserError("dataset.indices: shards are taken whole; for fewer images, make shards of a list of them")
         self.shards = ShardSet.open(shards)
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards
@@ -72,7 +72,7 @@ class PseudoLabelDataset(BaseDataset):
         return {**self.__dict__, "_readers": OrderedDict()}
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """What the pipeline starts from: the photo's path, id and size, its `ImageRecord` and its proposals' classes.
+        """What the pipeline starts from: the image's path, id and size, its `ImageRecord` and its proposals' classes.
 
         Raises:
             ShardError: the shard is damaged, has gone, or was exchanged or clustered anew since the start.

@@ -1,4 +1,4 @@
-"""Transforms that keep each mask together with its seed feature, and read photos as stage 1 does.
+"""Transforms that keep each mask together with its seed feature, and read images as stage 1 does.
 
 Between loading and packing, the seed features travel as `gt_seed_features`, float32 (L, D), row l belonging to
 mask l. Resizing and flipping do not touch the order of masks; every transform that drops masks must drop the
@@ -14,45 +14,45 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.photos import PhotoError, read_photo
-from stage2_training.data.run_length_masks import RunLengthMasks
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.decode import ImageError, read_image
+from stage2_training.data.rle_masks import RunLengthMasks
 
 INSTANCE_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_ignore_flags", "gt_seed_features")
 
 
 @TRANSFORMS.register_module()
-class LoadPhoto(BaseTransform):
-    """Read a photo as stage 1 reads it: RGB, EXIF orientation applied.
+class LoadRGBImage(BaseTransform):
+    """Read an image as stage 1 reads it: RGB, EXIF orientation applied.
 
-    Used for labelled datasets too: masks and polygons refer to the photo as a person sees it, which is also what
-    MMDetection's own loader assumes. Where the dataset states the photo's size, a photo of another size is
+    Used for labelled datasets too: masks and polygons refer to the image as a person sees it, which is also what
+    MMDetection's own loader assumes. Where the dataset states the image's size, an image of another size is
     refused, because its masks would land elsewhere.
 
     Reads `img_path`, and `height` and `width` where there are any; adds `img` uint8 (H, W, 3), `img_shape` and
     `ori_shape` (H, W).
 
     Raises:
-        UserError: the photo cannot be read or has another size than its labels.
+        UserError: the image cannot be read or has another size than its labels.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["img_path"]
         try:
-            photo = read_photo(path)
-        except PhotoError as error:
+            image = read_image(path)
+        except ImageError as error:
             raise UserError(
-                f"{path}: {error}; put the photo back, or set the folder it is in now "
+                f"{path}: {error}; put the image back, or set the folder it is in now "
                 f"(image_root of shards, data_root of a labelled dataset)"
             ) from error
-        size = photo.shape[:2]
+        size = image.shape[:2]
         expected = (results.get("height", size[0]), results.get("width", size[1]))
         if size != expected:
             raise UserError(
                 f"{path}: is {size[1]} x {size[0]} pixels, but its labels are for {expected[1]} x {expected[0]}; "
-                f"restore the photo or make its labels again"
+                f"restore the image or make its labels again"
             )
-        results["img"] = photo
+        results["img"] = image
         results["img_shape"] = results["ori_shape"] = size
         return results
 

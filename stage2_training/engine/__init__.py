@@ -3,22 +3,27 @@
 Importing this registers them.
 """
 
-from stage2_training.engine.batches import PlacedBatches, PlacedDataset
-from stage2_training.engine.checkpoints import PlainCheckpointHook, read_checkpoint, read_weights, weights_in
-from stage2_training.engine.console import BriefLogProcessor, quieten
+from stage2_training.engine.checkpoints import (
+    AtomicCheckpointHook,
+    PlainCheckpointHook,
+    read_checkpoint,
+    read_weights,
+    weights_in,
+)
+from stage2_training.engine.distributed import bind_workers
+from stage2_training.engine.logging import BriefLogProcessor, quieten
 from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
-from stage2_training.engine.whole_checkpoints import WholeCheckpointHook
-from stage2_training.engine.workers import bind_workers
+from stage2_training.engine.steps import PlacedBatches, PlacedDataset
 
 __all__ = [
     "AccumulatingOptimWrapper",
+    "AtomicCheckpointHook",
     "BriefLogProcessor",
     "PlacedBatches",
     "PlacedDataset",
     "PlainCheckpointHook",
     "ResumableEpochLoop",
-    "WholeCheckpointHook",
     "bind_workers",
     "quieten",
     "read_checkpoint",

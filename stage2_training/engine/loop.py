@@ -9,11 +9,11 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from stage1_proposals.errors import UserError
-from stage2_training.engine.batches import StepLoader, seed_from
-from stage2_training.engine.finite import match_despite_nan, mean_or_stop
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.overrides import passes
+from stage2_training.engine.divergence import match_despite_nan, mean_or_stop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
-from stage2_training.total_batch import passes
+from stage2_training.engine.steps import StepLoader, seed_from
 
 
 @LOOPS.register_module()

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 Maps = NDArray[np.floating]  # (N, S, S), one for each query
 
-CELLS = 11  # a side; an odd number, so that the photo's middle is the middle of a cell
+CELLS = 11  # a side; an odd number, so that the image's middle is the middle of a cell
 GAP = 8  # pixels between maps
 TITLE = 44  # characters in a line above a picture
 
@@ -34,7 +34,7 @@ def mean_maps(masks: Iterable[Tensor]) -> tuple[Maps, int]:
         total = total + batch.double().sum(dim=0).cpu()
         images += len(batch)
     if not images:
-        raise UserError("no photos to average over")
+        raise UserError("no images to average over")
     return (total / images).numpy(), images
 
 
@@ -59,11 +59,11 @@ def mean_overlap(maps: Maps) -> float:
 
 
 def location_entropy(maps: Maps) -> float:
-    """How evenly queries are spread over the photo: 0 when all look at one place, 1 when each has its own.
+    """How evenly queries are spread over the image: 0 when all look at one place, 1 when each has its own.
 
     A query's place is that of 11 x 11 cells in which the centre of mass of its map, as `stretch` gives it, lies. With
     p the share of the queries in each cell, it is the entropy -sum p log p over the most that it could be, log of the
-    number of queries (of cells, where there are more queries than cells). A map as wide as the photo, which has no
+    number of queries (of cells, where there are more queries than cells). A map as wide as the image, which has no
     place of its own, has its centre in the middle; one that is 0 everywhere has none and does not count.
     """
     stretched = stretch(maps)

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stage2_training.scalars import Point
+from stage2_training.evaluation.scores import Point
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:

@@ -1,4 +1,4 @@
-"""What each query of a detector sees in a photo: the mask that it predicts last, however sure of an object it is."""
+"""What each query of a detector sees in an image: the mask that it predicts last, however sure of an object it is."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from torch import Tensor
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.detector import KNet
 
 SIDE = 200  # as in the paper's Figure 6
@@ -18,7 +18,7 @@ SIDE = 200  # as in the paper's Figure 6
 
 @torch.no_grad()
 def query_masks(model: BaseDetector, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
-    """Mask probabilities float32 (B, N, 200, 200) of each query's last prediction, in the photo without its padding.
+    """Mask probabilities float32 (B, N, 200, 200) of each query's last prediction, in the image without its padding.
 
     Args:
         model: K-Net, MaskFormer, Mask2Former or QueryInst, in evaluation mode.
@@ -29,15 +29,15 @@ def query_masks(model: BaseDetector, images: Tensor, samples: Sequence[DetDataSa
         UserError: a detector without queries.
     """
     if isinstance(model, KNet):
-        return _whole_photo(model(images, samples)[1], images, samples)
+        return _whole_image(model(images, samples)[1], images, samples)
     if isinstance(model, MaskFormer):  # Mask2Former is one, too
-        return _whole_photo(model(images, samples)[1][-1], images, samples)
+        return _whole_image(model(images, samples)[1][-1], images, samples)
     if isinstance(model, QueryInst):
         return _in_boxes(model, images, samples)
     raise UserError(f"{type(model).__name__}: has no queries whose masks could be drawn")
 
 
-def _whole_photo(logits: Tensor, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
+def _whole_image(logits: Tensor, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
     """Mask logits (B, N, h, w) of the padded images -> (B, N, 200, 200)."""
     places = (torch.arange(SIDE, device=logits.device) + 0.5) / SIDE  # of pixels' middles, in [0, 1]
     grids = []

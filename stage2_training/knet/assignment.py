@@ -2,14 +2,78 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from stage2_training.assignments import Assignment
-from stage2_training.knet.targets import InstanceTargets
+from stage2_training.data.rle_masks import masks_at
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The M matched pairs of a batch: kernel `kernel[m]` of image `image[m]` has found its instance `instance[m]`.
+
+    `x[image, kernel]` picks the matched rows of a (B, N, ...) tensor, `y[image, instance]` those of a (B, L, ...).
+
+    Attributes:
+        image, kernel, instance: int64 (M,).
+    """
+
+    image: Tensor
+    kernel: Tensor
+    instance: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def mean_pairs(assignment: Assignment) -> Tensor:
+    """float32 scalar: matched pairs of the batch, see `mean_count`."""
+    # `torch.tensor` of a number would wait for the device.
+    return mean_count(torch.full((), len(assignment), device=assignment.image.device))
+
+
+def mean_count(count: Tensor) -> Tensor:
+    """float32 scalar: a count in this process's part of the batch, averaged over processes; in all at least 1.
+
+    DDP averages gradients over processes, so a sum divided by this is divided by the whole batch's count.
+    """
+    return reduce_mean(count.float()).clamp(min=1 / get_world_size())
+
+
+class InstanceTargets(NamedTuple):
+    """The batch's instances; rows from `counts[b]` on are padding."""
+
+    masks: Tensor  # float32 (B, L, h, w), in [0, 1]: the share of a pixel that the instance covers
+    labels: Tensor  # int64 (B, L)
+    counts: list[int]  # instances of each image
+
+
+def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[int, int]) -> InstanceTargets:
+    """Collect `gt_instances`, masks bilinearly resized from the padded input to `size` (h, w).
+
+    L is the largest number of instances in an image, and at least 1, so that a batch without any
+    instance needs no special case.
+    """
+    masks, labels = [], []
+    for sample in batch_data_samples:
+        instances = sample.gt_instances
+        masks.append(masks_at(instances.masks, size, instances.labels.device))
+        labels.append(instances.labels)
+    counts = [len(each) for each in labels]
+    padded_masks, padded_labels = (pad_sequence(masks, batch_first=True), pad_sequence(labels, batch_first=True))
+    if max(counts) == 0:
+        padded_masks = padded_masks.new_zeros(len(counts), 1, *size)
+        padded_labels = padded_labels.new_zeros(len(counts), 1)
+    return InstanceTargets(padded_masks, padded_labels, counts)
+
 
 DICE_EPS = 1e-3
 FOCAL_ALPHA = 0.25

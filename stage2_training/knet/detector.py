@@ -9,14 +9,10 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 from torch import Tensor
 
-from stage2_training.assignments import Assignment
-from stage2_training.knet.assignment import CostWeights
-from stage2_training.knet.kernel_head import KernelHeadOutput
-from stage2_training.knet.losses import LossWeights, knet_losses
-from stage2_training.knet.mask_points import PointSampling
+from stage2_training.knet.assignment import Assignment, CostWeights, instance_targets
+from stage2_training.knet.heads import KernelHeadOutput, StageOutput
+from stage2_training.knet.losses import LossWeights, PointSampling, knet_losses
 from stage2_training.knet.postprocess import predict_instances
-from stage2_training.knet.targets import instance_targets
-from stage2_training.knet.update_stage import StageOutput
 
 
 class TrainingPass(NamedTuple):
@@ -99,7 +95,7 @@ class KNet(BaseDetector):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], rescale: bool = True
     ) -> list[DetDataSample]:
-        """Fill in `pred_instances`: scores, labels, bboxes and masks at the photo's size.
+        """Fill in `pred_instances`: scores, labels, bboxes and masks at the image's size.
 
         With `rescale=False` at the size of the image that the network saw.
         """

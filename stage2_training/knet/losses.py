@@ -5,15 +5,62 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from mmcv.ops import point_sample
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from stage2_training.assignments import Assignment, mean_count, mean_pairs
-from stage2_training.knet.assignment import DICE_EPS, FOCAL_ALPHA, FOCAL_GAMMA, CostWeights, assign
-from stage2_training.knet.kernel_head import KernelHeadOutput
-from stage2_training.knet.mask_points import PointSampling, uncertain_points, values_at
-from stage2_training.knet.targets import InstanceTargets
-from stage2_training.knet.update_stage import StageOutput
+from stage1_proposals.common.errors import UserError
+from stage2_training.knet.assignment import (
+    DICE_EPS,
+    FOCAL_ALPHA,
+    FOCAL_GAMMA,
+    Assignment,
+    CostWeights,
+    InstanceTargets,
+    assign,
+    mean_count,
+    mean_pairs,
+)
+from stage2_training.knet.heads import KernelHeadOutput, StageOutput
+
+OVERSAMPLING = 3.0  # candidates per point, of which the most uncertain are taken
+IMPORTANCE = 0.75  # the share of points taken so; the others are anywhere
+
+
+@dataclass(frozen=True)
+class PointSampling:
+    """How many points of a mask are compared; None: all pixels, as in the paper.
+
+    Args:
+        mask_points: for the mask losses, in each matched pair its own, most of them where the mask is uncertain.
+        cost_points: for the matching cost, in each image the same for all kernels and instances, anywhere.
+
+    Raises:
+        UserError: a number of points that is none.
+    """
+
+    mask_points: int | None = None
+    cost_points: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and (type(value) is not int or value < 1):
+                raise UserError(f"train_cfg.{name} {value!r}: use None or an integer from 1 up")
+
+
+def uncertain_points(mask_logits: Tensor, count: int) -> Tensor:
+    """Mask logits (M, h, w) -> `count` points of each, float32 (M, count, 2)."""
+    with torch.no_grad():
+        return get_uncertain_point_coords_with_randomness(
+            mask_logits[:, None].float(), None, count, OVERSAMPLING, IMPORTANCE
+        )
+
+
+def values_at(maps: Tensor, points: Tensor) -> Tensor:
+    """Maps (B, N, h, w) at points (B, P, 2), the same for the N maps of an image: float32 (B, N, P)."""
+    return point_sample(maps.float(), points, padding_mode="border")
+
 
 ALL_PIXELS = PointSampling()
 

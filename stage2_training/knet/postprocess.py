@@ -1,4 +1,4 @@
-"""From the last stage's logits to instances at the size of the photo."""
+"""From the last stage's logits to instances at the size of the image."""
 
 import torch
 import torch.nn.functional as F

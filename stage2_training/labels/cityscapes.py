@@ -2,7 +2,7 @@
 
 The layout is that of the published archives `leftImg8bit_trainvaltest.zip` and `gtFine_trainvaltest.zip`:
 
-    leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png ...     photos, 2,975 in train and 500 in val
+    leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png ...     images, 2,975 in train and 500 in val
     gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png ...   a number for each pixel, 16 bits
 
 A number of 1000 and more is class * 1000 + the object's number; a smaller one is the class of what is no single object.
@@ -22,16 +22,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.conversion import (
     Coco,
     LabelError,
     check_count,
+    image_size,
     info,
     leaving_out,
     masked,
     numbered,
-    photo_size,
     to_json,
     write_text,
 )
@@ -48,8 +48,8 @@ CLASSES = {
     32: "motorcycle",
     33: "bicycle",
 }
-_PHOTO, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
-_FEW = 16  # photos that a process of its own is not worth
+_IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+_FEW = 16  # images that a process of its own is not worth
 
 
 def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Coco:
@@ -59,17 +59,17 @@ def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None,
     masks are run lengths.
 
     Args:
-        skipped: photos whose label is missing or malformed, or that cannot be read, are left out and noted here.
-        expected: how many photos the published split has; another number is noted in the JSON's `info`.
+        skipped: images whose label is missing or malformed, or that cannot be read, are left out and noted here.
+        expected: how many images the published split has; another number is noted in the JSON's `info`.
 
     Raises:
-        UserError: a folder is missing or has no photos; unless noted, a label is missing or malformed, or a photo
+        UserError: a folder is missing or has no images; unless noted, a label is missing or malformed, or an image
             cannot be read.
     """
-    photos = photos_of(root, split)
+    paths = images_of(root, split)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (path, found) in enumerate(zip(photos, _read_all(root, photos), strict=True), 1):
+    for number, (path, found) in enumerate(zip(paths, _read_all(root, paths), strict=True), 1):
         with leaving_out(skipped):
             if isinstance(found, LabelError):
                 raise found
@@ -78,7 +78,7 @@ def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None,
             images.append({"id": number, "file_name": name, "width": width, "height": height})
             annotations += [{"image_id": number, **annotation} for annotation in objects]
     return {
-        "info": info(f"Cityscapes fine annotations, {split}", SOURCE, len(photos), expected, skipped),
+        "info": info(f"Cityscapes fine annotations, {split}", SOURCE, len(paths), expected, skipped),
         "images": images,
         "annotations": numbered(annotations),
         "categories": [{"id": number, "name": name} for number, name in CLASSES.items()],
@@ -92,27 +92,27 @@ def write_annotations(root: Path, split: str, skipped: list[str] | None = None, 
 
 
 def check_complete(root: Path, split: str, count: int) -> None:
-    """Check that a split has `count` photos.
+    """Check that a split has `count` images.
 
     Raises:
         UserError: it has another number, or a folder is missing.
     """
-    check_count(root / "leftImg8bit" / split, len(photos_of(root, split)), count, SOURCE)
+    check_count(root / "leftImg8bit" / split, len(images_of(root, split)), count, SOURCE)
 
 
-def photos_of(root: Path, split: str) -> list[Path]:
-    """The photos of a split, by city and name.
+def images_of(root: Path, split: str) -> list[Path]:
+    """The images of a split, by city and name.
 
     Raises:
-        UserError: the photos' or the labels' folder is missing, or there are no photos.
+        UserError: the images' or the labels' folder is missing, or there are no images.
     """
     for folder in (root / "leftImg8bit" / split, root / "gtFine" / split):
         if not folder.is_dir():
             raise UserError(f"{folder} is missing: get Cityscapes at {SOURCE} and unpack it into {root}")
-    photos = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_PHOTO}"))
-    if not photos:
-        raise UserError(f"{root / 'leftImg8bit' / split} holds no CITY/*{_PHOTO}: unpack Cityscapes into {root}")
-    return photos
+    images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE}"))
+    if not images:
+        raise UserError(f"{root / 'leftImg8bit' / split} holds no CITY/*{_IMAGE}: unpack Cityscapes into {root}")
+    return images
 
 
 def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
@@ -143,28 +143,28 @@ def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
 Found = tuple[tuple[int, int], list[dict[str, Any]]] | LabelError
 
 
-def _read_photo(root: Path, path: Path) -> Found:
-    """`read_objects` of a photo's label; what is wrong is handed back, so that the other photos can go on."""
-    label = root / "gtFine" / path.relative_to(root / "leftImg8bit").with_name(path.name.replace(_PHOTO, _LABEL))
+def _read_image(root: Path, path: Path) -> Found:
+    """`read_objects` of an image's label; what is wrong is handed back, so that the other images can go on."""
+    label = root / "gtFine" / path.relative_to(root / "leftImg8bit").with_name(path.name.replace(_IMAGE, _LABEL))
     try:
-        width, height = photo_size(path)
+        width, height = image_size(path)
         size, objects = read_objects(label)
         if size != (height, width):
             raise LabelError(
-                f"{label} is {size[1]} x {size[0]} pixels, but its photo {width} x {height}", "unpack both anew"
+                f"{label} is {size[1]} x {size[0]} pixels, but its image {width} x {height}", "unpack both anew"
             )
     except LabelError as error:
         return error
     return size, objects
 
 
-def _read_all(root: Path, photos: list[Path]) -> Iterator[Found]:
+def _read_all(root: Path, images: list[Path]) -> Iterator[Found]:
     """Read all labels, in several processes if there are many, with a progress bar."""
-    processes = min(len(os.sched_getaffinity(0)), len(photos) // _FEW)
-    read = partial(_read_photo, root)
+    processes = min(len(os.sched_getaffinity(0)), len(images) // _FEW)
+    read = partial(_read_image, root)
     with ExitStack() as stack:
         if processes > 1:
-            results = stack.enter_context(ProcessPoolExecutor(processes)).map(read, photos, chunksize=4)
+            results = stack.enter_context(ProcessPoolExecutor(processes)).map(read, images, chunksize=4)
         else:
-            results = map(read, photos)
-        yield from tqdm(results, desc="Cityscapes", unit="photo", total=len(photos), disable=len(photos) < _FEW)
+            results = map(read, images)
+        yield from tqdm(results, desc="Cityscapes", unit="image", total=len(images), disable=len(images) < _FEW)

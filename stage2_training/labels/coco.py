@@ -12,28 +12,28 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.photo_list import coco_roots
-from stage2_training.labels.conversion import Coco, LabelError, leaving_out, photo_size
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.listing import coco_roots
+from stage2_training.labels.conversion import Coco, LabelError, image_size, leaving_out
 
 ADVICE = "correct the file"
 
 
-def read_coco(path: Path, photos: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
+def read_coco(path: Path, image_root: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
     """Read COCO instance JSON.
 
     Args:
-        photos: the folder that `file_name` is relative to; None: beside the file or one folder up, there or in a
-            folder for photos, as stage 1 looks for them.
-        skipped: photos that are missing, or an object of which is malformed, are left out and noted here.
+        images: the folder that `file_name` is relative to; None: beside the file or one folder up, there or in a
+            folder for images, as stage 1 looks for them.
+        skipped: images that are missing, or an object of which is malformed, are left out and noted here.
 
     Returns:
         `images` with `id`, `file_name`, `height` and `width`, complete `annotations` by image, `categories`; and the
-        folder of the photos.
+        folder of the images.
 
     Raises:
         UserError: it cannot be read, is not COCO instance JSON, an id or a class's name stands twice; unless noted, a
-            photo is missing or an object malformed.
+            image is missing or an object malformed.
     """
     document = _parsed(path)
     categories = _unique(path, document["categories"], "categories", "id", "name")
@@ -44,7 +44,7 @@ def read_coco(path: Path, photos: Path | None, skipped: list[str] | None = None)
         if not isinstance(annotation, dict) or annotation.get("image_id") not in objects:
             raise UserError(f"{path}: annotations[{row}] has no `image_id` that is in its images; {ADVICE}")
         objects[annotation["image_id"]].append((row, annotation))
-    root = _root(path, photos, [entry["file_name"] for entry in entries.values()])
+    root = _root(path, image_root, [entry["file_name"] for entry in entries.values()])
     images, annotations = [], []
     for number, entry in entries.items():
         with leaving_out(skipped):
@@ -66,7 +66,7 @@ def _parsed(path: Path) -> dict[str, list]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     if isinstance(document, dict) and "shapes" in document:
-        raise UserError(f"{path}: is a labelme file, which labels one photo; name the folder of all of them")
+        raise UserError(f"{path}: is a labelme file, which labels one image; name the folder of all of them")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: not COCO instance JSON, it has no list `{key}`")
@@ -91,30 +91,30 @@ def _unique(path: Path, entries: list, name: str, key: str, *more: str) -> dict[
     return found
 
 
-def _root(path: Path, photos: Path | None, names: list[str]) -> Path:
-    """The folder of the photos: where the first is that is found."""
-    roots = coco_roots(path) if photos is None else [photos]
+def _root(path: Path, image_root: Path | None, names: list[str]) -> Path:
+    """The folder of the images: where the first is that is found."""
+    roots = coco_roots(path) if image_root is None else [image_root]
     for name in names:
         for root in roots:
             if (root / name).is_file():
                 return root
     raise UserError(
-        f"{path}: none of its {len(names)} photos is under {' or '.join(map(str, roots))}; say where they are with "
+        f"{path}: none of its {len(names)} images is under {' or '.join(map(str, roots))}; say where they are with "
         f"--data-root (ROOT=)"
     )
 
 
 def _image(path: Path, entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """An image's entry, of its photo's size."""
-    photo = root / entry["file_name"]
-    if not photo.is_file():
-        raise LabelError(f"{photo} is missing: {path} labels it", "put it back")
-    width, height = photo_size(photo)
+    """An image's entry, of its image's size."""
+    file = root / entry["file_name"]
+    if not file.is_file():
+        raise LabelError(f"{file} is missing: {path} labels it", "put it back")
+    width, height = image_size(file)
     stated = (entry.get("width", width), entry.get("height", height))
     if stated != (width, height):
         raise LabelError(
-            f"{photo} is {width} x {height} pixels as displayed, but {path} says {stated[0]} x {stated[1]}",
-            "restore the photo, correct the file",
+            f"{file} is {width} x {height} pixels as displayed, but {path} says {stated[0]} x {stated[1]}",
+            "restore the image, correct the file",
         )
     return {"id": entry["id"], "file_name": entry["file_name"], "height": height, "width": width}
 
@@ -144,10 +144,10 @@ def _complete(
         area = float(coco_mask.area(rle))
     except Exception as error:  # pycocotools raises nearly anything
         raise LabelError(
-            f"{where} has no `segmentation` that is polygons or run lengths of its photo", ADVICE
+            f"{where} has no `segmentation` that is polygons or run lengths of its image", ADVICE
         ) from error
     if area == 0:
-        raise LabelError(f"{where} has no pixel inside its photo", ADVICE)
+        raise LabelError(f"{where} has no pixel inside its image", ADVICE)
     box, stated = annotation.get("bbox"), annotation.get("area")
     return {
         "image_id": image["id"],

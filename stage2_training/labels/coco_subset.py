@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.conversion import (
     Coco,
     LabelError,
@@ -52,21 +52,21 @@ def write_subset(root: Path, name: str, seed: int, skipped: list[str] | None = N
     Args:
         root: folder of the four parts.
         name: one of `SHARES`.
-        skipped: images whose photo is not there are left out and noted here; the others stay as they were drawn.
+        skipped: images whose image is not there are left out and noted here; the others stay as they were drawn.
         partial: take another number of images than train2017 and val2017 have, and note it in the JSON's `info`.
 
     Raises:
-        UserError: something is missing, or has another number of images or photos than published; of val2017 or,
-            unless noted, of the subset a photo is missing.
+        UserError: something is missing, or has another number of images or images than published; of val2017 or,
+            unless noted, of the subset an image is missing.
     """
     val = {image["file_name"] for image in _read(root, "val2017", partial)["images"]}
-    missing = val - _photo_names(root / "val2017")
+    missing = val - _image_names(root / "val2017")
     if missing:  # scores on fewer would compare with nothing
         raise UserError(f"{root / 'val2017' / min(missing)} is missing: get COCO at {SOURCE}")
     coco = _read(root, "train2017", partial)
     drawn = set(draw((image["id"] for image in coco["images"]), SHARES[name], seed))
     images = []
-    there = _photo_names(root / "train2017")
+    there = _image_names(root / "train2017")
     for image in coco["images"]:
         if image["id"] in drawn:
             with leaving_out(skipped):
@@ -98,19 +98,19 @@ def ids_file(root: Path, name: str) -> Path:
     return root / "annotations" / f"{name}_ids.txt"
 
 
-def unlabeled_photos(root: Path) -> int | None:
-    """How many photos unlabeled2017, which stage 1 looks at, has; None where it is not."""
+def unlabeled_images(root: Path) -> int | None:
+    """How many images unlabeled2017, which stage 1 looks at, has; None where it is not."""
     folder = root / "unlabeled2017"
-    return len(_photo_names(folder)) if folder.is_dir() else None
+    return len(_image_names(folder)) if folder.is_dir() else None
 
 
 def _read(root: Path, split: str, partial: bool) -> Coco:
-    """A split's labels, once its photos and images are counted."""
+    """A split's labels, once its images and images are counted."""
     path, folder = root / "annotations" / f"instances_{split}.json", root / split
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: get COCO at {SOURCE} and unpack it into {root}")
     if not partial:
-        check_count(folder, len(_photo_names(folder)), COUNTS[split], SOURCE)
+        check_count(folder, len(_image_names(folder)), COUNTS[split], SOURCE)
     try:
         coco = json.loads(path.read_bytes())
         for image in coco["images"]:
@@ -129,5 +129,5 @@ def _read(root: Path, split: str, partial: bool) -> Coco:
     return coco
 
 
-def _photo_names(folder: Path) -> set[str]:
+def _image_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix == ".jpg" and not path.name.startswith(".")}

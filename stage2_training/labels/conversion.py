@@ -1,4 +1,4 @@
-"""What every conversion to COCO JSON shares: malformed labels, the sizes of photos, the file that is written."""
+"""What every conversion to COCO JSON shares: malformed labels, the sizes of images, the file that is written."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.directory import writing
-from stage1_proposals.errors import UserError
-from stage1_proposals.shards import whole_file
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
+from stage1_proposals.shards import atomic_write
 
 # A COCO instance dictionary: `info`, `images`, `annotations`, `categories`.
 Coco = dict[str, Any]
@@ -19,7 +19,7 @@ PARTIAL = "OPTS=--partial accepts a part of it"
 
 
 class LabelError(UserError):
-    """A photo's label that is missing or malformed, or a photo that cannot be read: one can do without the photo.
+    """An image's label that is missing or malformed, or an image that cannot be read: one can do without the image.
 
     Args:
         what: what is wrong, and where.
@@ -36,9 +36,9 @@ class LabelError(UserError):
 
 @contextmanager
 def leaving_out(skipped: list[str] | None) -> Iterator[None]:
-    """Do without a photo whose label is malformed: note it in `skipped` and go on.
+    """Do without an image whose label is malformed: note it in `skipped` and go on.
 
-    A photo is left out whole, since what is not labelled in it would count as background.
+    An image is left out whole, since what is not labelled in it would count as background.
 
     Raises:
         UserError: `skipped` is None.
@@ -47,7 +47,7 @@ def leaving_out(skipped: list[str] | None) -> Iterator[None]:
         yield
     except LabelError as error:
         if skipped is None:
-            raise UserError(f"{error}, or leave such photos out with OPTS=--skip-malformed") from error
+            raise UserError(f"{error}, or leave such images out with OPTS=--skip-malformed") from error
         skipped.append(error.what)
 
 
@@ -62,7 +62,7 @@ def check_count(what: object, found: int, expected: int, source: str) -> None:
         UserError: with the number found and the number expected.
     """
     if found != expected:
-        raise UserError(f"{what}: {found:,} photos, not the {expected:,} it should have: get it at {source}; {PARTIAL}")
+        raise UserError(f"{what}: {found:,} images, not the {expected:,} it should have: get it at {source}; {PARTIAL}")
 
 
 def info(
@@ -71,7 +71,7 @@ def info(
     """What a COCO JSON says of itself: also that it is a part of a published split, and what was left out.
 
     Args:
-        found: how many photos there are.
+        found: how many images there are.
         expected: how many it should have; None where there is no such number.
     """
     record: dict[str, Any] = {"description": description, "url": source}
@@ -82,8 +82,8 @@ def info(
     return record
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height of a photo as displayed, from its header alone.
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as displayed, from its header alone.
 
     Raises:
         LabelError: it is not a readable image.
@@ -126,6 +126,6 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         UserError: it cannot be written.
     """
-    with writing(path), whole_file(path) as scratch:
+    with writing(path), atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
     return path

@@ -2,17 +2,17 @@
 
 The layout is that of the published archives, unpacked side by side:
 
-    train_images/0001.jpg ...   ctw1500_train_labels/0001.xml ...    1,000 photos, one XML file each
-    test_images/1001.jpg ...    gt_ctw1500/0001001.txt ...           500 photos, one text file each
+    train_images/0001.jpg ...   ctw1500_train_labels/0001.xml ...    1,000 images, one XML file each
+    test_images/1001.jpg ...    gt_ctw1500/0001001.txt ...           500 images, one text file each
 
 What the labels leave open is decided so:
 
-- Polygons are in the pixels of the photo as displayed, EXIF orientation applied: what this project's photo reader
+- Polygons are in the pixels of the image as displayed, EXIF orientation applied: what this project's image reader
   and MMDetection's loader both see.
 - A line whose transcription is `###` cannot be read. It becomes `iscrowd` 1: COCO evaluation then neither asks for it
   nor counts a detection on it as false, and MMDetection leaves it out of training.
-- `area` and `bbox` are those of the rasterised polygon inside the photo, as pycocotools rasterises it.
-- A polygon with no pixel inside its photo is left out and named in the JSON's `info.dropped`.
+- `area` and `bbox` are those of the rasterised polygon inside the image, as pycocotools rasterises it.
+- A polygon with no pixel inside its image is left out and named in the JSON's `info.dropped`.
 """
 
 import re
@@ -24,16 +24,16 @@ from xml.parsers import expat
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.conversion import (
     PARTIAL,
     Coco,
     LabelError,
     check_count,
+    image_size,
     info,
     leaving_out,
     numbered,
-    photo_size,
     to_json,
     write_text,
 )
@@ -41,7 +41,7 @@ from stage2_training.labels.conversion import (
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
 ILLEGIBLE = "###"
 POINTS = 14
-_LARGEST_COORDINATE = 100_000  # no photo is this large; rasterising such a polygon would take all memory
+_LARGEST_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
 
 
@@ -58,20 +58,20 @@ class TextLine:
 class Split:
     """Where one half of CTW1500 lies, and how it is read."""
 
-    photos: str
+    images: str
     labels: str
     label_pattern: str
     first_id: int
     count: int
     read: Callable[[Path], list[TextLine]]
 
-    def label_name(self, photo: Path) -> str:
-        """The name of a photo's label file."""
-        return self.label_pattern.format(photo.stem)
+    def label_name(self, image: Path) -> str:
+        """The name of an image's label file."""
+        return self.label_pattern.format(image.stem)
 
 
 def read_train_label(path: Path) -> list[TextLine]:
-    """Read the XML label of a training photo; bare ampersands in transcriptions are tolerated.
+    """Read the XML label of a training image; bare ampersands in transcriptions are tolerated.
 
     Raises:
         LabelError: naming file and line, when it is not XML of this form or a polygon is not 14 points.
@@ -107,7 +107,7 @@ def read_train_label(path: Path) -> list[TextLine]:
 
 
 def read_test_label(path: Path) -> list[TextLine]:
-    """Read the text label of a test photo: per line 28 numbers, then `####` and the transcription.
+    """Read the text label of a test image: per line 28 numbers, then `####` and the transcription.
 
     Raises:
         LabelError: naming file and line, when a line is not of this form.
@@ -132,34 +132,34 @@ SPLITS = {
 def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Coco:
     """Convert one half of CTW1500, `train` or `test`, to a COCO instance dictionary.
 
-    Image ids are the photos' numbers, `file_name` is relative to `root`, the one category is `text` with id 1, and
+    Image ids are the images' numbers, `file_name` is relative to `root`, the one category is `text` with id 1, and
     annotations carry their transcription as `text`.
 
     Args:
-        skipped: photos whose label is missing or malformed, or that cannot be read, are left out and noted here.
-        expected: how many photos the published split has; another number is noted in the JSON's `info`.
+        skipped: images whose label is missing or malformed, or that cannot be read, are left out and noted here.
+        expected: how many images the published split has; another number is noted in the JSON's `info`.
 
     Raises:
-        UserError: a folder is missing, a label belongs to no photo; unless noted, a label is missing or malformed, or
-            a photo cannot be read.
+        UserError: a folder is missing, a label belongs to no image; unless noted, a label is missing or malformed, or
+            an image cannot be read.
     """
     parts = SPLITS[split]
-    photos = _photos(root, parts)
+    paths = _images(root, parts)
     labels = {path.name for path in _files(root / parts.labels)}
-    unclaimed = labels - {parts.label_name(path) for path in photos}
+    unclaimed = labels - {parts.label_name(path) for path in paths}
     if unclaimed:
-        raise UserError(f"{root / parts.labels / min(unclaimed)} belongs to no photo in {root / parts.photos}")
+        raise UserError(f"{root / parts.labels / min(unclaimed)} belongs to no image in {root / parts.images}")
     images: list[dict] = []
     annotations: list[dict] = []
     dropped: list[str] = []
-    for path in photos:
+    for path in paths:
         with leaving_out(skipped):
             label = root / parts.labels / parts.label_name(path)
             if label.name not in labels:
                 raise LabelError(f"{label} is missing: it labels {path}", "put it back")
-            width, height = photo_size(path)
+            width, height = image_size(path)
             lines = parts.read(label)
-            image = {"id": int(path.stem), "file_name": f"{parts.photos}/{path.name}", "width": width, "height": height}
+            image = {"id": int(path.stem), "file_name": f"{parts.images}/{path.name}", "width": width, "height": height}
             images.append(image)
             for line in lines:
                 annotation = _annotate(line, width, height)
@@ -169,7 +169,7 @@ def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, ex
                     annotations.append({"image_id": image["id"], **annotation})
     return {
         "info": {
-            **info(f"CTW1500 layout, {split}", SOURCE, len(photos), expected, skipped),
+            **info(f"CTW1500 layout, {split}", SOURCE, len(paths), expected, skipped),
             "dropped": dropped,
         },
         "images": images,
@@ -185,16 +185,16 @@ def write_annotations(root: Path, split: str, skipped: list[str] | None = None, 
 
 
 def check_complete(root: Path, split: str, count: int) -> None:
-    """Check that a split's photos and labels are all there: `count` of each, numbered without a gap.
+    """Check that a split's images and labels are all there: `count` of each, numbered without a gap.
 
     Raises:
         UserError: naming the folder, the first missing file and where to get it.
     """
     parts = SPLITS[split]
-    photos = [Path(f"{number:04d}.jpg") for number in range(parts.first_id, parts.first_id + count)]
+    images = [Path(f"{number:04d}.jpg") for number in range(parts.first_id, parts.first_id + count)]
     for folder, names in (
-        (parts.photos, [p.name for p in photos]),
-        (parts.labels, [parts.label_name(p) for p in photos]),
+        (parts.images, [p.name for p in images]),
+        (parts.labels, [parts.label_name(p) for p in images]),
     ):
         missing = sorted(set(names) - {path.name for path in _files(root / folder)})
         if missing:
@@ -202,11 +202,11 @@ def check_complete(root: Path, split: str, count: int) -> None:
                 f"{root / folder} lacks {len(missing):,} of its {count:,} files, {missing[0]} first: "
                 f"download CTW1500 from {SOURCE} and unpack it into {root}; {PARTIAL}"
             )
-    check_count(root / parts.photos, len(_photos(root, parts)), count, SOURCE)
+    check_count(root / parts.images, len(_images(root, parts)), count, SOURCE)
 
 
 def _annotate(line: TextLine, width: int, height: int) -> dict | None:
-    """A line's COCO annotation without its ids; None when none of it lies inside the photo."""
+    """A line's COCO annotation without its ids; None when none of it lies inside the image."""
     polygon = line.polygon.ravel().tolist()
     (mask,) = coco_mask.frPyObjects([polygon], height, width)
     area = int(coco_mask.area(mask))
@@ -222,14 +222,14 @@ def _annotate(line: TextLine, width: int, height: int) -> dict | None:
     }
 
 
-def _photos(root: Path, parts: Split) -> list[Path]:
-    photos = [path for path in _files(root / parts.photos) if path.suffix.lower() == ".jpg"]
-    if not photos:
-        raise UserError(f"{root / parts.photos} holds no .jpg photos: unpack CTW1500 ({SOURCE}) into {root}")
-    for path in photos:
+def _images(root: Path, parts: Split) -> list[Path]:
+    images = [path for path in _files(root / parts.images) if path.suffix.lower() == ".jpg"]
+    if not images:
+        raise UserError(f"{root / parts.images} holds no .jpg images: unpack CTW1500 ({SOURCE}) into {root}")
+    for path in images:
         if not re.fullmatch(r"[0-9]+", path.stem):
             raise UserError(f"{path} should be named by its number, like {parts.first_id:04d}.jpg")
-    return photos
+    return images
 
 
 def _files(folder: Path) -> list[Path]:

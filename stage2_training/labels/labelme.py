@@ -1,15 +1,15 @@
 """A folder of labelme's files -> COCO JSON.
 
-labelme writes one JSON file per photo, wherever it likes in the folder:
+labelme writes one JSON file per image, wherever it likes in the folder:
 
-    {"imagePath": "../photos/a.jpg", "imageHeight": 480, "imageWidth": 640, "shapes": [
+    {"imagePath": "../images/a.jpg", "imageHeight": 480, "imageWidth": 640, "shapes": [
         {"label": "cat", "shape_type": "polygon", "points": [[x, y], ...], "group_id": null}, ...]}
 
 - Objects are polygons, also turned rectangles; rectangles (two opposite corners); circles (centre, a point on the rim);
   and masks (the first and the last pixel of a box, and a PNG of it in base64). Points and lines are none.
 - Shapes of one label and one `group_id` are parts of one object.
-- Classes are the labels in alphabetical order. A file without shapes is a photo without objects; a photo without a file
-  is not used.
+- Classes are the labels in alphabetical order. A file without shapes is an image without objects; an image without
+  a file is not used.
 """
 
 import base64
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.errors import UserError
-from stage2_training.labels.conversion import Coco, LabelError, leaving_out, masked, photo_size
+from stage1_proposals.common.errors import UserError
+from stage2_training.labels.conversion import Coco, LabelError, image_size, leaving_out, masked
 
 CIRCLE_POINTS = 72  # its polygon is a thousandth of the radius off
 POLYGONS = ("polygon", "oriented_rectangle", "rectangle", "circle")
@@ -36,31 +36,31 @@ Area = list[float] | dict[str, Any]
 Shape = tuple[str, Any, Area]
 
 
-def convert_labelme(folder: Path, photos: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
+def convert_labelme(folder: Path, image_root: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
     """Convert a folder of labelme files to a COCO instance dictionary.
 
     Args:
-        photos: folder of the photos, by the paths or the names that the files have; None: where the files say.
-        skipped: photos that are missing, or whose file is malformed, are left out and noted here.
+        images: folder of the images, by the paths or the names that the files have; None: where the files say.
+        skipped: images that are missing, or whose file is malformed, are left out and noted here.
 
     Returns:
-        the dictionary, its `file_name` relative to the folder of the photos; and that folder.
+        the dictionary, its `file_name` relative to the folder of the images; and that folder.
 
     Raises:
-        UserError: there are no labelme files in the folder, or two label the same photo; unless noted, a photo is
+        UserError: there are no labelme files in the folder, or two label the same image; unless noted, an image is
             missing or its file malformed.
     """
     files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
     if not files:
         raise UserError(f"{folder}: no labelme files in it (*.json)")
-    root = photos or folder
+    root = image_root or folder
     labelled: dict[str, tuple[Path, tuple[int, int], list[Shape]]] = {}
     for path in files:
         with leaving_out(skipped):
-            photo, size, shapes = _read(path, photos)
-            name = Path(os.path.relpath(photo, root)).as_posix()
+            image, size, shapes = _read(path, image_root)
+            name = Path(os.path.relpath(image, root)).as_posix()
             if name in labelled:
-                raise UserError(f"{path}: labels {photo}, as {labelled[name][0]} does; remove one of them")
+                raise UserError(f"{path}: labels {image}, as {labelled[name][0]} does; remove one of them")
             labelled[name] = path, size, shapes
     classes = sorted({label for _, _, shapes in labelled.values() for label, _, _ in shapes})
     images, annotations = [], []
@@ -73,39 +73,39 @@ def convert_labelme(folder: Path, photos: Path | None, skipped: list[str] | None
     return {"images": images, "annotations": annotations, "categories": categories}, root
 
 
-def _read(path: Path, photos: Path | None) -> tuple[Path, tuple[int, int], list[Shape]]:
-    """A file's photo, the photo's (width, height), and its shapes, each with a pixel in it."""
+def _read(path: Path, image_root: Path | None) -> tuple[Path, tuple[int, int], list[Shape]]:
+    """A file's image, the image's (width, height), and its shapes, each with a pixel in it."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise _malformed(path, f"not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
         raise _malformed(path, "not a labelme file, it has no list `shapes`")
-    photo = _photo(path, document.get("imagePath"), photos)
-    width, height = photo_size(photo)
+    image = _image(path, document.get("imagePath"), image_root)
+    width, height = image_size(image)
     stated = (document.get("imageWidth") or width, document.get("imageHeight") or height)
     if stated != (width, height):
-        raise _malformed(path, f"is for {stated[0]} x {stated[1]} pixels, but {photo} has {width} x {height}")
+        raise _malformed(path, f"is for {stated[0]} x {stated[1]} pixels, but {image} has {width} x {height}")
     shapes = []
     for number, entry in enumerate(document["shapes"], 1):
         shape = _shape(path, number, entry, (height, width))
         if not coco_mask.area(_run_lengths(shape[2], (height, width))):
-            raise _malformed(path, f"shape {number} ({shape[0]!r}) has no pixel inside its photo")
+            raise _malformed(path, f"shape {number} ({shape[0]!r}) has no pixel inside its image")
         shapes.append(shape)
-    return photo, (width, height), shapes
+    return image, (width, height), shapes
 
 
-def _photo(path: Path, name: Any, photos: Path | None) -> Path:
+def _image(path: Path, name: Any, images: Path | None) -> Path:
     if not isinstance(name, str) or not name:
         raise _malformed(path, "has no `imagePath`")
     relative = PureWindowsPath(name).as_posix()
     places = [path.parent / relative]
-    if photos is not None:
-        places = [photos / relative, photos / Path(relative).name, *places]
+    if images is not None:
+        places = [images / relative, images / Path(relative).name, *places]
     for place in places:
         if place.is_file():
             return place
-    raise LabelError(f"{places[0]} is missing: {path} labels it", "say where the photos are with --data-root (ROOT=)")
+    raise LabelError(f"{places[0]} is missing: {path} labels it", "say where the images are with --data-root (ROOT=)")
 
 
 def _shape(path: Path, number: int, entry: Any, size: tuple[int, int]) -> Shape:
@@ -151,14 +151,14 @@ def _polygon(kind: str, points: NDArray[np.float64]) -> list[float]:
 
 
 def _mask(corners: NDArray[np.int_], png: str, size: tuple[int, int]) -> dict[str, Any]:
-    """Run lengths of a mask in its photo, from the first and the last pixel of its box and the PNG of it in base64."""
+    """Run lengths of a mask in its image, from the first and the last pixel of its box and the PNG of it in base64."""
     (x0, y0), (x1, y1) = corners
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
         inside = np.asarray(image).astype(bool)
     if inside.shape != (y1 - y0 + 1, x1 - x0 + 1):
         raise ValueError(f"its picture has {inside.shape[::-1]} pixels, its box ({x1 - x0 + 1}, {y1 - y0 + 1})")
     if x0 < 0 or y0 < 0 or y1 >= size[0] or x1 >= size[1]:
-        raise ValueError("its box reaches over the photo's edge")
+        raise ValueError("its box reaches over the image's edge")
     mask = np.zeros(size, np.uint8, order="F")
     mask[y0 : y1 + 1, x0 : x1 + 1] = inside
     return coco_mask.encode(mask)

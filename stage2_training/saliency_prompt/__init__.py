@@ -1,8 +1,10 @@
 """Saliency Prompt; importing this package registers its detectors."""
 
-from stage2_training.saliency_prompt.knet import SaliencyPromptKNet
-from stage2_training.saliency_prompt.mask2former import SaliencyPromptMask2Former
-from stage2_training.saliency_prompt.maskformer import SaliencyPromptMaskFormer
-from stage2_training.saliency_prompt.queryinst import SaliencyPromptQueryInst
+from stage2_training.saliency_prompt.detectors import (
+    SaliencyPromptKNet,
+    SaliencyPromptMask2Former,
+    SaliencyPromptMaskFormer,
+    SaliencyPromptQueryInst,
+)
 
 __all__ = ["SaliencyPromptKNet", "SaliencyPromptMask2Former", "SaliencyPromptMaskFormer", "SaliencyPromptQueryInst"]

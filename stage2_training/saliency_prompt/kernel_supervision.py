@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from stage2_training.assignments import Assignment, mean_pairs
+from stage2_training.knet.assignment import Assignment, mean_pairs
 
 
 class KernelSupervision(nn.Module):

@@ -8,11 +8,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-import stage2_training.mended_parts
-import stage2_training.saliency_prompt
-import stage2_training.timm_backbone  # noqa: F401 (they register what the configs name)
-from stage2_training.compose import set_num_classes
-from stage2_training.transfer import CLASS_BRANCH, ESSENTIAL
+from stage2_training.config.compose import set_num_classes
+from stage2_training.runs.transfer import CLASS_BRANCH, ESSENTIAL
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 MODELS_OF_KNET = ("knet", "knet_lite0")
@@ -58,7 +55,7 @@ def test_pretraining_freezes_the_backbone_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_photos_are_normalised_as_rgb(name: str) -> None:
+def test_images_are_normalised_as_rgb(name: str) -> None:
     with DefaultScope.overwrite_default_scope("mmdet"):
         preprocessor = MODELS.build(Config.fromfile(CONFIGS / f"{name}.py").model.data_preprocessor)
     assert preprocessor.pad_mask

@@ -16,9 +16,9 @@ CONFIG = """
 model = dict(backbone=dict(type="TimmBackbone", model_name="lite0"), rpn_head=dict(num_kernels=50))
 train_cfg = dict(total_batch=8, max_epochs={epochs})
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=0.0001))
-train_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadPhoto"), dict(type="Resize", scale=(1333, 800))]))
+train_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadRGBImage"), dict(type="Resize", scale=(1333, 800))]))
 """
-REQUEST = {"image_root": "photos", "shard_count": 1, "backbone": {}}
+REQUEST = {"image_root": "images", "shard_count": 1, "backbone": {}}
 
 
 class Commands:
@@ -72,4 +72,4 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture
 def tiny() -> Scale:
     """Demo scale with next to nothing to do."""
-    return replace(DEMO, photos=(4, 2, 2), pretrain_epochs=1, finetune_epochs=1)
+    return replace(DEMO, images=(4, 2, 2), pretrain_epochs=1, finetune_epochs=1)

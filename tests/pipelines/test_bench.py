@@ -21,7 +21,7 @@ def test_a_benchmark_that_is_not_there_is_one_line_and_2(capsys: pytest.CaptureF
     assert "invalid choice: 'gossip'" in line
 
 
-def test_photos_that_are_not_there_are_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_are_not_there_are_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(main, build_parser(), ["proposals", "--images", "gone"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "gone: no such folder" in line

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import cli
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 
 def run(main: Callable[[argparse.Namespace], None], *argv: str) -> int:
@@ -23,7 +23,7 @@ def run(main: Callable[[argparse.Namespace], None], *argv: str) -> int:
 
 
 def fail(args: argparse.Namespace) -> None:
-    raise UserError("photos: no such folder\n  at all")
+    raise UserError("images: no such folder\n  at all")
 
 
 def test_success_is_0(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,14 +33,14 @@ def test_success_is_0(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_user_error_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fail) == 2
-    assert capsys.readouterr() == ("", "error: photos: no such folder at all\n")
+    assert capsys.readouterr() == ("", "error: images: no such folder at all\n")
 
 
 def test_debug_brings_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fail, "--debug") == 2
     error = capsys.readouterr().err
     assert "Traceback" in error
-    assert error.endswith("\nerror: photos: no such folder at all\n")
+    assert error.endswith("\nerror: images: no such folder at all\n")
 
 
 @pytest.mark.parametrize(
@@ -104,15 +104,15 @@ def test_numbers_are_integers_from_the_lowest_up(lowest: int, number: int) -> No
     ("command", "argv", "message"),
     [
         ("demo", "--seed -1", "--seed: '-1' is no integer from 0 up"),
-        ("demo", "--photos 3 0 3", "--photos: '0' is no integer from 1 up"),
+        ("demo", "--images 3 0 3", "--images: '0' is no integer from 1 up"),
         ("demo", "--pretrain-epochs 0", "--pretrain-epochs: '0' is no integer from 1 up"),
         ("demo", "--finetune-epochs 0", "--finetune-epochs: '0' is no integer from 1 up"),
-        ("prepare_data", "--dataset demo --photos 3 3 x", "--photos: 'x' is no integer from 1 up"),
+        ("prepare_data", "--dataset demo --images 3 3 x", "--images: 'x' is no integer from 1 up"),
         ("prepare_data", "--dataset demo --seed -1", "--seed: '-1' is no integer from 0 up"),
         ("proposals", "--images a --shards b --workers -1", "--workers: '-1' is no integer from 0 up"),
         ("proposals", "--images a --shards b --short-side 0", "--short-side: '0' is no integer from 1 up"),
         ("inspect_shards", "--shards b --seed -1", "--seed: '-1' is no integer from 0 up"),
-        ("inspect_shards", "--shards b --photos -1", "--photos: '-1' is no integer from 0 up"),
+        ("inspect_shards", "--shards b --images -1", "--images: '-1' is no integer from 0 up"),
         ("pretrain", "--shards b --epochs 0", "--epochs: '0' is no integer from 1 up"),
         ("finetune", "--dataset demo --batch-size 0", "--batch-size: '0' is no integer from 1 up"),
         ("evaluate", "--workers -1", "--workers: '-1' is no integer from 0 up"),

@@ -8,10 +8,10 @@ import pytest
 
 from pipelines import cli
 from pipelines.cluster import build_parser, main
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.runner import run as run_job
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardReader, ShardSet, read_manifest
 
 
@@ -25,7 +25,7 @@ def shards(write_shards: Callable[..., ShardSet], make_record: Callable, rectang
     rng = np.random.default_rng(0)
     masks = rectangles([(2 * m, 0, 2 * m + 9, 8) for m in range(4)], 24, 32)
     records = [make_record(image, f"{image}.png", masks, rng.standard_normal((4, 4))) for image in range(2)]
-    return write_shards([[record] for record in records], photos=False)
+    return write_shards([[record] for record in records], images=False)
 
 
 def test_it_clusters_every_shard_and_says_how_to_go_on(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,9 +51,9 @@ def test_user_errors_are_one_line_and_2(shards: ShardSet, tmp_path: Path, capsys
 
 
 def test_proposals_run_again_keeps_the_clusters_and_rebuilds_a_damaged_column(
-    photo_folder: Path, tmp_path: Path, damage_column: Callable[[Path, str], None]
+    image_folder: Path, tmp_path: Path, damage_column: Callable[[Path, str], None]
 ) -> None:
-    job = Job(list_photos(photo_folder), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    job = Job(list_images(image_folder), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
     run_job(job, tmp_path, 0, lambda _: None)
     manifest = read_manifest(tmp_path)
     assert run("--shards", tmp_path, "--classes", 4) == 0

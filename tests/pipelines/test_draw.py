@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from pipelines import cli, draw
-from stage2_training.compose import finetuning_config
-from stage2_training.options import Overrides
-from stage2_training.scores import SCORE_NAMES
+from stage2_training.config.compose import finetuning_config
+from stage2_training.config.overrides import Overrides
+from stage2_training.evaluation.scores import SCORE_NAMES
 from tests import miniatures, tiny_knet
 
 
@@ -30,8 +30,8 @@ def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
-    """A fine-tuning run of a tiny K-Net on four photos, that has done no step."""
-    small = (*tiny_knet.MODEL, *tiny_knet.TEST_PHOTOS)
+    """A fine-tuning run of a tiny K-Net on four images, that has done no step."""
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
     overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
     config = finetuning_config("knet_lite0", "demo", overrides=overrides)
     return tiny_knet.untrained_run(tmp_path / "run", config)
@@ -109,7 +109,7 @@ def test_activations_of_a_run(
     for labels, images in (((), 1), (("--test-labels", "mine"), 5)):
         code, printed = command("activations", *runs, *mine, *labels, "--out", tmp_path / "own.png")
         assert code == 0, printed
-        assert printed.count(" photos are ") == 1  # labels are read once for all models
+        assert printed.count(" images are ") == 1  # labels are read once for all models
         numbers = json.loads((tmp_path / "own.json").read_text())
         assert [numbers[name]["images"] for name in "ab"] == [images, images]
     code, printed = command("activations", f"K-Net={run_dir},{run_dir}", *common)
@@ -133,10 +133,10 @@ def test_proposals_beside_detections(
     common = ("--shards", shards.directory, "--run", run_dir, "--device", "cpu", "--out", tmp_path / "x.png")
     code, printed = command("results", "--images", 2, "--score", 0, *common)
     assert code == 0, printed
-    assert "2 photos, 12 detections from score 0.0 up" in printed
+    assert "2 images, 12 detections from score 0.0 up" in printed
     everything = np.asarray(Image.open(tmp_path / "x.png"))
     code, printed = command("results", "--images", 2, "--score", 1, *common)
-    assert "2 photos, 0 detections" in printed
+    assert "2 images, 0 detections" in printed
     none = np.asarray(Image.open(tmp_path / "x.png"))
     assert everything.shape == none.shape
     differs = (everything != none).any(axis=(0, 2)).nonzero()[0] // (everything.shape[1] // 4)
@@ -147,9 +147,9 @@ def test_proposals_beside_detections(
             command("results", "--score", wrong, *common)
         assert capfd.readouterr().err == f"error: argument --score: '{wrong}' is no number from 0 to 1\n"
 
-    (tmp_path / "photos" / "0.png").unlink()
-    (tmp_path / "photos" / "1.png").unlink()
-    (tmp_path / "photos" / "2.png").unlink()
+    (tmp_path / "images" / "0.png").unlink()
+    (tmp_path / "images" / "1.png").unlink()
+    (tmp_path / "images" / "2.png").unlink()
     code, printed = command("results", *common)
     assert code == 2
-    assert "none of the photos chosen is under" in printed.splitlines()[-1]
+    assert "none of the images chosen is under" in printed.splitlines()[-1]

@@ -10,10 +10,10 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.duplicates import build_parser, main
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.runner import run as run_job
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
 
 
@@ -23,22 +23,22 @@ def run(*argv: object) -> int:
 
 @pytest.fixture
 def shards(write_shards: Callable[..., ShardSet], make_record: Callable, rectangles: Callable) -> ShardSet:
-    """Photos 0 to 25 and then 0 to 23 again, and one without proposals, in two shards."""
+    """Images 0 to 25 and then 0 to 23 again, and one without proposals, in two shards."""
     rng = np.random.default_rng(0)
     masks = rectangles([(2 * m, 0, 2 * m + 9, 8) for m in range(4)], 24, 32)
     features = list(rng.standard_normal((26, 4, 16)))
     records = [make_record(n, f"{n:02d}.png", masks, each) for n, each in enumerate(features + features[:24])]
     records.append(make_record(99, "99.png", masks[:0], np.zeros((0, 16))))
-    return write_shards([records[:30], records[30:]], {"feature_dim": 16}, photos=False)
+    return write_shards([records[:30], records[30:]], {"feature_dim": 16}, images=False)
 
 
 def test_groups_are_printed_and_written(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--shards", shards.directory, "--threshold", 0.99) == 0
     out = capsys.readouterr().out
     path = shards.directory / "duplicates.json"
-    assert f"24 groups of near-duplicates with 48 of 51 photos: {path}\n  00.png, 26.png\n  01.png, 27.png\n" in out
+    assert f"24 groups of near-duplicates with 48 of 51 images: {path}\n  00.png, 26.png\n  01.png, 27.png\n" in out
     assert "... and 4 more" in out
-    assert "1 photos without proposals were not compared" in out
+    assert "1 images without proposals were not compared" in out
     groups = [[f"{n:02d}.png", f"{n + 26:02d}.png"] for n in range(24)]
     assert json.loads(path.read_text()) == {
         "threshold": 0.99,
@@ -47,15 +47,15 @@ def test_groups_are_printed_and_written(shards: ShardSet, capsys: pytest.Capture
     }
 
 
-def test_a_photo_smaller_and_compressed_is_found_among_others(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_image_smaller_and_compressed_is_found_among_others(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "photos").mkdir()
-    for path in sorted(photo_folder.rglob("*.png")):
-        Image.open(path).resize((320, 320)).save(tmp_path / "photos" / path.name)
-    Image.open(tmp_path / "photos" / "0004.png").resize((256, 256)).save(tmp_path / "photos" / "copy.jpg", quality=60)
+    (tmp_path / "images").mkdir()
+    for path in sorted(image_folder.rglob("*.png")):
+        Image.open(path).resize((320, 320)).save(tmp_path / "images" / path.name)
+    Image.open(tmp_path / "images" / "0004.png").resize((256, 256)).save(tmp_path / "images" / "copy.jpg", quality=60)
     job = Job(
-        list_photos(tmp_path / "photos"), Recipe(build_generator({}), "lite0_imagenet", None, 320, 320, 8, "cpu"), 5
+        list_images(tmp_path / "images"), Recipe(build_generator({}), "lite0_imagenet", None, 320, 320, 8, "cpu"), 5
     )
     run_job(job, tmp_path / "shards", 0, lambda _: None)
     assert run("--shards", tmp_path / "shards", "--output", tmp_path / "out.json") == 0

@@ -17,7 +17,7 @@ from pipelines.experiments.workspace import Workspace
 from pipelines.figures import build_parser, main
 from stage2_training.labels.ctw1500 import SPLITS
 
-SMALL = ("--photos", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
+SMALL = ("--images", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
 SPACE = Workspace(Path("space"))
 
 
@@ -61,13 +61,13 @@ def test_results_are_drawn_beside_the_proposals_they_come_from() -> None:
     assert words[2] == str(SPACE.directory(shards_run("saliency", PAPER, 2)))
 
 
-def test_the_demos_proposals_are_of_photos_with_text(run, capsys) -> None:
+def test_the_demos_proposals_are_of_images_with_text(run, capsys) -> None:
     assert run(5, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     name, command = next(pair for pair in pairwise(lines) if ". shards-saliency-test-" in pair[0])
-    folder, photos = SPLITS["test"].photos, shlex.split(command)[5]
-    assert photos.endswith(f"/ctw1500/{folder}")
-    assert "about 38 s" in name  # 60 photos
+    folder, images = SPLITS["test"].images, shlex.split(command)[5]
+    assert images.endswith(f"/ctw1500/{folder}")
+    assert "about 38 s" in name  # 60 images
     assert sum("pipelines.proposals" in line for line in lines) == 2
 
 
@@ -106,7 +106,7 @@ def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path,
     }
     assert (told["number"], told["scale"], told["pictures"]) == (4, "demo", ["figure4-ctw1500.png"])
     assert told["notes"][0] == (
-        "Lines are means over seeds 0, 1, of pre-training and fine-tuning alike, on the same photos and labels; "
+        "Lines are means over seeds 0, 1, of pre-training and fine-tuning alike, on the same images and labels; "
         "bands go from the lowest run to the highest."
     )
     assert [shlex.split(command)[2] for command in told["commands"]] == [f"pipelines.{w[0]}" for w in commands.seen]
@@ -131,7 +131,7 @@ def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_pa
     assert run(5, *SMALL) == 0
     out = capsys.readouterr().out
     assert "- One run per model, with seed 0: nothing" in out
-    assert "- The photos are the demo set's test photos" in out
+    assert "- The images are the demo set's test images" in out
 
 
 def test_a_figure_that_is_not_there_is_one_line_and_2(run, capsys) -> None:

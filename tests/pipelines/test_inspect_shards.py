@@ -12,13 +12,13 @@ from pycocotools.coco import COCO
 
 from pipelines import cli
 from pipelines.inspect_shards import build_parser, main
-from stage1_proposals.contact_sheet import CAPTION, GAP, TILE, draw_proposals
-from stage1_proposals.generators import build_generator
-from stage1_proposals.index import similar_proposals
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.photos import read_photo
-from stage1_proposals.runner import run as run_job
+from stage1_proposals.analysis.index import similar_proposals
+from stage1_proposals.common.drawing import CAPTION, GAP, TILE, draw_proposals
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.decode import read_image
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardReader, ShardSet, write_clusters, write_manifest
 
 
@@ -26,16 +26,16 @@ def run(*argv: object) -> int:
     return cli.run(main, build_parser(), [str(part) for part in argv])
 
 
-def make_shards(photos: Path, directory: Path) -> Path:
-    job = Job(list_photos(photos), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 5)
+def make_shards(images: Path, directory: Path) -> Path:
+    job = Job(list_images(images), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 5)
     run_job(job, directory, 0, lambda _: None)
     return directory
 
 
 @pytest.fixture(scope="module")
-def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shards of the small photos. Not to be changed."""
-    return make_shards(photo_folder, tmp_path_factory.mktemp("made") / "shards")
+def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of the small images. Not to be changed."""
+    return make_shards(image_folder, tmp_path_factory.mktemp("made") / "shards")
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ def test_it_prints_counts_failures_and_distributions(shards: Path, capsys: pytes
     assert run("--shards", shards) == 0
     out = capsys.readouterr().out
     proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
-    assert f"3 shards verified, 12 photos, {proposals} proposals" in out
+    assert f"3 shards verified, 12 images, {proposals} proposals" in out
     assert "made by saliency on lite0_imagenet, D = 320" in out
-    assert "2 photos failed:\n  0/empty.jpg: is empty (0 bytes)\n  1/text.jpg: is not an image" in out
+    assert "2 images failed:\n  0/empty.jpg: is empty (0 bytes)\n  1/text.jpg: is not an image" in out
     for name in ("masks per image", "area / image", "score"):
         assert f"\n{name}" in out
 
 
-def test_the_contact_sheet_has_every_photo_in_colours(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_contact_sheet_has_every_image_in_colours(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--shards", shards) == 0
-    assert "contact_sheet.png (12 photos)" in capsys.readouterr().out
+    assert "contact_sheet.png (12 images)" in capsys.readouterr().out
     sheet = np.asarray(Image.open(shards / "contact_sheet.png").convert("HSV"))
     assert sheet.shape[0] > sheet.shape[1] // 2
     pure = (sheet[..., 1] > 200) & (sheet[..., 2] > 250)  # outlines, in the palette's full colours
@@ -66,37 +66,37 @@ def test_the_contact_sheet_has_every_photo_in_colours(shards: Path, capsys: pyte
 
 def test_the_sheet_is_the_same_for_the_same_seed_alone(shards: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert run("--shards", shards, "--sheet", tmp_path / f"{name}.png", "--photos", 4, "--seed", seed) == 0
+        assert run("--shards", shards, "--sheet", tmp_path / f"{name}.png", "--images", 4, "--seed", seed) == 0
     first, same, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert first == same != other
 
 
-def test_photos_that_have_gone_are_left_out_of_the_sheet(
-    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_images_that_have_gone_are_left_out_of_the_sheet(
+    made: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moved = Path(shutil.copytree(photo_folder, tmp_path / "moved"))
+    moved = Path(shutil.copytree(image_folder, tmp_path / "moved"))
     (moved / "0" / "0000.png").unlink()
     assert run("--shards", made, "--image-root", moved, "--sheet", tmp_path / "sheet.png") == 0
     out = capsys.readouterr().out
     assert "not drawn: 0/0000.png does not exist" in out
-    assert "sheet.png (11 photos)" in out
+    assert "sheet.png (11 images)" in out
 
 
-def test_a_photo_of_another_size_than_its_masks_is_left_out_of_the_sheet(
-    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_image_of_another_size_than_its_masks_is_left_out_of_the_sheet(
+    made: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = Path(shutil.copytree(photo_folder, tmp_path / "changed"))
+    changed = Path(shutil.copytree(image_folder, tmp_path / "changed"))
     width, height = Image.open(changed / "0" / "0000.png").size
     Image.new("RGB", (height + 1, width)).save(changed / "0" / "0000.png")
     assert run("--shards", made, "--image-root", changed, "--sheet", tmp_path / "sheet.png") == 0
     out = capsys.readouterr().out
     expected = f"is {height + 1} x {width} pixels now, but its masks are for {width} x {height}"
     assert f"\nnot drawn: 0/0000.png {expected}\n" in out
-    assert "sheet.png (11 photos)" in out
+    assert "sheet.png (11 images)" in out
 
 
 def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--photos", 0) == 0
+    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--images", 0) == 0
     coco = COCO(str(tmp_path / "new" / "out.json"))
     assert len(coco.getImgIds()) == 12
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0)
@@ -109,30 +109,30 @@ def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
 def test_scores_against_its_own_proposals_are_100(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--photos", 0) == 0
+    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--images", 0) == 0
     labels = json.loads((tmp_path / "out.json").read_text())
     for image in labels["images"]:
         image["file_name"] = Path(image["file_name"]).name
     (tmp_path / "labels.json").write_text(json.dumps(labels))
-    assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--photos", 0) == 0
+    assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--images", 0) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     start = lines.index(["class-agnostic,", "%", "AP", "AP50", "AR@20", "R50@20"])
     assert lines[start + 1 : start + 3] == [["mask", *["100.0"] * 4], ["box", *["100.0"] * 4]]
 
 
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--shards", shards, "--photos", 0) == 0
+    assert run("--shards", shards, "--images", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
     first = ShardSet.open(shards).shards[0]
     write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), {"classes": 2})
-    assert run("--shards", shards, "--photos", 0) == 0
+    assert run("--shards", shards, "--images", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
 
 
 def test_similar_proposals_are_printed_and_drawn_the_query_first(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--shards", shards, "--similar", "0:1", "--photos", 4) == 0
+    assert run("--shards", shards, "--similar", "0:1", "--images", 4) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == f"similar proposals: {shards}/similar.png (4 tiles)"
     cosines = [float(line.split()[0]) for line in lines]
@@ -143,17 +143,17 @@ def test_similar_proposals_are_printed_and_drawn_the_query_first(
     sheet = np.asarray(Image.open(shards / "similar.png"))
     assert sheet.shape == (TILE + 2 * GAP, 4 * (TILE + GAP) + GAP, 3)
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0).only(1)
-    photo = read_photo(Path(ShardSet.open(shards).image_root) / record.file_name)
-    expected = np.asarray(draw_proposals(photo, record, TILE - CAPTION))
+    image = read_image(Path(ShardSet.open(shards).image_root) / record.file_name)
+    expected = np.asarray(draw_proposals(image, record, TILE - CAPTION))
     left, top = GAP + (TILE - expected.shape[1]) // 2, GAP + (TILE - CAPTION - expected.shape[0]) // 2
     assert np.array_equal(sheet[top : top + expected.shape[0], left : left + expected.shape[1]], expected)
 
 
-def test_a_similar_proposal_whose_photo_has_gone_is_left_out_but_not_the_query(
-    made: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_similar_proposal_whose_image_has_gone_is_left_out_but_not_the_query(
+    made: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moved = Path(shutil.copytree(photo_folder, tmp_path / "moved"))
-    arguments = ["--shards", made, "--image-root", moved, "--sheet", tmp_path / "a.png", "--photos", 200]
+    moved = Path(shutil.copytree(image_folder, tmp_path / "moved"))
+    arguments = ["--shards", made, "--image-root", moved, "--sheet", tmp_path / "a.png", "--images", 200]
     others = [path for path in moved.rglob("*.png") if path.name != "0000.png"]
     others[0].unlink()
     assert run(*arguments, "--similar", "0:0") == 0
@@ -171,11 +171,11 @@ def test_a_proposal_is_named_by_image_and_row(shards: Path, capsys: pytest.Captu
     assert f"invalid IMAGE_ID:ROW value: '{text}'" in capsys.readouterr().err
 
 
-def test_a_set_without_a_usable_photo_is_inspected_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").touch()
-    assert run("--shards", make_shards(tmp_path / "photos", tmp_path / "shards")) == 0
-    assert "0 photos, 0 proposals" in capsys.readouterr().out
+def test_a_set_without_a_usable_image_is_inspected_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").touch()
+    assert run("--shards", make_shards(tmp_path / "images", tmp_path / "shards")) == 0
+    assert "0 images, 0 proposals" in capsys.readouterr().out
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
@@ -212,7 +212,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
         (
             ["--image-root", "{tmp}"],
-            "none of the photos chosen is under {tmp} as it was; say where they are with --image-root",
+            "none of the images chosen is under {tmp} as it was; say where they are with --image-root",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from pipelines import cli, processes
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 COMMAND = """
 import sys, time
 import torch.distributed as dist
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 @one_per_gpu("command")
 def main(args):
@@ -26,7 +26,7 @@ def main(args):
     open(f"{args.what}_{dist.get_rank()}", "w").close()
     dist.barrier()
     if args.what == "error":
-        raise UserError("no photo")
+        raise UserError("no image")
     dist.barrier() if dist.get_rank() == 0 else time.sleep(60)
 
 parser = cli.Parser()
@@ -58,7 +58,7 @@ def signals():
 
 @pytest.mark.parametrize(
     ("what", "code", "said"),
-    [("error", 2, "error: no photo\n"), ("interrupt", 130, "\nInterrupted; run the same command again to go on.\n")],
+    [("error", 2, "error: no image\n"), ("interrupt", 130, "\nInterrupted; run the same command again to go on.\n")],
 )
 def test_all_end_together_with_one_line(tmp_path, monkeypatch, capfd, signals, what, code, said):
     (tmp_path / "command.py").write_text(COMMAND)

@@ -13,16 +13,16 @@ import torch
 
 from pipelines import cli, fetch_shards, inspect_shards
 from pipelines.proposals import CONFIGS, build_parser, choose_device, choose_precision, main, read_settings
-from stage1_proposals.backbones import new_network
-from stage1_proposals.errors import UserError
-from stage1_proposals.generators import GENERATORS, build_generator
-from stage1_proposals.generators.imported import ImportGenerator
+from stage1_proposals.backbones.extractor import new_network
+from stage1_proposals.backbones.weights import file_sha256
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
+from stage1_proposals.generators.registry import GENERATORS, build_generator
 from stage1_proposals.generators.saliency import SaliencyGenerator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
 from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
-from stage1_proposals.weights import file_sha256
 
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
 
@@ -31,22 +31,22 @@ def run(*argv: object) -> int:
     return cli.run(main, build_parser(), [str(part) for part in argv])
 
 
-def test_photos_in_shards_out(photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--images", photo_folder, "--shards", tmp_path / "shards", *SMALL) == 0
+def test_images_in_shards_out(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--images", image_folder, "--shards", tmp_path / "shards", *SMALL) == 0
     shards = ShardSet.open(tmp_path / "shards")
     assert shards.image_counts == [7, 5]
     assert shards.request["generator"]["long_side"] == 107  # the config's proportions: 64 x 1333 / 800
     out = capsys.readouterr().out
     proposals = sum(row["proposals"] for row in shards.shards)
-    assert f"2 shards, 12 photos, {proposals} proposals, 2 photos failed" in out
+    assert f"2 shards, 12 images, {proposals} proposals, 2 images failed" in out
     assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
     assert "failed: 1/text.jpg: is not an image Pillow can read" in out
 
 
-def test_a_vit_of_timms_from_a_file(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_vit_of_timms_from_a_file(image_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     safetensors.torch.save_file(new_network("test_vit").state_dict(), tmp_path / "w.safetensors")
-    given = ("--images", photo_folder, "--shards", tmp_path / "shards", *SMALL)
+    given = ("--images", image_folder, "--shards", tmp_path / "shards", *SMALL)
     assert run(*given, "--backbone", "test_vit", "--weights", tmp_path / "w.safetensors") == 0
     shards = ShardSet.open(tmp_path / "shards")
     assert sum(row["proposals"] for row in shards.shards) > 0
@@ -55,14 +55,14 @@ def test_a_vit_of_timms_from_a_file(photo_folder: Path, tmp_path: Path) -> None:
     assert ShardReader(shards.shard_paths[0]).read(0).feature.shape[1] == 64
 
 
-def test_a_json_gives_photos_and_ids(photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_gives_images_and_ids(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["1/0001.png", "0/0000.png", "0/gone.png"]
     images = [{"id": 70 + number, "file_name": name} for number, name in enumerate(names)]
-    (tmp_path / "photos.json").write_text(json.dumps({"images": images}))
-    given = ("--images", tmp_path / "photos.json", "--image-root", photo_folder, "--shards", tmp_path / "shards")
+    (tmp_path / "images.json").write_text(json.dumps({"images": images}))
+    given = ("--images", tmp_path / "images.json", "--image-root", image_folder, "--shards", tmp_path / "shards")
     assert run(*given, *SMALL) == 0
     out = capsys.readouterr().out
-    assert f"3 photos from {tmp_path}/photos.json, under {photo_folder.resolve()}, -> 1 shards" in out
+    assert f"3 images from {tmp_path}/images.json, under {image_folder.resolve()}, -> 1 shards" in out
     assert "failed: 0/gone.png: does not exist" in out
     reader = ShardReader(ShardSet.open(tmp_path / "shards").shard_paths[0])
     assert [(record.image_id, record.file_name) for record in map(reader.read, range(2))] == [
@@ -71,8 +71,8 @@ def test_a_json_gives_photos_and_ids(photo_folder: Path, tmp_path: Path, capsys:
     ]
 
 
-def test_photos_and_shards_in_one_folder_go_on_after_inspect(photo_folder: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(photo_folder, tmp_path / "all"))
+def test_images_and_shards_in_one_folder_go_on_after_inspect(image_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(image_folder, tmp_path / "all"))
     given = ("--images", root, "--shards", root / "shards", *SMALL)
     assert run(*given) == 0
     shards = ["--shards", str(root / "shards")]
@@ -82,54 +82,54 @@ def test_photos_and_shards_in_one_folder_go_on_after_inspect(photo_folder: Path,
 
 
 def test_shards_go_to_a_url_and_are_fetched_from_it(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, directory = f"file://{tmp_path}/bucket/shards", tmp_path / "shards"
-    assert run("--images", photo_folder, "--shards", url, *SMALL) == 0
+    assert run("--images", image_folder, "--shards", url, *SMALL) == 0
     out = capsys.readouterr().out
-    assert f"14 photos from {photo_folder} -> 2 shards in {url}\n{url}: 2 shards, 12 photos, " in out
+    assert f"14 images from {image_folder} -> 2 shards in {url}\n{url}: 2 shards, 12 images, " in out
     assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
     fetching = ["--shards", url, "--to", str(directory)]
     assert cli.run(fetch_shards.main, fetch_shards.build_parser(), fetching) == 0
-    assert f"{url} -> {directory}: 2 shards verified, 12 photos" in capsys.readouterr().out
+    assert f"{url} -> {directory}: 2 shards verified, 12 images" in capsys.readouterr().out
     assert ShardSet.open(directory).image_counts == [7, 5]
     assert cli.run(inspect_shards.main, inspect_shards.build_parser(), ["--shards", str(directory)]) == 0
 
 
 def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(23):
-        (tmp_path / "photos" / f"{number}.jpg").touch()
-    assert run("--images", tmp_path / "photos", "--shards", tmp_path / "shards", *SMALL) == 0
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    assert run("--images", tmp_path / "images", "--shards", tmp_path / "shards", *SMALL) == 0
     out = capsys.readouterr().out
-    assert "0 photos, 0 proposals, 23 photos failed" in out
+    assert "0 images, 0 proposals, 23 images failed" in out
     assert out.count("  failed: ") == 20
     assert "and 3 more" in out
 
 
-def test_a_photo_put_right_is_read_when_asked_for(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_image_put_right_is_read_when_asked_for(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = Path(shutil.copytree(photo_folder, tmp_path / "photos"))
-    given = ("--images", photos, "--shards", tmp_path / "shards", *SMALL)
+    images = Path(shutil.copytree(image_folder, tmp_path / "images"))
+    given = ("--images", images, "--shards", tmp_path / "shards", *SMALL)
     assert run(*given) == 0
-    assert "12 photos" in (out := capsys.readouterr().out)
+    assert "12 images" in (out := capsys.readouterr().out)
     assert "run again with OPTS=--retry-failed" in out
-    shutil.copy(photos / "0" / "0000.png", photos / "0" / "empty.jpg")
+    shutil.copy(images / "0" / "0000.png", images / "0" / "empty.jpg")
     assert run(*given) == 0
-    assert "12 photos" in capsys.readouterr().out
+    assert "12 images" in capsys.readouterr().out
     assert run(*given, "--retry-failed") == 0
-    assert "13 photos" in (out := capsys.readouterr().out)
-    assert "1 photos failed\n  failed: 1/text.jpg" in out
+    assert "13 images" in (out := capsys.readouterr().out)
+    assert "1 images failed\n  failed: 1/text.jpg" in out
 
 
 def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "images").mkdir()
     for name in (os.fsdecode(b"\xff.jpg"), "a\n.jpg", "\x1b[31m.jpg", "\u202egpj.jpg", "תמונה.jpg"):
-        (tmp_path / "photos" / name).touch()
+        (tmp_path / "images" / name).touch()
     with open(tmp_path / "out", "w", encoding="utf-8", errors="strict") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        assert run("--images", tmp_path / "photos", "--shards", tmp_path / "shards", *SMALL) == 0
+        assert run("--images", tmp_path / "images", "--shards", tmp_path / "shards", *SMALL) == 0
     printed = (tmp_path / "out").read_text(encoding="utf-8")
     for name in ("\\udcff.jpg", "a\\n.jpg", "\\x1b[31m.jpg", "\\u202egpj.jpg", "תמונה.jpg"):
         assert f"  failed: {name}: is empty (0 bytes)\n" in printed
@@ -138,10 +138,10 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--images", "{tmp}/gone"], "photo folder {tmp}/gone: no such folder"),
-        (["--images", "{tmp}", "--shards", "{tmp}"], "photo folder {tmp}: the shards cannot lie among the photos"),
+        (["--images", "{tmp}/gone"], "image folder {tmp}/gone: no such folder"),
+        (["--images", "{tmp}", "--shards", "{tmp}"], "image folder {tmp}: the shards cannot lie among the images"),
         (["--shards", "nowhere://bucket"], "nowhere://bucket: cannot be used (Protocol not known: nowhere)"),
-        (["--images", "{tmp}/empty"], "photo folder {tmp}/empty: no photos in it"),
+        (["--images", "{tmp}/empty"], "image folder {tmp}/empty: no images in it"),
         (["--backbone", "vgg"], "no backbone 'vgg'; there are lite0_imagenet, densecl_r50"),
         (
             ["--backbone", "test_vit"],
@@ -150,8 +150,8 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--backbone", "test_vit", "--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit test_vit"),
         (["--backbone", "test_maxvit", "--weights", "{tmp}/small.pth"], "backbone test_maxvit cannot be used: "),
         (["--images", "{tmp}/tricks.txt"], "{tmp}/tricks.txt: line 1 climbs with `..` ('../a.jpg')"),
-        (["--images", "{tmp}/photos.json"], "photos.json: none of its 1 photos is under {tmp} or "),
-        (["--images", "{tmp}/photos.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
+        (["--images", "{tmp}/images.json"], "images.json: none of its 1 images is under {tmp} or "),
+        (["--images", "{tmp}/images.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
         (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
@@ -176,22 +176,22 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_user_error_is_one_clear_line_and_2(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("some text\n")
     (tmp_path / "tricks.txt").write_text("../a.jpg\n")
-    (tmp_path / "photos.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
+    (tmp_path / "images.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "small.pth")
     (tmp_path / "unknown.toml").write_text("stride = 32")
     (tmp_path / "short.toml").write_text("images_per_shard = 8")
     (tmp_path / "zero.toml").write_text("images_per_shard = 8\nbatch_size = 0")
     (tmp_path / "table.toml").write_text("generator = 3")
     (tmp_path / "other").mkdir()
-    photos = list_photos(photo_folder)
-    job = Job(photos, Recipe(SaliencyGenerator(), "lite0_imagenet", None, 64, 107, 8, "cpu"), 8)
+    images = list_images(image_folder)
+    job = Job(images, Recipe(SaliencyGenerator(), "lite0_imagenet", None, 64, 107, 8, "cpu"), 8)
     write_manifest(tmp_path / "other", {**job.request(), "image_count": 3}, None)
-    given = ["--images", str(photo_folder), "--shards", str(tmp_path / "shards"), *SMALL]
+    given = ["--images", str(image_folder), "--shards", str(tmp_path / "shards"), *SMALL]
     assert run(*given, *(option.replace("{tmp}", str(tmp_path)) for option in options)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -8,12 +8,12 @@ import pytest
 from pipelines import cli
 from pipelines.proposals_table import HEADING, describe
 from pipelines.tables import build_parser, main
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.runner import run as run_job
+from stage1_proposals.analysis.statistics import to_coco
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.statistics import to_coco
 
 SMALL = ("--short-side", 64, "--long-side", 128, "--workers", 0)
 
@@ -23,11 +23,11 @@ def run(*argv: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Shards of the small photos with at most three proposals each, and these as labels. Not to be changed."""
+def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Shards of the small images with at most three proposals each, and these as labels. Not to be changed."""
     root = tmp_path_factory.mktemp("made")
     generator = build_generator({"max_proposals": 3})
-    job = Job(list_photos(photo_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
     run_job(job, root / "shards", 0, lambda _: None)
     labels = root / "labels.json"
     labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
@@ -54,10 +54,10 @@ def test_shards_score_100_against_their_own_proposals(
 
 
 def test_what_is_missing_is_made_and_what_is_there_is_kept(
-    made: tuple[Path, Path], photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: tuple[Path, Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, labels = made
-    given = ("proposals", "--images", photo_folder, "--labels", labels, "--work-dir", tmp_path, *SMALL, "--markdown")
+    given = ("proposals", "--images", image_folder, "--labels", labels, "--work-dir", tmp_path, *SMALL, "--markdown")
     assert run(*given, "--generators", "random") == 0
     (_, _, random_row) = table_of(capsys)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}
@@ -83,12 +83,12 @@ def test_a_settings_default_is_not_worth_a_word() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name shard sets with --shards, or photos with --images"),
+        ([], "name shard sets with --shards, or images with --images"),
         (["--images", "{tmp}"], "where to make sets with --work-dir"),
         (["--shards", "{tmp}", "--work-dir", "{tmp}/w"], "where to make sets with --work-dir"),
         (["--shards", "{tmp}"], "{tmp}: no shard set here"),
         (["--shards", "{tmp}", "--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read"),
-        (["--images", "{tmp}/gone", "--work-dir", "{tmp}/w"], "photo folder {tmp}/gone: no such folder"),
+        (["--images", "{tmp}/gone", "--work-dir", "{tmp}/w"], "image folder {tmp}/gone: no such folder"),
         (["--images", "{tmp}", "--work-dir", "{tmp}/w", "--generators", "magic"], "no generator 'magic'"),
         (
             ["--images", "{tmp}", "--work-dir", "{tmp}/w", "--generators", "gone.json"],

@@ -2,7 +2,7 @@ import pytest
 
 from pipelines import cli
 from pipelines.run_options import add_run_options
-from stage2_training.options import Overrides
+from stage2_training.config.overrides import Overrides
 
 
 @pytest.fixture

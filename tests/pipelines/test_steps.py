@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import steps
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

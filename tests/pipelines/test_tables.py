@@ -9,7 +9,7 @@ from pipelines import cli
 from pipelines.experiments.paper import TABLES
 from pipelines.tables import build_parser, main
 
-SMALL = ("--photos", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
+SMALL = ("--images", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
 KEYS = {"title", "number", "scale", "heading", "rows", "paper", "notes", "runs", "commands", "machine", "seconds"}
 
 
@@ -49,7 +49,7 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     assert len(table["rows"]) == len(table["paper"]) == 4
     assert all((folder / name).is_dir() for name in table["runs"])
     assert len(table["runs"]) == len(table["commands"]) == len(commands.seen) == 2 + 2 * 5
-    assert table["commands"][0].startswith("python -m pipelines.prepare_data --dataset demo --photos 4 2 2 --root ")
+    assert table["commands"][0].startswith("python -m pipelines.prepare_data --dataset demo --images 4 2 2 --root ")
     assert table["scale"] == "demo"
     assert "CTW1500  K-Net       SP         8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
     for note in table["notes"]:
@@ -93,7 +93,7 @@ def test_a_dry_run_runs_nothing(run, commands, tmp_path: Path, capsys, number: i
 
 
 def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
-    from stage1_proposals.errors import UserError
+    from stage1_proposals.common.errors import UserError
 
     commands.fail[3] = UserError("step `pretrain` ended with exit code 2; run the same command again")
     assert run("5", *SMALL) == 2
@@ -110,9 +110,9 @@ def test_a_work_directory_that_cannot_be_is_one_line_before_any_run(
     assert commands.seen == []
 
 
-def test_photos_are_the_demo_sets(run, capsys) -> None:
+def test_images_are_the_demo_sets(run, capsys) -> None:
     assert run("5", "--scale", "paper", *SMALL) == 2
-    assert "error: --photos goes with --scale demo" in capsys.readouterr().err
+    assert "error: --images goes with --scale demo" in capsys.readouterr().err
 
 
 def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:

@@ -1,4 +1,4 @@
-"""Stage 1's own fixtures: a job on a dozen small photos, a Ray cluster of this session, and a user without rights."""
+"""Stage 1's own fixtures: a job on a dozen small images, a Ray cluster of this session, and a user without rights."""
 
 import os
 import shutil
@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
-from stage1_proposals.runner import run
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run
 
 
 @pytest.fixture
-def make_job(photo_folder: Path) -> Callable[..., Job]:
-    """(changes) -> a job of 14 files, two of them no photos, in shards of four."""
+def make_job(image_folder: Path) -> Callable[..., Job]:
+    """(changes) -> a job of 14 files, two of them no images, in shards of four."""
 
-    def make(photos: Path = photo_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
+    def make(images: Path = image_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
         settings: dict[str, Any] = {
             "backbone": "lite0_imagenet",
             "weights": None,
@@ -32,17 +32,17 @@ def make_job(photo_folder: Path) -> Callable[..., Job]:
         }
         settings |= changes
         images_per_shard = settings.pop("images_per_shard")
-        return Job(list_photos(photos), Recipe(build_generator(generator or {}), **settings), images_per_shard)
+        return Job(list_images(images), Recipe(build_generator(generator or {}), **settings), images_per_shard)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def finished(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
     directory = tmp_path_factory.mktemp("finished") / "shards"
     recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
-    run(Job(list_photos(photo_folder), recipe, images_per_shard=4), directory, 0, lambda _: None)
+    run(Job(list_images(image_folder), recipe, images_per_shard=4), directory, 0, lambda _: None)
     return directory
 
 
@@ -55,7 +55,7 @@ def directory(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two cores on this machine; runs in this process join it."""
-    from stage1_proposals.ray_pool import ray
+    from stage1_proposals.jobs.workers import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

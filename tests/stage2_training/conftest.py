@@ -19,10 +19,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-import stage2_training.mended_parts
+import stage2_training.models.mmdet_fixes
 import stage2_training.saliency_prompt  # noqa: F401 (both register what the configs name)
-from stage1_proposals.errors import UserError
-from stage2_training.compose import set_num_classes
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.compose import set_num_classes
 
 CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
 HEIGHT, WIDTH = 64, 96
@@ -113,7 +113,7 @@ def make_batch() -> Callable[[Sequence[int]], tuple[torch.Tensor, list[DetDataSa
                 width, height = rng.integers(8, 36), rng.integers(8, 24)
                 mask[y : y + height, x : x + width] = 1
                 box[:] = x, y, min(x + width, WIDTH), min(y + height, HEIGHT)
-            # The photo fills all but the right and lower border of the padded input, at half its own size.
+            # The image fills all but the right and lower border of the padded input, at half its own size.
             metainfo = {"img_shape": (60, 90), "ori_shape": (120, 180), "batch_input_shape": (HEIGHT, WIDTH)}
             metainfo |= {"scale_factor": (0.5, 0.5), "pad_shape": (HEIGHT, WIDTH)}
             sample = DetDataSample(metainfo=metainfo)

@@ -5,7 +5,7 @@ model = dict(
         type="DetDataPreprocessor",
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=False,  # LoadPhoto yields RGB
+        bgr_to_rgb=False,  # LoadRGBImage yields RGB
         pad_mask=True,
         pad_size_divisor=32,
     ),

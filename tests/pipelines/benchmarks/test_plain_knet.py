@@ -8,11 +8,9 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from pipelines.benchmarks.plain_knet import plain_instances, plain_losses
-from stage2_training.knet.assignment import CostWeights
-from stage2_training.knet.kernel_head import KernelHeadOutput
+from stage2_training.knet.assignment import CostWeights, instance_targets
+from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 from stage2_training.knet.losses import LossWeights, knet_losses
-from stage2_training.knet.targets import instance_targets
-from stage2_training.knet.update_stage import StageOutput
 
 KERNELS, HEIGHT, WIDTH = 7, 64, 96
 

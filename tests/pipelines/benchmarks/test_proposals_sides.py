@@ -13,19 +13,19 @@ from pipelines.benchmarks.proposals_sides import (
     random_weights,
     repeated,
 )
-from stage1_proposals.backbones import build_backbone
-from stage1_proposals.generators import build_generator
-from stage1_proposals.job import Job, Recipe
-from stage1_proposals.photo_list import list_photos
+from stage1_proposals.backbones.extractor import build_backbone
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
 
 
 @pytest.fixture
-def sound_photos(photo_folder: Path, tmp_path: Path) -> Path:
-    """Photos alone: the yardstick does not survive a file that is none."""
-    (tmp_path / "photos").mkdir()
-    for path in photo_folder.rglob("*.png"):
-        (tmp_path / "photos" / path.name).symlink_to(path)
-    return tmp_path / "photos"
+def sound_images(image_folder: Path, tmp_path: Path) -> Path:
+    """Images alone: the yardstick does not survive a file that is none."""
+    (tmp_path / "images").mkdir()
+    for path in image_folder.rglob("*.png"):
+        (tmp_path / "images" / path.name).symlink_to(path)
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -33,28 +33,28 @@ def recipe() -> Recipe:
     return Recipe(build_generator({}), "lite0_imagenet", None, 160, 320, batch_size=3, device="cpu")
 
 
-def test_the_yardstick_and_the_product_find_the_same(sound_photos: Path, recipe: Recipe, tmp_path: Path) -> None:
-    photos = repeated(list_photos(sound_photos), 14, tmp_path / "links")
-    assert measure_plain(Job(photos, recipe, 5), tmp_path / "plain.json") > 0
-    result = measure_run(Job(photos, recipe, 5), tmp_path / "same", 0)
+def test_the_yardstick_and_the_product_find_the_same(sound_images: Path, recipe: Recipe, tmp_path: Path) -> None:
+    images = repeated(list_images(sound_images), 14, tmp_path / "links")
+    assert measure_plain(Job(images, recipe, 5), tmp_path / "plain.json") > 0
+    result = measure_run(Job(images, recipe, 5), tmp_path / "same", 0)
     assert result["rate"] > 0
     assert result["start_up"] > 0
     assert result["memory"] > 2**26
     assert agreement(tmp_path / "plain.json", tmp_path / "same") > 0.99
-    measure_run(Job(photos, replace(recipe, generator=build_generator({"threshold": 0.8})), 5), tmp_path / "other", 0)
+    measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8})), 5), tmp_path / "other", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "other") < 0.9
 
 
-def test_photos_are_repeated_by_links(sound_photos: Path, tmp_path: Path) -> None:
-    photos = list_photos(sound_photos)
-    many = repeated(photos, 30, tmp_path / "links")
+def test_images_are_repeated_by_links(sound_images: Path, tmp_path: Path) -> None:
+    images = list_images(sound_images)
+    many = repeated(images, 30, tmp_path / "links")
     assert many.ids == tuple(range(30))
-    first = [(tmp_path / "links" / name).resolve() for name in many.names[: len(photos)]]
-    assert first == [(sound_photos / name).resolve() for name in photos.names]
-    assert list_photos(tmp_path / "links").names == many.names
+    first = [(tmp_path / "links" / name).resolve() for name in many.names[: len(images)]]
+    assert first == [(sound_images / name).resolve() for name in images.names]
+    assert list_images(tmp_path / "links").names == many.names
 
 
-def test_random_weights_fit_and_tell_photos_apart(tmp_path: Path) -> None:
+def test_random_weights_fit_and_tell_images_apart(tmp_path: Path) -> None:
     extractor = build_backbone("imagenet_r50", random_weights("imagenet_r50", tmp_path / "weights.pth"))
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     images[0, :, :64] = 0

@@ -50,7 +50,7 @@ def test_reading_and_every_step_of_the_pipeline_take_time(shards: Path) -> None:
     assert times["sample"].median > times["masks"].median
     steps = {plain: streaming_sides.measure_pipeline(shards, "pretrain_demo", plain, 1) for plain in (True, False)}
     assert list(steps[True]) == list(steps[False])
-    assert {"read from the shard", "decode the photo", "flip", "K-Net's targets"} < set(steps[True])
+    assert {"read from the shard", "decode the image", "flip", "K-Net's targets"} < set(steps[True])
     assert min(min(each.values()) for each in steps.values()) > 0
 
 

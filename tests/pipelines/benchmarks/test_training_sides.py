@@ -19,7 +19,7 @@ from pipelines.benchmarks.training_sides import (
     synthetic_batch,
     variants,
 )
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 TINY = """
 model = dict(
@@ -68,7 +68,7 @@ def test_the_parts_switched_off_are_named(setting: Setting) -> None:
 
 def test_the_batch_is_like_pseudo_labels(setting: Setting) -> None:
     batch = synthetic_batch(setting, 5)
-    assert [photo.shape for photo in batch["inputs"]] == [(3, 60, 90)] * 2
+    assert [image.shape for image in batch["inputs"]] == [(3, 60, 90)] * 2
     for sample in batch["data_samples"]:
         instances = sample.gt_instances
         assert instances.masks.masks.shape == (3, 60, 90)
@@ -99,6 +99,11 @@ def test_another_model_is_a_user_error(setting: Setting, tmp_path: Path) -> None
     path.write_text(TINY.replace('"KNet"', '"SOLOv2"'))
     with pytest.raises(UserError, match="is a SOLOv2"):
         variants(Setting(str(path), 1, 1, (64, 64), 1, "cpu", "float32"))
+
+
+def test_a_model_without_a_neck_is_one_as_well() -> None:
+    with pytest.raises(UserError, match="mask2former_lite0: is a Mask2Former"):
+        variants(Setting("mask2former_lite0", 1, 1, (64, 64), 1, "cpu", "float32"))
 
 
 def test_the_command_prints_times_memory_and_ratios(

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.experiments.execution import carry_out, print_plan
+from pipelines.experiments.execution import execute, print_plan
 from pipelines.experiments.paper import TABLES
 from pipelines.experiments.plan import data_run
 from pipelines.experiments.runs import Run
 from pipelines.experiments.scales import PAPER, Scale
 from pipelines.experiments.tabulation import table_runs
 from pipelines.experiments.workspace import Workspace
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import write_manifest
 
 
@@ -39,9 +39,9 @@ def test_half_a_line_of_the_journal_costs_that_line_alone(runs: list[Run], works
 
 
 def test_all_runs_are_made_once(commands, runs: list[Run], workspace: Workspace, capsys) -> None:
-    carry_out(runs, workspace)
+    execute(runs, workspace)
     assert modules(commands) == ["prepare_data", "proposals", "pretrain", "finetune", "pretrain", "finetune"]
-    carry_out(runs, workspace)
+    execute(runs, workspace)
     assert len(commands.seen) == 6
     assert capsys.readouterr().out.splitlines() == [
         f"== {number} of 6: {run.name}: finished" for number, run in enumerate(runs, 1)
@@ -52,9 +52,9 @@ def test_all_runs_are_made_once(commands, runs: list[Run], workspace: Workspace,
 def test_what_stopped_goes_on_where_it_was(commands, runs: list[Run], workspace: Workspace, error) -> None:
     commands.fail[3] = error
     with pytest.raises(type(error)):
-        carry_out(runs, workspace)
+        execute(runs, workspace)
     assert len(commands.seen) == 3
-    carry_out(runs, workspace)
+    execute(runs, workspace)
     assert commands.seen[3] == commands.seen[2]
     assert len(commands.seen) == 7
     starts = [start.finished for start in workspace.journal() if start.run == runs[2].name]
@@ -73,14 +73,14 @@ def test_what_cannot_be_noted_of_a_start_that_failed_does_not_hide_why(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.steps.step", step)
         with pytest.raises(UserError, match=r"^the disk is full$"):
-            carry_out(runs, workspace)
+            execute(runs, workspace)
     with pytest.raises(UserError, match=r"runs\.jsonl"):
         workspace.record(runs[0], 1.0, finished=True)
 
 
 def test_another_table_makes_only_what_is_its_own(commands, tiny: Scale, runs: list[Run], workspace: Workspace) -> None:
-    carry_out(runs, workspace)
-    carry_out(table_runs(TABLES[5], tiny, [0]), workspace)
+    execute(runs, workspace)
+    execute(table_runs(TABLES[5], tiny, [0]), workspace)
     assert modules(commands)[6:] == ["pretrain", "finetune"] * 3  # not the cosine row's
     assert not any("cosine" in word for words in commands.seen for word in words)
 
@@ -118,7 +118,7 @@ def test_a_plan_says_how_far_everything_is_and_runs_nothing(
 ) -> None:
     commands.fail[4] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        carry_out(runs, workspace)
+        execute(runs, workspace)
     workspace.directory(runs[3]).mkdir(parents=True)
     capsys.readouterr()
     print_plan(runs, workspace)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.experiments.asked import Finetuning
-from pipelines.experiments.execution import carry_out
+from pipelines.experiments.execution import execute
 from pipelines.experiments.notes import (
     differences,
     facts,
@@ -24,20 +24,20 @@ from pipelines.experiments.runs import in_order
 from pipelines.experiments.scales import DEMO, PAPER, Scale
 from pipelines.experiments.workspace import Workspace
 from stage1_proposals.shards import ShardSet
-from stage2_training import compose
+from stage2_training.config import compose
 
 
 @pytest.fixture
 def shards(write_shards: Callable[..., ShardSet], make_record, rectangles) -> ShardSet:
     record = make_record(1, "1.png", rectangles([(0, 0, 8, 8)], 16, 16), [[1, 2, 3, 4]])
-    return write_shards([[record]], photos=False)
+    return write_shards([[record]], images=False)
 
 
 @pytest.mark.parametrize("model", ["knet", "queryinst", "mask2former"])
-def test_the_papers_scale_pre_trains_as_the_paper_but_for_the_photos_there_are(model: str, shards: ShardSet) -> None:
+def test_the_papers_scale_pre_trains_as_the_paper_but_for_the_images_there_are(model: str, shards: ShardSet) -> None:
     config = compose.pretraining_config(model, "pretrain", shards)
     length = ", prompts' length the kernels' (their own)" if model == "knet" else ""
-    assert differences(facts(config), pretraining_facts()) == "photos 1 (123,403)" + length
+    assert differences(facts(config), pretraining_facts()) == "images 1 (123,403)" + length
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,21 @@ def test_the_papers_scale_fine_tunes_as_the_paper(model: str, epochs: int | None
 def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
     config = compose.pretraining_config("knet_lite0", "pretrain_small", shards)
     assert differences(facts(config), pretraining_facts()) == (
-        "backbone tf_efficientnet_lite0 (ResNet-50), photos 1 (123,403), photo size 192 x 192 (1333 x 800), "
+        "backbone tf_efficientnet_lite0 (ResNet-50), images 1 (123,403), image size 192 x 192 (1333 x 800), "
         "kernels or queries 50 (100), batch 8 (96), epochs 6 (12), prompts' length the kernels' (their own), "
         "learning rate 0.0004 (0.0001)"
     )
     config = compose.finetuning_config("mask_rcnn_lite0", "demo", "finetune_small")
     assert differences(facts(config), finetuning_facts(Finetuning("mask_rcnn", "ctw1500", "imagenet"))) == (
-        "backbone tf_efficientnet_lite0 (ResNet-50), photo size 192 x 192 (1333 x 800), batch 8 (96), "
+        "backbone tf_efficientnet_lite0 (ResNet-50), image size 192 x 192 (1333 x 800), batch 8 (96), "
         f"epochs 20 ({EPOCHS['ctw1500']}), learning rate 0.005 (0.02)"
     )
+
+
+def test_of_runs_from_before_prompts_could_be_rescaled_they_have_their_own_length(shards: ShardSet) -> None:
+    config = compose.pretraining_config("mask2former", "pretrain", shards)
+    del config.model.saliency_prompt["rescale"]
+    assert facts(config)["prompts' length"] == "their own"
 
 
 def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
@@ -69,8 +75,8 @@ def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
 
 
 def test_of_cityscapes_no_size_is_known() -> None:
-    assert "photo size" not in finetuning_facts(Finetuning("knet", "cityscapes", "swav"))
-    assert finetuning_facts(Finetuning("knet", "coco5", "swav"))["photo size"] == "1333 x 800"
+    assert "image size" not in finetuning_facts(Finetuning("knet", "cityscapes", "swav"))
+    assert finetuning_facts(Finetuning("knet", "coco5", "swav"))["image size"] == "1333 x 800"
 
 
 def asked_by(number: int):
@@ -82,14 +88,14 @@ def test_what_is_left_out_or_stood_in_for_is_said() -> None:
     left_out, sets, stands, backbone = scale_notes(asked_by(2), DEMO)
     assert left_out == "Left out: DenseCL, SwAV, MoCo-v2, whose weights are those of a ResNet-50."
     assert sets.startswith("Left out: Cityscapes. ")
-    assert stands.startswith("The demo set stands for CTW1500: 60 photos to train on, 60 to test on, ")
+    assert stands.startswith("The demo set stands for CTW1500: 60 images to train on, 60 to test on, ")
     assert "lite0_imagenet, a backbone that was trained with ImageNet's labels" in backbone
     assert len(scale_notes([Finetuning("knet", "ctw1500", "imagenet")], DEMO)) == 1
     _, half, whole, _ = scale_notes(asked_by(1), DEMO)
-    assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 photos to train on, 60 to test on, ")
+    assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 images to train on, 60 to test on, ")
     assert whole.startswith("The demo set stands for COCO 10 %: 60 ")
     objects, _ = scale_notes(asked_by(6), DEMO)
-    assert objects.startswith("The demo set's labelled photos of objects stand for COCO's val photos: 60 ")
+    assert objects.startswith("The demo set's labelled images of objects stand for COCO's val images: 60 ")
 
 
 def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
@@ -100,14 +106,14 @@ def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
 def test_the_seeds_are_said_and_what_they_are_of() -> None:
     assert "over seeds 0, 2, 5, of pre-training and fine-tuning alike, on" in seed_note(asked_by(2), [0, 2, 5])
     assert "with seed 3" in seed_note(asked_by(2), [3])
-    assert of_seeds(asked_by(6), [0, 1]) == "seeds 0, 1, of pre-training, on the same photos and labels"
+    assert of_seeds(asked_by(6), [0, 1]) == "seeds 0, 1, of pre-training, on the same images and labels"
     assert "1, of random pseudo masks, pre-training and fine-tuning alike, " in of_seeds(asked_by(7), [0, 1])
 
 
 def test_settings_of_every_seed_are_told_where_they_differ(commands, tiny: Scale, tmp_path: Path) -> None:
     workspace, asked = Workspace(tmp_path), [Finetuning("knet", "ctw1500", "imagenet")]
     runs = [run_of(asked[0], tiny, seed) for seed in (0, 1)]
-    carry_out(in_order(runs), workspace)
+    execute(in_order(runs), workspace)
     (line,) = setting_notes(asked, tiny, [0, 1], workspace)
     assert line.startswith("Fine-tuning of knet_lite0, and in parentheses the paper's: backbone lite0 (ResNet-50), ")
     config = workspace.directory(runs[1]) / "config.py"

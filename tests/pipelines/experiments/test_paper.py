@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.experiments.asked import ClassAgnostic, Finetuning, Pretraining
 from pipelines.experiments.paper import SP, TABLES, Table
-from stage2_training.scores import AP_NAMES
+from stage2_training.evaluation.scores import AP_NAMES
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: f"table {table.number}")

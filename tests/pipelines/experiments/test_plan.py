@@ -39,7 +39,7 @@ def test_every_command_is_one_that_its_parser_takes(scale: Scale) -> None:
 def test_data_is_prepared_by_the_paper_s_names_or_made() -> None:
     made, real = data_run("ctw1500", DEMO), data_run("ctw1500", PAPER)
     args = prepare_data.build_parser().parse_args(EVERYWHERE.arguments(made))
-    assert (args.photos, args.root) == ([480, 60, 60], EVERYWHERE.directory(made))
+    assert (args.images, args.root) == ([480, 60, 60], EVERYWHERE.directory(made))
     assert EVERYWHERE.arguments(real) == ["--dataset", "ctw1500"]
 
 
@@ -100,7 +100,7 @@ def test_a_name_changes_with_the_settings_and_with_nothing_else() -> None:
         finetuning_run(Finetuning("knet", "coco5", SP), DEMO, 0),
         finetuning_run(Finetuning("queryinst", "coco10", SP), DEMO, 0),
         finetuning_run(Finetuning("knet", "coco10", SP), replace(DEMO, pretrain_epochs=9), 0),  # inherited
-        finetuning_run(Finetuning("knet", "coco10", SP), replace(DEMO, photos=(9, 60, 60)), 0),
+        finetuning_run(Finetuning("knet", "coco10", SP), replace(DEMO, images=(9, 60, 60)), 0),
     ]
     assert len({run.name, *(other.name for other in others)}) == 7
     assert run.name == "finetune-demo60-knet_lite0-saliency-seed0-" + run.name[-6:]
@@ -116,7 +116,7 @@ def test_the_seed_goes_to_pre_training_to_fine_tuning_and_to_random_masks() -> N
         assert one.settings[-2:] == ("--seed", "7")
     assert shards.settings[-2:] == ("--set", "seed=7")
     assert shards_run("saliency", DEMO, 7) == shards_run("saliency", DEMO, 0)
-    assert data_run("coco10", DEMO).settings == ("--dataset", "demo", "--photos", "480", "60", "60")
+    assert data_run("coco10", DEMO).settings == ("--dataset", "demo", "--images", "480", "60", "60")
 
 
 def test_without_prompts_is_the_option_of_the_ablations() -> None:
@@ -146,7 +146,7 @@ def test_the_ablations_are_those_of_their_page() -> None:
 
 def test_half_of_the_demo_set_stands_for_half_of_the_labels() -> None:
     assert data_run("coco5", DEMO).settings[-3:] == ("1", "30", "60")
-    assert data_run("coco5", replace(DEMO, photos=(4, 1, 2))).settings[-3:] == ("1", "1", "2")
+    assert data_run("coco5", replace(DEMO, images=(4, 1, 2))).settings[-3:] == ("1", "1", "2")
 
 
 def test_freesolos_masks_are_imported_where_they_are_given() -> None:

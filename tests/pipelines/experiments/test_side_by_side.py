@@ -9,10 +9,10 @@ import pytest
 
 from pipelines import steps
 from pipelines.experiments import side_by_side
-from pipelines.experiments.execution import carry_out
+from pipelines.experiments.execution import execute
 from pipelines.experiments.runs import Inside, Run
 from pipelines.experiments.workspace import Workspace
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 # Writes what it was started with and when it was; `until` names what it waits for.
 STAND_IN = """#!{python}
@@ -53,14 +53,14 @@ def test_runs_go_on_side_by_side_each_after_what_it_needs(workspace: Workspace, 
     last = run_of("last", "--shards", Inside(pair[1]))
     proof = workspace.directory(last) / last.proof
     watch = subprocess.Popen(["sh", "-c", f"until [ -e {proof} ]; do sleep 0.01; done; touch {go}"])
-    carry_out([*pair, last], workspace, 2)  # `a` ends only after `last`, which comes after `b`
+    execute([*pair, last], workspace, 2)  # `a` ends only after `last`, which comes after `b`
     assert watch.wait() == 0
     assert all(workspace.finished(run) for run in (*pair, last))
     assert (workspace.directory(last) / "started").read_text() == "2"  # of four cores
     assert (workspace.root / "output" / f"{last.name}.txt").read_text() == "hello from pipelines.pretrain\n"
     assert [start.finished for start in workspace.journal()] == [True] * 3
     capsys.readouterr()
-    carry_out([*pair, last], workspace, 2)
+    execute([*pair, last], workspace, 2)
     assert capsys.readouterr().out == "== 3 of 3 runs are finished\n"
 
 
@@ -68,7 +68,7 @@ def test_one_that_fails_stops_the_others_and_has_its_say(workspace: Workspace, c
     forever, failing = run_of("forever", "--until", "never"), run_of("failing", "--exit", "2")
     begin = time.monotonic()
     with pytest.raises(UserError, match="step `pretrain` ended with exit code 2"):
-        carry_out([forever, failing], workspace, 2)
+        execute([forever, failing], workspace, 2)
     assert time.monotonic() - begin < 10
     assert "hello from pipelines.pretrain\n" in capsys.readouterr().out
     assert [start.finished for start in workspace.journal()] == [False, False]
@@ -77,5 +77,5 @@ def test_one_that_fails_stops_the_others_and_has_its_say(workspace: Workspace, c
 
 def test_ctrl_c_in_a_run_ends_all(workspace: Workspace) -> None:
     with pytest.raises(KeyboardInterrupt):
-        carry_out([run_of("interrupted", "--exit", "130"), run_of("forever", "--until", "never")], workspace, 2)
+        execute([run_of("interrupted", "--exit", "130"), run_of("forever", "--until", "never")], workspace, 2)
     assert [start.finished for start in workspace.journal()] == [False, False]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stage2_training.commands import COMMANDS
+from stage2_training.runs.provenance import COMMANDS
 
 SCORES = {"AP": 0.25, "AP50": 0.5, "AP75": 0.125, "AP_S": -1.0, "AP_M": 0.3, "AP_L": 0.2}
 CONFIG = """\

@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from pipelines.reporting.config import at, read_config
-from stage2_training.compose import finetuning_config
+from stage2_training.config.compose import finetuning_config
 
 
 @pytest.mark.parametrize("model", ["knet", "mask2former_lite0", "queryinst_lite0"])

@@ -2,7 +2,7 @@ import json
 
 from pipelines.reporting import log
 from pipelines.reporting.log import read_log
-from stage2_training.scores import AP_NAMES
+from stage2_training.evaluation.scores import AP_NAMES
 
 
 def write(run, start, rows, minutes=1):

@@ -85,8 +85,8 @@ def work(tmp_path, make_run) -> Path:
     make_run(root / "fine-seed1", weights="work/pre/iter_40.pth", seed=1, scores={"AP": 0.375, "AP50": 0.4})
     make_run(root / "half", 2, init="imagenet")
     nan = make_run(root / "nan", 1, init="scratch")
-    photos = [{"img_id": 5, "img_path": "a/5.png"}]
-    process = {"process": 0, "losses": {"loss": "nan", "s0.loss_mask": 0.5}, "photos": photos}
+    images = [{"img_id": 5, "img_path": "a/5.png"}]
+    process = {"process": 0, "losses": {"loss": "nan", "s0.loss_mask": 0.5}, "images": images}
     (nan / "non_finite.json").write_text(json.dumps({"step": 13, "processes": [process]}))
     make_run(root / "new", 0, init="densecl")
     return root
@@ -192,7 +192,7 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
         "heading": ["matching", "AP", "AP50"],
         "rows": [["cosine", "9.5 ± 0.5", "20.0"], ["none", "10.1 ± 0.1", "-"]],
         "paper": [["cosine", "34.6", "71.1"], ["none", "31.3", "66.0"]],
-        "notes": ["Small photos."],
+        "notes": ["Small images."],
         "runs": ["runs/a"],
         "commands": ["python -m pipelines.finetune"],
         "machine": "two cores",
@@ -220,7 +220,7 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
     text = " ".join(page.text.split())
     for expected in (
         "Table 5: Matching (demo scale)",
-        "Small photos.",
+        "Small images.",
         "Took 2 h 05 min.",
         "Made on two cores.",
         "Figure 6: Kernels",
@@ -228,7 +228,7 @@ def test_shards_tables_and_figures_are_shown(tmp_path, write_shards, make_record
         "draw it",
     ):
         assert expected in text
-    assert "photos 1 proposals 2 (2.0 a photo) photos that failed 0" in text
+    assert "images 1 proposals 2 (2.0 an image) images that failed 0" in text
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 2
     assert all(source.startswith("data:image/jpeg;base64,") for source in images)

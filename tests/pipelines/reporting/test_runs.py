@@ -5,8 +5,8 @@ import pytest
 
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import read_run
-from stage1_proposals.directory import sole_user
-from stage2_training.prompt_settings import SaliencyPromptSettings
+from stage1_proposals.common.files import exclusive_lock
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 
 def told(path):
@@ -19,7 +19,7 @@ def told(path):
 def test_how_far_a_run_came(tmp_path, make_run):
     half = make_run(tmp_path / "half", 2)
     assert told(half) == ("interrupted", "interrupted in epoch 2 of 4")
-    with sole_user(half):
+    with exclusive_lock(half):
         assert told(half) == ("running", "running, epoch 2 of 4")
     assert told(make_run(tmp_path / "all", 4, finished=False)) == ("interrupted", "interrupted in epoch 4 of 4")
     new = make_run(tmp_path / "new", 0)

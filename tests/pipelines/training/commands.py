@@ -6,7 +6,7 @@ from pathlib import Path
 from stage1_proposals.shards import ShardSet
 from tests import tiny_knet
 
-SMALL = (*tiny_knet.MODEL, *tiny_knet.TRAINING_PHOTOS, "default_hooks.checkpoint.interval=2")
+SMALL = (*tiny_knet.MODEL, *tiny_knet.TRAINING_IMAGES, "default_hooks.checkpoint.interval=2")
 
 
 def pretrain_arguments(shards: ShardSet, work_dir: Path, *more: str) -> list[object]:
@@ -16,7 +16,7 @@ def pretrain_arguments(shards: ShardSet, work_dir: Path, *more: str) -> list[obj
 
 def finetune_arguments(dataset: Path, work_dir: Path, *more: object) -> list[object]:
     common = ["--model", "knet_lite0", "--schedule", "finetune_demo", "--dataset", dataset, "--device", "cpu"]
-    small = (*SMALL, *tiny_knet.TEST_PHOTOS)
+    small = (*SMALL, *tiny_knet.TEST_IMAGES)
     return [*common, "--work-dir", work_dir, "--total-batch", 2, "--workers", 0, *more, "--cfg-options", *small]
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from pipelines import cli
+from stage1_proposals.backbones.weights import file_sha256, locate_weights
 from stage1_proposals.shards import ShardSet
-from stage1_proposals.weights import file_sha256, locate_weights
 
 
 @pytest.fixture
 def shards(write_shards, make_record, rectangles) -> ShardSet:
-    """Five photos in two shards with 0, 1, 2, 0 and 1 masks."""
+    """Five images in two shards with 0, 1, 2, 0 and 1 masks."""
     rng = np.random.default_rng(0)
     records = []
     for image in range(5):
@@ -26,7 +26,7 @@ def shards(write_shards, make_record, rectangles) -> ShardSet:
 
 @pytest.fixture
 def dataset(write_labels, tmp_path) -> Path:
-    """A dataset fragment of four labelled photos."""
+    """A dataset fragment of four labelled images."""
     root = write_labels()
     loader = "dict(dataset=dict(type='CocoDataset', data_root={root!r}, ann_file='annotations/{split}.json', {rest}))"
     common = "data_prefix=dict(img=''), metainfo=dict(classes=('text',)),"

@@ -12,7 +12,7 @@ from mmengine.runner import ValLoop
 
 from pipelines import finetune, pretrain
 from stage2_training.engine import ResumableEpochLoop
-from stage2_training.work_dir import WorkDir
+from stage2_training.runs.work_dir import WorkDir
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 
 
@@ -86,12 +86,12 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
     )
 
 
-def test_photos_that_moved_are_found_under_another_root(shards, command, tmp_path):
-    (tmp_path / "photos").rename(tmp_path / "moved")
+def test_images_that_moved_are_found_under_another_root(shards, command, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "moved")
     arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "1")
     code, printed = command(pretrain, *arguments)
     assert code == 2
-    assert re.match(r"error: \S+/photos/\d\.png: does not exist; put the photo back", printed.splitlines()[-1])
+    assert re.match(r"error: \S+/images/\d\.png: does not exist; put the image back", printed.splitlines()[-1])
     arguments[arguments.index("--workers") + 1] = 1
     code, printed = command(pretrain, "--image-root", tmp_path / "moved", *arguments)
     assert code == 0, printed
@@ -100,7 +100,7 @@ def test_photos_that_moved_are_found_under_another_root(shards, command, tmp_pat
 def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_path, monkeypatch):
     """Stopped after step 3 of 4, in the middle of epoch 2, it goes on from there to the same weights and scores.
 
-    Photos are flipped and rotated at random, the weights are averaged.
+    Images are flipped and rotated at random, the weights are averaged.
     """
     batches: list[list[int]] = []
     run_iter = ResumableEpochLoop.run_iter

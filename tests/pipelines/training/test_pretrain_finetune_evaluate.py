@@ -1,4 +1,4 @@
-"""The three training commands, one after the other, on a tiny model and a few tiny photos."""
+"""The three training commands, one after the other, on a tiny model and a few tiny images."""
 
 import json
 import re
@@ -10,16 +10,16 @@ import mmdet
 import torch
 
 from pipelines import bench, evaluate, finetune, pretrain
-from stage1_proposals.clusters import cluster_shards
-from stage1_proposals.directory import sole_user
-from stage2_training import initialisation
-from stage2_training.commands import read_commands
-from stage2_training.compose import finetuning_config
-from stage2_training.options import Overrides
-from stage2_training.scores import AP_NAMES, SCORE_NAMES
-from stage2_training.training import initial_model
-from stage2_training.transfer import plan_transfer
-from stage2_training.work_dir import WorkDir
+from stage1_proposals.analysis.clusters import cluster_shards
+from stage1_proposals.common.files import exclusive_lock
+from stage2_training.config.compose import finetuning_config
+from stage2_training.config.overrides import Overrides
+from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
+from stage2_training.runs import initial_weights as initialisation
+from stage2_training.runs.provenance import read_commands
+from stage2_training.runs.train import initial_model
+from stage2_training.runs.transfer import plan_transfer
+from stage2_training.runs.work_dir import WorkDir
 from tests import tiny_knet
 from tests.pipelines.training.commands import SMALL, finetune_arguments, pretrain_arguments
 
@@ -48,7 +48,7 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert "model.saliency_prompt.matching is 'cosine' there, 'none' now" in printed
     assert len(printed.strip().splitlines()) == 1
 
-    with sole_user(pre):
+    with exclusive_lock(pre):
         code, printed = command(pretrain, *pretrain_arguments(shards, pre, "--epochs", "2"))
     assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
 
@@ -82,14 +82,14 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert all(name in printed for name in (*AP_NAMES, "masks", "boxes"))
 
     arguments = ("--model", "knet_lite0", "--dataset", dataset, "--device", "cpu", "--out", tmp_path / "again.json")
-    photos = tiny_knet.TEST_PHOTOS
-    code, printed = command(evaluate, *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *photos)
+    images = tiny_knet.TEST_IMAGES
+    code, printed = command(evaluate, *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *images)
     assert code == 0, printed
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["checkpoint"] == str(fine / "iter_4.pth")
     assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
 
-    # Without classes, any run on any photos.
+    # Without classes, any run on any images.
     code, printed = command(evaluate, "--work-dir", fine, "--class-agnostic", "--device", "cpu")
     assert code == 0, printed
     merged = json.loads((fine / "class_agnostic.json").read_text())
@@ -158,7 +158,7 @@ def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_
     del arguments[place : place + 2]
     code, printed = command(pretrain, *arguments)
     assert code == 0, printed
-    assert "Pre-training knet_lite0 without prompts on 5 photos" in printed
+    assert "Pre-training knet_lite0 without prompts on 5 images" in printed
     pre = Path("work_dirs/pretrain/knet_lite0-pseudo")
     pretrained = torch.load(pre / "iter_3.pth")["state_dict"]
     assert not [name for name in pretrained if name.startswith("kernel_supervision")]
@@ -195,7 +195,7 @@ def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
     assert command(pretrain, *pretrain_arguments(shards, run, "--epochs", "1"))[0] == 0
     code, printed = command(bench, "prompts", "--work-dir", run, "--batches", 2, "--device", "cpu")
     assert code == 0, printed
-    assert f"{run / 'iter_3.pth'} on 4 photos" in printed
+    assert f"{run / 'iter_3.pth'} on 4 images" in printed
     assert re.search(r"^loss_rpn_dice( +\d\.\d{3}){3}$", printed, re.MULTILINE)
     assert "Prompts have 1 times the length of the query that they are added to (median)." in printed
 

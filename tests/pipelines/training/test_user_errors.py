@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pipelines import evaluate, finetune, pretrain
-from stage2_training import compose, training
+from stage2_training.config import compose
 from stage2_training.engine import ResumableEpochLoop
+from stage2_training.runs import train as training
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 
 
@@ -64,15 +65,15 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
         tmp_path / "a.pth",
     )
 
-    # A photo that changed since stage 1, met in a data-loading process.
+    # An image that changed since stage 1, met in a data-loading process.
     from PIL import Image
 
-    for photo in (tmp_path / "photos").glob("*.png"):
-        Image.new("RGB", (10, 10)).save(photo)
+    for image in (tmp_path / "images").glob("*.png"):
+        Image.new("RGB", (10, 10)).save(image)
     arguments = pretrain_arguments(shards, tmp_path / "pre")
     arguments[arguments.index("--workers") + 1] = 1
     fails(
-        r"^error: \S+/photos/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
+        r"^error: \S+/images/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
     )
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_proposals.generators import GENERATORS, ProposalGenerator, build_generator
-from stage1_proposals.job import Job
-from stage1_proposals.proposals import Batch, PhotoInfo
-from stage1_proposals.runner import run
+from stage1_proposals.generators.base import Batch, ImageInfo
+from stage1_proposals.generators.registry import GENERATORS, ProposalGenerator, build_generator
+from stage1_proposals.jobs.request import Job
+from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet, verify_shard
 
 TEXT = (Path(__file__).parents[3] / "docs" / "proposals.md").read_text(encoding="utf-8")
@@ -47,11 +47,11 @@ def test_the_example_makes_shards(make_job: Callable[..., Job], tmp_path: Path) 
         assert (record.area > 0).all()
 
 
-def test_the_example_sees_each_photo_alone(example: ProposalGenerator) -> None:
+def test_the_example_sees_each_image_alone(example: ProposalGenerator) -> None:
     """Also one that is the same everywhere."""
     features = torch.stack([torch.ones(8, 4, 5), torch.randn(8, 4, 5, generator=torch.Generator().manual_seed(0))])
-    photos = [PhotoInfo(number, f"{number}.jpg", (40, 50)) for number in range(2)]
-    for feature, photo, together in zip(features, photos, example(Batch(features, photos)), strict=True):
-        (alone,) = example(Batch(feature[None], [photo]))
+    images = [ImageInfo(number, f"{number}.jpg", (40, 50)) for number in range(2)]
+    for feature, image, together in zip(features, images, example(Batch(features, images)), strict=True):
+        (alone,) = example(Batch(feature[None], [image]))
         assert list(alone.rle) == list(together.rle)
     assert len(together) == 6

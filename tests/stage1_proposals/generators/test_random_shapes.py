@@ -1,29 +1,29 @@
-"""Random shapes: the same for a photo whatever the run, within their bounds."""
+"""Random shapes: the same for an image whatever the run, within their bounds."""
 
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals, areas, boxes
 from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.proposals import Batch, PhotoInfo, Proposals, areas, boxes
 
 SIZE = (120, 200)
 
 
 def propose(generator: RandomGenerator, image_id: int = 1, size: tuple[int, int] = SIZE) -> Proposals:
-    (proposals,) = generator(Batch(torch.ones(1, 4, 3, 5), [PhotoInfo(image_id, "a.jpg", size)]))
+    (proposals,) = generator(Batch(torch.ones(1, 4, 3, 5), [ImageInfo(image_id, "a.jpg", size)]))
     return proposals
 
 
-def test_a_photo_has_the_same_shapes_in_every_batch() -> None:
+def test_an_image_has_the_same_shapes_in_every_batch() -> None:
     generator = RandomGenerator()
-    photos = [PhotoInfo(image_id, "", SIZE) for image_id in (5, 6, 2**62)]
-    for photo, together in zip(photos, generator(Batch(torch.ones(3, 4, 3, 5), photos)), strict=True):
-        assert together.rle == propose(generator, photo.image_id).rle
+    images = [ImageInfo(image_id, "", SIZE) for image_id in (5, 6, 2**62)]
+    for image, together in zip(images, generator(Batch(torch.ones(3, 4, 3, 5), images)), strict=True):
+        assert together.rle == propose(generator, image.image_id).rle
 
 
-def test_photos_and_seeds_have_shapes_of_their_own() -> None:
+def test_images_and_seeds_have_shapes_of_their_own() -> None:
     assert propose(RandomGenerator(), 1).rle != propose(RandomGenerator(), 2).rle
     assert propose(RandomGenerator(seed=1)).rle != propose(RandomGenerator(seed=2)).rle
 
@@ -46,6 +46,6 @@ def test_rectangles_fill_their_boxes_and_ellipses_a_quarter_of_pi() -> None:
         assert np.allclose(areas(proposals.rle, (800, 800)) / ((x2 - x1) * (y2 - y1)), share, atol=0.02)
 
 
-def test_a_photo_of_one_pixel_has_no_empty_masks() -> None:
+def test_an_image_of_one_pixel_has_no_empty_masks() -> None:
     proposals = propose(RandomGenerator(), size=(1, 1))
     assert (areas(proposals.rle, (1, 1)) == 1).all()

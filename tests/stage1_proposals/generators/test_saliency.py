@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.saliency import FreeMaskGenerator, SaliencyGenerator
-from stage1_proposals.proposals import Batch, PhotoInfo, Proposals
 
 SIZE = (96, 128)
 
 
 def propose(generator: SaliencyGenerator, features: Tensor, size: tuple[int, int] = SIZE) -> Proposals:
-    """Proposals of one photo from its features (D, h, w)."""
-    (proposals,) = generator(Batch(features[None], [PhotoInfo(1, "a.jpg", size)]))
+    """Proposals of one image from its features (D, h, w)."""
+    (proposals,) = generator(Batch(features[None], [ImageInfo(1, "a.jpg", size)]))
     return proposals
 
 
@@ -148,7 +148,7 @@ def test_min_score_drops_exactly_the_lower_ones() -> None:
 
 
 def test_max_width_drops_exactly_the_masks_of_more_columns() -> None:
-    """A mask in two parts at the photo's sides is not as wide as its box."""
+    """A mask in two parts at the image's sides is not as wide as its box."""
     proposals = propose(SaliencyGenerator(max_proposals=50, nms_iou=0.9), smooth_features(2))
     left, narrow = set(), set()
     for seed, mask in zip(proposals.seeds.tolist(), masks_of(proposals), strict=True):
@@ -185,12 +185,12 @@ def test_min_cells_drops_small_masks() -> None:
     assert len(propose(SaliencyGenerator(seed_grid=(8, 8), min_cells=0), features, (8, 8))) == 2
 
 
-def test_photos_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_do_not_see_each_other() -> None:
     """Also where their sizes differ, though their features have one shape."""
     features = torch.stack([smooth_features(seed) for seed in range(4)])
     sizes = [SIZE, (50, 70), SIZE, (7, 5)]
     for generator in (SaliencyGenerator(), SaliencyGenerator(nms="matrix"), SaliencyGenerator(similarity="dot")):
-        batch = Batch(features, [PhotoInfo(index, "", size) for index, size in enumerate(sizes)])
+        batch = Batch(features, [ImageInfo(index, "", size) for index, size in enumerate(sizes)])
         for together, feature, size in zip(generator(batch), features, sizes, strict=True):
             alone = propose(generator, feature, size)
             assert list(together.rle) == list(alone.rle)
@@ -210,7 +210,7 @@ def test_free_masks_are_saliency_masks_with_freesolos_settings() -> None:
 
 
 def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
-    """So a photo can have fewer than 20 where a filtered mask has taken the place of one that would pass."""
+    """So an image can have fewer than 20 where a filtered mask has taken the place of one that would pass."""
     for seed in range(5):
         uncut = propose(SaliencyGenerator(nms="matrix", max_proposals=1000), smooth_features(seed))
         expected = [

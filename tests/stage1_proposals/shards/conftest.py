@@ -18,7 +18,7 @@ Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 DESCRIPTION: dict[str, Any] = {
     "shard_index": 0,
     "shard_count": 1,
-    "image_root": "/photos/ünï",
+    "image_root": "/images/ünï",
     "generator": {"name": "saliency", "threshold": 0.5},
     "backbone": {"name": "lite0_imagenet", "weights": None, "sha256": "ab", "stride": 32, "feature_dim": 3},
     "software": "test",

@@ -50,7 +50,7 @@ def test_attributes_are_text_numbers_and_parsed_json(shard: Path, some_contents:
     assert list(attributes) == list(ROOT_ATTRIBUTES)
     assert attributes["format"] == "saliency-prompt/pseudo-labels"
     assert (attributes["version"], attributes["shard_index"], attributes["shard_count"]) == (1, 0, 1)
-    assert attributes["image_root"] == "/photos/ünï"
+    assert attributes["image_root"] == "/images/ünï"
     assert attributes["generator"]["threshold"] == 0.5
     assert attributes["backbone"]["feature_dim"] == 3
     assert attributes["content_sha256"] == content_sha256(to_columns(*some_contents))

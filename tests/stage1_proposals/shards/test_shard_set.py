@@ -21,7 +21,7 @@ from stage1_proposals.shards import (
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 REQUEST: dict[str, Any] = {
-    "image_root": "/photos",
+    "image_root": "/images",
     "shard_count": 2,
     "backbone": {"name": "lite0_imagenet", "weights": None, "sha256": "ab", "stride": 32, "feature_dim": 3},
 }
@@ -43,7 +43,7 @@ def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
     shards = ShardSet.open(directory)
     assert shards.shard_paths == [directory / shard_file_name(index, 2) for index in range(2)]
     assert (shards.image_counts, shards.image_count, shards.feature_dim) == ([3, 3], 6, 3)
-    assert shards.image_root == "/photos"
+    assert shards.image_root == "/images"
     assert shards.backbone == REQUEST["backbone"]
     assert shards.request == REQUEST
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stage1_proposals.shards.schema import COLUMNS, ROOT_ATTRIBUTES, ImageRecord, to_columns
-from stage1_proposals.shards.writer import whole_file, write_json
+from stage1_proposals.shards.writer import atomic_write, write_json
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 
@@ -79,7 +79,7 @@ def test_an_exception_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) ->
     before = path.read_bytes()
 
     def half_a_file() -> None:
-        with whole_file(path) as scratch:
+        with atomic_write(path) as scratch:
             scratch.write_text("half")
             raise RuntimeError
 
@@ -92,7 +92,7 @@ def test_an_exception_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) ->
 
 
 def test_the_scratch_file_stands_beside_and_hidden(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "a.h5") as scratch:
+    with atomic_write(tmp_path / "a.h5") as scratch:
         scratch.write_text("new")
         assert scratch.parent == tmp_path
         assert scratch.name.startswith(".")

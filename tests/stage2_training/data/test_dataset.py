@@ -10,13 +10,13 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardReader, ShardSet, shard_file_name, write_clusters, write_manifest
 from stage1_proposals.shards import reader as reader_module
 from stage2_training.data import PseudoLabelDataset, ShardSampler
 
 PIPELINE = [
-    {"type": "LoadPhoto"},
+    {"type": "LoadRGBImage"},
     {"type": "LoadPseudoLabels"},
     {"type": "Resize", "scale": (32, 32), "keep_ratio": True},
     {"type": "PackPseudoLabels"},
@@ -92,7 +92,7 @@ def test_clusters_made_anew_since_the_start_are_refused(shards):
         dataset.get_data_info(4)
 
 
-def test_photos_without_proposals_are_samples_too(shards):
+def test_images_without_proposals_are_samples_too(shards):
     sample = PseudoLabelDataset(str(shards.directory), PIPELINE)[0]
     instances = sample["data_samples"].gt_instances
     assert sample["inputs"].shape == (3, 24, 32)
@@ -141,7 +141,7 @@ def test_at_most_so_many_shards_are_open(shards):
 def test_a_pass_with_the_shard_sampler_opens_each_shard_once(write_shards, make_record, rectangles, monkeypatch):
     masks = rectangles([(0, 0, 4, 4)], 24, 32)
     records = [make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(24)]
-    shards = write_shards([records[first : first + 3] for first in range(0, 24, 3)], photos=False)
+    shards = write_shards([records[first : first + 3] for first in range(0, 24, 3)], images=False)
     dataset = PseudoLabelDataset(str(shards.directory), max_open_shards=2)
     opened, read_ahead = [], []
     monkeypatch.setattr(ShardReader, "read_ahead", lambda reader: read_ahead.append(reader.path))
@@ -177,7 +177,7 @@ def test_opening_takes_no_memory_per_image(tmp_path):
             (directory / shard_file_name(index, 10)).touch()
             row = {"images": images // 10, "proposals": 0, "failures": 0, "content_sha256": ""}
             lines.append({"file": shard_file_name(index, 10), **row})
-        request = {"image_root": "photos", "shard_count": 10, "backbone": {"feature_dim": 4}}
+        request = {"image_root": "images", "shard_count": 10, "backbone": {"feature_dim": 4}}
         write_manifest(directory, request, lines)
         tracemalloc.start()
         dataset = PseudoLabelDataset(str(directory))
@@ -200,9 +200,9 @@ def test_missing_shards_are_found_at_start(shards):
         PseudoLabelDataset(str(shards.directory / "elsewhere"))
 
 
-def test_moved_photos_are_named_and_found_again_under_another_root(shards, tmp_path):
-    (tmp_path / "photos").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"photos/a/1\.png.*does not exist.*image_root"):
+def test_moved_images_are_named_and_found_again_under_another_root(shards, tmp_path):
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"images/a/1\.png.*does not exist.*image_root"):
         PseudoLabelDataset(str(shards.directory), PIPELINE)[1]
     dataset = PseudoLabelDataset(str(shards.directory), PIPELINE, image_root=str(tmp_path / "moved"))
     assert len(dataset[1]["data_samples"].gt_instances) == 1
@@ -213,14 +213,14 @@ def test_moved_photos_are_named_and_found_again_under_another_root(shards, tmp_p
     [
         (
             lambda path: Image.new("RGB", (40, 24)).save(path),
-            r"1\.png: is 40 x 24 pixels, but its labels are for 32 x 24; restore the photo or make its labels again",
+            r"1\.png: is 40 x 24 pixels, but its labels are for 32 x 24; restore the image or make its labels again",
         ),
-        (lambda path: path.unlink(), r"1\.png: does not exist; put the photo back"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-50]), r"1\.png: cannot be decoded: .*; put the photo back"),
+        (lambda path: path.unlink(), r"1\.png: does not exist; put the image back"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-50]), r"1\.png: cannot be decoded: .*; put the image back"),
     ],
     ids=["another size", "deleted", "damaged"],
 )
-def test_a_photo_changed_since_stage_1_is_refused_by_name(shards, change, message):
+def test_an_image_changed_since_stage_1_is_refused_by_name(shards, change, message):
     dataset = PseudoLabelDataset(str(shards.directory), PIPELINE)
     assert dataset[1]["data_samples"].ori_shape == (24, 32)
     change(dataset.image_root / "a" / "1.png")

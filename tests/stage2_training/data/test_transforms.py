@@ -7,8 +7,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from stage1_proposals.errors import UserError
-from stage2_training.data import DropVanishedMasks, LoadPhoto, LoadPseudoLabels, PackPseudoLabels
+from stage1_proposals.common.errors import UserError
+from stage2_training.data import DropVanishedMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
 
 HEIGHT, WIDTH = 48, 64
 
@@ -24,11 +24,11 @@ def write_oriented(path, pixels: np.ndarray, orientation: int) -> None:
     Image.fromarray(pixels).save(path, exif=exif)
 
 
-class TestLoadPhoto:
+class TestLoadImage:
     def test_gives_rgb_and_sizes(self, tmp_path):
         pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        results = LoadPhoto().transform({"img_path": str(tmp_path / "a.png")})
+        results = LoadRGBImage().transform({"img_path": str(tmp_path / "a.png")})
         assert np.array_equal(results["img"], pixels)
         assert results["img_shape"] == results["ori_shape"] == (5, 7)
 
@@ -36,22 +36,22 @@ class TestLoadPhoto:
         pixels = np.zeros((4, 6, 3), np.uint8)
         pixels[0, 0] = 255
         write_oriented(tmp_path / "a.png", pixels, 6)  # turned a quarter clockwise for display
-        results = LoadPhoto().transform({"img_path": str(tmp_path / "a.png"), "height": 6, "width": 4})
+        results = LoadRGBImage().transform({"img_path": str(tmp_path / "a.png"), "height": 6, "width": 4})
         assert results["img"].shape == (6, 4, 3)
         assert (results["img"][0, 3] == 255).all()
 
-    def test_refuses_a_photo_of_another_size(self, tmp_path):
+    def test_refuses_an_image_of_another_size(self, tmp_path):
         Image.new("RGB", (7, 5)).save(tmp_path / "a.png")
         with pytest.raises(UserError, match=r"a\.png: is 7 x 5 pixels, but its labels are for 5 x 7"):
-            LoadPhoto().transform({"img_path": str(tmp_path / "a.png"), "height": 7, "width": 5})
+            LoadRGBImage().transform({"img_path": str(tmp_path / "a.png"), "height": 7, "width": 5})
 
-    def test_names_a_photo_it_cannot_read(self, tmp_path):
+    def test_names_an_image_it_cannot_read(self, tmp_path):
         (tmp_path / "a.png").write_bytes(b"no image")
-        with pytest.raises(UserError, match=r"a\.png: is not an image.*put the photo back"):
-            LoadPhoto().transform({"img_path": str(tmp_path / "a.png")})
+        with pytest.raises(UserError, match=r"a\.png: is not an image.*put the image back"):
+            LoadRGBImage().transform({"img_path": str(tmp_path / "a.png")})
 
 
-def test_pseudo_labels_land_where_stage_1_saw_them_on_a_rotated_photo(tmp_path, make_record):
+def test_pseudo_labels_land_where_stage_1_saw_them_on_a_rotated_image(tmp_path, make_record):
     """The record is in displayed coordinates; the bright square of the stored pixels lies under its mask."""
     stored = np.zeros((24, 40, 3), np.uint8)
     stored[2:8, 3:12] = 255
@@ -65,7 +65,7 @@ def test_pseudo_labels_land_where_stage_1_saw_them_on_a_rotated_photo(tmp_path, 
         "record": record,
         "labels": np.zeros(1, int),
     }
-    packed = Compose([LoadPhoto(), LoadPseudoLabels(), {"type": "RandomFlip", "prob": 1.0}, PackPseudoLabels()])(
+    packed = Compose([LoadRGBImage(), LoadPseudoLabels(), {"type": "RandomFlip", "prob": 1.0}, PackPseudoLabels()])(
         results
     )
     mask = torch.from_numpy(packed["data_samples"].gt_instances.masks.masks[0]).bool()
@@ -142,8 +142,8 @@ def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles,
     assert results["gt_bboxes_labels"].tolist() == kept
 
 
-def test_rotation_moves_masks_with_the_photo_however_many():
-    """MMDetection's Rotate, as fine-tuning uses it: each of nine masks turns with its own square of the photo."""
+def test_rotation_moves_masks_with_the_image_however_many():
+    """MMDetection's Rotate, as fine-tuning uses it: each of nine masks turns with its own square of the image."""
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
 

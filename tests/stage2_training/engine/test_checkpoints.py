@@ -9,7 +9,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import Sequential
 from mmengine.runner import CheckpointLoader, Runner
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.engine import PlainCheckpointHook, read_checkpoint, read_weights
 from stage2_training.engine.checkpoints import read_for_mmengine
 

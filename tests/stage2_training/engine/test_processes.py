@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 
 NUMBER = count()
 PREPROCESSOR = {
@@ -30,7 +30,7 @@ PREPROCESSOR = {
 }
 
 
-class Photos(Dataset):
+class Images(Dataset):
     """Ready images with their samples."""
 
     def __init__(self, images: torch.Tensor, samples: list) -> None:
@@ -97,7 +97,7 @@ def train(
             "clip_grad": clip,
             "amp": amp,
         },
-        default_hooks={"checkpoint": {"type": "WholeCheckpointHook", "by_epoch": False, "interval": 1}},
+        default_hooks={"checkpoint": {"type": "AtomicCheckpointHook", "by_epoch": False, "interval": 1}},
         custom_hooks=[watch],
         randomness={"seed": 0},
         load_from=str(directory / f"start_{os.getpid()}.pth"),
@@ -119,12 +119,12 @@ def one_thread(all_threads: None) -> None:
 
 
 @pytest.fixture
-def photos(make_batch) -> Photos:
-    """Six photos of one size with 2, 0, 3, 1, 1 and 4 instances: a step of four and one of two an epoch."""
+def image_files(make_batch) -> Images:
+    """Six images of one size with 2, 0, 3, 1, 1 and 4 instances: a step of four and one of two an epoch."""
     images, samples = make_batch([2, 0, 3, 1, 1, 4])
     for number, sample in enumerate(samples):
         sample.set_metainfo({"img_id": number, "img_path": f"{number}.jpg"})
-    return Photos((images * 40 + 127).clamp(0, 255).to(torch.uint8), samples)
+    return Images((images * 40 + 127).clamp(0, 255).to(torch.uint8), samples)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -139,10 +139,10 @@ def saliency_prompt(build_knet) -> Callable[[], BaseModel]:
     return lambda: build_knet(type="SaliencyPromptKNet", saliency_prompt=settings, data_preprocessor=PREPROCESSOR)
 
 
-def test_two_processes_train_as_one(saliency_prompt, photos, in_processes, tmp_path):
-    losses, weights = train(saliency_prompt(), photos, tmp_path, images=4, total=4)
+def test_two_processes_train_as_one(saliency_prompt, image_files, in_processes, tmp_path):
+    losses, weights = train(saliency_prompt(), image_files, tmp_path, images=4, total=4)
     assert len(losses) == 4
-    shared = in_processes(2, lambda rank: train(saliency_prompt(), photos, tmp_path, images=2, total=4))
+    shared = in_processes(2, lambda rank: train(saliency_prompt(), image_files, tmp_path, images=2, total=4))
     for step, alone in enumerate(losses):
         assert shared[0][0][step]["loss"] == shared[1][0][step]["loss"]  # what is logged is that of all
         same(alone, {name: (shared[0][0][step][name] + shared[1][0][step][name]) / 2 for name in alone})
@@ -153,20 +153,20 @@ def test_two_processes_train_as_one(saliency_prompt, photos, in_processes, tmp_p
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_passes_add_up_to_a_step(photos, tmp_path, images):
+def test_passes_add_up_to_a_step(image_files, tmp_path, images):
     torch.manual_seed(0)
     model = Line()
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    losses, weights = train(model, photos, tmp_path, images=4, total=4)
+    losses, weights = train(model, image_files, tmp_path, images=4, total=4)
     model.load_state_dict(start)
-    passes, theirs = train(model, photos, tmp_path, images=images, total=4)
+    passes, theirs = train(model, image_files, tmp_path, images=images, total=4)
     assert len(passes) == len(losses) == 4
     for one, other in zip(losses, passes, strict=True):
         same(one, other)
     same(weights, theirs)
 
 
-def test_processes_with_several_passes_add_up_too(photos, in_processes, tmp_path):
+def test_processes_with_several_passes_add_up_too(image_files, in_processes, tmp_path):
     torch.manual_seed(0)
     state = Line().state_dict()
 
@@ -175,22 +175,22 @@ def test_processes_with_several_passes_add_up_too(photos, in_processes, tmp_path
         model.load_state_dict(state)
         return model
 
-    losses, weights = train(line(), photos, tmp_path, images=4, total=4)
-    for theirs, trained in in_processes(2, lambda rank: train(line(), photos, tmp_path, images=1, total=4)):
+    losses, weights = train(line(), image_files, tmp_path, images=4, total=4)
+    for theirs, trained in in_processes(2, lambda rank: train(line(), image_files, tmp_path, images=1, total=4)):
         assert [step["loss"] for step in theirs] == pytest.approx([step["loss"] for step in losses], rel=1e-5)
         same(weights, trained)
 
 
-def test_mixed_precision_trains_on_any_device(saliency_prompt, photos, tmp_path):
-    exact, _ = train(saliency_prompt(), photos, tmp_path, images=2, total=2)
-    mixed, weights = train(saliency_prompt(), photos, tmp_path, images=2, total=2, amp=True)
+def test_mixed_precision_trains_on_any_device(saliency_prompt, image_files, tmp_path):
+    exact, _ = train(saliency_prompt(), image_files, tmp_path, images=2, total=2)
+    mixed, weights = train(saliency_prompt(), image_files, tmp_path, images=2, total=2, amp=True)
     assert mixed[0]["loss"] != exact[0]["loss"]
     assert mixed[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.02)
     assert all(value.dtype != torch.bfloat16 for value in map(torch.from_numpy, weights.values()))
 
 
 class Diverges(Line):
-    """Its loss is NaN from the photo with 4 instances on."""
+    """Its loss is NaN from the image with 4 instances on."""
 
     def forward(self, inputs: list[torch.Tensor], data_samples: list, mode: str) -> dict[str, torch.Tensor]:
         losses = super().forward(inputs, data_samples, mode)
@@ -203,12 +203,12 @@ def check_report(directory: Path, error: UserError) -> dict[str, Any]:
     """The message and the file agree, and no checkpoint is of the bad step or after."""
     report = json.loads((directory / "non_finite.json").read_text())
     (bad,) = [each for each in report["processes"] if each["losses"]["loss_line"] == "nan"]
-    photos = [photo["img_id"] for photo in bad["photos"]]
-    assert 5 in photos
-    assert {photo["img_path"] for photo in bad["photos"]} == {f"{number}.jpg" for number in photos}
+    image_files = [image["img_id"] for image in bad["images"]]
+    assert 5 in image_files
+    assert {image["img_path"] for image in bad["images"]} == {f"{number}.jpg" for number in image_files}
     step = report["step"]
-    shown = ", ".join(map(str, photos))
-    assert f"step {step}: loss_line is nan on the photos with img_id {shown}; {directory}" in str(error)
+    shown = ", ".join(map(str, image_files))
+    assert f"step {step}: loss_line is nan on the images with img_id {shown}; {directory}" in str(error)
     saved = sorted(int(path.stem.removeprefix("iter_")) for path in directory.glob("iter_*.pth"))
     assert saved == list(range(1, step))
     for number in saved:
@@ -217,15 +217,15 @@ def check_report(directory: Path, error: UserError) -> dict[str, Any]:
     return report
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(photos, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(image_files, tmp_path):
     with pytest.raises(UserError) as error:
-        train(Diverges(), photos, tmp_path, images=1, total=2)
+        train(Diverges(), image_files, tmp_path, images=1, total=2)
     report = check_report(tmp_path, error.value)
     assert report["processes"][0]["losses"]["loss"] == report["processes"][0]["losses"]["grad_norm"] == "nan"
 
 
-def test_a_loss_that_is_not_finite_in_one_process_stops_all(photos, in_processes, tmp_path):
-    first, second = in_processes(2, lambda rank: train(Diverges(), photos, tmp_path, images=1, total=2))
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(image_files, in_processes, tmp_path):
+    first, second = in_processes(2, lambda rank: train(Diverges(), image_files, tmp_path, images=1, total=2))
     assert isinstance(first, UserError)
     assert str(first) == str(second)
     report = check_report(tmp_path, first)
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(photos, in_processes
 
 
 @pytest.mark.parametrize("clip", [None, {"max_norm": 1.0}])
-def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(photos, tmp_path, clip):
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(image_files, tmp_path, clip):
     class Steep(Line):
         """Its loss is 0, and the slope of a root there infinite."""
 
@@ -241,14 +241,14 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_a_checkpoint(photos,
             return {"loss_line": (self.linear.weight * 0).abs().sum().sqrt()}
 
     with pytest.raises(UserError, match=r"^step 1: grad_norm is nan"):
-        train(Steep(), photos, tmp_path, images=2, total=2, clip=clip)
+        train(Steep(), image_files, tmp_path, images=2, total=2, clip=clip)
     assert not list(tmp_path.glob("iter_*.pth"))
 
 
-def test_weights_that_are_not_finite_are_found_in_the_loss(saliency_prompt, photos, tmp_path):
+def test_weights_that_are_not_finite_are_found_in_the_loss(saliency_prompt, image_files, tmp_path):
     """Matching, which comes before it, does not fail."""
     model = saliency_prompt()
     with torch.no_grad():
         model.rpn_head.loc_convs[0].conv.weight[0] = torch.nan
-    with pytest.raises(UserError, match=r"^step 1: loss_rpn_mask is nan on the photos with img_id \d, \d; "):
-        train(model, photos, tmp_path, images=2, total=2)
+    with pytest.raises(UserError, match=r"^step 1: loss_rpn_mask is nan on the images with img_id \d, \d; "):
+        train(model, image_files, tmp_path, images=2, total=2)

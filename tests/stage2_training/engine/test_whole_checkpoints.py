@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
 from stage2_training.engine import read_weights
-from stage2_training.work_dir import WorkDir
+from stage2_training.runs.work_dir import WorkDir
 
 
 class Model(BaseModel):
@@ -41,7 +41,7 @@ def train(directory: Path, keep: int) -> None:
         train_cfg={"type": "ResumableEpochLoop", "max_epochs": 1},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001}},
         default_hooks={
-            "checkpoint": {"type": "WholeCheckpointHook", "by_epoch": False, "interval": 1, "max_keep_ckpts": keep}
+            "checkpoint": {"type": "AtomicCheckpointHook", "by_epoch": False, "interval": 1, "max_keep_ckpts": keep}
         },
         custom_hooks=[{"type": "PlainCheckpointHook"}],
         randomness={"seed": 0},

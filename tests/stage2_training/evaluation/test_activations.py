@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.evaluation.activations import (
     draw_activations,
     location_entropy,
@@ -30,7 +30,7 @@ def test_the_mean_is_over_all_images_of_all_batches():
     maps, images = mean_maps(iter(batches))
     np.testing.assert_allclose(maps, torch.cat(batches).double().mean(0), rtol=1e-12)
     assert images == 6
-    with pytest.raises(UserError, match="no photos"):
+    with pytest.raises(UserError, match="no images"):
         mean_maps([])
 
 

@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.detectors import BaseDetector
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.evaluation.query_masks import SIDE, query_masks
 
-HEIGHT, WIDTH = 60, 90  # of the photo in its padded input
+HEIGHT, WIDTH = 60, 90  # of the image in its padded input
 
 
 @pytest.fixture
 def batch(make_batch: Callable) -> tuple:
-    """Two images whose photos are of 200 x 200 pixels, for the detectors' own masks to be of that size."""
+    """Two images whose images are of 200 x 200 pixels, for the detectors' own masks to be of that size."""
     images, samples = make_batch([1, 2])
     for sample in samples:
         sample.set_metainfo({"ori_shape": (SIDE, SIDE), "scale_factor": (WIDTH / SIDE, HEIGHT / SIDE)})
@@ -47,7 +47,7 @@ def test_what_is_detected_is_over_one_half_of_some_querys_mask(
     assert partial > 0
 
 
-def test_masks_of_a_whole_photo_are_those_of_its_part_of_the_input(build_knet: Callable, make_batch: Callable) -> None:
+def test_masks_of_a_whole_image_are_those_of_its_part_of_the_input(build_knet: Callable, make_batch: Callable) -> None:
     images, samples = make_batch([1])
     samples[0].set_metainfo({"img_shape": (64, 48)})  # the left half of the input
     model = build_knet().eval()

@@ -6,8 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage2_training.knet.assignment import Assignment, CostWeights, assign, match_images, matching_cost
-from stage2_training.knet.targets import InstanceTargets
+from stage2_training.knet.assignment import (
+    Assignment,
+    CostWeights,
+    InstanceTargets,
+    assign,
+    match_images,
+    matching_cost,
+)
 
 
 def batch(seed: int, counts: list[int], kernels: int = 5, classes: int = 3) -> tuple:

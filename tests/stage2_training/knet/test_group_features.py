@@ -1,6 +1,6 @@
 import torch
 
-from stage2_training.knet.group_features import group_features
+from stage2_training.knet.heads import group_features
 
 
 def test_sums_the_features_inside_each_mask() -> None:

@@ -1,6 +1,6 @@
 import torch
 
-from stage2_training.knet.iter_head import KernelIterHead
+from stage2_training.knet.heads import KernelIterHead
 
 
 def test_each_stage_goes_on_from_the_one_before() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stage2_training.knet.assignment import Assignment, CostWeights, assign
+from stage2_training.knet.assignment import Assignment, CostWeights, InstanceTargets, assign
 from stage2_training.knet.losses import (
+    PointSampling,
     dense_focal_loss,
     kernel_class_loss,
     match,
@@ -15,8 +16,6 @@ from stage2_training.knet.losses import (
     semantic_map,
     upsample_masks,
 )
-from stage2_training.knet.mask_points import PointSampling
-from stage2_training.knet.targets import InstanceTargets
 
 # Two images; image 0 has kernels 2 and 0 matched with instances 0 and 1, image 1 kernel 1 with instance 0.
 ASSIGNMENT = Assignment(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1]), torch.tensor([0, 1, 0]))
@@ -76,7 +75,7 @@ def test_semantic_loss_is_per_foreground_pixel(targets: InstanceTargets) -> None
         for y in range(4):
             for x in range(6):
                 label = 3
-                # Matched instances by rising kernel: a later one covers an earlier one.
+                # PromptMatch instances by rising kernel: a later one covers an earlier one.
                 for instance in ((1, 0), (0,))[image]:
                     if targets.masks[image, instance, y, x] > 0:
                         label = int(targets.labels[image, instance])

@@ -1,10 +1,16 @@
 import pytest
 import torch
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.assignment import Assignment
-from stage2_training.knet.losses import matched_mask_losses, matched_masks, upsample_masks
-from stage2_training.knet.mask_points import PointSampling, uncertain_points, values_at
+from stage2_training.knet.losses import (
+    PointSampling,
+    matched_mask_losses,
+    matched_masks,
+    uncertain_points,
+    upsample_masks,
+    values_at,
+)
 
 ASSIGNMENT = Assignment(torch.tensor([0, 0, 1]), torch.tensor([2, 0, 1]), torch.tensor([0, 1, 0]))
 NOTHING = Assignment(*torch.zeros(3, 0, dtype=torch.long))

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from stage2_training.knet import KernelHead, KernelIterHead
-from stage2_training.knet.assignment import CostWeights
+from stage2_training.knet.assignment import CostWeights, InstanceTargets
 from stage2_training.knet.losses import LossWeights, knet_losses
-from stage2_training.knet.targets import InstanceTargets
 
 REFERENCE = json.loads((Path(__file__).parent / "reference.json").read_text())
 

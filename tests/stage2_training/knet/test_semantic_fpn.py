@@ -1,6 +1,6 @@
 import torch
 
-from stage2_training.knet.semantic_fpn import SemanticFPN
+from stage2_training.knet.heads import SemanticFPN
 
 
 def levels(height: int, width: int, channels: int = 32) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from stage2_training.data import RunLengthMasks
-from stage2_training.knet.targets import instance_targets
+from stage2_training.knet.assignment import instance_targets
 
 
 def test_instances_are_padded_to_the_fullest_image(make_batch: Callable) -> None:

@@ -1,6 +1,6 @@
 import torch
 
-from stage2_training.knet.update_stage import KernelUpdateStage
+from stage2_training.knet.heads import KernelUpdateStage
 
 
 def inputs(images: int = 2, kernels: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

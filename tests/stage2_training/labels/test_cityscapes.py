@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels import cityscapes
 from stage2_training.labels.cityscapes import (
     CLASSES,
@@ -22,7 +22,7 @@ from stage2_training.labels.cityscapes import (
 from tests import miniatures
 
 LABEL = "gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png"
-PHOTO = "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
+IMAGE = "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_every_pixel_of_an_object_is_in_its_mask_and_no_other(tmp_path_factory, 
     assert (drawn == np.where(things, numbers, 0)).all()
 
 
-def test_many_photos_are_read_by_several_processes_all_the_same(root, monkeypatch):
+def test_many_images_are_read_by_several_processes_all_the_same(root, monkeypatch):
     alone = convert_cityscapes(root, "train")
     monkeypatch.setattr(cityscapes, "_FEW", 2)
     monkeypatch.setattr(cityscapes.os, "sched_getaffinity", lambda process: range(2))
@@ -94,12 +94,12 @@ def save(array):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        (LABEL, lambda path: path.unlink(), "instanceIds.png is missing; unpack gtFine anew, or leave such photos out"),
+        (LABEL, lambda path: path.unlink(), "instanceIds.png is missing; unpack gtFine anew, or leave such images out"),
         (LABEL, lambda path: path.write_bytes(b"no picture"), "instanceIds.png cannot be read as an image"),
         (LABEL, lambda path: path.write_bytes(path.read_bytes()[:150]), "instanceIds.png cannot be read as an image"),
         (LABEL, save(np.zeros((48, 64, 3), np.uint8)), "instanceIds.png is no map of instance numbers"),
-        (LABEL, save(np.zeros((48, 60), np.uint16)), "60 x 48 pixels, but its photo 64 x 48; unpack both anew"),
-        (PHOTO, lambda path: path.write_bytes(b"no picture"), "leftImg8bit.png cannot be read as an image"),
+        (LABEL, save(np.zeros((48, 60), np.uint16)), "60 x 48 pixels, but its image 64 x 48; unpack both anew"),
+        (IMAGE, lambda path: path.write_bytes(b"no picture"), "leftImg8bit.png cannot be read as an image"),
     ],
 )
 def test_a_malformed_label_is_named_or_left_out_and_recorded(root, name, damage, message):
@@ -116,7 +116,7 @@ def test_a_malformed_label_is_named_or_left_out_and_recorded(root, name, damage,
 
 def test_a_part_is_refused_or_noted(root):
     check_complete(root, "val", 4)
-    with pytest.raises(UserError, match=r"leftImg8bit/train: 4 photos, not the 2,975 .*cityscapes-dataset.*--partial"):
+    with pytest.raises(UserError, match=r"leftImg8bit/train: 4 images, not the 2,975 .*cityscapes-dataset.*--partial"):
         check_complete(root, "train", 2975)
     note = json.loads(write_annotations(root, "train", None, 2975).read_text())["info"]["partial"]
     assert note == {"found": 4, "expected": 2975}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.coco import read_coco
 from tests import miniatures
 
@@ -13,12 +13,12 @@ POLYGON = [[4, 4, 20, 4, 20, 12, 4, 12]]
 
 @pytest.fixture
 def write(tmp_path):
-    """(annotations, changes of the document) -> a COCO JSON of two photos beside it."""
+    """(annotations, changes of the document) -> a COCO JSON of two images beside it."""
 
     def make(annotations, **more):
         images = []
         for number in (1, 2):
-            name = miniatures.photo(number, tmp_path / f"{number}.png").name
+            name = miniatures.image(number, tmp_path / f"{number}.png").name
             images.append({"id": number, "file_name": name, "height": 48, "width": 64})
         categories = [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
         path = tmp_path / "labels.json"
@@ -75,18 +75,18 @@ def test_what_is_stated_is_kept_and_run_lengths_are_read(write):
     assert [each["iscrowd"] for each in found] == [0, 0, 1]
 
 
-@pytest.mark.parametrize("photos", ["images", "photos"])
-def test_photos_are_found_in_folders_or_where_the_user_says(write, tmp_path, photos):
+@pytest.mark.parametrize("images", ["pictures", "images"])
+def test_images_are_found_in_folders_or_where_the_user_says(write, tmp_path, images):
     path = write([one()])
     for number in (1, 2):
-        (tmp_path / photos).mkdir(exist_ok=True)
-        (tmp_path / f"{number}.png").rename(tmp_path / photos / f"{number}.png")
-    if photos == "images":
+        (tmp_path / images).mkdir(exist_ok=True)
+        (tmp_path / f"{number}.png").rename(tmp_path / images / f"{number}.png")
+    if images == "images":
         assert read_coco(path, None)[1] == tmp_path / "images"
     else:
-        with pytest.raises(UserError, match=r"labels.json: none of its 2 photos is under .*--data-root \(ROOT=\)"):
+        with pytest.raises(UserError, match=r"labels.json: none of its 2 images is under .*--data-root \(ROOT=\)"):
             read_coco(path, None)
-    assert read_coco(path, tmp_path / photos)[1] == tmp_path / photos
+    assert read_coco(path, tmp_path / images)[1] == tmp_path / images
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_photos_are_found_in_folders_or_where_the_user_says(write, tmp_path, pho
         ({"images": [{"id": 2, "file_name": "2.png"}, {"id": 1, "file_name": "gone.png"}]}, "gone.png is missing: "),
     ],
 )
-def test_a_photo_with_a_malformed_label_is_named_or_left_out(write, change, message):
+def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, message):
     path = write(**({"annotations": [one()]} | change))
-    with pytest.raises(UserError, match=message + ".*leave such photos out with OPTS=--skip-malformed$"):
+    with pytest.raises(UserError, match=message + ".*leave such images out with OPTS=--skip-malformed$"):
         read_coco(path, None)
     skipped = []
     coco, _ = read_coco(path, None, skipped)
@@ -122,7 +122,7 @@ def test_a_photo_with_a_malformed_label_is_named_or_left_out(write, change, mess
         ("[]", "not COCO instance JSON, it has no list `images`"),
         ('{"images": []}', "not COCO instance JSON, it has no list `annotations`"),
         ('{"images": [], "annotations": [], "categories": {}}', "it has no list `categories`"),
-        ('{"shapes": []}', "is a labelme file, which labels one photo; name the folder"),
+        ('{"shapes": []}', "is a labelme file, which labels one image; name the folder"),
         ('{"images": [{"id": "1"}], "annotations": [], "categories": []}', r"images\[0\] needs a whole number as `id`"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\] needs a text as `file_name`"),
         (
@@ -136,7 +136,7 @@ def test_a_photo_with_a_malformed_label_is_named_or_left_out(write, change, mess
         ),
         ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": [3], "categories": []}', r"annotations\[0\] has no `image_id`"),
-        ('{"images": [], "annotations": [], "categories": []}', "none of its 0 photos"),
+        ('{"images": [], "annotations": [], "categories": []}', "none of its 0 images"),
     ],
 )
 def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):

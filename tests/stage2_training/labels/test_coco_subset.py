@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels import coco_subset
-from stage2_training.labels.coco_subset import SHARES, draw, ids_file, unlabeled_photos, write_subset
+from stage2_training.labels.coco_subset import SHARES, draw, ids_file, unlabeled_images, write_subset
 from tests import miniatures
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Forty training photos and two of val2017, as if they were all there are."""
+    """Forty training images and two of val2017, as if they were all there are."""
     monkeypatch.setattr(coco_subset, "COUNTS", {"train2017": 40, "val2017": 2, "unlabeled2017": 3})
     return miniatures.coco(tmp_path, train=40)
 
@@ -56,8 +56,8 @@ def test_a_subset_has_its_images_their_objects_and_all_classes(root):
     ("damage", "message"),
     [
         (lambda root: (root / "val2017").rename(root / "val"), r"val2017 is missing: get COCO at https://cocodataset"),
-        (lambda root: next((root / "train2017").iterdir()).unlink(), r"train2017: 39 photos, not the 40 it should"),
-        (lambda root: (root / "train2017" / "1.jpg").touch(), r"train2017: 41 photos, not the 40 it should"),
+        (lambda root: next((root / "train2017").iterdir()).unlink(), r"train2017: 39 images, not the 40 it should"),
+        (lambda root: (root / "train2017" / "1.jpg").touch(), r"train2017: 41 images, not the 40 it should"),
         (
             lambda root: (root / "annotations" / "instances_train2017.json").unlink(),
             "instances_train2017.json is missing: get COCO at",
@@ -74,7 +74,7 @@ def test_a_subset_has_its_images_their_objects_and_all_classes(root):
             lambda root: (root / "annotations" / "instances_val2017.json").write_text(
                 '{"images": [], "annotations": [], "categories": []}'
             ),
-            r"instances_val2017.json: 0 photos, not the 2 it should have",
+            r"instances_val2017.json: 0 images, not the 2 it should have",
         ),
         (lambda root: (root / "val2017" / "000000000501.jpg").rename(root / "val2017" / "1.jpg"), "501.jpg is missing"),
     ],
@@ -86,13 +86,13 @@ def test_what_is_not_whole_is_one_clear_line(root, damage, message):
     assert not ids_file(root, "coco10").exists()
 
 
-def test_a_part_is_noted_and_the_photos_of_the_subset_must_be_there(root):
+def test_a_part_is_noted_and_the_images_of_the_subset_must_be_there(root):
     chosen = sorted(draw(range(1, 41), 0.10, 0))
     for path in (root / "train2017").iterdir():
         if int(path.stem) not in chosen:
             path.unlink()
     (root / "train2017" / f"{chosen[0]:012d}.jpg").unlink()
-    with pytest.raises(UserError, match=r"jpg is missing; get COCO at .*, or leave such photos out"):
+    with pytest.raises(UserError, match=r"jpg is missing; get COCO at .*, or leave such images out"):
         write_subset(root, "coco10", 0, partial=True)
     skipped = []
     subset = json.loads(write_subset(root, "coco10", 0, skipped, partial=True).read_text())
@@ -107,7 +107,7 @@ def test_another_number_of_labels_is_noted(root, monkeypatch):
     assert subset["info"]["partial"] == {"found": 40, "expected": 118_287}
 
 
-def test_unlabeled_photos_are_counted_where_they_are(root, tmp_path):
-    assert unlabeled_photos(root) is None
+def test_unlabeled_images_are_counted_where_they_are(root, tmp_path):
+    assert unlabeled_images(root) is None
     miniatures.coco(root, 1, 1, unlabeled=3)
-    assert unlabeled_photos(root) == 3
+    assert unlabeled_images(root) == 3

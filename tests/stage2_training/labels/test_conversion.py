@@ -2,13 +2,13 @@ import pickle
 
 import pytest
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.conversion import LabelError, check_count, info, leaving_out, numbered, write_text
 
 
 def test_a_malformed_label_ends_the_conversion_unless_such_are_left_out():
     with (
-        pytest.raises(UserError, match=r"^a.xml is bad; mend it, or leave such photos out with OPTS=--skip-malformed$"),
+        pytest.raises(UserError, match=r"^a.xml is bad; mend it, or leave such images out with OPTS=--skip-malformed$"),
         leaving_out(None),
     ):
         raise LabelError("a.xml is bad", "mend it")
@@ -22,11 +22,11 @@ def test_a_malformed_label_ends_the_conversion_unless_such_are_left_out():
 
 
 def test_a_wrong_count_is_refused_with_both_numbers():
-    check_count("photos", 5, 5, "somewhere")
+    check_count("images", 5, 5, "somewhere")
     with pytest.raises(
-        UserError, match=r"^photos: 1,234 photos, not the 5,000 it should have: get it at X; OPTS=--par"
+        UserError, match=r"^images: 1,234 images, not the 5,000 it should have: get it at X; OPTS=--par"
     ):
-        check_count("photos", 1234, 5000, "X")
+        check_count("images", 1234, 5000, "X")
 
 
 def test_info_notes_a_part_and_what_is_left_out():

@@ -9,9 +9,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from stage1_proposals.errors import UserError
-from stage1_proposals.photos import read_photo
-from stage2_training.labels.conversion import photo_size
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.decode import read_image
+from stage2_training.labels.conversion import image_size
 from stage2_training.labels.ctw1500 import (
     SPLITS,
     check_complete,
@@ -46,12 +46,12 @@ def shifted(dx, dy):
 
 @pytest.fixture
 def root(tmp_path):
-    """One photo and label per split, 600 x 300 pixels."""
+    """One image and label per split, 600 x 300 pixels."""
     for name, split in SPLITS.items():
-        photo = tmp_path / split.photos / f"{split.first_id:04d}.jpg"
-        photo.parent.mkdir()
-        Image.new("RGB", (600, 300), "grey").save(photo)
-        label = tmp_path / split.labels / split.label_name(photo)
+        image = tmp_path / split.images / f"{split.first_id:04d}.jpg"
+        image.parent.mkdir()
+        Image.new("RGB", (600, 300), "grey").save(image)
+        label = tmp_path / split.labels / split.label_name(image)
         label.parent.mkdir()
         label.write_text(XML if name == "train" else f"{OLATHE},####OLATHE\n{numbers(RECTANGLE)},#######\n")
     return tmp_path
@@ -198,7 +198,7 @@ def test_illegible_lines_are_ignored_by_coco_evaluation(root):
     bend=st.integers(-15, 15),
 )
 def test_area_and_box_are_those_of_the_drawn_polygon(tmp_path_factory, left, top, width, height, bend):
-    """Against Pillow's own rasteriser, also where the polygon reaches over the photo's edge."""
+    """Against Pillow's own rasteriser, also where the polygon reaches over the image's edge."""
     root = tmp_path_factory.mktemp("ctw")
     x = left + np.arange(7) * width // 6
     arch = top + (bend * ((np.arange(7) - 3) / 3) ** 2).astype(int)
@@ -209,7 +209,7 @@ def test_area_and_box_are_those_of_the_drawn_polygon(tmp_path_factory, left, top
     (root / "gt_ctw1500" / "0001001.txt").write_text(numbers(polygon) + ",####A\n")
     coco = convert_ctw1500(root, "test")
 
-    # Drawn with room around it, then cropped to the photo.
+    # Drawn with room around it, then cropped to the image.
     canvas = Image.new("1", (1000, 700))
     ImageDraw.Draw(canvas).polygon([(int(px) + 200, int(py) + 200) for px, py in polygon], fill=1)
     drawn = np.asarray(canvas)[200:500, 200:800]
@@ -226,7 +226,7 @@ def test_area_and_box_are_those_of_the_drawn_polygon(tmp_path_factory, left, top
     assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
 
 
-def test_a_polygon_outside_its_photo_is_left_out_and_named(root):
+def test_a_polygon_outside_its_image_is_left_out_and_named(root):
     label = root / "gt_ctw1500" / "0001001.txt"
     label.write_text(f"{numbers(RECTANGLE)},####IN\n{numbers(shifted(2000, 0))},####OUT\n")
     coco = convert_ctw1500(root, "test")
@@ -235,13 +235,13 @@ def test_a_polygon_outside_its_photo_is_left_out_and_named(root):
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (8, (20, 40))])
-def test_the_size_is_that_of_the_photo_as_displayed(tmp_path, orientation, size):
+def test_the_size_is_that_of_the_image_as_displayed(tmp_path, orientation, size):
     path = tmp_path / "0001.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (40, 20)).save(path, exif=exif)
-    assert photo_size(path) == size
-    assert read_photo(path).shape[1::-1] == size
+    assert image_size(path) == size
+    assert read_image(path).shape[1::-1] == size
 
 
 def test_the_json_is_written_whole_and_the_same_every_time(root):
@@ -256,9 +256,9 @@ def test_the_json_is_written_whole_and_the_same_every_time(root):
     ("damage", "message"),
     [
         (lambda root: (root / "gt_ctw1500" / "0001001.txt").unlink(), "0001001.txt is missing: it labels"),
-        (lambda root: (root / "gt_ctw1500" / "0001002.txt").touch(), "0001002.txt belongs to no photo"),
-        (lambda root: (root / "test_images" / "1001.jpg").write_bytes(b"no photo"), "cannot be read as an image"),
-        (lambda root: (root / "test_images" / "1001.jpg").unlink(), "holds no .jpg photos"),
+        (lambda root: (root / "gt_ctw1500" / "0001002.txt").touch(), "0001002.txt belongs to no image"),
+        (lambda root: (root / "test_images" / "1001.jpg").write_bytes(b"no image"), "cannot be read as an image"),
+        (lambda root: (root / "test_images" / "1001.jpg").unlink(), "holds no .jpg images"),
         (lambda root: (root / "test_images" / "a.jpg").touch(), "a.jpg should be named by its number"),
         (lambda root: (root / "test_images").rename(root / "images"), "test_images is missing: download CTW1500"),
         (lambda root: (root / "annotations").touch(), "test.json: cannot be written"),

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.labels.conversion import numbered
 from stage2_training.labels.labelme import convert_labelme
 from tests import miniatures
@@ -70,11 +70,11 @@ def test_a_shape_covers_what_it_draws(tmp_path, entry, expected):
 
 
 def test_a_folder_becomes_coco(tmp_path):
-    miniatures.labelme(tmp_path, photos=2)
+    miniatures.labelme(tmp_path, images=2)
     labelme_file(tmp_path, 7, [])
     coco, root = convert_labelme(tmp_path, None)
     assert root == tmp_path
-    assert [image["file_name"] for image in coco["images"]] == ["photos/0.png", "photos/1.png", "photos/7.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["images/0.png", "images/1.png", "images/7.png"]
     assert {(image["height"], image["width"]) for image in coco["images"]} == {SIZE}
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert [(one["image_id"], one["category_id"]) for one in coco["annotations"]] == [(1, 2), (1, 1), (2, 2), (2, 1)]
@@ -102,10 +102,10 @@ def test_parts_of_one_group_and_label_are_one_object(tmp_path):
     assert second.sum() == third.sum() + 9
 
 
-def test_photos_are_where_the_file_or_the_user_says(tmp_path):
-    path = miniatures.labelme(tmp_path / "set", photos=1) / "labels" / "0.json"
-    (tmp_path / "set" / "photos").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=rf"photos/0.png is missing: {path} labels it; say .*--data-root \(ROOT=\), or"):
+def test_images_are_where_the_file_or_the_user_says(tmp_path):
+    path = miniatures.labelme(tmp_path / "set", images=1) / "labels" / "0.json"
+    (tmp_path / "set" / "images").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=rf"images/0.png is missing: {path} labels it; say .*--data-root \(ROOT=\), or"):
         convert_labelme(tmp_path / "set", None)
     coco, root = convert_labelme(tmp_path / "set", tmp_path / "moved")
     assert (root, coco["images"][0]["file_name"]) == (tmp_path / "moved", "0.png")
@@ -126,26 +126,26 @@ TRIANGLE = [[4, 4], [20, 4], [20, 20]]
         (shape("rectangle", "a", TRIANGLE), r"shape 2 \('a'\) is no rectangle: it has 3 points, not 2"),
         (shape("circle", "a", TRIANGLE), r"shape 2 \('a'\) is no circle: it has 3 points"),
         (shape("mask", "a", TRIANGLE[:2]), r"shape 2 \('a'\) is no mask"),
-        (mask_shape("a", 60, 40, BLOB), r"shape 2 \('a'\) is no mask: its box reaches over the photo's edge"),
+        (mask_shape("a", 60, 40, BLOB), r"shape 2 \('a'\) is no mask: its box reaches over the image's edge"),
         (
             mask_shape("a", 4, 4, BLOB) | {"points": [[4, 4], [9, 9]]},
             r"is no mask: its picture has \(17, 12\) pixels, its box \(6, 6\)",
         ),
         (mask_shape("a", 4, 4, BLOB) | {"mask": "no picture"}, r"shape 2 \('a'\) is no mask"),
-        (shape("polygon", "a", [[70, 4], [80, 4], [80, 9]]), r"shape 2 \('a'\) has no pixel inside its photo"),
+        (shape("polygon", "a", [[70, 4], [80, 4], [80, 9]]), r"shape 2 \('a'\) has no pixel inside its image"),
         (shape("polygon", "", TRIANGLE), "shape 2 has no `label`"),
         (shape("polygon", "a", TRIANGLE, group_id=[1]), r"shape 2 \('a'\) is no polygon: unhashable"),
         ("a", "shape 2 has no `label`"),
     ],
 )
-def test_a_malformed_shape_is_named_or_its_photo_left_out(tmp_path, entry, message):
+def test_a_malformed_shape_is_named_or_its_image_left_out(tmp_path, entry, message):
     labelme_file(tmp_path, 1, [shape("polygon", "a", TRIANGLE), entry])
     labelme_file(tmp_path, 2, [shape("polygon", "a", TRIANGLE)])
     with pytest.raises(UserError, match=message):
         convert_labelme(tmp_path, None)
     skipped = []
     coco, _ = convert_labelme(tmp_path, None, skipped)
-    assert [image["file_name"] for image in coco["images"]] == ["photos/2.png"]
+    assert [image["file_name"] for image in coco["images"]] == ["images/2.png"]
     assert len(skipped) == 1
 
 
@@ -157,7 +157,7 @@ def test_a_malformed_shape_is_named_or_its_photo_left_out(tmp_path, entry, messa
         ('{"shapes": []}', "1.json: has no `imagePath`"),
         ('{"shapes": [], "imagePath": "gone.png"}', "gone.png is missing"),
         (
-            '{"shapes": [], "imagePath": "../photos/1.png", "imageHeight": 64, "imageWidth": 48}',
+            '{"shapes": [], "imagePath": "../images/1.png", "imageHeight": 64, "imageWidth": 48}',
             "1.json: is for 48 x 64 pixels, but .*1.png has 64 x 48",
         ),
     ],
@@ -171,7 +171,7 @@ def test_a_malformed_file_is_named_or_left_out(tmp_path, text, message):
     assert len(convert_labelme(tmp_path, None, skipped)[0]["images"]) == len(skipped) == 1
 
 
-def test_folders_without_labels_and_photos_labelled_twice_are_refused(tmp_path):
+def test_folders_without_labels_and_images_labelled_twice_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no labelme files in it \(\*.json\)"):
         convert_labelme(tmp_path, None)
     path = labelme_file(tmp_path, 1, [])

@@ -12,7 +12,7 @@ from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from stage1_proposals.errors import UserError
+from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.prompts import box_prompts
 
 pytestmark = pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
@@ -167,7 +167,7 @@ def test_level(
     batch = make_batch([1])
     seen = []
     monkeypatch.setattr(
-        "stage2_training.saliency_prompt.detector.box_prompts",
+        "stage2_training.saliency_prompt.mixin.box_prompts",
         lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
     )
     losses_of(model, batch)

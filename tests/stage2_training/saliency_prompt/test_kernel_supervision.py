@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stage2_training.assignments import Assignment
+from stage2_training.knet.assignment import Assignment
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision, kernel_loss
 
 NOTHING = Assignment(*torch.zeros(3, 0, dtype=torch.long))

@@ -1,0 +1,191 @@
+"""Writes the whole demo set: unlabeled images, labelled ones of the same kind, and text images in CTW1500's layout.
+
+<out>/complete.json                      what was written: seed, version, counts
+<out>/unlabeled/00001.jpg ...
+<out>/objects/00001.jpg ...              as many as test images, none of them among the unlabeled
+<out>/objects/annotations.json           COCO JSON: the things on them
+<out>/ctw1500/train_images/0001.jpg ...  ctw1500_train_labels/0001.xml ...
+<out>/ctw1500/test_images/1001.jpg ...   gt_ctw1500/0001001.txt ...
+<out>/ctw1500/annotations/train.json, test.json
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from pipelines.demo_data import ctw1500_labels, object_images
+from pipelines.demo_data.images import draw_image
+from pipelines.demo_data.text_images import draw_text_image
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
+from stage2_training.labels import ctw1500
+from stage2_training.labels.conversion import numbered, to_json, write_text
+
+OBJECTS = "objects/annotations.json"
+VERSION = 1  # raised whenever the same seed gives other data
+STAMP = "complete.json"
+ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
+# Beside what `_write_set` writes: what a killed process leaves of the JSON files, and `make data`'s pictures of them.
+_BESIDE = re.compile(
+    r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)"
+    r"|objects/(\.annotations\.json\..+\.tmp|annotations_check\.png)"
+)
+_STREAMS = {"unlabeled": 0, "train": 1, "test": 2, "objects": 3}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images of each kind."""
+
+    unlabeled: int = 480
+    train: int = 60
+    test: int = 60
+
+
+def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
+    """Write the demo set to `out`, unless it is there already, complete and by the same seed and version.
+
+    Image i of a kind depends on (seed, kind, i) alone. `out` appears under its name only when complete; a demo set of
+    another seed or version is replaced as a whole, unless there is something in it that is not of it.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        UserError: `out` holds something that is not of a demo set, or cannot be written.
+    """
+    counts, out = counts or Counts(), out.resolve()
+    stamp = {"seed": seed, "version": VERSION, **asdict(counts)}
+    if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
+        return False
+    _check_ours(out)
+    partial = out.with_name(f"{out.name}.partial")
+    _remove(partial)
+    with writing(partial, "choose another folder"):
+        partial.mkdir()
+        # The stamp comes first: by it, what an interrupted run leaves is told from what others put there.
+        (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
+        _write_set(partial, seed, counts)
+        _remove(out)
+        partial.rename(out)
+    return True
+
+
+def _read_stamp(out: Path) -> dict[str, int] | None:
+    """What `out` says it holds; None when it is no demo set."""
+    try:
+        stamp = json.loads((out / STAMP).read_text())
+    except (OSError, ValueError):
+        return None
+    keys = {"seed", "version", *asdict(Counts())}
+    known = isinstance(stamp, dict) and stamp.keys() == keys and all(type(value) is int for value in stamp.values())
+    return stamp if known else None
+
+
+def _file_names(counts: Counts) -> Iterator[str]:
+    """Every file of a demo set, relative to its folder."""
+    yield STAMP
+    yield from (f"unlabeled/{number:05d}.jpg" for number in range(1, counts.unlabeled + 1))
+    yield from (f"objects/{number:05d}.jpg" for number in range(1, counts.test + 1))
+    yield OBJECTS
+    for name, split in ctw1500.SPLITS.items():
+        for number in range(split.first_id, split.first_id + getattr(counts, name)):
+            image = Path(f"{number:04d}.jpg")
+            yield f"ctw1500/{split.images}/{image}"
+            yield f"ctw1500/{split.labels}/{split.label_name(image)}"
+        yield f"ctw1500/annotations/{name}.json"
+
+
+def _check_ours(folder: Path) -> None:
+    """Check that everything in a folder, if there is one, is of the demo set that it says it holds.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    stamp = _read_stamp(folder)
+    if stamp is None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{folder} exists and is no demo set (it has no {STAMP}): move it away or choose another folder"
+            )
+        return
+    files = set(map(Path, _file_names(Counts(*(stamp[key] for key in asdict(Counts()))))))
+    ours = files.union(*(path.parents for path in files))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not (name in ours or _BESIDE.fullmatch(name.as_posix())) or path.is_symlink():
+            raise UserError(
+                f"{path} is not of the demo set that would be replaced: move it away or choose another folder"
+            )
+
+
+def _remove(folder: Path) -> None:
+    """Delete a demo set, whole or begun, if there is one.
+
+    Raises:
+        UserError: there is something else in it, which is named and kept like the rest.
+    """
+    _check_ours(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _write_set(out: Path, seed: int, counts: Counts) -> None:
+    with tqdm(total=counts.unlabeled + counts.train + 2 * counts.test, desc="demo images", unit="image") as progress:
+        folder = _make(out / "unlabeled")
+        for index, rng in _streams("unlabeled", seed, counts.unlabeled):
+            image, _ = draw_image(rng)
+            _save(image, folder / f"{index + 1:05d}.jpg", rng)
+            progress.update()
+        root = out / "ctw1500"
+        for name, split in ctw1500.SPLITS.items():
+            images, labels = _make(root / split.images), _make(root / split.labels)
+            for index, rng in _streams(name, seed, getattr(counts, name)):
+                image, lines = draw_text_image(rng, illegible_share=ILLEGIBLE_SHARE if name == "test" else 0.0)
+                path = images / f"{split.first_id + index:04d}.jpg"
+                _save(image, path, rng)
+                text = (
+                    ctw1500_labels.text_label(lines) if name == "test" else ctw1500_labels.xml_label(path.name, lines)
+                )
+                (labels / split.label_name(path)).write_text(text)
+                progress.update()
+        for name in ctw1500.SPLITS:
+            ctw1500.write_annotations(root, name)
+        _write_objects(out, seed, counts.test, progress)
+
+
+def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
+    annotations = out / OBJECTS
+    folder = _make(annotations.parent)
+    images, things = [], []
+    for index, rng in _streams("objects", seed, count):
+        image, masks = object_images.draw_object_image(rng)
+        path, number = folder / f"{index + 1:05d}.jpg", index + 1
+        _save(image, path, rng)
+        images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
+        things += object_images.annotations(number, masks)
+        progress.update()
+    coco = {"images": images, "annotations": numbered(things), "categories": object_images.CATEGORIES}
+    write_text(annotations, to_json(coco))
+
+
+def _streams(kind: str, seed: int, count: int) -> Iterator[tuple[int, np.random.Generator]]:
+    """Per image of a kind: its index and its own random numbers."""
+    for index in range(count):
+        yield index, np.random.default_rng((seed, _STREAMS[kind], index))
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _save(image: Image.Image, path: Path, rng: np.random.Generator) -> None:
+    image.save(path, quality=int(rng.integers(82, 95)))

@@ -1,1 +1,0 @@
-"""Real-photo demo data, drawn from what the installed packages ship: no download, nothing in the repository."""

@@ -1,0 +1,121 @@
+"""Near-duplicate images: the same picture at another size, quality, light or crop, told by its proposals.
+
+In two steps. An image's *descriptor*, the mean of its proposals' unit seed features, brings up candidates: its
+nearest others in a `VectorIndex`. Descriptors alone mistake images of like things for copies, so the *likeness* of a
+pair is then measured proposal by proposal: the mean cosine of each proposal with its best counterpart in the other.
+Held in memory are the index of N descriptors, one shard's features, and up to `CANDIDATES` pairs per image.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from stage1_proposals.analysis.index import VectorIndex, Vectors, unit_features
+from stage1_proposals.shards import ShardReader, ShardSet
+
+# Copies of copies are joined by chains, so the nearest few suffice, and an image found a thousand times costs no more.
+CANDIDATES = 10
+# Descriptors were never seen to be less alike than likeness is; the margin is for their rounding.
+MARGIN = 0.02
+# What is open and in memory while pairs are measured.
+OPEN_SHARDS, IMAGES_HELD = 64, 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images by their positions in the set, `first` < `second`, and their likeness, 1 for copies."""
+
+    first: int
+    second: int
+    likeness: float
+
+
+def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
+    """Per shard, float32 (n, D): each image's mean unit seed feature, at length 1; zeros where it has no proposals."""
+    for reader in shards.readers():
+        features, begin = unit_features(reader), reader.column("images/proposals_begin")
+        each = csr_array(
+            (np.ones(len(features), np.float32), np.arange(len(features)), begin),
+            shape=(len(begin) - 1, len(features)),
+        )
+        descriptors = np.ascontiguousarray(each @ features)
+        faiss.normalize_L2(descriptors)
+        yield descriptors
+
+
+def candidate_pairs(
+    shards: ShardSet, threshold: float, progress: Callable[[int], None] = lambda _: None
+) -> NDArray[np.int64]:
+    """Pairs of images that may reach a likeness of `threshold`: positions int64 (M, 2), ascending in and among rows.
+
+    Args:
+        threshold: over `MARGIN`.
+        progress: called with numbers of shards read; every shard is read twice or, in a large set, three times.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
+
+    def descriptors() -> Iterator[Vectors]:
+        for block in image_descriptors(shards):
+            yield block
+            progress(1)
+
+    index = VectorIndex(descriptors, shards.image_count, shards.feature_dim)
+    parts = [np.zeros((0, 2), np.int64)]
+    first = 0
+    for block in descriptors():
+        cosines, found = index.search(block, CANDIDATES + 1)  # one more: the image itself
+        image = np.broadcast_to(np.arange(first, first + len(block))[:, None], found.shape)
+        near = (cosines >= threshold - MARGIN) & (found >= 0) & (found != image)
+        parts.append(np.sort(np.stack([image[near], found[near]], axis=1), axis=1))
+        first += len(block)
+    return np.unique(np.concatenate(parts), axis=0)
+
+
+def likeness(one: Vectors, other: Vectors) -> float:
+    """How alike two images are by their proposals' unit features, (L, D) and (M, D): 1 for copies, to four digits.
+
+    The mean over the proposals of `one` of the cosine with the nearest of `other`, and the other way round, halved.
+    """
+    cosines = one @ other.T
+    return round(float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2, 4)
+
+
+def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair]:
+    """The likeness of each pair of images, by their positions.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
+
+    @lru_cache(OPEN_SHARDS)
+    def reader(shard: int) -> ShardReader:
+        return ShardReader(shards.shard_paths[shard])
+
+    @lru_cache(IMAGES_HELD)
+    def features(position: int) -> Vectors:
+        shard, row = shards.locate(position)
+        vectors = reader(shard).read(row).feature.astype(np.float32)
+        faiss.normalize_L2(vectors)
+        return vectors
+
+    for first, second in pairs:
+        yield Pair(int(first), int(second), likeness(features(first), features(second)))
+
+
+def groups(pairs: Iterable[Pair]) -> list[list[int]]:
+    """Images joined by pairs, directly or through others: positions ascending in each group and by first among them."""
+    ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
+    images, nodes = np.unique(ends, return_inverse=True)
+    first, second = nodes.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(images), len(images)))
+    _, labels = connected_components(graph, directed=False)
+    cuts = np.cumsum(np.bincount(labels))[:-1]
+    return sorted(part.tolist() for part in np.split(images[np.argsort(labels, kind="stable")], cuts) if len(part))

@@ -1,0 +1,247 @@
+"""K-Net's first head (`rpn_head`): initial kernels, their masks M^0 and the per-image kernels K^0."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmcv.cnn import ConvModule
+from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule, ModuleList, bias_init_with_prob, normal_init
+from torch import Tensor, nn
+
+from stage2_training.knet.updator import KernelUpdator
+
+
+def group_features(features: Tensor, mask_logits: Tensor) -> Tensor:
+    """Sum of the features over the pixels inside each mask, `sigmoid(mask_logits) > 0.5`.
+
+    Sums run over thousands of pixels, so they are taken in float32 under any autocast.
+
+    Args:
+        features: (B, C, H, W).
+        mask_logits: (B, N, H, W). No gradient flows into the hard masks.
+
+    Returns:
+        float32 (B, N, C).
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        inside = (mask_logits > 0).float()
+        return torch.einsum("bnhw,bchw->bnc", inside, features.float())
+
+
+GROUP_NORM = {"type": "GN", "num_groups": 32}
+
+
+def conv1x1(channels: int) -> ConvModule:
+    """1x1 conv + GN + ReLU that keeps the number of channels."""
+    return ConvModule(channels, channels, 1, norm_cfg=GROUP_NORM)
+
+
+class SemanticFPN(BaseModule):
+    """The four FPN levels, brought to stride 8 and summed, under two 1x1 heads.
+
+    A sine positional encoding is added to the coarsest level only: the sum carries it to every pixel.
+
+    Args:
+        channels: C, of every FPN level and both outputs; a multiple of 32 (group norm).
+        num_levels: FPN levels; level i has stride `4 * 2**i`.
+    """
+
+    def __init__(self, channels: int, num_levels: int = 4) -> None:
+        super().__init__()
+        self.positional_encoding = SinePositionalEncoding(channels // 2, normalize=True)
+        self.convs_all_levels = nn.ModuleList(_level_convs(channels, level) for level in range(num_levels))
+        self.conv_pred = conv1x1(channels)
+        self.aux_convs = nn.ModuleList([conv1x1(channels)])
+
+    def init_weights(self) -> None:
+        """Normal with standard deviation 0.01 for every convolution."""
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                normal_init(module, std=0.01)
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """FPN levels (B, C, H/4, W/4) ... (B, C, H/32, W/32) -> localization and semantic features.
+
+        Both are (B, C, H/8, W/8). H and W are multiples of 32, so that the levels meet exactly.
+        """
+        *finer, coarsest = feats
+        no_padding = torch.zeros_like(coarsest[:, 0], dtype=torch.bool)
+        levels = [*finer, coarsest + self.positional_encoding(no_padding)]
+        merged = sum(convs(level) for convs, level in zip(self.convs_all_levels, levels, strict=True))
+        return self.conv_pred(merged), self.aux_convs[0](merged)
+
+
+def _level_convs(channels: int, level: int) -> nn.Sequential:
+    """3x3 blocks that take FPN level `level` to stride 8: down from 4, or up by x2 steps."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    stride = 2 if level == 0 else 1
+    blocks = max(level, 1)
+    for i in range(blocks):
+        layers[f"conv{i}"] = ConvModule(channels, channels, 3, stride=stride, padding=1, norm_cfg=GROUP_NORM)
+        if i < level - 1:
+            layers[f"upsample{i}"] = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+    return nn.Sequential(layers)
+
+
+class KernelHeadOutput(NamedTuple):
+    """What the update stages start from; spatial sizes are those of stride 8."""
+
+    features: Tensor  # (B, C, H/8, W/8), the map that kernels are applied to and grouped over
+    kernels: Tensor  # (B, N, C), those that enter the first update stage: initial kernel + its group features
+    mask_logits: Tensor  # (B, N, H/8, W/8), M^0
+    seg_logits: Tensor  # (B, K, H/8, W/8), per-pixel classes, used by a training loss only
+
+
+@MODELS.register_module()
+class KernelHead(BaseModule):
+    """Semantic FPN, N learned kernels, and what they see in the image.
+
+    Args:
+        num_kernels: N.
+        num_classes: K.
+        channels: C, of the FPN levels and the kernels.
+    """
+
+    def __init__(self, num_kernels: int, num_classes: int, channels: int = 256) -> None:
+        super().__init__()
+        self.localization_fpn = SemanticFPN(channels)
+        self.loc_convs = nn.ModuleList([conv1x1(channels)])
+        self.seg_convs = nn.ModuleList([conv1x1(channels)])
+        self.init_kernels = nn.Conv2d(channels, num_kernels, 1, bias=False)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+
+    def init_weights(self) -> None:
+        """Normal: 0.01 for the convolutions, 1 for the kernels; prior probability 0.01 for the classes."""
+        super().init_weights()
+        for module in (*self.loc_convs, *self.seg_convs):
+            normal_init(module.conv, std=0.01)
+        normal_init(self.init_kernels, std=1)
+        normal_init(self.conv_seg, std=0.01, bias=bias_init_with_prob(0.01))
+
+    @property
+    def initial_kernels(self) -> Tensor:
+        """(N, C): the learned, image-agnostic kernels."""
+        return self.init_kernels.weight.flatten(1)
+
+    def forward(self, feats: Sequence[Tensor], initial_kernels: Tensor | None = None) -> KernelHeadOutput:
+        """FPN levels at strides 4-32, each (B, C, ., .) -> `KernelHeadOutput`.
+
+        Args:
+            feats: the levels.
+            initial_kernels: (B, N, C), in place of the learned ones, which are the same for every image.
+        """
+        localization, semantic = self.localization_fpn(feats)
+        localization = self.loc_convs[0](localization)
+        semantic = self.seg_convs[0](semantic)
+        if initial_kernels is None:
+            initial_kernels, mask_logits = self.initial_kernels, self.init_kernels(localization)
+        else:
+            mask_logits = torch.einsum("bnc,bchw->bnhw", initial_kernels, localization)
+        features = localization + semantic
+        kernels = initial_kernels + group_features(features, mask_logits)
+        return KernelHeadOutput(features, kernels, mask_logits, self.conv_seg(semantic))
+
+
+class StageOutput(NamedTuple):
+    """What one update stage predicts."""
+
+    cls_logits: Tensor  # (B, N, K)
+    mask_logits: Tensor  # (B, N, H/8, W/8)
+    kernels: Tensor  # (B, N, C), K^i, handed on to the next stage
+
+
+class KernelUpdateStage(BaseModule):
+    """Group features -> kernel updator -> attention among kernels -> FFN -> class and mask branches.
+
+    Args:
+        num_classes: K.
+        channels: C.
+        num_heads: attention heads.
+        ffn_channels: hidden width of the FFN.
+        dropout: in attention and FFN.
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int = 256, num_heads: int = 8, ffn_channels: int = 2048, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attention = MultiheadAttention(channels, num_heads, attn_drop=dropout, batch_first=True)
+        self.attention_norm = nn.LayerNorm(channels)
+        self.kernel_update_conv = KernelUpdator(channels)
+        self.feat_transform = ConvModule(channels, channels, 1, act_cfg=None)
+        self.ffn = FFN(channels, ffn_channels, ffn_drop=dropout)
+        self.ffn_norm = nn.LayerNorm(channels)
+        self.cls_fcs = _hidden_layer(channels)
+        self.fc_cls = nn.Linear(channels, num_classes)
+        self.mask_fcs = _hidden_layer(channels)
+        self.fc_mask = nn.Linear(channels, channels)
+
+    def init_weights(self) -> None:
+        """Xavier for every weight matrix; class bias for a prior probability of 0.01."""
+        super().init_weights()
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(0.01))
+
+    def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor) -> StageOutput:
+        """One update.
+
+        Args:
+            features: (B, C, H/8, W/8), the same for every stage.
+            kernels: (B, N, C), from the stage before.
+            mask_logits: (B, N, H/8, W/8), from the stage before.
+        """
+        features = self.feat_transform(features)
+        kernels = self.kernel_update_conv(group_features(features, mask_logits), kernels)
+        kernels = self.attention_norm(self.attention(kernels))
+        kernels = self.ffn_norm(self.ffn(kernels))
+        mask_kernels = self.fc_mask(self.mask_fcs(kernels))
+        return StageOutput(
+            cls_logits=self.fc_cls(self.cls_fcs(kernels)),
+            mask_logits=torch.einsum("bnc,bchw->bnhw", mask_kernels, features),
+            kernels=kernels,
+        )
+
+
+def _hidden_layer(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU())
+
+
+@MODELS.register_module()
+class KernelIterHead(BaseModule):
+    """A chain of `KernelUpdateStage`s with their own weights.
+
+    Args:
+        num_stages: S.
+        num_classes: K.
+        channels: C.
+        num_heads, ffn_channels, dropout: see `KernelUpdateStage`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_stages: int = 3,
+        channels: int = 256,
+        num_heads: int = 8,
+        ffn_channels: int = 2048,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.mask_head = ModuleList(  # MMEngine's, whose `init_weights` reaches the stages
+            KernelUpdateStage(num_classes, channels, num_heads, ffn_channels, dropout) for _ in range(num_stages)
+        )
+
+    def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor) -> list[StageOutput]:
+        """Features (B, C, h, w), kernels (B, N, C) and masks M^0 (B, N, h, w) -> the S stages' outputs."""
+        stages = []
+        for update in self.mask_head:
+            stages.append(update(features, kernels, mask_logits))
+            _, mask_logits, kernels = stages[-1]
+        return stages

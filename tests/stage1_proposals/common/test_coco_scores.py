@@ -1,0 +1,93 @@
+"""The fast evaluation against pycocotools: equal on whatever is labelled and detected."""
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from stage1_proposals.common.coco_scores import KINDS, SIZES, evaluate, objects_of
+
+SIDE = 12
+CLASSES = (2, 7, 9)
+
+areas = st.sampled_from([None, 32.0**2, 32.0**2 - 1, 96.0**2, 2e4])  # of the mask, or at COCO's limits
+sides = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE))
+rectangles = st.tuples(sides, sides)  # of no pixel, too
+objects = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0, 0, 1]))
+detections = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0.25, 0.5, 0.75]), st.booleans())
+times = st.sampled_from([1, 1, 1, 30])  # more than count
+drawn_images = st.tuples(
+    st.lists(objects, max_size=4), st.tuples(st.lists(detections, max_size=8), times).map(lambda two: two[0] * two[1])
+)
+
+
+def rectangle(spans: Any) -> dict[str, Any]:
+    """Mask as RLE and what follows from it."""
+    (y, height), (x, width) = spans
+    mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
+    mask[y : y + height, x : x + width] = 1
+    rle = coco_mask.encode(mask)
+    return {"segmentation": rle, "bbox": coco_mask.toBbox(rle).tolist(), "area": float(coco_mask.area(rle))}
+
+
+def indexed(images: list, annotations: list, box: bool) -> COCO:
+    coco = COCO()
+    numbered = [{**each, "id": number} for number, each in enumerate(annotations, 1)]
+    for each in numbered if box else ():
+        each["area"] = each["bbox"][2] * each["bbox"][3]
+    categories = [{"id": number} for number in CLASSES]
+    coco.dataset = {"images": images, "annotations": numbered, "categories": categories}
+    coco.createIndex()
+    return coco
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    drawn=st.lists(drawn_images, min_size=1, max_size=3), kind=st.sampled_from([*KINDS]), class_agnostic=st.booleans()
+)
+def test_it_equals_pycocotools(drawn: list[Any], kind: str, class_agnostic: bool) -> None:
+    images = [{"id": number, "height": SIDE, "width": SIDE} for number in range(len(drawn))]
+    truth, found = [], []
+    for image, (labelled, detected) in enumerate(drawn):
+        for spans, category, area, crowd in labelled:
+            each = rectangle(spans) | {"image_id": image, "category_id": category, "iscrowd": crowd}
+            truth.append(each | ({} if area is None else {"area": area}))
+        for spans, category, area, score, shifted in detected:
+            each = rectangle(spans) | {"image_id": image, "category_id": category, "score": score}
+            each["bbox"][0] += 0.3 * shifted
+            found.append(each | ({} if area is None else {"area": area}))
+    ours = evaluate(images, truth, found, kind, CLASSES[:2], class_agnostic)
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = COCOeval(indexed(images, truth, False), indexed(images, found, kind == "box"), KINDS[kind])
+        theirs.params.catIds = list(CLASSES[:2])
+        theirs.params.useCats = int(not class_agnostic)
+        theirs.params.maxDets = [1, 20, 100]
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    np.testing.assert_allclose(ours.precision, theirs.eval["precision"][..., 2], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, theirs.eval["recall"][..., 1], rtol=0, atol=1e-12)
+    stats = [ours.average_precision(), ours.average_precision(0.5), ours.average_precision(0.75)]
+    stats += [ours.average_precision(size=size) for size in SIZES[1:]]
+    assert [*stats, ours.average_recall()] == pytest.approx([*theirs.stats[:6], theirs.stats[7]], rel=0, abs=1e-12)
+
+
+def test_the_objects_of_a_file_have_masks_as_pycocotools_draws_them() -> None:
+    coco = COCO()
+    coco.imgs = {1: {"height": SIDE, "width": SIDE}}
+    polygon = [1.5, 2, 9, 3.2, 4, 11]
+    common = {"image_id": 1, "category_id": 7, "bbox": (1, 2, 8, 9), "area": 30}
+    uncompressed = {"size": [SIDE, SIDE], "counts": [5, 20, 119]}
+    there = [common | {"segmentation": [polygon]}, common | {"segmentation": uncompressed, "iscrowd": 1, "id": 0}]
+    first, second = objects_of(coco, there)
+    assert first["segmentation"] == coco_mask.frPyObjects([polygon], SIDE, SIDE)[0]
+    assert (first["bbox"], first["area"], first["iscrowd"], second["iscrowd"]) == ([1, 2, 8, 9], 30, 0, 1)
+    assert coco_mask.area(second["segmentation"]) == 20

@@ -1,0 +1,95 @@
+"""The picture that `make inspect` draws."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.common.drawing import (
+    CAPTION,
+    GAP,
+    OPACITY,
+    caption,
+    contact_sheet,
+    draw_named,
+    draw_proposals,
+    palette,
+)
+from stage1_proposals.shards import ImageRecord
+
+
+def record(masks: NDArray[np.uint8], seeds: list[tuple[float, float]]) -> ImageRecord:
+    count = len(masks)
+    rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    return ImageRecord(
+        image_id=1,
+        file_name="a.jpg",
+        height=masks.shape[1],
+        width=masks.shape[2],
+        bbox=np.zeros((count, 4), np.float32),
+        score=np.ones(count, np.float32),
+        area=masks.sum((1, 2)).astype(np.int64),
+        seed=np.array(seeds, np.float32).reshape(count, 2),
+        feature=np.zeros((count, 2), np.float16),
+        rle=[rle["counts"] for rle in rles],
+    )
+
+
+def test_colours_are_all_different() -> None:
+    assert len(set(palette(40))) == 40
+
+
+def test_an_image_keeps_its_shape_at_the_tiles_size() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    empty = record(np.zeros((0, 100, 200), np.uint8), [])
+    assert draw_proposals(image, empty, tile=64).size == (64, 32)
+    assert not np.asarray(draw_proposals(image, empty, tile=64)).any()
+
+
+def test_masks_are_tinted_outlined_and_their_seeds_marked() -> None:
+    masks = np.zeros((1, 64, 64), np.uint8)
+    masks[0, 16:48, 16:48] = 1
+    drawn = np.asarray(draw_proposals(np.full((64, 64, 3), 100, np.uint8), record(masks, [(0.25, 0.75)]), tile=64))
+    (colour,) = palette(1)
+    assert drawn[4, 4].tolist() == [100, 100, 100]
+    assert drawn[16, 30].tolist() == list(colour)
+    inside = drawn[40, 20].astype(int)
+    assert np.abs(inside - (100 + OPACITY * (np.array(colour) - 100))).max() <= 1
+    assert drawn[16, 48].tolist() == list(colour)  # the seed, beside the mask
+
+
+def test_where_masks_overlap_the_best_alone_is_seen() -> None:
+    masks = np.ones((2, 32, 32), np.uint8)
+    drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), record(masks, [(0.5, 0.5)] * 2), tile=32))
+    assert drawn[0, 16].tolist() == list(palette(2)[0])
+    assert drawn[8, 8].tolist() == [round(OPACITY * value) for value in palette(2)[0]]
+
+
+def test_a_caption_stands_under_the_tile() -> None:
+    drawn = np.asarray(caption(Image.new("RGB", (120, 40), "red"), "139:0  0.987"))
+    assert drawn.shape == (40 + CAPTION, 120, 3)
+    assert (drawn[:40] == [255, 0, 0]).all()
+    assert (drawn[40:].max(axis=2) < 100).any()  # ink
+    assert (drawn[40:, :8] == 255).all()  # on white, in the middle
+
+
+def test_tiles_stand_in_rows_on_white() -> None:
+    tiles = [Image.new("RGB", (20, 10), colour) for colour in ("red", "green", "blue")]
+    sheet = np.asarray(contact_sheet(tiles, columns=2, tile=20))
+    assert sheet.shape == (2 * (20 + GAP) + GAP, 2 * (20 + GAP) + GAP, 3)
+    assert sheet[0, 0].tolist() == [255, 255, 255]
+    centres = [GAP + 10, GAP + 10 + 20 + GAP]
+    seen = [sheet[y, x].tolist() for y in centres for x in centres]
+    assert seen == [[255, 0, 0], [0, 128, 0], [0, 0, 255], [255, 255, 255]]
+
+
+def test_names_stand_above_their_masks_and_inside_the_picture() -> None:
+    masks = np.zeros((3, 64, 64), np.uint8)
+    masks[0, 40:60, 4:20] = 1
+    masks[1, 0:20, 58:64] = 1  # whose name would leave the picture; and one without a pixel
+    drawn = np.asarray(draw_named(np.full((64, 64, 3), 100, np.uint8), masks, ["text", "sign", "none"], tile=64))
+    first, second, third = ((drawn == colour).all(axis=2) for colour in palette(3))
+    assert first[28:40, 4:20].sum() > 60
+    assert second[:14, 30:58].sum() > 60
+    assert not third.any()
+    assert (drawn[28:40].max(axis=2) < 90).any()  # letters

@@ -1,0 +1,152 @@
+"""Masks made elsewhere, from every form that COCO JSON knows."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
+from stage1_proposals.generators.coco_import import ImportGenerator
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.decode import ImageError
+
+SIZE = (20, 30)
+
+
+def square(left: int, top: int, side: int) -> np.ndarray:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": list(SIZE), "counts": rle["counts"].decode()}
+
+
+def annotation(segmentation: Any, image_id: int = 7, **more: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": 1, "segmentation": segmentation, **more}
+
+
+def coco(*annotations: dict[str, Any]) -> dict[str, Any]:
+    images = [{"id": 7, "file_name": "sub/a.jpg", "height": SIZE[0], "width": SIZE[1]}]
+    return {"images": images, "annotations": list(annotations), "categories": []}
+
+
+def propose(data: Any, folder: Path, image: ImageInfo | None = None, **settings: Any) -> Proposals | ImageError:
+    (folder / "masks.json").write_text(json.dumps(data))
+    generator = ImportGenerator(str(folder / "masks.json"), **settings)
+    (proposals,) = generator(Batch(torch.rand(1, 4, 2, 3), [image or ImageInfo(7, "sub/a.jpg", SIZE)]))
+    return proposals
+
+
+def masks_of(proposals: Proposals | ImageError) -> list[np.ndarray]:
+    assert isinstance(proposals, Proposals)
+    return [coco_mask.decode({"size": list(SIZE), "counts": counts}) for counts in proposals.rle]
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[5, 3, 11, 3, 11, 9, 5, 9]],
+        compressed(square(5, 3, 6)),
+        {"size": list(SIZE), "counts": [5 * 20 + 3, *[6, 14] * 5, 6, 20 * 30 - (10 * 20 + 9)]},
+    ],
+    ids=["polygon", "compressed RLE", "uncompressed RLE"],
+)
+def test_every_form_of_mask_is_read(tmp_path: Path, segmentation: Any) -> None:
+    (mask,) = masks_of(propose(coco(annotation(segmentation)), tmp_path))
+    assert np.array_equal(mask, square(5, 3, 6))
+
+
+def test_masks_stand_by_score_the_best_few(tmp_path: Path) -> None:
+    squares = {0.3: square(0, 0, 3), 0.9: square(5, 5, 4), 0.6: square(10, 10, 5)}
+    data = coco(*(annotation(compressed(mask), score=score) for score, mask in squares.items()))
+    proposals = propose(data, tmp_path, max_proposals=2, min_score=0.2)
+    assert isinstance(proposals, Proposals)
+    assert proposals.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert all(np.array_equal(m, squares[s]) for m, s in zip(masks_of(proposals), (0.9, 0.6), strict=True))
+    assert len(masks_of(propose(data, tmp_path, min_score=0.5))) == 2
+
+
+def test_crowds_and_empty_masks_are_left_out(tmp_path: Path) -> None:
+    crowd = annotation(compressed(square(0, 0, 3)), iscrowd=1)
+    assert masks_of(propose(coco(crowd, annotation(compressed(square(0, 0, 0)))), tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["sub/a.jpg", "b/a.jpg", "a.jpg"])
+def test_a_data_sets_images_are_found_by_path_or_name(tmp_path: Path, name: str) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2))))
+    assert len(masks_of(propose(data, tmp_path, ImageInfo(1, name, SIZE)))) == 1
+
+
+def test_no_image_gets_anothers_masks(tmp_path: Path) -> None:
+    """Two images of one name are told apart by their paths alone, and a data set's ids are its own."""
+    data = coco(annotation(compressed(square(1, 1, 2))), annotation(compressed(square(5, 5, 4)), 8))
+    data["images"].append({"id": 8, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]})
+    for name, mask in (("sub/a.jpg", square(1, 1, 2)), ("a.jpg", square(5, 5, 4))):
+        (found,) = masks_of(propose(data, tmp_path, ImageInfo(1, name, SIZE)))
+        assert np.array_equal(found, mask)
+    for unknown in (ImageInfo(1, "c/a.jpg", SIZE), ImageInfo(7, "other.jpg", SIZE)):
+        assert masks_of(propose(data, tmp_path, unknown)) == []
+
+
+def test_an_image_that_the_file_does_not_know_has_no_proposals(tmp_path: Path) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2))))
+    assert masks_of(propose(data, tmp_path, ImageInfo(1, "c.jpg", SIZE))) == []
+
+
+def test_a_list_of_results_finds_images_by_id(tmp_path: Path) -> None:
+    assert len(masks_of(propose([annotation(compressed(square(1, 1, 2)), score=0.5)], tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (coco(annotation([[5, 3, 11, 3, 11, 9]])), "is 40 x 30, and 20 x 30 in masks.json"),
+        ([annotation(compressed(square(1, 1, 2)))], "mask in masks.json that cannot be read .its size is"),
+    ],
+)
+def test_an_image_of_another_size_is_a_failure_with_its_reason(tmp_path: Path, data: Any, reason: str) -> None:
+    found = propose(data, tmp_path, ImageInfo(7, "sub/a.jpg", (40, 30)))
+    assert isinstance(found, ImageError)
+    with pytest.raises(ImageError, match=reason):
+        raise found
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 2]],
+        {"size": list(SIZE)},
+        {"size": list(SIZE), "counts": 5},
+        {**compressed(np.ones((90, 90), np.uint8)), "size": list(SIZE)},
+    ],
+)
+def test_a_mask_that_cannot_be_read_is_the_images_failure(tmp_path: Path, segmentation: Any) -> None:
+    assert isinstance(propose(coco(annotation(segmentation)), tmp_path), ImageError)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"annotations": [{}], "images": []}', '"x"'])
+def test_a_file_that_is_not_coco_json_is_refused_before_any_work(tmp_path: Path, text: str) -> None:
+    (tmp_path / "masks.json").write_text(text)
+    with pytest.raises(UserError, match=r"masks\.json: not COCO-format JSON"):
+        build_generator({"name": "import", "file": str(tmp_path / "masks.json")}).parameters()
+
+
+def test_settings_count_the_files_content_and_travel_without_it(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    for path, image_id in zip(paths, (1, 1, 2), strict=True):
+        path.write_text(json.dumps([annotation(compressed(square(1, 1, 2)), image_id)]))
+    first, same, other = (ImportGenerator(str(path)).parameters()["sha256"] for path in paths)
+    assert first == same != other
+    generator = ImportGenerator(str(paths[0]))
+    generator.parameters()
+    assert len(pickle.dumps(generator)) < 1000
+    assert pickle.loads(pickle.dumps(generator)) == generator

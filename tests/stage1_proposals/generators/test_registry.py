@@ -1,0 +1,72 @@
+"""Generators by name: built from settings, or refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.random_shapes import RandomGenerator
+from stage1_proposals.generators.registry import build_generator
+
+
+def test_parameters_make_an_equal_generator_through_json() -> None:
+    for settings in (
+        {"name": "saliency", "nms": "matrix", "seed_grid": [3, 4], "seed_scales": [1, 0.5]},
+        {"name": "freemask", "min_score": 0.5},
+        {"name": "random", "seed": 3, "shapes": ["ellipse"]},
+    ):
+        generator = build_generator(settings)
+        assert build_generator(json.loads(json.dumps(generator.parameters()))) == generator
+
+
+def test_a_users_own_generator_is_named_by_its_module() -> None:
+    generator = build_generator({"name": "stage1_proposals.generators.random_shapes:RandomGenerator", "seed": 5})
+    assert isinstance(generator, RandomGenerator)
+    assert generator.seed == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["no_such_module:Generator", "stage1_proposals.generators.registry:NoSuch", ":X", ".a:X"]
+)
+def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"generator {name}: cannot be imported"):
+        build_generator({"name": name})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "magic"}, "no generator 'magic'; there are saliency"),
+        ({"treshold": 0.5}, "no setting treshold; it has .*threshold"),
+        ({"similarity": "l2"}, "similarity 'l2': use cosine or dot"),
+        ({"nms": "soft"}, "nms 'soft': use greedy or matrix"),
+        ({"threshold": 1.0}, "threshold 1.0: must lie between"),
+        ({"threshold": "high"}, "threshold 'high': must be a number"),
+        ({"nms_iou": 1.5}, "nms_iou 1.5: must be a number in"),
+        ({"nms_sigma": 0}, "nms_sigma"),
+        ({"min_score": -0.1}, "min_score"),
+        ({"max_width": 20}, "max_width"),
+        ({"top_margin": 2}, "top_margin"),
+        ({"max_proposals": 0}, "max_proposals 0: must be a whole number"),
+        ({"max_proposals": 2.5}, "max_proposals 2.5: must be a whole number"),
+        ({"min_cells": "1"}, "min_cells '1': must be a whole number"),
+        ({"seed_scales": []}, "seed scale"),
+        ({"seed_scales": [1.0, 0.0]}, "seed scale"),
+        ({"seed_scales": 0.5}, "wrong type"),
+        ({"seed_grid": [7]}, "seed_grid"),
+        ({"seed_grid": [0, 7]}, "seed_grid"),
+        ({"seed_grid": 7}, "wrong type"),
+        ({"name": "random", "count": 0}, "count 0: must be a whole number"),
+        ({"name": "random", "seed": -1}, "seed -1: must be a whole number"),
+        ({"name": "random", "shapes": ["star"]}, "shapes .*star.*: use rectangle or ellipse"),
+        ({"name": "random", "min_side": 0.8}, "min_side 0.8, max_side 0.7"),
+        ({"name": "import"}, "needs a COCO-format JSON"),
+        ({"name": "import", "file": __file__, "min_score": "high"}, "min_score 'high': must be a number"),
+        ({"name": "pathlib:Path"}, "generator pathlib:Path: is no dataclass"),
+        ({"name": "import", "file": "nowhere.json"}, "nowhere.json: no such file"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_generator(settings)

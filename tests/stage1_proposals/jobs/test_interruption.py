@@ -1,0 +1,133 @@
+"""The command as a process of its own: killed, interrupted from the keyboard, started twice."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.jobs.request import Job
+from stage1_proposals.jobs.run import run
+from stage1_proposals.shards import ShardSet, verify_shard
+
+ROOT = Path(__file__).parents[3]
+SETTINGS: dict[str, Any] = {"images_per_shard": 10, "short_side": 160, "long_side": 320}
+SHARDS = 21
+
+
+def ignore(_: int) -> None:
+    pass
+
+
+@pytest.fixture
+def many_images(image_folder: Path, tmp_path: Path) -> Path:
+    """Enough images for a run of some seconds, three of them no images."""
+    folder = tmp_path / "many"
+    for copy in range(15):
+        shutil.copytree(image_folder, folder / f"{copy:02d}")
+    return folder
+
+
+class Command:
+    """`make proposals` of `SETTINGS` at work, alone in its session."""
+
+    def __init__(self, images: Path, directory: Path, workers: int) -> None:
+        settings = [part for key, value in SETTINGS.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+        where = ["--images", images, "--shards", directory, "--workers", str(workers)]
+        self.directory = directory
+        self.errors = directory.with_name("errors.txt")
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.proposals", *where, *settings],
+                cwd=ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def wait_for_a_shard(self) -> None:
+        """Until there is one more than now."""
+        there = len(shard_files(self.directory))
+        while len(shard_files(self.directory)) == there:
+            assert self.process.poll() is None
+            time.sleep(0.02)
+
+    def clear_away(self) -> None:
+        """Kill what the killed command left in its session; Ray's own processes end by themselves, a little later."""
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.getsid(int(entry.name)) == self.process.pid:
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+
+def hashes(directory: Path) -> list[str]:
+    return [shard["content_sha256"] for shard in ShardSet.open(directory).shards]
+
+
+def shard_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.h5"))
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_shards(
+    many_images: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    """kill -9 on the command at work, with Ray and without, each time going on at once."""
+    directory, wait = tmp_path / "shards", random.Random(0)
+    killed = []
+    for workers in (2, 0, 0):
+        there = len(shard_files(directory))
+        command = Command(many_images, directory, workers)
+        command.wait_for_a_shard()
+        time.sleep(wait.random() / 2)
+        command.process.kill()
+        command.process.wait()
+        killed.append(command)
+        assert there < len(shard_files(directory)) < SHARDS
+        for path in shard_files(directory):
+            verify_shard(path)
+    run(make_job(many_images, **SETTINGS), directory, 0, ignore)
+    for command in killed:
+        command.clear_away()
+    assert not list(directory.glob(".*.tmp"))
+    run(make_job(many_images, **SETTINGS), tmp_path / "undisturbed", 0, ignore)
+    assert hashes(directory) == hashes(tmp_path / "undisturbed")
+    assert len(hashes(directory)) == SHARDS
+
+
+def test_a_run_interrupted_from_the_keyboard_ends_with_one_line(many_images: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal, Ray's workers too."""
+    command = Command(many_images, tmp_path / "shards", workers=1)
+    command.wait_for_a_shard()
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.process.wait(timeout=60) == 130
+    errors = command.errors.read_text()
+    assert "Traceback" not in errors
+    assert errors.endswith("\nInterrupted; run the same command again to go on.\n")
+    for path in shard_files(tmp_path / "shards"):
+        verify_shard(path)
+
+
+def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(
+    many_images: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    directory = tmp_path / "shards"
+    first = Command(many_images, directory, workers=0)
+    first.wait_for_a_shard()
+    first.process.send_signal(signal.SIGSTOP)  # however slow this process is, the first is still at work
+    for changes in ({}, {"short_side": 96}):
+        with pytest.raises(UserError, match=f"^{directory}: another run is writing there"):
+            run(make_job(many_images, **SETTINGS | changes), directory, 0, ignore)
+    first.process.send_signal(signal.SIGCONT)
+    first.wait_for_a_shard()
+    first.clear_away()

@@ -1,0 +1,91 @@
+"""Samples know their place: what is random in loading them depends on nothing else."""
+
+import random
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader, Dataset
+
+from stage2_training.data.sampler import ResumableSampler
+from stage2_training.engine import steps as batches
+from stage2_training.engine.steps import PlacedBatches, PlacedDataset, StepLoader
+
+SAMPLES = 10
+
+
+class Draws(Dataset):
+    """Index, and a number from each generator that transforms draw from."""
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[float, ...]:
+        return index, random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def loader(batch_size: int, passes: int, workers: int = 0, epoch: int = 0) -> StepLoader:
+    dataset = PlacedDataset(Draws())
+    sampler = ResumableSampler(dataset, shuffle=True, seed=7)
+    sampler.set_epoch(epoch)
+    placed = PlacedBatches(sampler, batch_size, seed=3)
+    data = DataLoader(
+        dataset, batch_sampler=placed, num_workers=workers, persistent_workers=workers > 0, collate_fn=list
+    )
+    return StepLoader(data, passes)
+
+
+def samples(steps: Iterator[list]) -> list[tuple[float, ...]]:
+    return [sample for step in steps for batch in step for sample in batch]
+
+
+def test_steps_are_groups_of_batches_and_the_last_may_be_short():
+    steps = [[len(batch) for batch in step] for step in loader(2, 3)]
+    assert steps == [[2, 2, 2], [2, 2]]
+    assert len(loader(2, 3)) == 2
+    assert [[len(batch) for batch in step] for step in loader(3, 1)] == [[3], [3], [3], [1]]
+
+
+def test_randomness_depends_on_the_place_alone():
+    expected = samples(loader(2, 2))
+    assert sorted(sample[0] for sample in expected) == list(range(SAMPLES))
+    assert len({sample[1:] for sample in expected}) == SAMPLES
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert samples(loader(4, 1)) == expected
+    assert samples(loader(2, 2, workers=2)) == expected
+    for workers in (0, 2):
+        resumed = loader(2, 2, workers)
+        for _ in range(2):
+            resumed.start_at(1)
+            assert samples(resumed) == expected[4:]
+            assert samples(resumed) == expected  # passes after it are whole
+    other = {sample[0]: sample[1:] for sample in samples(loader(2, 2, epoch=1))}
+    assert not any(other[sample[0]] == sample[1:] for sample in expected)
+
+
+@pytest.mark.parametrize(("processes", "each"), [(2, 2), (5, 1), (3, 1), (3, 2)])
+def test_processes_share_what_one_would_load_step_by_step(monkeypatch, processes, each):
+    """Each step's samples, and what they draw, are the same."""
+    whole = [samples([step]) for step in loader(each * processes, 1)]
+    shared: list[list] = []
+    for rank in range(processes):
+        monkeypatch.setattr(batches, "get_dist_info", lambda rank=rank: (rank, processes))
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, processes))
+        shared.append([samples([step]) for step in loader(each, 1)])
+    together = [sorted(chain(*step)) for step in zip(*shared, strict=True)]
+    assert together[: len(whole) - 1] == [sorted(step) for step in whole[:-1]]
+    # Processes end an epoch together, which may take a few samples twice.
+    assert set(whole[-1]) <= set(together[-1])
+
+
+def test_metainfo_is_the_datasets_and_batches_are_mmengines():
+    dataset = Draws()
+    dataset.metainfo = {"classes": ("a",)}
+    assert PlacedDataset(dataset).metainfo == {"classes": ("a",)}
+    assert not hasattr(PlacedDataset(Draws()), "metainfo")
+    assert pseudo_collate([{"inputs": 1}, {"inputs": 2}]) == {"inputs": [1, 2]}  # what the loop counts images by

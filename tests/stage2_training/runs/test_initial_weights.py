@@ -1,0 +1,204 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
+
+import stage2_training.models.timm_backbone  # noqa: F401 (registers TimmBackbone)
+from stage1_proposals.backbones.extractor import new_network, read_backbone_weights
+from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.common.errors import UserError
+from stage2_training.runs import initial_weights as initialisation
+from stage2_training.runs.transfer import CLASS_BRANCH, plan_transfer
+from stage2_training.runs.work_dir import WorkDir
+
+LITE0 = {"type": "TimmBackbone", "model_name": "tf_efficientnet_lite0"}
+RESNET = {"type": "ResNet", "depth": 50}
+
+
+def detector(backbone: dict) -> dict[str, torch.Tensor]:
+    """The state dict of a detector with this backbone and one more tensor, without memory for its values."""
+    with torch.device("meta"), DefaultScope.overwrite_default_scope("mmdet"):
+        weights = MODELS.build(backbone).state_dict()
+    return {f"backbone.{name}": value for name, value in weights.items()} | {"neck.weight": torch.ones(1)}
+
+
+def named(name: str, detector: str = "KNet", **options: str) -> initialisation.Initialisation:
+    return initialisation.by_name(name, "knet", detector, **options)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "r50.pth"
+    torch.save(new_network("resnet50").state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def resnet_file(resnet, tmp_path) -> str:
+    """A file of its own, to be changed."""
+    return str(shutil.copy(resnet, tmp_path))
+
+
+def test_stage_1s_backbone_fills_a_detector_of_its_architecture(write_shards):
+    used = {"name": "lite0_imagenet", "weights": None, "sha256": file_sha256(locate_weights("lite0_imagenet"))}
+    start = initialisation.stage1_backbone(write_shards([[]], used))
+    target = detector(LITE0)
+    transfer = plan_transfer(start.read(target), target)
+    transfer.require(start.needed, start.source, start.hint)
+    assert transfer.missing == ("neck.weight",)
+    bundled = read_backbone_weights("lite0_imagenet")
+    assert torch.equal(transfer.taken["backbone.model.conv_stem.weight"], bundled["conv_stem.weight"])
+
+    other = detector(RESNET)
+    with pytest.raises(UserError, match=r"lite0_imagenet \(.*another than stage 1's.*--backbone NAME"):
+        plan_transfer(start.read(other), other).require(start.needed, start.source, start.hint)
+
+
+def test_stage_1s_file_must_still_be_the_one_it_used(write_shards, resnet_file):
+    used = {"name": "densecl_r50", "weights": resnet_file, "sha256": "0" * 64}
+    shards = write_shards([[]], used)
+    with pytest.raises(UserError, match=r"is not the file that stage 1 used.*--backbone-weights FILE"):
+        initialisation.stage1_backbone(shards)
+    Path(resnet_file).unlink()
+    with pytest.raises(UserError, match="no such file; pass --backbone densecl_r50 --backbone-weights FILE"):
+        initialisation.stage1_backbone(shards)
+
+
+def missing_of_backbone(start: initialisation.Initialisation, target: dict) -> list[str]:
+    missing = plan_transfer(start.read(target), target).missing
+    return [name for name in missing if name.startswith("backbone")]
+
+
+def test_supervised_weights_follow_the_models_backbone(resnet_file):
+    lite0, resnet = detector(LITE0), detector(RESNET)
+    assert not missing_of_backbone(named("imagenet"), lite0)
+    given = named("imagenet", weights=resnet_file)
+    assert not missing_of_backbone(given, resnet)
+    assert given.record == {"kind": "imagenet", "sha256": file_sha256(resnet_file)}
+    for target in ({"backbone.unknown": torch.ones(1)}, {"neck.weight": torch.ones(1)}):
+        with pytest.raises(UserError, match="imagenet: these are weights of tf_efficientnet_lite0, resnet50, and the"):
+            named("imagenet").read(target)
+    with pytest.raises(UserError, match="no such file"):
+        named("imagenet", weights=resnet_file + "x")
+
+
+@pytest.mark.parametrize("name", ["densecl", "mocov2_r50"])
+def test_self_supervised_backbones_are_for_the_architecture_the_catalogue_has_them_in(name, resnet_file):
+    start = named(name, weights=resnet_file)
+    assert start.record == {"kind": name, "sha256": file_sha256(resnet_file)}
+    target = detector(RESNET)
+    transfer = plan_transfer(start.read(target), target)
+    transfer.require(start.needed, start.source, start.hint)
+    assert transfer.missing == ("neck.weight",)
+
+
+@pytest.mark.parametrize("name", ["swav", "imagenet_r50"])
+def test_on_another_backbone_they_are_refused(name, monkeypatch):
+    monkeypatch.setattr(initialisation, "read_backbone_weights", None)  # not even read
+    with pytest.raises(UserError, match=rf"^--init {name}: these are weights of resnet50, and the model's backbone is"):
+        named(name).read(detector(LITE0))
+
+
+def test_a_backbone_without_counters_of_steps_is_whole(resnet_file):
+    """Files of before PyTorch 0.4.1 have none."""
+    weights = {name: value for name, value in torch.load(resnet_file).items() if "num_batches" not in name}
+    torch.save(weights, resnet_file)
+    resnet = detector(RESNET)
+    for start in (named(resnet_file), named("swav", weights=resnet_file)):
+        plan_transfer(start.read(resnet), resnet).require(start.needed, start.source, start.hint)
+
+
+def test_names_and_options_that_do_not_go_together_are_refused(resnet_file):
+    for name in ("scratch", "imagenet", "densecl_r50", resnet_file):
+        with pytest.raises(UserError, match=r"^--checkpoint goes with --init sp, pseudo or coco, not .*--init FILE$"):
+            named(name, checkpoint=resnet_file)
+    for name in ("scratch", "sp", "pseudo", "coco", resnet_file):
+        with pytest.raises(UserError, match=r"^--backbone-weights goes with --init imagenet, densecl, swav or mocov2"):
+            named(name, weights=resnet_file)
+    with pytest.raises(UserError, match=r"^--init denscl: use scratch, imagenet, .*, sp, pseudo or coco, or a check"):
+        named("denscl")
+
+
+def test_the_published_knet_is_for_knet_alone_and_leaves_its_classifiers(tmp_path):
+    with pytest.raises(UserError, match=r"^--init coco is a published K-Net, and the model is QueryInst"):
+        named("coco", detector="QueryInst")
+    names = ("backbone.a", "neck.b", "rpn_head.c", "rpn_head.conv_seg.weight", "roi_head.mask_head.0.fc_cls.weight")
+    target = {name: torch.zeros(2) for name in names}
+    for classes in (2, 80):  # the same number of classes, and another
+        weights = {name: torch.ones(classes if CLASS_BRANCH.search(name) else 2) for name in names}
+        torch.save({"state_dict": weights}, tmp_path / "knet.pth")
+        start = named("coco", checkpoint=str(tmp_path / "knet.pth"))
+        transfer = plan_transfer(start.read(target), target)
+        transfer.require(start.needed, start.source, start.hint)
+        assert transfer.missing == (() if classes == 2 else names[3:])
+    for lost in names[:3]:
+        torch.save({"state_dict": {name: torch.ones(2) for name in names if name != lost}}, tmp_path / "knet.pth")
+        with pytest.raises(
+            UserError, match=rf"{lost} \(not in the checkpoint\); it is the K-Net of configs/models/knet"
+        ):
+            plan_transfer(start.read(target), target).require(start.needed, start.source, start.hint)
+
+
+def test_the_published_knet_is_downloaded_once_and_its_hash_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    published = tmp_path / "saliency-prompt" / "weights" / initialisation.PUBLISHED_KNET.rsplit("/", 1)[1]
+    assert f"-{initialisation.PUBLISHED_KNET_SHA256}." in published.name
+
+    def unplugged(url, *args, **kwargs):
+        raise OSError(f"no route to {url}")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unplugged)
+    where = rf"put {initialisation.PUBLISHED_KNET} at {published}, or pass the file \(CHECKPOINT=FILE\)$"
+    with pytest.raises(UserError, match=rf"^the published K-Net could not be downloaded \(no route to .*\): {where}"):
+        named("coco")
+    torch.save({"state_dict": {"backbone.a": torch.ones(1)}}, published)
+    with pytest.raises(UserError, match=r"is damaged or another file, its SHA-256 does not start with 8a8645d4"):
+        named("coco")
+    monkeypatch.setattr(initialisation, "PUBLISHED_KNET_SHA256", file_sha256(published)[:8])
+    assert named("coco").record == {"kind": "coco", "sha256": file_sha256(published)}
+
+
+def test_a_file_may_be_a_detector_or_a_bare_backbone(tmp_path, resnet_file):
+    resnet = detector(RESNET)
+    bare = initialisation.checkpoint_file(resnet_file)
+    assert plan_transfer(bare.read(resnet), resnet).missing == ("neck.weight",)
+    torch.save({"state_dict": {"neck.weight": torch.zeros(1)}}, tmp_path / "detector.pth")
+    whole = initialisation.checkpoint_file(str(tmp_path / "detector.pth"))
+    transfer = plan_transfer(whole.read(resnet), resnet)
+    assert set(transfer.taken) == {"neck.weight"}
+    with pytest.raises(UserError, match=r"backbone\.conv1\.weight"):
+        transfer.require(whole.needed, whole.source, whole.hint)
+
+
+@pytest.mark.parametrize(
+    ("init", "directory", "command"),
+    [("sp", "knet", "make pretrain"), ("pseudo", "knet-pseudo", "make pretrain PROMPTS=off")],
+)
+def test_pretraining_is_the_default_once_it_is_finished(tmp_path, monkeypatch, init, directory, command):
+    monkeypatch.chdir(tmp_path)
+    work = WorkDir(initialisation.pretraining_dir("configs/models/knet.py", init == "sp"))
+    assert work.path == Path("work_dirs/pretrain") / directory
+    message = rf"pre-training of knet was not run in {work.path}: run `{command}`, or pass --checkpoint FILE"
+    with pytest.raises(UserError, match=message):
+        named(init)
+    work.path.mkdir(parents=True)
+    torch.save({"state_dict": {"a": torch.ones(1)}}, work.path / "iter_5.pth")
+    (work.path / "last_checkpoint").write_text(str(work.path / "iter_5.pth"))
+    with pytest.raises(UserError, match="is not finished"):
+        named(init)
+    work.finish({})
+    for start in (named(init), named(init, checkpoint=str(work.path))):
+        assert start.source == f"work_dirs/pretrain/{directory}/iter_5.pth"
+        assert start.record["kind"] == init
+        assert {"backbone.", "rpn_head.init_kernels", "roi_head.mask_head"} <= set(start.needed)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        named(init, checkpoint="elsewhere.pth")
+
+
+def test_scratch_takes_nothing():
+    start = named("scratch")
+    assert start.read(detector(RESNET)) == {}
+    assert start.needed == ()

@@ -1,0 +1,175 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from mmdet.models.detectors import BaseDetector
+
+from stage1_proposals.common.errors import UserError
+from stage2_training.saliency_prompt.prompts import box_prompts
+
+Batch = tuple[torch.Tensor, list]
+
+
+@pytest.fixture
+def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector]:
+    """(settings) -> a small SaliencyPromptKNet in training mode, of the same weights each time."""
+
+    def make(**settings: Any) -> BaseDetector:
+        model = build_knet(type="SaliencyPromptKNet", saliency_prompt={"feature_dim": 5} | settings)
+        return model.train()
+
+    return make
+
+
+@pytest.mark.parametrize("matching", ["cosine", "sequential", "random", "none"])
+@pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0]])
+def test_a_training_step(build: Callable, make_batch: Callable, matching: str, counts: list[int]) -> None:
+    model = build(matching=matching)
+    losses = model(*make_batch(counts), mode="loss")
+    assert {"s0.loss_kernel", "s1.loss_kernel", "s1.loss_cls", "loss_rpn_seg"} < set(losses)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_without_prompts_and_kernel_loss_it_is_knet(
+    build: Callable, build_knet: Callable, make_batch: Callable
+) -> None:
+    model, plain = build(matching="none", kernel_loss_weight=0.0), build_knet().train()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("kernel_supervision.")})
+    batch = make_batch([3, 0, 2])
+    losses, expected = model(*batch, mode="loss"), plain(*batch, mode="loss")
+    assert losses["s0.loss_kernel"] == losses["s1.loss_kernel"] == 0
+    assert expected.items() <= losses.items()
+
+
+def test_the_linear_layer_is_all_that_is_added(build: Callable, build_knet: Callable) -> None:
+    extra = build().state_dict().keys() - build_knet().state_dict().keys()
+    assert extra == {"kernel_supervision.linear.weight", "kernel_supervision.linear.bias"}
+
+
+def test_predictions_are_knets(build: Callable, build_knet: Callable, make_batch: Callable) -> None:
+    """Prompts need ground truth; at predict time there is none to look at, and none is looked at."""
+    model, plain = build().eval(), build_knet().eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        prompted = model(*make_batch([3]), mode="predict")[0].pred_instances
+        expected = plain(*make_batch([3]), mode="predict")[0].pred_instances
+    assert torch.equal(prompted.scores, expected.scores)
+    assert torch.equal(prompted.masks, expected.masks)
+
+
+class Kernels(NamedTuple):
+    """The kernels of a training pass."""
+
+    learned: torch.Tensor  # (N, C)
+    first: torch.Tensor  # (B, N, C), that make the first masks
+    grouped: torch.Tensor  # (B, N, C), that the kernel head puts out
+    entering: torch.Tensor  # (B, N, C), that enter the first update stage
+
+
+def kernels_of(model: BaseDetector, batch: Batch) -> Kernels:
+    learned, seen = model.rpn_head.initial_kernels, []
+    head = model.rpn_head.register_forward_hook(lambda _, args, output: seen.extend([args[1:], output.kernels]))
+    stages = model.roi_head.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    model(*batch, mode="loss")
+    head.remove()
+    stages.remove()
+    given, grouped, entering = seen
+    return Kernels(learned, given[0] if given else learned.expand_as(grouped), grouped, entering)
+
+
+def of_length(prompt: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    return prompt / prompt.norm() * kernel.norm()
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("add_to", ["initial", "object"])
+def test_each_kernel_gets_its_most_similar_prompt(
+    build: Callable, make_batch: Callable, add_to: str, rescale: bool
+) -> None:
+    model, batch = build(drop_prob=0.0, add_to=add_to, rescale=rescale), make_batch([4, 0, 2])
+    kernels = kernels_of(model, batch)
+    if add_to == "initial":
+        before, after = kernels.learned.expand_as(kernels.first), kernels.first
+        assert torch.equal(kernels.grouped, kernels.entering)
+    else:
+        before, after = kernels.grouped, kernels.entering
+        assert torch.equal(kernels.first, kernels.learned.expand_as(kernels.first))
+    feature = model.extract_feat(batch[0])[-1]
+    boxes = [sample.gt_instances.bboxes for sample in batch[1]]
+    prompts = box_prompts(feature, boxes, 96).features
+    assert torch.equal(before[1], after[1])
+    for image in (0, 2):
+        own = prompts[image, : len(boxes[image])]
+        for n, kernel in enumerate(model.rpn_head.initial_kernels):
+            best = int(torch.stack([torch.cosine_similarity(kernel, prompt, dim=0) for prompt in own]).argmax())
+            prompt = of_length(own[best], kernel) if rescale else own[best]
+            torch.testing.assert_close(after[image, n], before[image, n] + prompt)
+
+
+def test_matching_on_the_kernels_of_the_image(build: Callable, make_batch: Callable) -> None:
+    model, batch = build(drop_prob=0.0, match_on="object", add_to="object"), make_batch([4])
+    kernels = kernels_of(model, batch)
+    prompts = box_prompts(model.extract_feat(batch[0])[-1], [batch[1][0].gt_instances.bboxes], 96).features[0]
+    for n, kernel in enumerate(kernels.grouped[0]):
+        best = int(torch.stack([torch.cosine_similarity(kernel, prompt, dim=0) for prompt in prompts]).argmax())
+        torch.testing.assert_close(kernels.entering[0, n], kernel + prompts[best])
+
+
+def test_level(build: Callable, make_batch: Callable) -> None:
+    model, batch = build(drop_prob=0.0, matching="sequential", level=1), make_batch([1])
+    kernels = kernels_of(model, batch)
+    prompt = box_prompts(model.extract_feat(batch[0])[1], [batch[1][0].gt_instances.bboxes], 96).features[0, 0]
+    torch.testing.assert_close(kernels.first[0] - kernels.learned, prompt.expand(6, -1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("add_to", ["initial", "object"])
+def test_prompts_change_the_first_masks_or_what_comes_after(
+    build: Callable, build_knet: Callable, make_batch: Callable, add_to: str
+) -> None:
+    model, plain, batch = build(drop_prob=0.0, add_to=add_to), build_knet().train(), make_batch([3])
+    batch[1][0].gt_instances.labels[:] = 0
+    plain.load_state_dict(model.state_dict(), strict=False)
+    losses, expected = model(*batch, mode="loss"), plain(*batch, mode="loss")
+    assert losses["loss_rpn_seg"] == expected["loss_rpn_seg"]
+    for name in ("loss_rpn_mask", "loss_rpn_dice"):
+        assert (losses[name] == expected[name]) == (add_to == "object")
+    assert losses["s0.loss_cls"] != expected["s0.loss_cls"]
+
+
+def test_dropping_is_for_training_only(build: Callable, make_batch: Callable) -> None:
+    model, batch = build(drop_prob=1.0), make_batch([3])
+    kernels = kernels_of(model, batch)
+    assert torch.equal(kernels.first[0], kernels.learned)
+    kernels = kernels_of(model.eval(), batch)
+    assert not torch.isclose(kernels.first, kernels.learned).all(dim=2).any()
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_detached_prompts_send_no_gradient_to_the_fpn(build: Callable, make_batch: Callable, detach: bool) -> None:
+    model, batch = build(drop_prob=0.0, detach=detach), make_batch([3])
+    feats = [feat.detach().requires_grad_() for feat in model.extract_feat(batch[0])]
+    learned = model.rpn_head.initial_kernels
+    model.prompted(learned.expand(1, -1, -1), learned, feats, batch[1]).sum().backward()
+    assert (feats[-1].grad is None) == detach
+
+
+def test_kernel_loss_reaches_the_kernels(build: Callable, make_batch: Callable) -> None:
+    model = build(matching="none")
+    losses = model(*make_batch([3]), mode="loss")
+    losses["s1.loss_kernel"].backward()
+    assert model.kernel_supervision.linear.weight.grad.abs().sum() > 0
+    assert model.rpn_head.init_kernels.weight.grad.abs().sum() > 0
+
+
+def test_kernels_of_the_image_are_compared_where_they_are_added_to(build: Callable) -> None:
+    with pytest.raises(UserError, match=r"saliency_prompt\.match_on 'object': .* use it with add_to=object"):
+        build(match_on="object")
+
+
+@pytest.mark.parametrize("level", [-5, 4, 9])
+def test_a_level_that_the_fpn_lacks_is_refused_when_the_model_is_built(build: Callable, level: int) -> None:
+    with pytest.raises(UserError, match=f"level {level}: use one from -4 to 3"):
+        build(level=level)

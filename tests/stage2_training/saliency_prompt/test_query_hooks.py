@@ -1,0 +1,102 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stage2_training.saliency_prompt.query_hooks import QueryDecoder, Recording, recording
+
+
+class Layer(nn.Module):
+    """Adds one to its queries, in the place where they come in."""
+
+    def forward(self, features: Tensor, queries: Tensor, scale: float = 1.0, **extra: float) -> tuple[Tensor, Tensor]:
+        return features, scale * queries + 1 + sum(extra.values())
+
+
+class Assigner:
+    def assign(self, number: int) -> SimpleNamespace:
+        return SimpleNamespace(gt_inds=torch.tensor([0, number]))
+
+
+def decoder_of(layers: list[nn.Module], assigners: list[Assigner]) -> QueryDecoder:
+    return QueryDecoder(
+        learned=torch.zeros(2, 1),
+        layers=layers,
+        argument="queries",
+        output=lambda returned: returned[1],
+        pyramid=nn.Identity(),
+        levels=lambda returned: [returned, returned + 1],
+        assigners=assigners,
+    )
+
+
+CALLS: list[Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]] = [
+    lambda layer, features, queries: layer(features, queries),
+    lambda layer, features, queries: layer(features, queries=queries),
+    lambda layer, features, queries: layer(queries=queries, features=features),
+    lambda layer, features, queries: layer(features, queries, 1.0, extra=0.0),
+    lambda layer, features, queries: layer(features, extra=0.0, scale=1.0, queries=queries),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_prompts_reach_the_first_layer_however_it_is_called(call: Callable) -> None:
+    layers = [Layer(), Layer()]
+    decoder = decoder_of(layers, [])
+    with recording(decoder, lambda queries, levels: queries + 10 * levels[1]) as record:
+        features, queries = decoder.pyramid(torch.ones(1)), torch.zeros(1)
+        for layer in layers:
+            _, queries = call(layer, features, queries)
+    assert queries == 22  # 10 * (1 + 1) + 1 + 1
+    assert record.queries == [21, 22]
+    assert record.levels == [1, 2]
+
+
+def test_a_layer_that_runs_twice_gets_prompts_once() -> None:
+    layer = Layer()
+    decoder = decoder_of([layer], [])
+    with recording(decoder, lambda queries, levels: queries + 10) as record:
+        _, queries = layer(torch.ones(1), torch.zeros(1))
+        layer(torch.ones(1), queries)
+    assert record.queries == [11, 12]
+
+
+def test_everything_is_put_back_also_after_an_error() -> None:
+    layers, assigners = [Layer(), Layer()], [Assigner(), Assigner()]
+    decoder = decoder_of(layers, assigners)
+    modules = [*layers, decoder.pyramid]
+    matched = []
+
+    def fail() -> None:
+        with recording(decoder, lambda queries, levels: queries) as record:
+            assert all(module._forward_hooks for module in modules)
+            assert [assigner.assign(3).gt_inds.tolist() for assigner in assigners] == [[0, 3], [0, 3]]
+            matched.append(record.matched)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not any(vars(assigner) for assigner in assigners)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assigners[0].assign(1)
+    assert [numbers.tolist() for numbers in matched[0]] == [[0, 3], [0, 3]]
+
+
+NUMBERS = [[0, 1], [2, 0], [1, 2], [0, 0]]  # of two layers, two images each
+
+
+@pytest.mark.parametrize("before", [[], [[1, 0], [0, 2]]])
+def test_assignments_belong_to_layers_and_images_in_order(before: list) -> None:
+    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matched=[torch.tensor(row) for row in before + NUMBERS])
+    first, second = record.assignments(images=2)
+    assert (first.image.tolist(), first.kernel.tolist(), first.instance.tolist()) == ([0, 1], [1, 0], [0, 1])
+    assert (second.image.tolist(), second.kernel.tolist(), second.instance.tolist()) == ([0, 0], [0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("calls", [0, 3, 5, 8])
+def test_a_wrong_number_of_matches_is_refused(calls: int) -> None:
+    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matched=[torch.zeros(2)] * calls)
+    with pytest.raises(ValueError, match=f"2 layers ran on 2 images, but {calls} matches were made"):
+        record.assignments(images=2)

@@ -1,0 +1,45 @@
+import pytest
+
+from stage1_proposals.common.errors import UserError
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+
+
+def test_defaults_are_the_papers() -> None:
+    settings = SaliencyPromptSettings(feature_dim=320)
+    assert settings == SaliencyPromptSettings(320, "cosine", "initial", "initial", False, -1, True, 0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("matching", "best"),
+        ("match_on", "query"),
+        ("add_to", "query"),
+        ("rescale", "yes"),
+        ("level", "high"),
+        ("level", 1.0),
+        ("detach", "no"),
+        ("drop_prob", 1.5),
+        ("drop_prob", -0.1),
+        ("drop_prob", "often"),
+        ("drop_prob", True),
+        ("kernel_loss_weight", -1),
+        ("kernel_loss_weight", float("nan")),
+        ("kernel_loss_weight", float("inf")),
+        ("kernel_loss_weight", None),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"saliency_prompt.{setting} .*{value}"):
+        SaliencyPromptSettings(feature_dim=320, **{setting: value})
+
+
+@pytest.mark.parametrize("feature_dim", [0, "320", 2.5])
+def test_seed_features_have_a_length(feature_dim: object) -> None:
+    with pytest.raises(UserError, match=r"saliency_prompt\.feature_dim .*: use an integer from 1 up"):
+        SaliencyPromptSettings(feature_dim)
+
+
+def test_whole_numbers_are_numbers_too() -> None:
+    settings = SaliencyPromptSettings(320, drop_prob=0, kernel_loss_weight=2)
+    assert (settings.drop_prob, settings.kernel_loss_weight) == (0, 2)
