@@ -13,8 +13,8 @@ from pipelines.inspect_shards import chosen_images
 from pipelines.run_options import add_custom_options, custom_options
 from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import check_writable, writing
-from stage1_proposals.shards import ShardSet, write_json
+from stage1_proposals.common.files import check_writable, write_json, writing
+from stage1_proposals.shards import ShardSet
 from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
 
 Runs = dict[str, list[Path]]

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from pipelines import cli
 from stage1_proposals.analysis.duplicates import candidate_pairs, groups, measure
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
-from stage1_proposals.shards import ShardReader, ShardSet, write_json
+from stage1_proposals.common.files import write_json, writing
+from stage1_proposals.shards import ShardReader, ShardSet
 
 SHOWN = 20
 

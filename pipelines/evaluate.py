@@ -47,8 +47,7 @@ def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
-        from stage1_proposals.common.files import check_writable, writing
-        from stage1_proposals.shards import write_json
+        from stage1_proposals.common.files import check_writable, write_json, writing
         from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
         from stage2_training.config.evaluation_config import evaluation_config

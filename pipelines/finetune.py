@@ -38,8 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
-        from stage1_proposals.common.files import writing
-        from stage1_proposals.shards import write_json
+        from stage1_proposals.common.files import write_json, writing
         from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
         from stage2_training.evaluation import plot_curves

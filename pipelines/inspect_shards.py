@@ -16,9 +16,9 @@ from stage1_proposals.analysis.recall import SCORES, Labels, evaluate
 from stage1_proposals.analysis.statistics import distributions, image_of, sample, to_coco
 from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
+from stage1_proposals.common.files import write_json, writing
 from stage1_proposals.images.decode import ImageError
-from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard, write_json
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet, verify_shard
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,8 +14,7 @@ from pipelines.reporting.search import search
 from pipelines.reporting.shard_sets import read_shards
 from pipelines.reporting.tables import read_table
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import check_writable, writing
-from stage1_proposals.shards import atomic_write
+from stage1_proposals.common.files import atomic_write, check_writable, writing
 
 
 def build_parser() -> argparse.ArgumentParser:

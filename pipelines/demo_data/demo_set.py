@@ -24,9 +24,9 @@ from pipelines.demo_data import ctw1500_labels, object_images
 from pipelines.demo_data.images import draw_image
 from pipelines.demo_data.text_images import draw_text_image
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
+from stage1_proposals.common.files import write_text, writing
 from stage2_training.labels import ctw1500
-from stage2_training.labels.conversion import numbered, to_json, write_text
+from stage2_training.labels.conversion import numbered, to_json
 
 OBJECTS = "objects/annotations.json"
 VERSION = 1  # raised whenever the same seed gives other data

@@ -12,8 +12,7 @@ from pipelines.experiments.paper import Table
 from pipelines.experiments.runs import Run
 from pipelines.experiments.scales import Scale
 from pipelines.experiments.workspace import Workspace
-from stage1_proposals.common.files import writing
-from stage1_proposals.shards import write_json
+from stage1_proposals.common.files import write_json, writing
 
 
 def account(

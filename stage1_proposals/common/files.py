@@ -1,10 +1,14 @@
 """Directories that a command writes: one run at a time, and one clear line when the disk says no."""
 
 import fcntl
+import json
+import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stage1_proposals.common.errors import UserError
 
@@ -84,3 +88,44 @@ def in_use(directory: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def fsync_directory(directory: str | os.PathLike[str]) -> None:
+    """Make renames inside a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a scratch path beside `path`; afterwards flush it to disk and rename it to `path`."""
+    # Containers that share a directory may well share process ids.
+    scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        yield scratch
+        with open(scratch, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+        fsync_directory(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    with atomic_write(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file that appears under its name only when complete.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(path), atomic_write(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+    return path

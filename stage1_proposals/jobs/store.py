@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import exclusive_lock, writing
-from stage1_proposals.shards import MANIFEST, ShardError, atomic_write, read_manifest, verify_shard, write_manifest
+from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
+from stage1_proposals.shards import MANIFEST, ShardError, read_manifest, verify_shard, write_manifest
 from stage1_proposals.shards.clusters import CENTROIDS_FILE
 
 GO_ON = "finished shards are kept, run again to go on"

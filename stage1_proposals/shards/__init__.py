@@ -5,7 +5,7 @@ from stage1_proposals.shards.reader import ShardReader
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name, to_columns
 from stage1_proposals.shards.shard_set import MANIFEST, ShardSet, read_manifest, write_manifest
 from stage1_proposals.shards.verify import verify_shard
-from stage1_proposals.shards.writer import atomic_write, write_json, write_shard
+from stage1_proposals.shards.writer import write_shard
 
 __all__ = [
     "MANIFEST",
@@ -13,7 +13,6 @@ __all__ = [
     "ShardError",
     "ShardReader",
     "ShardSet",
-    "atomic_write",
     "read_centroids",
     "read_manifest",
     "shard_file_name",
@@ -21,7 +20,6 @@ __all__ = [
     "verify_shard",
     "write_centroids",
     "write_clusters",
-    "write_json",
     "write_manifest",
     "write_shard",
 ]

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -184,12 +183,3 @@ def content_sha256(columns: Columns) -> str:
 def shard_file_name(index: int, count: int) -> str:
     """`shard-00003-of-00124.h5`."""
     return f"shard-{index:05d}-of-{count:05d}.h5"
-
-
-def fsync_directory(directory: str | os.PathLike[str]) -> None:
-    """Make renames inside a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_proposals.common.files import write_json
 from stage1_proposals.shards.reader import ShardReader, read_attribute
 from stage1_proposals.shards.schema import FORMAT, VERSION, ImageRecord, ShardError, shard_file_name
-from stage1_proposals.shards.writer import write_json
 
 MANIFEST = "manifest.json"
 # What a manifest must have, and of which types; damage may leave it JSON all the same.

@@ -1,8 +1,6 @@
 """Writing shards and manifests: a file appears under its final name only when it is whole and on disk."""
 
 import json
-import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_proposals.common.files import atomic_write
 from stage1_proposals.shards.schema import (
     COLUMNS,
     FORMAT,
@@ -20,27 +19,11 @@ from stage1_proposals.shards.schema import (
     Columns,
     content_sha256,
     encode_text,
-    fsync_directory,
 )
 
 # HDF5 1.10 is the first to checksum its own metadata; the columns carry Fletcher-32.
 LIBVER = ("v110", "v110")
 CHUNK_BYTES = 1 << 15  # an image's rows are few chunks, and little of them is read in vain
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a scratch path beside `path`; afterwards flush it to disk and rename it to `path`."""
-    # Containers that share a directory may well share process ids.
-    scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        yield scratch
-        with open(scratch, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-        fsync_directory(path.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -117,9 +100,3 @@ def write_shard(
             values = columns[name]
             create_column(file, name, _fixed_text(values) if isinstance(values, list) else np.asarray(values))
     return content
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically."""
-    with atomic_write(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards.writer import atomic_write
+from stage1_proposals.common.files import atomic_write
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

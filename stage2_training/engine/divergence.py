@@ -12,8 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
-from stage1_proposals.shards import write_json
+from stage1_proposals.common.files import write_json, writing
 from stage2_training.runs.work_dir import NON_FINITE
 
 

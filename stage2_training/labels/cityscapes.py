@@ -23,6 +23,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import write_text
 from stage2_training.labels.conversion import (
     Coco,
     LabelError,
@@ -33,7 +34,6 @@ from stage2_training.labels.conversion import (
     masked,
     numbered,
     to_json,
-    write_text,
 )
 
 SOURCE = "https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)"

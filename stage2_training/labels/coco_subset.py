@@ -15,15 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.conversion import (
-    Coco,
-    LabelError,
-    check_count,
-    info,
-    leaving_out,
-    to_json,
-    write_text,
-)
+from stage1_proposals.common.files import write_text
+from stage2_training.labels.conversion import Coco, LabelError, check_count, info, leaving_out, to_json
 
 SOURCE = "https://cocodataset.org/#download (2017 train and val images, 2017 train/val annotations)"
 T = TypeVar("T")

@@ -10,8 +10,6 @@ from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
-from stage1_proposals.shards import atomic_write
 
 # A COCO instance dictionary: `info`, `images`, `annotations`, `categories`.
 Coco = dict[str, Any]
@@ -118,14 +116,3 @@ def numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def to_json(coco: Mapping[str, Any]) -> str:
     """The text of a COCO JSON, the same for the same labels."""
     return json.dumps(coco, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file that appears under its name only when complete.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with writing(path), atomic_write(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-    return path

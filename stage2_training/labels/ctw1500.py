@@ -25,6 +25,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import write_text
 from stage2_training.labels.conversion import (
     PARTIAL,
     Coco,
@@ -35,7 +36,6 @@ from stage2_training.labels.conversion import (
     leaving_out,
     numbered,
     to_json,
-    write_text,
 )
 
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"

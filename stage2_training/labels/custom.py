@@ -13,9 +13,10 @@ from typing import Any
 
 from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import read_coco
 from stage2_training.labels.coco_subset import draw
-from stage2_training.labels.conversion import Coco, numbered, to_json, write_text
+from stage2_training.labels.conversion import Coco, numbered, to_json
 from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")

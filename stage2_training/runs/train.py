@@ -23,9 +23,8 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import exclusive_lock, writing
+from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
 from stage1_proposals.common.system import keep_freed_memory
-from stage1_proposals.shards.writer import atomic_write
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error, passes
 from stage2_training.engine import read_weights
 from stage2_training.engine.distributed import on_rank_zero

@@ -22,8 +22,7 @@ from typing import Any
 from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import writing
-from stage1_proposals.shards import write_json
+from stage1_proposals.common.files import write_json, writing
 from stage2_training.runs.provenance import COMMANDS
 
 NON_FINITE = "non_finite.json"

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from stage1_proposals.common.files import atomic_write, write_json
 from stage1_proposals.shards.schema import COLUMNS, ROOT_ATTRIBUTES, ImageRecord, to_columns
-from stage1_proposals.shards.writer import atomic_write, write_json
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 

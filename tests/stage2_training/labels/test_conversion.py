@@ -3,7 +3,8 @@ import pickle
 import pytest
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.conversion import LabelError, check_count, info, leaving_out, numbered, write_text
+from stage1_proposals.common.files import write_text
+from stage2_training.labels.conversion import LabelError, check_count, info, leaving_out, numbered
 
 
 def test_a_malformed_label_ends_the_conversion_unless_such_are_left_out():
