@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-import pipelines  # noqa: F401 (settings that torch reads when it is imported)
+from stage1_proposals.common.system import configure_process
 from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
 
+configure_process()
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.

@@ -34,6 +34,7 @@ class Overrides:
         epochs: length of training; milestones move with it.
         total_batch: images per optimizer step, over all processes.
         batch_size: images of a process at a time.
+        image_size: longer side of the images in pixels.
         workers: data-loading processes per data loader.
         seed: of everything random.
         auto_scale_lr: scale the learning rate with the total batch, from the schedule's base batch size.
@@ -46,6 +47,7 @@ class Overrides:
     epochs: int | None = None
     total_batch: int | None = None
     batch_size: int | None = None
+    image_size: int | None = None
     workers: int | None = None
     seed: int | None = None
     auto_scale_lr: bool = False

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import cli
 from stage1_proposals.backbones.weights import file_sha256, locate_weights
 from stage1_proposals.shards import ShardSet
+from tests.pipelines.command import run_command
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def one_thread(all_threads: None) -> None:
 def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
     """Run a command in this process: its exit code, and what it printed."""
 
-    def run(module, *argv: object) -> tuple[int, str]:
+    def run(*words: object) -> tuple[int, str]:
         capfd.readouterr()
-        code = cli.run(module.main, module.build_parser(), [str(word) for word in argv])
+        code = run_command(*words)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 
