@@ -48,16 +48,16 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--images", required=True, type=PATH, help="Images; used repeatedly where there are few.")
-@click.option("--backbone", default="imagenet_r50", show_default=True, help="Of the catalogue, or any of timm's.")
+@click.option("--images", default="data/demo/unlabeled", type=PATH, help="Images; used repeatedly if there are few.")
+@click.option("--backbone", default="imagenet_r50", help="Of the catalogue, or any of timm's.")
 @click.option("--weights", type=PATH, help="The backbone's checkpoint. Default: random weights.")
-@click.option("--short-side", type=POSITIVE, default=480, show_default=True, help="Pixels.")
+@click.option("--short-side", type=POSITIVE, default=480, help="Pixels.")
 @device_option
-@click.option("--precision", help="Of the backbone. Default: as `proposals`.")
+@click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU, else float32.")
 @click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
-@click.option("--count", type=Integer(min=8), default=240, show_default=True, help="Images of ours and of the forward.")
-@click.option("--plain-count", type=Integer(min=2), default=24, show_default=True, help="Images of the reference.")
-@click.option("--repeat", type=POSITIVE, default=2, show_default=True, help="Rounds; the best of each counts.")
+@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward.")
+@click.option("--plain-count", type=Integer(min=2), default=24, help="Images of the reference.")
+@click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
 def proposals(
     images: Path,
     backbone: str,
@@ -78,12 +78,13 @@ def proposals(
     from pipelines.benchmarks import proposal_speed
 
     chosen = choose_device(device)
+    chosen_precision = precision or ("bfloat16" if chosen == "cuda" else "float32")
     print_machine(chosen)
     with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
         scratch = Path(folder)
         file = weights or proposal_speed.random_weights(backbone, scratch / "weights.pth")
-        recipe = proposal_speed.make_recipe(backbone, file, short_side, chosen, precision)
-        print(f"{backbone}, shorter side {short_side}, {recipe.precision}\n", flush=True)
+        recipe = proposal_speed.make_recipe(backbone, file, short_side, chosen, chosen_precision)
+        print(f"{backbone}, shorter side {short_side}, {chosen_precision}\n", flush=True)
         print_values(proposal_speed.compare(listed, recipe, workers, scratch, count, plain_count, repeat))
 
 
@@ -97,10 +98,10 @@ def proposals(
     metavar="WIDTH HEIGHT",
     help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
 )
-@click.option("--instances", type=POSITIVE, default=20, show_default=True, help="Per image.")
+@click.option("--instances", type=POSITIVE, default=20, help="Per image.")
 @device_option
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--repeat", type=POSITIVE, default=10, show_default=True, help="Rounds; medians count.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@click.option("--repeat", type=POSITIVE, default=10, help="Rounds; medians count.")
 def training(
     model: str | None,
     batch_size: int | None,
@@ -130,9 +131,9 @@ def training(
 
 
 @command.command()
-@click.option("--count", type=Integer(min=5), default=60, show_default=True, help="Images to read.")
-@click.option("--start-count", type=POSITIVE, default=123_403, show_default=True, help="Images of the set to start on.")
-@click.option("--masks", type=POSITIVE, default=10, show_default=True, help="Per image, in the COCO JSON.")
+@click.option("--count", type=Integer(min=5), default=60, help="Images to read.")
+@click.option("--start-count", type=POSITIVE, default=123_403, help="Images of the set to start on.")
+@click.option("--masks", type=POSITIVE, default=10, help="Per image, in the COCO JSON.")
 @click.option(
     "--coco-share",
     type=POSITIVE,
@@ -141,7 +142,7 @@ def training(
     metavar="N",
     help="Start MMDetection's dataset on one N-th of the images, and multiply: all of them take about 15 GB of memory.",
 )
-@click.option("--repeat", type=POSITIVE, default=3, show_default=True, help="Rounds over the images.")
+@click.option("--repeat", type=POSITIVE, default=3, help="Rounds over the images.")
 def streaming(count: int, start_count: int, masks: int, coco_share: int, repeat: int) -> None:
     """Reading samples from shards, and the start on a large set, beside h5py and MMDetection's CocoDataset."""
     require_references()
@@ -159,7 +160,7 @@ def streaming(count: int, start_count: int, masks: int, coco_share: int, repeat:
 @command.command()
 @click.option("--work-dir", required=True, metavar="DIR", help="Of a pre-training run with prompts.")
 @click.option("--checkpoint", type=PATH, help="A file of it. Default: the latest.")
-@click.option("--batches", type=POSITIVE, default=8, show_default=True, help="Of images to look at.")
+@click.option("--batches", type=POSITIVE, default=8, help="Of images to look at.")
 @device_option
 def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | None) -> None:
     """Whether a model in pre-training reads its prompts: its losses with them, with others', and without."""

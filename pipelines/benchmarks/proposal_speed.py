@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from pipelines.proposals import choose_precision
 from stage1_proposals.backbones.extractor import build_backbone, get_spec, new_network
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.generators.registry import build_generator
@@ -58,7 +57,7 @@ def wait_for_all() -> None:
         _barrier.wait()
 
 
-def make_recipe(backbone: str, weights: Path, short_side: int, device: str, precision: str | None) -> Recipe:
+def make_recipe(backbone: str, weights: Path, short_side: int, device: str, precision: str) -> Recipe:
     """Stage 1 as `proposals` runs it by default, with images of COCO's proportions."""
     return Recipe(
         generator=build_generator({}),
@@ -68,7 +67,7 @@ def make_recipe(backbone: str, weights: Path, short_side: int, device: str, prec
         long_side=round(short_side * 1333 / 800),
         batch_size=8,
         device=device,
-        precision=choose_precision(precision, device),
+        precision=precision,
     )
 
 

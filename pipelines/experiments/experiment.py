@@ -39,14 +39,16 @@ def _experiment(
     """The experiment of a command line.
 
     Raises:
-        UserError: `--images` without the demo set, or FreeSOLO's masks do not exist.
+        UserError: `--count` without the demo set, or FreeSOLO's masks do not exist.
     """
     chosen = SCALES[scale]
-    if values["images"] and chosen.images is None:
-        raise UserError(f"--images goes with --scale demo: at {scale} scale the images are the datasets'")
+    if values["count"] and chosen.images is None:
+        raise UserError(f"--count goes with --scale demo: at {scale} scale the images are the datasets'")
     if freesolo and not freesolo.is_file():
         raise UserError(f"--freesolo {freesolo}: no such file")
-    changes = {name: values[name] for name in ("images", "pretrain_epochs", "finetune_epochs") if values[name]}
+    changes = {name: values[name] for name in ("pretrain_epochs", "finetune_epochs") if values[name]}
+    if values["count"]:
+        changes["images"] = values["count"]
     chosen = replace(chosen, freesolo=str(freesolo.resolve()) if freesolo else None, **changes)
     workspace = Workspace(work_dir / scale, values["device"], values["gpus"], values["batch_size"])
     return Experiment(chosen, list(dict.fromkeys(seeds)), workspace, jobs, dry_run)
@@ -73,12 +75,12 @@ def experiment_options(function: Function) -> Function:
         "batch_size": click.option(
             "--batch-size", type=POSITIVE, help="Images of a process at a time; the total batch stays."
         ),
-        "images": click.option(
-            "--images",
+        "count": click.option(
+            "--count",
             nargs=3,
             type=POSITIVE,
             metavar="UNLABELED TRAIN TEST",
-            help=f"Of the demo set. Default: {' '.join(map(str, DEMO.images or ()))}.",
+            help=f"Images of the demo set. Default: {' '.join(map(str, DEMO.images or ()))}.",
         ),
         "pretrain_epochs": click.option("--pretrain-epochs", type=POSITIVE, help="Default: the scale's."),
         "finetune_epochs": click.option("--finetune-epochs", type=POSITIVE, help="At most. Default: the scale's."),

@@ -145,7 +145,7 @@ def draw_arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspa
         words = [*models, "--title", f"Fine-tuning on {'the demo set' if scale.images else DATASETS[drawing.dataset]}"]
     elif drawing.kind == "results":
         shards = str(workspace.directory(shown_shards(scale, seeds)))
-        words = ["--shards", shards, "--run", runs["SP"][0], *workspace.device_arguments]
+        words = ["--shards", shards, "--work-dir", runs["SP"][0], *workspace.device_arguments]
     else:
         words = [*models, "--dataset", scale.datasets[drawing.dataset], *workspace.device_arguments]
         if scale.images:

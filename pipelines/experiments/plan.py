@@ -100,7 +100,7 @@ def data_run(dataset: str, scale: Scale) -> Run:
         return Run("data", f"data-{dataset}", ("--dataset", dataset), None)
     counts = (1 if dataset == "coco5" else scale.images[0], scale.training_images(dataset), scale.images[2])
     label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"  # another version has other images
-    return Run("data", label, ("--dataset", "demo", "--images", *map(str, counts)), "--root")
+    return Run("data", label, ("--dataset", "demo", "--count", *map(str, counts)), "--data-root")
 
 
 def generator_of(masks: str, scale: Scale) -> str:

@@ -1,5 +1,4 @@
 import torch
-
 from pipelines.benchmarks.memory import peak_memory
 
 MIB = 2**20

@@ -6,8 +6,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
-
 from pipelines.benchmarks.plain_knet import plain_instances, plain_losses
+
 from stage2_training.knet.assignment import CostWeights, instance_targets
 from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 from stage2_training.knet.losses import LossWeights, knet_losses

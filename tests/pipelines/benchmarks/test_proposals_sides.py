@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from pipelines.benchmarks.proposals_sides import (
     agreement,
     measure_plain,
@@ -13,6 +12,7 @@ from pipelines.benchmarks.proposals_sides import (
     random_weights,
     repeated,
 )
+
 from stage1_proposals.backbones.extractor import build_backbone
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipelines.benchmarks.synthetic_shards import PROPOSALS, make_coco, make_manifest, make_record, make_shards
 from pycocotools import mask as coco_mask
 
 from pipelines.benchmarks import streaming_sides
-from pipelines.benchmarks.synthetic_shards import PROPOSALS, make_coco, make_manifest, make_record, make_shards
 from stage1_proposals.shards import ShardSet, verify_shard
 from stage2_training.data import LoadPseudoLabels
 

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from pipelines import cli
-from pipelines.bench import build_parser, main
 from pipelines.benchmarks.training_sides import (
     PORT,
     PROMPTED,
@@ -19,6 +16,9 @@ from pipelines.benchmarks.training_sides import (
     synthetic_batch,
     variants,
 )
+
+from pipelines import cli
+from pipelines.bench import build_parser, main
 from stage1_proposals.common.errors import UserError
 
 TINY = """

@@ -3,7 +3,6 @@ import xml.etree.ElementTree as ET
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pipelines.reporting.chart import BOTTOM, HEIGHT, LEFT, POINTS, RIGHT, TOP, WIDTH, Series, line_chart, thin, ticks
 
 NUMBER = st.floats(-1e30, 1e30)

@@ -1,7 +1,6 @@
 import statistics
 
 import pytest
-
 from pipelines.reporting.compare import Comparison, Seeds, name_together, short_names
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import read_run

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
-
 from pipelines.reporting.config import at, read_config
+
 from stage2_training.config.compose import finetuning_config
 
 

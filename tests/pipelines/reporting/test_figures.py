@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
 from pipelines.reporting.figures import read_figures
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.pictures import Album

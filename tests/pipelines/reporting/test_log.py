@@ -2,6 +2,7 @@ import json
 
 from pipelines.reporting import log
 from pipelines.reporting.log import read_log
+
 from stage2_training.evaluation.scores import AP_NAMES
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pipelines.reporting import pictures
 
 from pipelines import cli, report
-from pipelines.reporting import pictures
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 EVIL = "<script>alert('1')</script>"

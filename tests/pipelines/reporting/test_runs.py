@@ -2,9 +2,9 @@ import json
 from dataclasses import asdict
 
 import pytest
-
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.runs import read_run
+
 from stage1_proposals.common.files import exclusive_lock
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-
 from pipelines.reporting.notes import Notes
 from pipelines.reporting.tables import read_table
 
