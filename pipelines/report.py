@@ -189,12 +189,13 @@ class _Literals(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not (isinstance(node.func, ast.Name) and node.func.id == "dict") or (node.args and node.keywords):
-            raise ValueError(f"line {node.lineno}: not a plain value")
-        if node.args:
-            return node.args[0]
-        keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
-        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+        if isinstance(node.func, ast.Name) and node.func.id == "dict":
+            if not node.args:
+                keys: list[ast.expr | None] = [ast.Constant(keyword.arg) for keyword in node.keywords]
+                return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+            if isinstance(node.args[0], ast.Dict) and len(node.args) == 1 and not node.keywords:
+                return node.args[0]
+        raise ValueError(f"line {node.lineno}: not a plain value")
 
 
 def read_config(text: str) -> dict[str, Any]:
@@ -225,8 +226,11 @@ def read_run(path: Path, page: Page) -> Run | None:
         starts = read_scalars(path)
     with page.reading(path / COMMANDS):
         commands = read_commands(path)
-    # A later start repeats the steps after the checkpoint that it resumed from.
-    losses = {row["step"]: row["loss"] for rows in starts for row in rows if "loss" in row}
+    losses: dict[float, float] = {}
+    for rows in starts:
+        steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
+        resumed = min(steps, default=float("inf"))  # what an earlier start did after the checkpoint is repeated
+        losses = {step: loss for step, loss in losses.items() if step < resumed} | steps
     result, failure = page.json(path / "finished.json", dict), page.json(path / NON_FINITE, dict)
     last_step, failed_step = max(losses, default=0), failure and failure.get("step")
     if result is not None or not isinstance(failed_step, int) or last_step >= failed_step:
@@ -422,9 +426,8 @@ def differing_settings(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
         frame = frame.fillna("not set")
         frame = frame[frame.nunique(axis=1) > 1].head(MAX_SETTINGS)
         if len(frame):
-            rows = [
-                {"setting": key, **{run: value[:40] for run, value in row.items()}} for key, row in frame.iterrows()
-            ]
+            values = frame.map(lambda value: value[:40]).to_dict(orient="index")
+            rows = [{"setting": key, **row} for key, row in values.items()]
             tables.append((" on ".join(names), html_table(rows)))
     return tables
 

@@ -56,14 +56,19 @@ class ExperimentRecord:
     def name(self) -> str:
         return f"{'Figure' if self.pictures else 'Table'} {self.number}, at {self.scale} scale: {self.title}"
 
-    def table(self, markdown: bool) -> str:
-        """Our numbers, each with the paper's in parentheses."""
+    @property
+    def cells(self) -> list[dict[str, str]]:
+        """Rows of our numbers by column, each with the paper's in parentheses."""
         names = self.heading.index("AP")  # the scores of every table begin with it
-        rows = [
+        beside = [
             [*ours[:names], *(f"{cell} ({printed})" for cell, printed in zip(ours[names:], paper[names:], strict=True))]
             for ours, paper in zip(self.rows, self.paper, strict=True)
         ]
-        return format_table(self.heading, rows, markdown, left=names)
+        return [dict(zip(self.heading, row, strict=True)) for row in beside]
+
+    def table(self, markdown: bool) -> str:
+        rows = [list(row.values()) for row in self.cells]
+        return format_table(self.heading, rows, markdown, left=self.heading.index("AP"))
 
     def text(self) -> str:
         """As printed in the terminal."""
