@@ -98,18 +98,10 @@ def proposals(
     metavar="WIDTH HEIGHT",
     help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
 )
-@click.option("--instances", type=POSITIVE, default=20, help="Per image.")
 @device_option
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @click.option("--repeat", type=POSITIVE, default=10, help="Rounds; medians count.")
 def training(
-    model: str | None,
-    batch_size: int | None,
-    size: tuple[int, int] | None,
-    instances: int,
-    device: str | None,
-    precision: str,
-    repeat: int,
+    model: str | None, batch_size: int | None, size: tuple[int, int] | None, device: str | None, repeat: int
 ) -> None:
     """A training step of K-Net and of Saliency Prompt beside a port of the official K-Net's losses."""
     require_references()
@@ -122,9 +114,7 @@ def training(
         model=model or ("knet" if on_gpu else "knet_lite0"),
         batch_size=batch_size or (12 if on_gpu else 4),
         size=size or ((1333, 800) if on_gpu else (512, 384)),
-        instances=instances,
         device=chosen,
-        precision=precision,
     )
     print_machine(chosen)
     print_values(training_speed.compare_steps(setting, repeat))

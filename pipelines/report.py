@@ -12,10 +12,9 @@ import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +27,21 @@ from PIL import Image
 from pipelines.console import duration
 from pipelines.experiments.record import ExperimentRecord
 from pipelines.options import PATH, Command
-from stage1_proposals.analysis.statistics import sample
-from stage1_proposals.common.drawing import contact_sheet, draw_proposals
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, check_writable, in_use, writing
-from stage1_proposals.images.decode import ImageError, read_image
-from stage1_proposals.shards import ShardReader, ShardSet
+from stage1_proposals.images.decode import read_image
+from stage1_proposals.shards import ShardSet
 from stage1_proposals.shards.shard_set import MANIFEST
 from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
 from stage2_training.runs.provenance import COMMANDS, read_commands
-from stage2_training.runs.work_dir import NON_FINITE, WorkDir, flatten, settings
+from stage2_training.runs.work_dir import NON_FINITE, WorkDir
 
 # Files that only the directory of a run has beside its config.
 RUN_FILES = frozenset({COMMANDS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
-RECORD = ".record.json"  # of a figure
 SCORES = (*AP_NAMES, "box_AP")
 MAX_LINES = 20  # of a chart that have a name in its legend
-MAX_SETTINGS = 40  # rows of a table of settings
-MAX_CHARACTERS = 60_000  # of a file
-MAX_FAILURES = 20
 PICTURE_WIDTH = 1200
 MAX_PICTURE_BYTES = 8_000_000  # of all pictures of a page
-SHEET_IMAGES = 10
 
 
 @dataclass
@@ -85,53 +77,34 @@ class Page:
                 return value
         return None
 
-    def picture(self, image: Image.Image) -> str:
-        """An image as JPEG in a `data:` address, not wider than `PICTURE_WIDTH`.
-
-        Raises:
-            ValueError: the page has pictures enough.
-        """
-        if self.picture_bytes >= MAX_PICTURE_BYTES:
-            raise ValueError("not shown, the page has pictures enough")
-        image.thumbnail((PICTURE_WIDTH, 2 * PICTURE_WIDTH))
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=80, optimize=True)
-        self.picture_bytes += len(data.getvalue())
-        return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-    def picture_file(self, path: Path) -> str | None:
+    def picture(self, path: Path) -> str | None:
+        """A picture as JPEG in a `data:` address, at most `PICTURE_WIDTH` wide; None (listed) if it is not shown."""
         with self.reading(path):
-            return self.picture(Image.fromarray(read_image(path)))
+            if self.picture_bytes >= MAX_PICTURE_BYTES:
+                raise ValueError("not shown, the page has pictures enough")
+            image, data = Image.fromarray(read_image(path)), io.BytesIO()
+            image.thumbnail((PICTURE_WIDTH, 2 * PICTURE_WIDTH))
+            image.save(data, "JPEG", quality=80, optimize=True)
+            self.picture_bytes += len(data.getvalue())
+            return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
         return None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run.
-
-    Attributes:
-        status: `finished`, `running`, `failed`, `interrupted` or `not begun`.
-        config: its composed config; `config_text` the file.
-        commands: every start, as `read_commands`.
-        scores: the last, in [0, 1] or -1; of an unfinished run those it came to.
-        curve: points with `epoch` and scores.
-        losses: (step, value) of the sum of its losses.
-        checkpoints: bytes by file name.
-        transfer: number of tensors by where they come from.
-        failure: record of a step with a NaN or infinite loss.
-    """
+    """One training run."""
 
     name: str
-    status: str
+    status: str  # finished, running, failed, interrupted or not begun
     config: dict[str, Any]
     config_text: str
-    commands: list[dict[str, Any]]
-    scores: dict[str, float]
-    curve: list[dict[str, Any]]
-    losses: list[tuple[float, float]]
-    checkpoints: dict[str, int]
-    transfer: dict[str, int]
-    failure: dict[str, Any] | None
+    commands: list[dict[str, Any]]  # its starts, as `read_commands`
+    scores: dict[str, float]  # the last, in [0, 1] or -1
+    curve: list[dict[str, Any]]  # points with `epoch` and scores
+    losses: list[tuple[float, float]]  # (step, sum of the losses)
+    checkpoints: dict[str, int]  # bytes by file name
+    transfer: dict[str, int]  # number of tensors of the initial weights by where they come from
+    failure: dict[str, Any] | None  # record of a step with a NaN or infinite loss
 
     def setting(self, path: str, default: Any = "-") -> Any:
         """The config's value at a dotted path."""
@@ -141,6 +114,10 @@ class Run:
                 return default
             value = value[key]
         return value
+
+    @property
+    def ap_curve(self) -> list[tuple[float, float]]:
+        return [(point["epoch"], 100 * point["AP"]) for point in self.curve if point.get("AP", -1) >= 0]
 
     @property
     def pretraining(self) -> bool:
@@ -162,12 +139,11 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """Its row in the table of runs."""
-        init = self.setting("initialisation.name", self.setting("initialisation.kind"))
         common = {
             "run": Markup('<a href="#{0}">{0}</a>').format(self.name),
             "status": self.status,
             "model": self.model,
-            "init": init,
+            "init": self.setting("initialisation.name", self.setting("initialisation.kind")),
             "epochs": self.setting("train_cfg.max_epochs"),
             "batch": self.setting("train_cfg.total_batch"),
             "learning rate": self.setting("optim_wrapper.optimizer.lr"),
@@ -238,6 +214,7 @@ def read_run(path: Path, page: Page) -> Run | None:
     points = learning_curve(starts) or page.json(path / "curve.json", list) or []
     curve = [point for point in points if isinstance(point, dict) and _is_number(point.get("epoch"))]
     transfer = page.json(path / "transfer.json", dict) or {}
+    checkpoints = sorted(path.glob("*.pth"), key=lambda file: (file.name != "initial.pth", len(file.name), file.name))
     scores = result or (curve[-1] if curve else {})
     return Run(
         name=page.name(path),
@@ -248,7 +225,7 @@ def read_run(path: Path, page: Page) -> Run | None:
         scores={name: scores[name] for name in SCORES if _is_number(scores.get(name))},
         curve=curve,
         losses=sorted(losses.items()),
-        checkpoints={file.name: file.stat().st_size for file in sorted(path.glob("*.pth"), key=_step)},
+        checkpoints={file.name: file.stat().st_size for file in checkpoints},
         transfer={kind: len(names) for kind, names in transfer.items() if isinstance(names, list | dict)},
         failure=failure,
     )
@@ -268,67 +245,27 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and value == value
 
 
-def _step(checkpoint: Path) -> tuple[int, str]:
-    step = checkpoint.stem.rpartition("_")[2]
-    return int(step) if step.isdecimal() else -1, checkpoint.name
-
-
 def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
-    """A shard set's counts, request, failures and contact sheet; None, listed, when it cannot be opened."""
+    """A shard set's counts, request and contact sheet; None, listed, when it cannot be opened."""
     with page.reading(path):
-        shards = ShardSet.open(path)
-        images, proposals, failures = (
-            sum(row[key] for row in shards.shards) for key in ("images", "proposals", "failures")
-        )
-        failed: list[tuple[str, str]] = []
-        sheet = None
-        with page.reading(path):
-            failed = list(islice(_failures(shards), MAX_FAILURES))
+        paths = ShardSet.open(path).shard_paths
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        counts = pd.DataFrame(manifest["shards"], columns=["images", "proposals", "failures"]).sum()
         # A sheet beside the set is its own when there is no other set.
         folders = [path, path.parent] if len(list(path.parent.glob(f"*/{MANIFEST}"))) == 1 else [path]
         files = [folder / "contact_sheet.png" for folder in folders if (folder / "contact_sheet.png").is_file()]
-        if files:
-            sheet = page.picture_file(files[0])
-        else:
-            with page.reading(path):
-                sheet = page.picture(draw_sheet(shards))
         return {
             "name": page.name(path),
             "facts": {
-                "images": f"{images:,}",
-                "proposals": f"{proposals:,} ({proposals / max(1, images):.1f} per image)",
-                "failed images": f"{failures:,}",
-                "shards": f"{len(shards.shards):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
+                "images": f"{counts.images:,}",
+                "proposals": f"{counts.proposals:,} ({counts.proposals / max(1, counts.images):.1f} per image)",
+                "failed images": f"{counts.failures:,}",
+                "shards": f"{len(paths):,} ({size(sum(file.stat().st_size for file in paths))})",
             },
-            "request": dict(flatten(shards.request)),
-            "failures": dict(failed),
-            "sheet": sheet,
+            "request": manifest["request"],
+            "sheet": page.picture(files[0]) if files else None,
         }
     return None
-
-
-def _failures(shards: ShardSet) -> Iterator[tuple[str, str]]:
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        if row["failures"]:
-            with closing(ShardReader(path)) as reader:
-                yield from reader.failures()
-
-
-def draw_sheet(shards: ShardSet) -> Image.Image:
-    """A small contact sheet, for sets that have none.
-
-    Raises:
-        ImageError: there is no image to draw.
-    """
-    tiles, reason = [], "it holds no image"
-    for record, image in sample(shards, Path(shards.request["image_root"]), SHEET_IMAGES, seed=0):
-        if isinstance(image, ImageError):
-            reason = f"{record.file_name} {image}"
-        else:
-            tiles.append(draw_proposals(image, record))
-    if not tiles:
-        raise ImageError(f"no contact sheet beside it, and none could be drawn ({reason})")
-    return contact_sheet(tiles)
 
 
 def read_record(path: Path, page: Page) -> ExperimentRecord | None:
@@ -352,24 +289,14 @@ def read_figures(records: Sequence[Path], pictures: Sequence[Path], page: Page) 
             figures.append({"title": record.name, "record": record, "pictures": shown})
     figures += [{"title": page.name(file), "record": None, "pictures": [file]} for file in left]
     for figure in figures:
-        files = figure["pictures"]
-        figure["numbers"] = [_numbers(page.json(file.with_suffix(".json"), dict)) for file in files]
-        figure["pictures"] = [data for file in files if (data := page.picture_file(file))]
+        figure["pictures"] = [data for file in figure["pictures"] if (data := page.picture(file))]
     return figures
-
-
-def _numbers(values: dict[str, Any] | None) -> Markup | None:
-    """`{name: {what: number}}`, which `draw` writes beside a picture, as a table."""
-    inner = {name: row for name, row in (values or {}).items() if isinstance(row, dict)}
-    rows = [{"": name, **{k: f"{v:.4g}" for k, v in row.items() if _is_number(v)}} for name, row in inner.items()]
-    return html_table(rows) if any(len(row) > 1 for row in rows) else None
 
 
 def html_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Rows with the same columns as an HTML table; every value is escaped unless it is `Markup`."""
     cells = [{str(escape(name)): str(escape(value)) for name, value in row.items()} for row in rows]
     frame = pd.DataFrame(cells).fillna("-")
-    # Our strings are safe; pandas would escape links as well.
     return Markup(frame.to_html(index=False, escape=False, border=0, justify="left"))
 
 
@@ -392,44 +319,21 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, ti
     return {"title": title, "data": f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"}
 
 
-def group(runs: Sequence[Run], *names: str) -> dict[tuple[str, ...], list[Run]]:
-    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+def group(runs: Sequence[Run], *names: str) -> dict[str, list[Run]]:
+    """Runs by what these attributes have in common."""
+    groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[tuple(str(getattr(run, name)) for name in names)].append(run)
+        groups[" on ".join(str(getattr(run, name)) for name in names)].append(run)
     return groups
 
 
-def draw_curves(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Charts of AP over epochs, one for each dataset."""
-    charts = []
-    for (dataset,), alike in group(runs, "dataset").items():
-        lines = {run.name: [(p["epoch"], 100 * p["AP"]) for p in run.curve if p.get("AP", -1) >= 0] for run in alike}
-        if lines := {name: line for name, line in lines.items() if line}:
-            charts.append(chart(lines, "epoch", "mask AP (%)", dataset))
-    return charts
-
-
-def draw_losses(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Charts of the sum of losses over steps, one for each model and dataset: other losses are not comparable."""
-    charts = []
-    for names, alike in group(runs, "model", "dataset").items():
-        if lines := {run.name: run.losses for run in alike if run.losses}:
-            charts.append(chart(lines, "step", "loss", " on ".join(names)))
-    return charts
-
-
-def differing_settings(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
-    """Settings that differ among the runs of one model on one dataset, each group as a table with a column per run."""
-    tables = []
-    for names, alike in group(runs, "model", "dataset").items():
-        frame = pd.DataFrame({run.name: {k: str(v) for k, v in settings(run.config).items()} for run in alike})
-        frame = frame.fillna("not set")
-        frame = frame[frame.nunique(axis=1) > 1].head(MAX_SETTINGS)
-        if len(frame):
-            values = frame.map(lambda value: value[:40]).to_dict(orient="index")
-            rows = [{"setting": key, **row} for key, row in values.items()]
-            tables.append((" on ".join(names), html_table(rows)))
-    return tables
+def charts(groups: Mapping[str, Sequence[Run]], line: str, x: str, y: str) -> list[dict[str, str]]:
+    """A chart for each group, with a line of each run that has one: its attribute `line`."""
+    drawn = []
+    for title, runs in groups.items():
+        if lines := {run.name: points for run in runs if (points := getattr(run, line))}:
+            drawn.append(chart(lines, x, y, title))
+    return drawn
 
 
 def size(count: int) -> str:
@@ -451,14 +355,12 @@ def find(root: Path) -> dict[str, list[Path]]:
             found["tables"] += [directory / name for name in names if name.endswith(".json")]
         elif directory.name == "figures":
             found["pictures"] += [directory / name for name in names if name.endswith(".png")]
-            found["records"] += [directory / name for name in names if name.endswith(RECORD)]
+            found["records"] += [directory / name for name in names if name.endswith(".record.json")]
     return found
 
 
 @click.command("report", cls=Command)
-@click.option(
-    "--work-dir", type=PATH, default=Path("work_dirs"), show_default=True, help="Everything below it is shown."
-)
+@click.option("--work-dir", type=PATH, default=Path("work_dirs"), help="Everything below it is shown.")
 @click.option("--out", type=PATH, help="The page. Default: report.html in the work directory.")
 def command(work_dir: Path, out: Path | None) -> None:
     """Write one HTML page of all runs, shard sets, tables and figures below a directory."""
@@ -488,13 +390,11 @@ def command(work_dir: Path, out: Path | None) -> None:
         tables=tables,
         figures=figures,
         runs=runs,
-        finetuning={names[0]: alike for names, alike in group(finetuning, "dataset").items()},
+        finetuning=group(finetuning, "dataset"),
         pretraining=[run for run in runs if run.pretraining],
-        curves=draw_curves(finetuning),
-        losses=draw_losses(runs),
-        differing=differing_settings(runs),
+        curves=charts(group(finetuning, "dataset"), "ap_curve", "epoch", "mask AP (%)"),
+        losses=charts(group(runs, "model", "dataset"), "losses", "step", "loss"),
         shard_sets=shard_sets,
-        max_characters=MAX_CHARACTERS,
     )
     with writing(out), atomic_write(out) as scratch:
         scratch.write_text(html, encoding="utf-8", errors="replace")
