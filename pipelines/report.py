@@ -24,7 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from pipelines.console import duration
+from pipelines.console import duration, quiet_imports
 from pipelines.experiments.record import ExperimentRecord
 from pipelines.options import PATH, Command
 from stage1_proposals.common.errors import UserError
@@ -32,9 +32,11 @@ from stage1_proposals.common.files import atomic_write, check_writable, in_use, 
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.shards import ShardSet
 from stage1_proposals.shards.shard_set import MANIFEST
-from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
-from stage2_training.runs.provenance import COMMANDS, read_commands
-from stage2_training.runs.work_dir import NON_FINITE, WorkDir
+
+with quiet_imports():
+    from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
+    from stage2_training.runs.provenance import COMMANDS, read_commands
+    from stage2_training.runs.work_dir import NON_FINITE, WorkDir
 
 # Files that only the directory of a run has beside its config.
 RUN_FILES = frozenset({COMMANDS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
@@ -379,7 +381,7 @@ def command(work_dir: Path, out: Path | None) -> None:
     runs = [run for path in found["runs"] if (run := read_run(path, page))]
     finetuning = sorted((run for run in runs if not run.pretraining), key=lambda run: -run.scores.get("AP", -1))
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {"duration": duration, "shell": shlex.join, "size": size, "table": html_table}
     html = environment.get_template("report.html").render(

@@ -1,4 +1,4 @@
-"""The yardstick: K-Net's training losses the way the official implementation goes about them, image by image.
+"""A plain implementation for comparison: K-Net's training losses the way the official implementation goes about them, image by image.
 
 Ground truth becomes float tensors of the padded input's size. Each image is matched on its own at every stage, with
 costs that each compute what they need, and comes back from the CPU on its own. Targets are tensors for all kernels,
@@ -30,7 +30,7 @@ EPS = 1e-3
 
 
 class PlainKNet(KNet):
-    """K-Net with the yardstick's losses."""
+    """K-Net with the plain implementation's losses."""
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
         instances = plain_instances(batch_data_samples, batch_inputs.device)

@@ -1,4 +1,4 @@
-"""Reference: a shard's record as one would read it with h5py and pycocotools, column by column."""
+"""A plain implementation for comparison: a shard's record as one would read it with h5py and pycocotools, column by column."""
 
 from itertools import pairwise
 from pathlib import Path
