@@ -136,6 +136,9 @@ shards_option = click.option("--shards", default="shards", type=SHARD_DIRECTORY,
 image_root_option = click.option("--image-root", type=PATH, help="Where the images are now, if they have moved.")
 data_root_option = click.option("--data-root", help="Folder of the dataset. Default: what its config says.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+image_counts_option = click.option(
+    "--count", nargs=3, type=POSITIVE, metavar="UNLABELED TRAIN TEST", help="Numbers of the demo's images."
+)
 workers_option = click.option("--workers", type=NON_NEGATIVE, help="Data-loading processes; 0: the main process.")
 cfg_options_option = words_option("--cfg-options", metavar="KEY=VALUE", help="Change any setting, as in MMDetection.")
 
