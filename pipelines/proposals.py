@@ -76,7 +76,7 @@ def command(
     recipe = Recipe(
         generator=build_generator(settings["generator"]),
         backbone=backbone,
-        weights=weights and str(weights.resolve()),
+        weights=str(weights.resolve()) if weights else None,
         device=device,
         precision=precision or fastest_precision(device),
         **{key: merged[key] for key in ("short_side", "long_side", "batch_size")},
