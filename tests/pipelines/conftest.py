@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import steps
+from pipelines import launch
 from pipelines.experiments.scales import DEMO, Scale
 from stage1_proposals.shards import write_manifest
 
@@ -22,7 +22,7 @@ REQUEST = {"image_root": "images", "shard_count": 1, "backbone": {}}
 
 
 class Commands:
-    """Stands for `steps.step`.
+    """Stands for `launch.step`.
 
     Attributes:
         seen: the words of every command, in order.
@@ -65,7 +65,7 @@ def options_in(words: Sequence[str]) -> dict[str, str]:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     made = Commands()
-    monkeypatch.setattr(steps, "step", made.step)
+    monkeypatch.setattr(launch, "step", made.step)
     return made
 
 
