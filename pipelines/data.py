@@ -26,31 +26,12 @@ class Split(NamedTuple):
 
 
 @click.command(cls=options.Command)
-@click.option(
-    "--dataset", default="demo", help=f"{', '.join(PUBLISHED)}, or the path of COCO JSON or a labelme folder."
-)
-@click.option(
-    "--data-root",
-    type=options.PATH,
-    help="demo: the folder to write; published datasets: the folder of their unpacked parts (data/DATASET, COCO's "
-    "data/coco); custom datasets: the folder of the images, unless the labels say it.",
-)
-@click.option(
-    "--count",
-    nargs=3,
-    type=options.POSITIVE,
-    metavar="UNLABELED TRAIN TEST",
-    help="demo: how many images of each kind; as many labelled images of objects as TEST are made, too.",
-)
+@click.option("--dataset", default="demo", help=f"{', '.join(PUBLISHED)}, COCO JSON or a labelme folder.")
+@click.option("--data-root", type=options.PATH, help="Folder to write the demo to, or to find a dataset in.")
+@options.image_counts_option
 @options.seed_option("demo: decides every image; coco10, coco5: which images.")
 @click.option("--partial", is_flag=True, help="Published datasets: take a part, and note it in the JSON's `info`.")
-@click.option(
-    "--sheet",
-    "sheet_images",
-    type=options.NON_NEGATIVE,
-    default=12,
-    help="Images to draw labels on; 0: none.",
-)
+@click.option("--sheet", type=options.NON_NEGATIVE, default=12, help="Images to draw labels on; 0: none.")
 @options.custom_dataset_options
 def command(
     dataset: str,
@@ -58,10 +39,14 @@ def command(
     count: tuple[int, int, int] | None,
     seed: int,
     partial: bool,
-    sheet_images: int,
+    sheet: int,
     custom: "CustomDatasetOptions",
 ) -> None:
-    """Check a labelled dataset, convert it to COCO JSON and draw a few labels; or make the demo's dataset."""
+    """Check a labelled dataset, convert it to COCO JSON and draw a few labels; or make the demo's dataset.
+
+    Published datasets are looked for in data/DATASET (COCO's subsets in data/coco), unpacked; the images of a custom
+    dataset where its labels say, or in --data-root.
+    """
     from stage2_training.labels import cityscapes, coco_subset, ctw1500
     from stage2_training.labels.custom import is_custom
 
@@ -85,7 +70,7 @@ def command(
             f"labelme files"
         )
     for split in splits:
-        summarise(split, sheet_images)
+        summarise(split, sheet)
 
 
 def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iterator[Split]:
@@ -104,11 +89,7 @@ def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iter
 def convert(
     converter: ModuleType, counts: dict[str, int], root: Path, partial: bool, skip_malformed: bool
 ) -> Iterator[Split]:
-    """CTW1500 and Cityscapes, whose labels are in formats of their own.
-
-    Raises:
-        UserError: images are missing and `partial` is not given, or a label is malformed.
-    """
+    """CTW1500 and Cityscapes, whose labels are in formats of their own."""
     if not partial:
         for name, count in counts.items():
             converter.check_complete(root, name, count)
@@ -118,11 +99,7 @@ def convert(
 
 
 def draw_coco_subset(name: str, root: Path, seed: int, partial: bool, skip_malformed: bool) -> Iterator[Split]:
-    """A tenth or twentieth of COCO's training images, and its validation images.
-
-    Raises:
-        UserError: images are missing and `partial` is not given, or labels are malformed.
-    """
+    """A tenth or twentieth of COCO's training images, and its validation images."""
     from stage2_training.labels import coco_subset
 
     skipped: list[str] | None = [] if skip_malformed else None

@@ -24,13 +24,7 @@ DATA = Path("data/demo")
 @click.command(cls=options.Command)
 @click.option("--work-dir", type=options.PATH, default="work_dirs/demo", help="Where everything goes.")
 @options.seed_option("Seed of training.")
-@click.option(
-    "--count",
-    nargs=3,
-    type=options.POSITIVE,
-    metavar="UNLABELED TRAIN TEST",
-    help="How many images of each kind. Default: as the command `data` makes them.",
-)
+@options.image_counts_option
 @click.option("--pretrain-epochs", type=options.POSITIVE, help="Default: the schedule's.")
 @click.option("--finetune-epochs", type=options.POSITIVE, help="Default: the dataset's.")
 def command(

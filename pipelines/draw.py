@@ -97,11 +97,7 @@ def curves(runs: Sequence[NamedRun], metric: str, title: str | None, out: Path) 
 
 
 def unique_names(runs: Sequence[NamedRun]) -> dict[str, list[Path]]:
-    """The runs by name.
-
-    Raises:
-        UserError: two have the same name.
-    """
+    """The runs by name, no two of which may be the same."""
     by_name = dict(runs)
     if len(by_name) < len(runs):
         raise UserError("two runs of one name; runs of several seeds are written as NAME=DIR,DIR")

@@ -49,7 +49,7 @@ class WordsOption(click.Option):
     """An option that takes one word or several and may be repeated: `--seeds 0 1 2`. Its value is a tuple."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+        super().__init__(*args, **{**kwargs, "multiple": True})
 
     def make_metavar(self, ctx: click.Context) -> str:
         return f"{super().make_metavar(ctx)} ..."
@@ -136,6 +136,9 @@ shards_option = click.option("--shards", default="shards", type=SHARD_DIRECTORY,
 image_root_option = click.option("--image-root", type=PATH, help="Where the images are now, if they have moved.")
 data_root_option = click.option("--data-root", help="Folder of the dataset. Default: what its config says.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+image_counts_option = click.option(
+    "--count", nargs=3, type=POSITIVE, metavar="UNLABELED TRAIN TEST", help="Numbers of the demo's images."
+)
 workers_option = click.option("--workers", type=NON_NEGATIVE, help="Data-loading processes; 0: the main process.")
 cfg_options_option = words_option("--cfg-options", metavar="KEY=VALUE", help="Change any setting, as in MMDetection.")
 
@@ -172,7 +175,7 @@ def run_options(*, schedule: str | None, work_dir: str) -> Decorator:
         schedule: default schedule; None: the dataset names it.
         work_dir: default work directory, as the help text shows it.
     """
-    options = [
+    options: list[Decorator] = [
         click.option("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file."),
         click.option("--work-dir", help=f"Where everything goes. Default: {work_dir}."),
         device_option,
@@ -200,7 +203,7 @@ def custom_dataset_options(function: Function) -> Function:
         return CustomDatasetOptions(**values)
 
     names = ("test_labels", "classes", "held_out_seed", "skip_malformed")
-    options = [
+    options: list[Decorator] = [
         click.option("--test-labels", metavar="LABELS", help="Labels to evaluate on, not a held-out fifth."),
         words_option("--classes", metavar="NAME", help="Use these classes only."),
         click.option("--held-out-seed", type=NON_NEGATIVE, default=0, help="Decides which images are held out."),

@@ -101,6 +101,6 @@ def compose_config(
         prompts=prompts,
         saliency_prompt=compose.parse_saliency_prompt(saliency_prompt),
         pseudo_classes=pseudo_classes,
-        image_root=image_root and str(image_root),
+        image_root=str(image_root) if image_root else None,
         overrides=Overrides(**overrides),
     )

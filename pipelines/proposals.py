@@ -65,17 +65,23 @@ def command(
 
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
-    job_settings = merge_sizes(settings, sizes, config)
-    images_per_shard = job_settings.pop("images_per_shard")
+    given = {key: value for key, value in sizes.items() if value is not None}
+    if "short_side" in given and "long_side" not in given and {"short_side", "long_side"} <= settings.keys():
+        # Keep the config's proportions.
+        given["long_side"] = round(given["short_side"] * settings["long_side"] / settings["short_side"])
+    merged = settings | given
+    missing = [key for key in JOB_KEYS if key not in merged]
+    if missing:
+        raise UserError(f"config {config}: lacks {', '.join(missing)}")
     recipe = Recipe(
         generator=build_generator(settings["generator"]),
         backbone=backbone,
-        weights=weights and str(weights.resolve()),
+        weights=str(weights.resolve()) if weights else None,
         device=device,
         precision=precision or fastest_precision(device),
-        **job_settings,
+        **{key: merged[key] for key in ("short_side", "long_side", "batch_size")},
     )
-    job = Job(list_images(images, image_root, shards), recipe, images_per_shard)
+    job = Job(list_images(images, image_root, shards), recipe, merged["images_per_shard"])
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     with progress("making proposals", "images", len(job.images)) as advance:
@@ -125,22 +131,6 @@ def read_settings(path: Path | None, name: str | None, overrides: tuple[str, ...
     return settings
 
 
-def merge_sizes(settings: dict[str, Any], sizes: dict[str, int | None], config: Path | None) -> dict[str, Any]:
-    """The sizes in `JOB_KEYS`: the command line's where given, else the config's.
-
-    Raises:
-        UserError: the config lacks some.
-    """
-    merged = {key: settings.get(key) if sizes[key] is None else sizes[key] for key in JOB_KEYS}
-    missing = [key for key, value in merged.items() if value is None]
-    if missing:
-        raise UserError(f"config {config}: lacks {', '.join(missing)}")
-    if sizes["short_side"] is not None and sizes["long_side"] is None and "short_side" in settings:
-        # Keep the config's proportions.
-        merged["long_side"] = round(sizes["short_side"] * settings["long_side"] / settings["short_side"])
-    return merged
-
-
 def fastest_precision(device: str) -> str:
     """The fastest precision that the device multiplies natively; of a cluster's GPUs, bfloat16."""
     import torch
@@ -167,4 +157,4 @@ def print_summary(store: Any, rows: list[dict[str, Any]]) -> None:
     if len(failures) > FAILURES_SHOWN:
         print(f"  ... and {len(failures) - FAILURES_SHOWN} more; each shard lists its own under /failures")
     if failures:
-        print("  Once they are repaired, run the same command again with OPTS=--retry-failed to read them.")
+        print("  Repair them and run again with OPTS=--retry-failed to read them.")

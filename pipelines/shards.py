@@ -93,11 +93,7 @@ def inspect(
 
 
 def verify(shards: "ShardSet") -> None:
-    """Verify every shard against its checksums and the manifest.
-
-    Raises:
-        ShardError: naming every damaged shard and its first fault.
-    """
+    """Verify every shard against its checksums and the manifest; a `ShardError` names all damaged ones."""
     from stage1_proposals.shards import ShardError, verify_shard
 
     faults = []
@@ -113,11 +109,7 @@ def verify(shards: "ShardSet") -> None:
 
 
 def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path) -> None:
-    """Draw `count` images chosen by seed with their proposals.
-
-    Raises:
-        UserError: none of them can be drawn, or the sheet cannot be written.
-    """
+    """Draw `count` images chosen by seed with their proposals."""
     from stage1_proposals.analysis.statistics import sample
     from stage1_proposals.common.drawing import contact_sheet, draw_proposals
     from stage1_proposals.images.decode import ImageError
@@ -136,11 +128,7 @@ def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path
 
 
 def draw_similar(shards: "ShardSet", root: Path, image_id: int, row: int, count: int, path: Path) -> None:
-    """Print and draw a proposal and those most similar to it, `count` in all, each alone in its image.
-
-    Raises:
-        UserError: no such proposal, its image is missing, or the picture cannot be written.
-    """
+    """Print and draw a proposal and those most similar to it, `count` in all, each alone in its image."""
     from stage1_proposals.analysis.index import similar_proposals
     from stage1_proposals.analysis.statistics import image_of
     from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
