@@ -42,7 +42,7 @@ model = dict(
     panoptic_fusion_head=dict(type="MaskFormerFusionHead", num_things_classes=80, num_stuff_classes=0),
     train_cfg=dict(
         assigner=dict(
-            type="HungarianAssigner",
+            type="NaNSafeHungarianAssigner",
             match_costs=[
                 dict(type="ClassificationCost", weight=1.0),
                 dict(type="FocalLossCost", weight=20.0, binary_input=True),

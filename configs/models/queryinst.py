@@ -80,7 +80,7 @@ model = dict(
         rcnn=[  # by stage; a model of fewer stages leaves the rest
             dict(
                 assigner=dict(
-                    type="HungarianAssigner",
+                    type="NaNSafeHungarianAssigner",
                     match_costs=[
                         dict(type="FocalLossCost", weight=2.0),
                         dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy"),
