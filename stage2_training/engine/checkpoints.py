@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 
@@ -73,31 +73,29 @@ CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loade
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Keep checkpoints plain: without the logged values' history, and with Python's numbers for NumPy's.
+    """Keeps pickled objects out of checkpoints: drops the history of logged values, turns NumPy scalars into Python's.
 
-    The history consists of pickled objects. It only smooths the printed losses; the JSON log has every value.
+    The history only smooths the printed losses; the JSON log has every value.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         hub = checkpoint["message_hub"]
-        info = {name: _plain(value) for name, value in hub["runtime_info"].items()}
+        info = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in hub["runtime_info"].items()
+        }
         checkpoint["message_hub"] = {
             "log_scalars": {},
             "runtime_info": info,
-            "resumed_keys": {name: kept for name, kept in hub["resumed_keys"].items() if name in info},
+            "resumed_keys": {name: resumed for name, resumed in hub["resumed_keys"].items() if name in info},
         }
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 BACKEND = "atomic_write"
 
 
 class AtomicFileBackend(LocalBackend):
-    """MMEngine's local files, but a file appears under its name only when it is whole and on disk."""
+    """MMEngine's local files, but a file appears under its name only when it is complete and on disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         with atomic_write(Path(filepath)) as scratch:
@@ -108,40 +106,39 @@ register_backend(BACKEND, AtomicFileBackend)
 
 
 @HOOKS.register_module()
-class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook that at no moment leaves less than it had: write, name as the last, then delete.
+class AtomicCheckpointHook(Hook):
+    """Saves checkpoints so that an interruption at any moment leaves the latest complete one in place.
 
-    MMEngine deletes the oldest checkpoint first and writes in place.
+    A checkpoint `iter_N.pth` is written every `interval` steps and after the last step. Then `last_checkpoint` is made
+    to name it (MMEngine and MMDetection's tools resume from there), and only then are older ones deleted. MMEngine's
+    own hook deletes first and writes in place.
 
     Args:
-        kwargs: those of `CheckpointHook`.
+        interval: in steps.
+        max_keep_ckpts: how many of the newest checkpoints are kept; -1 keeps all.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"backend_args": {"backend": BACKEND}, **kwargs})
+    priority = "VERY_LOW"
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        oldest = None
-        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                oldest = self.keep_ckpt_ids[0]
-            self.keep_ckpt_ids.append(step)  # a full deque lets the oldest go
-            runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
-        directory, name = Path(self.out_dir), self.filename_tmpl.format(step)
-        self.last_ckpt = str(directory / name)
-        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+    def __init__(self, interval: int, max_keep_ckpts: int = -1) -> None:
+        self.interval = interval
+        self.max_keep_ckpts = max_keep_ckpts
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._save(runner)
+
+    def _save(self, runner: Runner) -> None:
+        directory, step = Path(runner.work_dir), runner.iter + 1
+        checkpoint = directory / f"iter_{step}.pth"
+        runner.logger.info(f"Saving checkpoint at {step} iterations")
+        runner.save_checkpoint(str(directory), checkpoint.name, by_epoch=False, backend_args={"backend": BACKEND})
         if is_main_process():
-            with atomic_write(Path(runner.work_dir) / "last_checkpoint") as scratch:
-                scratch.write_text(self.last_ckpt)
-            if oldest is not None:
-                (directory / self.filename_tmpl.format(oldest)).unlink(missing_ok=True)
+            with atomic_write(directory / "last_checkpoint") as scratch:
+                scratch.write_text(str(checkpoint))
+            if self.max_keep_ckpts > 0:
+                steps = sorted(int(path.stem.removeprefix("iter_")) for path in directory.glob("iter_*.pth"))
+                for old in [saved for saved in steps if saved <= step][: -self.max_keep_ckpts]:
+                    (directory / f"iter_{old}.pth").unlink(missing_ok=True)

@@ -270,7 +270,5 @@ declare_traits(
 )
 declare_traits(
     "SOLOv2",
-    traits=DetectorTraits(
-        pretrained_parts=("neck", "mask_head"), class_branch=re.compile(r"^mask_head\.conv_cls\.")
-    ),
+    traits=DetectorTraits(pretrained_parts=("neck", "mask_head"), class_branch=re.compile(r"^mask_head\.conv_cls\.")),
 )

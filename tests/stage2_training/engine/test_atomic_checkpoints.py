@@ -40,9 +40,7 @@ def train(directory: Path, keep: int) -> None:
         },
         train_cfg={"type": "ResumableEpochLoop", "max_epochs": 1},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001}},
-        default_hooks={
-            "checkpoint": {"type": "AtomicCheckpointHook", "by_epoch": False, "interval": 1, "max_keep_ckpts": keep}
-        },
+        default_hooks={"checkpoint": {"type": "AtomicCheckpointHook", "interval": 1, "max_keep_ckpts": keep}},
         custom_hooks=[{"type": "PlainCheckpointHook"}],
         randomness={"seed": 0},
         resume=WorkDir(directory).latest_checkpoint() is not None,
