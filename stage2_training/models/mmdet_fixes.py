@@ -76,7 +76,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
 
 @MODELS.register_module()
 class Float32RPNHead(RPNHead):
-    """RPN whose proposals are selected in float32 under autocast, too: MMCV's NMS (onedl-mmcv 2.3.6) has no bfloat16."""
+    """RPN that selects proposals in float32 under autocast, too: MMCV's NMS (onedl-mmcv 2.3.6) has no bfloat16."""
 
     def predict_by_feat(
         self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any

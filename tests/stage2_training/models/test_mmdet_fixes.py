@@ -109,7 +109,7 @@ def test_matching_survives_costs_that_are_not_finite(value: float) -> None:
     assert found.gt_inds.tolist() == [2, 0, 1]  # one more than the index, 0 for none
     diverged = InstanceData(bboxes=boxes * value, scores=torch.zeros(3, 2))
     assert sorted(ours.assign(diverged, truth, meta).gt_inds.tolist()) == [0, 1, 2]
-    with pytest.raises(ValueError, match="matrix contains invalid|infeasible"):  # else the fix is no longer needed
+    with pytest.raises(ValueError, match=r"matrix contains invalid|infeasible"):  # else the fix is no longer needed
         theirs.assign(diverged, truth, meta)
 
 
