@@ -1,4 +1,4 @@
-"""K-Net for instance segmentation as an MMDetection 3 detector."""
+"""K-Net for instance segmentation, as an MMDetection 3 detector."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class TrainingPass(NamedTuple):
 
 @MODELS.register_module()
 class KNet(BaseDetector):
-    """K-Net (Zhang et al., NeurIPS 2021). Any batch size; images without instances train too.
+    """K-Net (Zhang et al., NeurIPS 2021), for any batch size, also of images without instances.
 
-    Mixed precision: bfloat16. Sums over a mask's pixels can leave the range of float16.
+    Use bfloat16 for mixed precision: sums over a mask's pixels can exceed the range of float16.
 
     Args:
         backbone, neck: features at strides 4, 8, 16, 32, all with the heads' number of channels.
@@ -93,9 +93,9 @@ class KNet(BaseDetector):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], rescale: bool = True
     ) -> list[DetDataSample]:
-        """Fill in `pred_instances`: scores, labels, bboxes and masks at the image's size.
+        """Fill in `pred_instances`: scores, labels, bboxes and masks.
 
-        With `rescale=False` at the size of the image that the network saw.
+        Masks have the image's original size or, with `rescale=False`, the size of the network's input without padding.
         """
         cls_logits, mask_logits = self._forward(batch_inputs)
         height, width = batch_inputs.shape[-2:]

@@ -75,7 +75,7 @@ def test_semantic_loss_is_per_foreground_pixel(targets: InstanceTargets) -> None
         for y in range(4):
             for x in range(6):
                 label = 3
-                # PromptMatch instances by rising kernel: a later one covers an earlier one.
+                # Matched instances in ascending order of kernels: a later one covers an earlier one.
                 for instance in ((1, 0), (0,))[image]:
                     if targets.masks[image, instance, y, x] > 0:
                         label = int(targets.labels[image, instance])
