@@ -30,9 +30,7 @@ class ResumableSampler(DefaultSampler):
         if not self.shuffle:
             return (position % size for position in positions)
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(
-            size, generator=generator
-        ).numpy()  # a list of Python integers would take 8 times as much
+        order = torch.randperm(size, generator=generator).numpy()  # a list would take 8 times the memory
         return (int(order[position % size]) for position in positions)
 
     def _positions(self, first: int) -> range:
