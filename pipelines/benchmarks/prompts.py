@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.runner import QuietRunner
         from stage2_training.runs.work_dir import WorkDir
-        from stage2_training.saliency_prompt.diagnostics import NONE, OTHERS, OWN, prompt_use
+        from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts
 
     training.use_device(args.device)
     work = WorkDir(args.work_dir)
@@ -39,12 +39,16 @@ def main(args: argparse.Namespace) -> None:
         {**config.train_dataloader, "num_workers": 0, "persistent_workers": False}, seed=config.randomness.seed
     )
     with training.plain_user_errors(work.path):
-        use = prompt_use(
+        use = diagnose_prompts(
             model, (inference.prepared(model, batch, training=True) for batch in islice(loader, args.batches))
         )
     print(f"{checkpoint} on {use.images} images\n")
-    rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, OTHERS, NONE))] for name, loss in use.losses.items()]
-    print(format_table(("loss, each query having", f"{OWN} prompt", OTHERS, NONE), rows, markdown=False, left=1))
+    rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, SWAPPED, NONE))] for name, loss in use.losses.items()]
+    print(
+        format_table(
+            ("loss, each query having", "its own prompt", "another image's", "none"), rows, markdown=False, left=1
+        )
+    )
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
         f"\nPrompts have {use.length:.3g} times the length of the query that they are added to (median).\n"
