@@ -62,10 +62,11 @@ class SaliencyPromptSettings:
 
 def _one_line(error: ValidationError, settings: type) -> str:
     """The first of pydantic's complaints, naming the setting and its value."""
-    complaint = error.errors()[0]
-    name = ".".join(["saliency_prompt", *map(str, complaint["loc"])])
+    complaint, names = error.errors()[0], [field.name for field in fields(settings)]
+    location = complaint["loc"][0]  # the position of a positional argument
+    name = f"saliency_prompt.{names[location] if isinstance(location, int) else location}"
     if complaint["type"] == "missing":
         return f"{name}: is missing"
     if complaint["type"] == "unexpected_keyword_argument":
-        return f"{name}: no such setting; use one of {', '.join(field.name for field in fields(settings))}"
+        return f"{name}: no such setting; use one of {', '.join(names)}"
     return f"{name} {complaint['input']!r}: {complaint['msg'].removeprefix('Input ')}"

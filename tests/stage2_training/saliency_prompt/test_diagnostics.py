@@ -68,7 +68,7 @@ def test_lengths_and_hits(build: Callable, make_batch: Callable) -> None:
     diagnosis = diagnose_prompts(model, [batch])
     assert diagnosis.length == pytest.approx(1, rel=1e-4)
     with torch.no_grad():
-        assignments = model.training_pass(*batch).assignments
+        assignments = model.prompted_pass(*batch).assignments
     assert diagnosis.chance == pytest.approx(2 / 7)
     for share, found in zip(diagnosis.hits, assignments, strict=True):
         own = [k % counts[i] == n for i, k, n in zip(found.image, found.kernel, found.instance, strict=True)]
