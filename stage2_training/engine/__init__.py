@@ -6,9 +6,7 @@ Importing this registers them.
 from stage2_training.engine.checkpoints import (
     AtomicCheckpointHook,
     PlainCheckpointHook,
-    read_checkpoint,
-    read_weights,
-    weights_in,
+    use_safe_checkpoint_loader,
 )
 from stage2_training.engine.distributed import bind_workers
 from stage2_training.engine.logging import BriefLogProcessor, quieten
@@ -26,7 +24,5 @@ __all__ = [
     "ResumableEpochLoop",
     "bind_workers",
     "quieten",
-    "read_checkpoint",
-    "read_weights",
-    "weights_in",
+    "use_safe_checkpoint_loader",
 ]

@@ -7,9 +7,9 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from stage2_training.runs.transfer import CLASS_BRANCH, ESSENTIAL
 
 from stage2_training.config.compose import set_num_classes
-from stage2_training.runs.transfer import CLASS_BRANCH, ESSENTIAL
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 MODELS_OF_KNET = ("knet", "knet_lite0")

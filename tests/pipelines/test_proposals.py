@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 
 from pipelines import cli, fetch_shards, inspect_shards
-from pipelines.proposals import CONFIGS, build_parser, choose_device, choose_precision, main, read_settings
-from stage1_proposals.backbones.extractor import new_network
-from stage1_proposals.backbones.weights import file_sha256
+from pipelines.proposals import CONFIGS, build_parser, choose_precision, main, read_settings
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.registry import GENERATORS, build_generator

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmdet
 import torch
+from stage2_training.runs.transfer import plan_transfer
 
 from pipelines import bench, evaluate, finetune, pretrain
 from stage1_proposals.analysis.clusters import cluster_shards
@@ -18,7 +19,6 @@ from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 from stage2_training.runs import initial_weights as initialisation
 from stage2_training.runs.provenance import read_commands
 from stage2_training.runs.train import initial_model
-from stage2_training.runs.transfer import plan_transfer
 from stage2_training.runs.work_dir import WorkDir
 from tests import tiny_knet
 from tests.pipelines.training.commands import SMALL, finetune_arguments, pretrain_arguments

@@ -10,7 +10,7 @@ from mmengine.model import Sequential
 from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.engine import PlainCheckpointHook, read_checkpoint, read_weights
+from stage2_training.engine import PlainCheckpointHook, read_checkpoint
 from stage2_training.engine.checkpoints import read_for_mmengine
 
 
@@ -93,7 +93,7 @@ def test_missing_damaged_and_foreign_files_are_user_errors(tmp_path):
     torch.save({1: torch.ones(1)}, tmp_path / "nameless.pth")
     for name in ("cut", "text", "empty", "tensor", "weightless", "number", "nameless"):
         with pytest.raises(UserError, match=f"{name}.pth"):
-            read_weights(tmp_path / f"{name}.pth")
+            read_tensors(tmp_path / f"{name}.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["today's format", "of before PyTorch 1.6"])
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_gives_weights_or_a_user_error(tmp_path, zipped):
         damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged[: rng.integers(len(whole))] if rng.random() < 0.3 else damaged)
         try:
-            read_weights(path)
+            read_tensors(path)
             read += 1
         except UserError:
             pass
@@ -122,7 +122,7 @@ def test_reads_weights_bare_and_nested(tmp_path):
         "nested": {"state_dict": OrderedDict(weights), "meta": {"epoch": 1}},
     }.items():
         torch.save(content, tmp_path / name)
-        assert list(read_weights(tmp_path / name)) == ["a"]
+        assert list(read_tensors(tmp_path / name)) == ["a"]
 
 
 def test_saved_checkpoints_hold_plain_values_only(tmp_path):

@@ -5,13 +5,13 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
+from stage2_training.runs.transfer import CLASS_BRANCH, plan_transfer
 
 import stage2_training.models.timm_backbone  # noqa: F401 (registers TimmBackbone)
-from stage1_proposals.backbones.extractor import new_network, read_backbone_weights
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights, new_network, read_backbone_weights
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage2_training.runs import initial_weights as initialisation
-from stage2_training.runs.transfer import CLASS_BRANCH, plan_transfer
 from stage2_training.runs.work_dir import WorkDir
 
 LITE0 = {"type": "TimmBackbone", "model_name": "tf_efficientnet_lite0"}

@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
+from stage2_training.runs.transfer import name_backbone, plan_transfer
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.runs.transfer import name_backbone, plan_transfer
 
 
 def state(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
