@@ -99,7 +99,7 @@ def save_plain_pickle(value: object, path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize(
     ("write", "reason"),
-    [(torch.save, r"holds pathlib\.\S+(, pathlib\.\S+)*"), (save_plain_pickle, "is not a checkpoint of plain values")],
+    [(torch.save, r"holds .*pathlib\.Path.*"), (save_plain_pickle, "is not a checkpoint of plain values")],
 )
 @pytest.mark.parametrize("wrap", [lambda payload: payload, lambda payload: argparse.Namespace(payload=payload)])
 def test_code_in_a_checkpoint_is_named_and_not_run(
