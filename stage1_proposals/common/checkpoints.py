@@ -18,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 
 # Classes that public training scripts store beside the weights, and that hold nothing but data: DINO, DeiT and MAE
 # keep their command line's options.
-_DATA_CLASSES = [argparse.Namespace]
+_DATA_CLASSES: list[Any] = [argparse.Namespace]
 # Keys under which public releases keep the state dict. DINO's authors publish and evaluate the teacher.
 _NESTINGS = ("state_dict", "model", "teacher", "student")
 # Prefixes of a backbone's names: MMSelfSup and DINO `backbone.`, MoCo `module.encoder_q.` (OpenSelfSup `encoder_q.0.`,
