@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,27 @@ class TensorMatch:
             raise UserError(
                 f"{source}: not a checkpoint of this model; {len(differing)} tensors differ: {name} ({self.why(name)})"
             )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable dict of all names: `taken`, `left` with the reason of each, and `missing`."""
+        return {"taken": sorted(self.found), "left": dict(sorted(self.left.items())), "missing": sorted(self.missing)}
+
+    def table(self) -> str:
+        """Return a table of how many tensors each part of the network took, left and initialised itself, and why."""
+        counts = [Counter(map(_part, names)) for names in (self.found, self.left, self.missing)]
+        rows = [(part, *(str(count[part] or "-") for count in counts)) for part in sorted(set().union(*counts))]
+        rows = [("part", "taken", "left", "own init"), *rows]
+        width = max(len(row[0]) for row in rows)
+        lines = ["  ".join([row[0].ljust(width), *(cell.rjust(8) for cell in row[1:])]) for row in rows]
+        reasons = Counter((_part(name), reason) for name, reason in self.left.items())
+        lines += [f"left in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
+        return "\n".join(lines)
+
+
+def _part(name: str) -> str:
+    """Return the part of the network that a tensor is in: two levels of its name for heads, one for the rest."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0].endswith("_head") and len(pieces) > 2 else pieces[0]
 
 
 def match_tensors(tensors: Tensors, expected: Tensors, class_branch: re.Pattern[str] | None = None) -> TensorMatch:

@@ -6,7 +6,6 @@ never continued from other weights. The weights are read only when a run starts.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,12 +15,7 @@ import torch
 from torch import Tensor
 
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.backbones.weights import (
-    cached_download,
-    locate_weights,
-    new_network,
-    read_backbone_weights,
-)
+from stage1_proposals.backbones.weights import cached_download, locate_weights, new_network, read_backbone_weights
 from stage1_proposals.common.checkpoints import TensorMatch, Tensors, match_tensors, read_checkpoint, tensors_in
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
@@ -339,35 +333,16 @@ def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:
 
 
 def write_transfer(match: TensorMatch, path: Path, source: str) -> None:
-    """Write every tensor's name and outcome as JSON, and `transfer_report` beside it with the suffix `.txt`.
+    """Write every tensor's name and outcome to a JSON file, and the report beside it with the suffix `.txt`.
 
     Args:
         match: a checkpoint's tensors and the model's.
-        path: the JSON file.
         source: the checkpoint, as the user knows it.
     """
-    outcome = {
-        "taken": sorted(match.found),
-        "left": dict(sorted(match.left.items())),
-        "missing": sorted(match.missing),
-    }
-    path.write_text(json.dumps(outcome, indent=2) + "\n")
+    path.write_text(json.dumps(match.as_dict(), indent=2) + "\n")
     path.with_suffix(".txt").write_text(transfer_report(match, source) + "\n")
 
 
 def transfer_report(match: TensorMatch, source: str) -> str:
-    """Return a table of how many tensors each part of the model took, left and initialised itself, and why."""
-    counts = [Counter(map(_part, names)) for names in (match.found, match.left, match.missing)]
-    rows = [(part, *(str(count[part] or "-") for count in counts)) for part in sorted(set().union(*counts))]
-    rows = [("part", "taken", "left", "own init"), *rows]
-    width = max(len(row[0]) for row in rows)
-    lines = ["  ".join([row[0].ljust(width), *(cell.rjust(8) for cell in row[1:])]) for row in rows]
-    reasons = Counter((_part(name), reason) for name, reason in match.left.items())
-    lines += [f"left in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
-    return "\n".join([f"Initial weights: {source}", *lines])
-
-
-def _part(name: str) -> str:
-    """Return the part of the model that a tensor belongs to: two levels of its name for heads, one for the rest."""
-    pieces = name.split(".")
-    return ".".join(pieces[:2]) if pieces[0].endswith("_head") and len(pieces) > 2 else pieces[0]
+    """Return what the user reads about the initial weights: their source, and how many tensors each part took."""
+    return f"Initial weights: {source}\n{match.table()}"
