@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import configure_process
+
+configure_process()  # here, since command modules import this one before PyTorch
 
 
 def on_one_line(name: str) -> str:

@@ -14,6 +14,7 @@ from pipelines.run_options import add_custom_options, custom_options
 from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.shards import ShardSet
 from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
 
@@ -116,6 +117,7 @@ def add_activations(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_activations(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     with cli.quiet_imports():
         from stage2_training.config.checks import check_annotations
         from stage2_training.config.compose import read_dataset
@@ -124,10 +126,8 @@ def draw_activations(args: argparse.Namespace) -> None:
         from stage2_training.evaluation import activations
         from stage2_training.evaluation.query_masks import query_masks
         from stage2_training.inference.predictor import image_loader, load_detector, prepared
-        from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
-    training.use_device(args.device)
     overrides = Overrides(data_root=args.data_root, workers=args.workers)
     models, maps, numbers = {}, {}, {}
     for name, runs in unique(args.runs).items():
@@ -173,14 +173,13 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_results(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     with cli.quiet_imports():
         from stage2_training.inference.predictor import detect, load_detector
-        from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
     shards = ShardSet.open(args.shards)
     root = args.image_root or Path(shards.image_root)
-    training.use_device(args.device)
     work = WorkDir(args.run)
     config = work.read_config()
     if "test_dataloader" not in config:

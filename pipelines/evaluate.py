@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines import cli
 from pipelines.run_options import add_custom_options, custom_options
+from stage1_proposals.common.system import choose_device
 from stage2_training.config.overrides import Overrides
 
 
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
@@ -56,7 +58,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
-    training.use_device(args.device)
     overrides = Overrides(workers=args.workers, data_root=args.data_root, cfg_options=args.cfg_options)
     choices, dataset = custom_options(args), None
     if args.work_dir:

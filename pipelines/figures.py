@@ -3,10 +3,11 @@
 import argparse
 import sys
 
-from pipelines import cli, proposals, steps
+from pipelines import cli, steps
 from pipelines.experiments import options
 from pipelines.experiments.drawings import FIGURES, arguments, drawings_at, figure_runs
 from pipelines.experiments.execution import execute, print_plan
+from stage1_proposals.common.system import choose_device
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     # MMEngine takes seconds to import; `--help` and mistyped options need not wait for it.
     from pipelines.experiments import captions
 
-    captioned = captions.caption(figure, scale, seeds, workspace, proposals.choose_device(args.device))
+    captioned = captions.caption(figure, scale, seeds, workspace, choose_device(args.device))
     path = captions.write(captioned, workspace.root / "figures")
     print(f"\n{captions.as_text(captioned)}\n")
     print(f"Written to {path}, with its commands, and to {path.with_suffix('.about.json')}")

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines import cli
 from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_custom_options, add_run_options, custom_options
+from stage1_proposals.common.system import choose_device
 from stage2_training.config.overrides import Overrides
 
 
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @one_per_gpu("pipelines.finetune")
 def main(args: argparse.Namespace) -> None:
+    device = choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from stage1_proposals.common.files import write_json, writing
@@ -48,7 +50,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import GO_ON, WorkDir
 
-    device = training.use_device(args.device)
     config = compose.finetuning_config(
         args.model,
         args.dataset,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipelines import cli
 from pipelines.processes import one_per_gpu
 from pipelines.run_options import add_run_options
+from stage1_proposals.common.system import choose_device
 from stage2_training.config.overrides import Overrides
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
 
 @one_per_gpu("pipelines.pretrain")
 def main(args: argparse.Namespace) -> None:
+    device = choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
@@ -82,7 +84,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
-    device = training.use_device(args.device)
     shards = ShardSet.open(args.shards)
     if shards.image_count == 0 or not any(row["proposals"] for row in shards.shards):
         raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")

@@ -44,7 +44,10 @@ def one_per_gpu(module: str) -> Callable[[Main], Main]:
 def _join(main: Main, args: Namespace) -> None:
     # On Ctrl-C the process that started this one has the word; a wait for another process would not hear Python.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from stage1_proposals.common.system import die_with_parent
+    from stage1_proposals.common.system import die_with_parent, hide_gpus
+
+    if args.device == "cpu":
+        hide_gpus()  # before MMEngine is imported
     from stage2_training.engine.distributed import joined
 
     os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # MMEngine warns without

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pipelines import cli
 from stage1_proposals.backbones.catalogue import CATALOGUE
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.store import Store, open_store
 from stage1_proposals.shards import ShardReader
@@ -110,25 +111,6 @@ def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> 
     if unknown:
         raise UserError(f"config {path}: unknown settings {', '.join(unknown)}")
     return settings
-
-
-def choose_device(asked: str | None, on_cluster: bool = False) -> str:
-    """The device asked for, or the GPU when this machine has one.
-
-    Args:
-        on_cluster: the work is done elsewhere, and Ray knows what GPUs there are.
-
-    Raises:
-        UserError: a GPU is asked for and there is none, or no such device type.
-    """
-    import torch
-
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise UserError(f"device {device!r}: use cpu or cuda (CUDA_VISIBLE_DEVICES chooses among GPUs)")
-    if device == "cuda" and not on_cluster and not torch.cuda.is_available():
-        raise UserError("device 'cuda': this machine has no usable GPU; use cpu")
-    return device
 
 
 def choose_precision(asked: str | None, device: str) -> str:

@@ -3,10 +3,11 @@
 import argparse
 import sys
 
-from pipelines import cli, proposals, proposals_table
+from pipelines import cli, proposals_table
 from pipelines.experiments import options
 from pipelines.experiments.execution import execute, print_plan
 from pipelines.experiments.paper import TABLES
+from stage1_proposals.common.system import choose_device
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,7 +37,7 @@ def print_paper_table(args: argparse.Namespace) -> None:
         print_plan(runs, workspace)
         return
     execute(runs, workspace, args.jobs)
-    tabulated = tabulation.tabulate(table, scale, seeds, workspace, proposals.choose_device(args.device))
+    tabulated = tabulation.tabulate(table, scale, seeds, workspace, choose_device(args.device))
     path = tabulation.write(tabulated, workspace.root / "tables")
     print(f"\n{tabulation.as_markdown(tabulated) if args.markdown else tabulation.as_text(tabulated)}\n")
     print(f"Written to {path}, with its commands, and to {path.with_suffix('.json')}")

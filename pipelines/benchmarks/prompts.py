@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines import cli
+from stage1_proposals.common.system import choose_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
     with cli.quiet_imports():
         from pipelines.text_table import format_table
@@ -27,7 +29,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs.work_dir import WorkDir
         from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts
 
-    training.use_device(args.device)
     work = WorkDir(args.work_dir)
     config = work.read_config()
     settings = config.model.get("saliency_prompt", {"matching": "none"})

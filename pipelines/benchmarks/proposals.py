@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines import cli
 from pipelines.benchmarks.report import report
 from stage1_proposals.backbones.catalogue import CATALOGUE
+from stage1_proposals.common.system import choose_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     from pipelines.benchmarks import machine, proposals_sides
-    from pipelines.proposals import choose_device, choose_precision
+    from pipelines.proposals import choose_precision
     from stage1_proposals.generators.registry import build_generator
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.request import Recipe

@@ -17,12 +17,12 @@ from pycocotools import mask as coco_mask
 
 from pipelines.benchmarks.plain_proposals import plain_proposals
 from pipelines.benchmarks.processes import in_process, receive, send
-from stage1_proposals.backbones.extractor import build_backbone, get_spec, new_network
+from stage1_proposals.backbones.extractor import build_extractor, get_spec, speed_up
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.images.batching import batch_by_size, input_size, load_images
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import ImageList, image_ids
-from stage1_proposals.jobs.builder import build_extractor
 from stage1_proposals.jobs.request import Job, Recipe
 from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet
@@ -44,7 +44,7 @@ def repeated(images: ImageList, count: int, folder: Path) -> ImageList:
 
 def measure_plain(job: Job, out: Path) -> float:
     """Images per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
-    extractor = build_backbone(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
+    extractor = build_extractor(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
     paths = [job.images.root / name for name in job.images.names]
     recipe = job.recipe
     sizes = []
@@ -62,7 +62,7 @@ def measure_forward(job: Job, threads: int, start_together: Any = None) -> float
     torch.set_num_threads(threads)
     keep_freed_memory()
     recipe = job.recipe
-    extractor = build_extractor(recipe)
+    extractor = speed_up(build_extractor(recipe.backbone, recipe.weights), recipe.precision).to(recipe.device)
     images = load_images(
         [job.images.root / name for name in job.images.names],
         recipe.short_side, recipe.long_side, extractor.spec.stride, threads=2, ahead=16,

@@ -12,8 +12,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from stage1_proposals.backbones.weights import file_sha256
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals, areas
 from stage1_proposals.generators.seeds import pool_proposals
 from stage1_proposals.images.decode import ImageError

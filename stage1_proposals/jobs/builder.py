@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stage1_proposals.backbones.extractor import FeatureExtractor, build_backbone, speed_up
+from stage1_proposals.backbones.extractor import build_extractor, speed_up
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import keep_freed_memory
+from stage1_proposals.common.system import configure_process, keep_freed_memory
 from stage1_proposals.generators.base import Batch, ImageInfo, to_record
 from stage1_proposals.images.batching import batch_by_size, load_images
 from stage1_proposals.images.decode import ImageError
@@ -34,11 +34,6 @@ SOFTWARE = "saliency-prompt 0.1.0"
 Row = dict[str, Any]
 
 
-def build_extractor(recipe: Recipe) -> FeatureExtractor:
-    """The recipe's backbone, as fast as its device runs it."""
-    return speed_up(build_backbone(recipe.backbone, recipe.weights), recipe.precision).to(recipe.device)
-
-
 class ShardBuilder:
     """Builds the shards of one request; holds the backbone. One per process.
 
@@ -55,12 +50,14 @@ class ShardBuilder:
         # On CPU the thread count changes convolutions' last bits: with one per builder, shards are the same on
         # any number of workers, and one worker per core is as fast as one with all cores.
         torch.set_num_threads(1)
+        configure_process()
         keep_freed_memory()
         self.recipe = recipe
         self.request = request
         self.store = store
         self.retry_failed = retry_failed
-        self.backbone = build_extractor(recipe)
+        extractor = build_extractor(recipe.backbone, recipe.weights)
+        self.backbone = speed_up(extractor, recipe.precision).to(recipe.device)
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], Row]:
         """Compute a shard; what is returned writes it and gives its line of the manifest.

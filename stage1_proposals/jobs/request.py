@@ -7,8 +7,9 @@ from math import ceil
 from typing import Any
 
 from stage1_proposals.backbones.extractor import PRECISIONS, get_spec
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.generators.registry import ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest

@@ -16,13 +16,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their own, and
-# those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a tenth of the time.
-os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error that arrives ends the run; others repeat it
-
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -101,6 +94,10 @@ def _cluster() -> Iterator[None]:
     try:
         if colon and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        # For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their
+        # own, and those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a
+        # tenth of the time.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
         where = address or "this machine"

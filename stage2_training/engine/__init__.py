@@ -7,9 +7,7 @@ workers that end with their run.
 from stage2_training.engine.checkpoints import (
     AtomicCheckpointHook,
     PlainCheckpointHook,
-    read_checkpoint,
-    read_weights,
-    weights_in,
+    use_safe_checkpoint_loader,
 )
 from stage2_training.engine.distributed import bind_workers
 from stage2_training.engine.logging import ProgressLoggerHook, quieten
@@ -27,7 +25,5 @@ __all__ = [
     "SeededDataset",
     "bind_workers",
     "quieten",
-    "read_checkpoint",
-    "read_weights",
-    "weights_in",
+    "use_safe_checkpoint_loader",
 ]

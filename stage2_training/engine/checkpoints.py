@@ -1,74 +1,43 @@
-"""Checkpoints that hold tensors and plain values only, and are read without running any code in them."""
+"""MMEngine's checkpoints: read without running code in them, written atomically and with plain values only."""
 
-import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.files import atomic_write
 
+# Every prefix of a path for which MMEngine 0.10 has a loader, as regular expressions; the empty one is for files.
+PREFIXES = (
+    *("", "http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://", "mmcls://"),
+    *("pavi://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://"),
+)
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a PyTorch checkpoint, unpickling nothing but tensors, numbers, strings and containers.
 
-    Raises:
-        UserError: there is no such file, it is damaged, or it holds other objects.
+def use_safe_checkpoint_loader() -> None:
+    """Have MMEngine read every checkpoint (`load_from`, `init_cfg`, resuming) by `read_for_mmengine`.
+
+    MMEngine's own loaders of files, and of what it downloads, unpickle and so run any code that a file contains.
     """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError as error:
-        hint = "; nothing is downloaded here: get the file and give its path" if "://" in str(path) else ""
-        raise UserError(f"{path}: no such checkpoint{hint}") from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds {found[1]}" if found else "is not a PyTorch checkpoint"
-        raise UserError(f"{path}: {what}; only tensors and plain values are read, never code") from error
-    except Exception as error:  # the unpickler raises nearly anything on damaged files
-        raise UserError(f"{path}: damaged or not a PyTorch checkpoint ({error})") from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path}: holds {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint
-
-
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint, bare or under `state_dict`.
-
-    Raises:
-        UserError: as `read_checkpoint`, or it holds no tensors.
-    """
-    return weights_in(read_checkpoint(path), path)
-
-
-def weights_in(checkpoint: dict[str, Any], path: str | Path) -> dict[str, torch.Tensor]:
-    """As `read_weights`, of a checkpoint that has been read."""
-    state = checkpoint.get("state_dict", checkpoint)
-    named = state.items() if isinstance(state, dict) else ()
-    weights = {name: value for name, value in named if isinstance(name, str) and isinstance(value, torch.Tensor)}
-    if not weights:
-        raise UserError(f"{path}: holds no weights")
-    return weights
+    CheckpointLoader.register_scheme(prefixes=PREFIXES, loader=read_for_mmengine, force=True)
 
 
 def read_for_mmengine(path: str, map_location: Any = "cpu") -> dict[str, Any]:
-    """As `read_checkpoint`, without the config in the file: MMEngine would run that as Python when it resumes."""
+    """Read a checkpoint without the config in it, which MMEngine would run as Python when it resumes.
+
+    Raises:
+        UserError: as `read_checkpoint`.
+    """
     checkpoint = read_checkpoint(path, map_location)
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)
     return checkpoint
-
-
-# MMEngine's own loaders, of files and of what it downloads (`torchvision://`, `https://`, ...), unpickle whatever code
-# a file brings along. Every `load_from`, `init_cfg` and resumed checkpoint passes here.
-CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loader=read_for_mmengine, force=True)
 
 
 @HOOKS.register_module()

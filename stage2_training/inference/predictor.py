@@ -15,10 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stage2_training.engine import read_weights
+from stage1_proposals.common.checkpoints import match_tensors, read_tensors
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
-from stage2_training.runs.transfer import plan_transfer
 
 
 def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
@@ -28,8 +27,8 @@ def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
         UserError: the checkpoint cannot be read or is of another model.
     """
     model = build_model(config)
-    weights = read_weights(checkpoint)
-    plan_transfer(weights, model.state_dict()).require_all(checkpoint)
+    weights = read_tensors(checkpoint)
+    match_tensors(weights, model.state_dict()).require_all(checkpoint)
     model.load_state_dict(weights)
     return model.to(get_device()).eval()
 

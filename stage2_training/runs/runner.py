@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from stage2_training.engine import bind_workers, quieten, weights_in
-from stage2_training.runs.transfer import plan_transfer
+from stage1_proposals.common.checkpoints import match_tensors, tensors_in
+from stage2_training.engine import bind_workers, quieten, use_safe_checkpoint_loader
 from stage2_training.runs.work_dir import WorkDir
 
 
@@ -23,6 +23,10 @@ class QuietRunner(Runner):
     """
 
     built = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        use_safe_checkpoint_loader()
+        super().__init__(*args, **kwargs)
 
     def load_or_resume(self) -> None:
         self.built = True
@@ -50,7 +54,7 @@ class QuietRunner(Runner):
         with redirect_stdout(io.StringIO()):  # MMEngine prints the path, past its logger
             checkpoint = super().load_checkpoint(filename, *args, **kwargs)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        plan_transfer(weights_in(checkpoint, filename), model.state_dict()).require_all(filename)
+        match_tensors(tensors_in(checkpoint, filename), model.state_dict()).require_all(filename)
         return checkpoint
 
 

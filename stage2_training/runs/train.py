@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import mmengine.device.utils
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
@@ -22,36 +21,19 @@ from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
+from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage1_proposals.common.system import keep_freed_memory
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error, passes
-from stage2_training.engine import read_weights
+from stage2_training.engine import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.evaluation.scores import LOGGED
-from stage2_training.runs.initial_weights import Initialisation
+from stage2_training.runs.initial_weights import Initialisation, transfer_report, write_transfer
 from stage2_training.runs.provenance import record_command
 from stage2_training.runs.runner import QuietRunner, TrainingRunner
-from stage2_training.runs.transfer import Transfer, plan_transfer
 from stage2_training.runs.work_dir import GO_ON, WorkDir
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-
-
-def use_device(device: str | None) -> str:
-    """Train on `cpu` or `cuda`; by default on the GPU when there is one.
-
-    Raises:
-        UserError: `cuda` without a GPU that torch can use.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    # MMEngine decides when it is imported and has no setting for it.
-    mmengine.device.utils.DEVICE = device
-    if device == "cpu":
-        keep_freed_memory()
-    return device
 
 
 def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
@@ -62,6 +44,7 @@ def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
     """
     if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
         MMLogger.get_instance("initialisation", log_level="WARNING")
+    use_safe_checkpoint_loader()
     with _blaming(options):
         import_modules_from_strings(**config.custom_imports)
         init_default_scope("mmdet")
@@ -76,22 +59,21 @@ def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tens
     return build_model(config, options).state_dict()
 
 
-def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> Transfer:
+def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> TensorMatch:
     """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
 
     Raises:
         UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
     """
     target = initial_model(work.read_config(), options)
-    transfer = plan_transfer(initialisation.read(target), target)
-    transfer.require(initialisation.needed, initialisation.source, initialisation.hint)
+    match = initialisation.match(target)
     weights = io.BytesIO()  # torch hides what the disk says
-    torch.save({"state_dict": {**target, **transfer.taken}}, weights)
+    torch.save({"state_dict": {**target, **match.found}}, weights)
     with writing(work.initial):
-        transfer.write(work.transfer, initialisation.source)
+        write_transfer(match, work.transfer, initialisation.source)
         with atomic_write(work.initial) as scratch:
             scratch.write_bytes(weights.getbuffer())
-    return transfer
+    return match
 
 
 def train(
@@ -123,7 +105,7 @@ def train(
         UserError: the directory holds other work, is in use or cannot be written; an image, shard or checkpoint cannot
             be used; `options` do not fit.
     """
-    config.initialisation = start.record
+    config.initialisation = start.record.as_dict()
     with ExitStack() as held, plain_user_errors(work.path, GO_ON):
 
         def begin() -> dict[str, Any] | None:
@@ -134,7 +116,7 @@ def train(
             result = work.result()
             if result is None:
                 if not work.initial.exists():
-                    print(write_initial_weights(work, start, options).report(start.source))
+                    print(transfer_report(write_initial_weights(work, start, options), start.source))
                 record_command(work.path, command, _devices())
             return result
 
@@ -180,7 +162,7 @@ def evaluate(
     Raises:
         UserError: the checkpoint does not fit the model, an image cannot be used, or `options` do not fit.
     """
-    plan_transfer(read_weights(checkpoint), initial_model(config, options)).require_all(checkpoint)
+    match_tensors(read_tensors(checkpoint), initial_model(config, options)).require_all(checkpoint)
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)

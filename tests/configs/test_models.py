@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from stage2_training.config.compose import set_num_classes
-from stage2_training.runs.transfer import CLASS_BRANCH, ESSENTIAL
+from stage2_training.runs.initial_weights import detector_traits
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
 MODELS_OF_KNET = ("knet", "knet_lite0")
@@ -84,11 +84,11 @@ def test_only_class_branches_follow_the_classes(name: str) -> None:
     shapes = {key: value.shape for key, value in three.state_dict().items()}
     following = {key for key, value in one.state_dict().items() if value.shape != shapes[key]}
     assert following
-    assert following == {key for key in shapes if CLASS_BRANCH.search(key)}
-    essential = ESSENTIAL[type(one).__name__]
-    for part in essential:
+    traits = detector_traits(type(one).__name__)
+    assert following == {key for key in shapes if traits.class_branch.search(key)}
+    for part in traits.pretrained_parts:
         assert any(key.startswith(part) for key in shapes), part
-    heads = {key for key in shapes if key.startswith(tuple(essential))} - following
+    heads = {key for key in shapes if key.startswith(traits.pretrained_parts)} - following
     assert len(heads) > 20
 
 

@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 
 from pipelines import cli, fetch_shards, inspect_shards
-from pipelines.proposals import CONFIGS, build_parser, choose_device, choose_precision, main, read_settings
-from stage1_proposals.backbones.extractor import new_network
-from stage1_proposals.backbones.weights import file_sha256
+from pipelines.proposals import CONFIGS, build_parser, choose_precision, main, read_settings
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.registry import GENERATORS, build_generator
@@ -153,7 +154,7 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--images", "{tmp}/images.json"], "images.json: none of its 1 images is under {tmp} or "),
         (["--images", "{tmp}/images.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
-        (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
+        (["--weights", "{tmp}/text"], "{tmp}/text: damaged or not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
         (["--backbone", "densecl_r50", "--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit densecl_r50"),
         (["--device", "tpu"], "device 'tpu': use cpu or cuda"),

@@ -13,7 +13,7 @@ from pipelines.benchmarks.proposals_sides import (
     random_weights,
     repeated,
 )
-from stage1_proposals.backbones.extractor import build_backbone
+from stage1_proposals.backbones.extractor import build_extractor
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, Recipe
@@ -55,7 +55,7 @@ def test_images_are_repeated_by_links(sound_images: Path, tmp_path: Path) -> Non
 
 
 def test_random_weights_fit_and_tell_images_apart(tmp_path: Path) -> None:
-    extractor = build_backbone("imagenet_r50", random_weights("imagenet_r50", tmp_path / "weights.pth"))
+    extractor = build_extractor("imagenet_r50", random_weights("imagenet_r50", tmp_path / "weights.pth"))
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     images[0, :, :64] = 0
     features = extractor(images)

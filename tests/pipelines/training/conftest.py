@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipelines import cli
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
 
 

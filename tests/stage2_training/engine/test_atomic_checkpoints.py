@@ -13,7 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
-from stage2_training.engine import read_checkpoint, read_weights
+from stage1_proposals.common.checkpoints import read_tensors
 from stage2_training.runs.work_dir import WorkDir
 
 
@@ -88,7 +88,7 @@ def test_stopped_in_the_middle_of_a_write_the_checkpoint_before_is_the_last(tmp_
             train(tmp_path, keep)
     assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(3 - keep, 3))}
     assert WorkDir(tmp_path).latest_checkpoint() == tmp_path / "iter_2.pth"
-    assert read_weights(tmp_path / "iter_2.pth")
+    assert read_tensors(tmp_path / "iter_2.pth")
     train(tmp_path, keep)
     assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(5 - keep, 5))}
 

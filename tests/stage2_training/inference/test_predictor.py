@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import choose_device
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.inference.predictor import detect, image_loader, load_detector, prepared
@@ -11,7 +12,7 @@ from tests import tiny_knet
 
 @pytest.fixture
 def config(write_labels):
-    training.use_device("cpu")
+    choose_device("cpu")
     small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
     overrides = Overrides(data_root=str(write_labels(images=3, size=(48, 80))), workers=0, cfg_options=small)
     return finetuning_config("knet_lite0", "demo", overrides=overrides)
