@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_origin, get_type_hints
@@ -11,9 +12,12 @@ from stage1_proposals.common.files import write_json
 from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError
 
 MANIFEST = "manifest.json"
-REWRITE = "delete it, and the same `make proposals` writes it again from the shards"
+REWRITE = "delete it, and the same `make proposals` writes it anew from the shards"
 # These settings are paths. Where the hash of the file's content stands beside them, the path itself does not matter.
 HASHED_FILES = ("weights", "file")
+
+
+_types = cache(get_type_hints)
 
 
 class Record:
@@ -31,7 +35,7 @@ class Record:
         """
         if not isinstance(value, dict):
             raise ShardError(f"`{name}` must be a JSON object")
-        types = get_type_hints(cls)
+        types = _types(cls)
         values: dict[str, Any] = {}
         for key in (item.name for item in fields(cls) if item.name != "unknown"):  # type: ignore[arg-type]
             if key not in value:

@@ -30,6 +30,12 @@ from stage1_proposals.shards.schema import (
 
 # Linux shortens a longer request to read ahead to its disk's limit, which is this by default.
 READ_AHEAD_BYTES = 1 << 17
+# HDF5 stores variable-length text in heaps: a signature with the version, the heap's size in 8 bytes, then objects. Each
+# has an index and a reference count of 2 bytes, 4 unused bytes, a size of 8 bytes and the data, padded to 8 bytes.
+HEAP_SIGNATURE = b"GCOL\x01\0\0\0"
+HEAP_HEADER = 16
+# The writer writes the root attributes, and so their heap, before all columns.
+ROOT_HEAP_BYTES = 1 << 16
 # Per column, HDF5 keeps this much of decoded chunks: a usual shard's small columns whole, a few chunks of the large.
 CACHE_BYTES = 1 << 19
 
@@ -47,6 +53,7 @@ def open_shard(path: str | Path) -> h5py.File:
     except OSError as error:
         raise ShardError(f"{path}: not a readable HDF5 file ({error})") from error
     try:
+        check_text_heaps(path, ROOT_HEAP_BYTES)
         file_format = read_attribute(file, "format") if "format" in file.attrs else None
         if file_format != FORMAT:
             raise ShardError(f"{path}: format is {file_format!r}, not {FORMAT!r}")
@@ -64,6 +71,31 @@ def open_shard(path: str | Path) -> h5py.File:
         file.close()
         raise ShardError(f"{path}: damaged ({error})") from error
     return file
+
+
+def check_text_heaps(path: str | Path, limit: int = -1) -> None:
+    """Check that the sizes of objects in heaps add up; HDF5 itself may loop forever over a heap that is damaged.
+
+    Args:
+        limit: check only so many bytes at the file's beginning; by default, the whole file.
+
+    Raises:
+        ValueError: a heap is damaged.
+    """
+    with open(path, "rb") as file:
+        data = file.read(limit)
+    start = data.find(HEAP_SIGNATURE)
+    while start >= 0:
+        end = start + int.from_bytes(data[start + 8 : start + HEAP_HEADER], "little")
+        position = start + HEAP_HEADER
+        while position + HEAP_HEADER <= min(end, len(data)):
+            index = int.from_bytes(data[position : position + 2], "little")
+            size = int.from_bytes(data[position + 8 : position + HEAP_HEADER], "little")
+            # The free space at the end has index 0 and a size that includes its header.
+            position += size if index == 0 else HEAP_HEADER + -(-size // 8) * 8
+            if (index == 0 and size < HEAP_HEADER) or position > end:
+                raise ValueError("variable-length text has no valid sizes")
+        start = data.find(HEAP_SIGNATURE, start + 1)
 
 
 def read_attribute(item: h5py.File | h5py.Dataset, name: str) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.shards.manifest import ShardEntry
-from stage1_proposals.shards.reader import ShardReader, check_attributes, read_columns
+from stage1_proposals.shards.reader import ShardReader, check_attributes, check_text_heaps, read_columns
 from stage1_proposals.shards.schema import (
     CLUSTER,
     COLUMNS,
@@ -93,13 +93,15 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> ShardEntry:
     path = Path(path)
     reader = ShardReader(path)
     try:
+        file = reader.file
+        check_text_heaps(path)
         stored = reader.attributes["content_sha256"]
-        columns = read_columns(reader.file)
+        columns = read_columns(file)
         problem = _column_problem(columns)
         if problem is None and content_sha256(columns) != stored:
             problem = "the columns do not have the content hash stored with them"
         if problem is None:
-            check_attributes(reader.file, ROOT_ATTRIBUTES)
+            check_attributes(file, ROOT_ATTRIBUTES)
             problem = _cluster_problem(reader, len(columns["proposals/score"]))
         if problem is None and decode_masks:
             problem = _mask_problem(reader)
