@@ -30,8 +30,8 @@ from stage1_proposals.shards.schema import (
 
 # Linux shortens a longer request to read ahead to its disk's limit, which is this by default.
 READ_AHEAD_BYTES = 1 << 17
-# HDF5 stores variable-length text in heaps: a signature with the version, the heap's size in 8 bytes, then objects. Each
-# has an index and a reference count of 2 bytes, 4 unused bytes, a size of 8 bytes and the data, padded to 8 bytes.
+# HDF5 stores variable-length text in heaps: a signature with the version, the heap's size in 8 bytes, then objects. An
+# object has an index and a reference count of 2 bytes, 4 unused bytes, a size of 8 bytes and data padded to 8 bytes.
 HEAP_SIGNATURE = b"GCOL\x01\0\0\0"
 HEAP_HEADER = 16
 # The writer writes the root attributes, and so their heap, before all columns.

@@ -123,6 +123,8 @@ def write_clusters(path: Path, cluster: NDArray[np.int32], clusters: Mapping[str
         OSError: the shard cannot be read or written; it stays as it was.
     """
     with _hdf5_in_memory(path, "r+") as file:
+        # HDF5 puts new text into a heap that it has read from, if there is room, and otherwise into a new one of 4 KB.
+        file.attrs.get("format")
         if CLUSTER in file:
             del file[CLUSTER]
         column = _create_column(file, CLUSTER, cluster)
