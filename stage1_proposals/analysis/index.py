@@ -87,9 +87,8 @@ class VectorIndex:
             self.index.search(queries[first : first + QUERY_BATCH], count)
             for first in range(0, max(len(queries), 1), QUERY_BATCH)
         ]
-        return np.concatenate([cosines for cosines, _ in batches]), np.concatenate(
-            [positions for _, positions in batches]
-        )
+        cosines, positions = zip(*batches, strict=True)
+        return np.concatenate(cosines), np.concatenate(positions)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Record:
         """
         if not isinstance(value, dict):
             raise ShardError(f"`{name}` must be a JSON object")
-        types = _types(cls)
+        types = _types(cls)  # type: ignore[arg-type]  # mypy does not take type[Self] as hashable
         values: dict[str, Any] = {}
         for key in (item.name for item in fields(cls) if item.name != "unknown"):  # type: ignore[arg-type]
             if key not in value:
