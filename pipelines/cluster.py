@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     shards = ShardSet.open(args.shards)
-    with tqdm(total=len(shards.shards), desc="clustering", unit="shard", delay=0.1) as bar:
+    with tqdm(total=len(shards.entries), desc="clustering", unit="shard", delay=0.1) as bar:
         sizes = cluster_shards(shards, args.classes, args.seed, bar.update)
     low, median, high = np.quantile(sizes, (0, 0.5, 1)).astype(int)
     print(f"{args.shards}: {sizes.sum()} proposals in {args.classes} clusters of {low} to {high}, median {median}")

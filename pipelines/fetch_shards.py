@@ -23,7 +23,7 @@ def main(args: argparse.Namespace) -> None:
     with closing(tqdm(desc="fetching", unit=" shards", delay=0.1)) as bar:
         fetch(source, target, bar.update)
     shards = ShardSet.open(target.directory)
-    print(f"{source} -> {target}: {len(shards.shards)} shards verified, {shards.image_count} images")
+    print(f"{source} -> {target}: {len(shards.entries)} shards verified, {shards.image_count} images")
 
 
 if __name__ == "__main__":

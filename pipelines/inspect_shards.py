@@ -59,14 +59,14 @@ def verify(shards: ShardSet) -> None:
         ShardError: naming every damaged shard and its first fault.
     """
     faults = []
-    for row, path in zip(tqdm(shards.shards, desc="verifying", unit="shard"), shards.shard_paths, strict=True):
+    for entry, path in zip(tqdm(shards.entries, desc="verifying", unit="shard"), shards.shard_paths, strict=True):
         try:
-            if verify_shard(path) != row:
+            if verify_shard(path) != entry:
                 faults.append(f"{path}: sound, but not the shard the manifest names; run `make proposals` again")
         except ShardError as error:
             faults.append(str(error))
     if faults:
-        raise ShardError(f"{len(faults)} of {len(shards.shards)} shards are damaged: {'; '.join(faults)}")
+        raise ShardError(f"{len(faults)} of {len(shards.entries)} shards are damaged: {'; '.join(faults)}")
 
 
 def chosen_images(
@@ -140,12 +140,12 @@ def main(args: argparse.Namespace) -> None:
         return
     verify(shards)
     failures = [failure for reader in shards.readers() for failure in reader.failures()]
-    proposals = sum(row["proposals"] for row in shards.shards)
-    print(f"{args.shards}: {len(shards.shards)} shards verified, {shards.image_count} images, {proposals} proposals")
-    print(f"made by {shards.request['generator']['name']} on {shards.backbone['name']}, D = {shards.feature_dim}")
+    proposals = shards.proposal_count
+    print(f"{args.shards}: {len(shards.entries)} shards verified, {shards.image_count} images, {proposals} proposals")
+    print(f"made by {shards.request.generator['name']} on {shards.backbone.name}, D = {shards.feature_dim}")
     clustered = sum(reader.clusters is not None for reader in shards.readers())
     if clustered:
-        print(f"clusters in {clustered} of {len(shards.shards)} shards")
+        print(f"clusters in {clustered} of {len(shards.entries)} shards")
     print(f"{len(failures)} images failed" + (":" if failures else ""))
     for name, reason in failures:
         print(f"  {cli.on_one_line(name)}: {reason}")

@@ -85,13 +85,13 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs.work_dir import WorkDir
 
     shards = ShardSet.open(args.shards)
-    if shards.image_count == 0 or not any(row["proposals"] for row in shards.shards):
+    if shards.image_count == 0 or shards.proposal_count == 0:
         raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")
     config = compose_config(args, shards)
     if args.backbone == "scratch":
         start = initialisation.scratch()
     elif args.backbone or args.backbone_weights:
-        start = initialisation.backbone(args.backbone or shards.backbone["name"], args.backbone_weights)
+        start = initialisation.backbone(args.backbone or shards.backbone.name, args.backbone_weights)
     else:
         start = initialisation.stage1_backbone(shards)
 

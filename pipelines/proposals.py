@@ -5,6 +5,7 @@ import os
 import sys
 import tomllib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.store import Store, open_store
-from stage1_proposals.shards import ShardReader
+from stage1_proposals.shards import ShardEntry, ShardReader
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
 GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
@@ -72,21 +73,22 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> dict[str, Any]:
-    """The config's table with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
+    """The config's settings with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
     Args:
-        path: the config; None for the generator's own, or, for one made elsewhere, the saliency generator's sizes.
-        name: of the generator; None for the config's.
+        path: the config; None for the one called `name`, or for no config if `name` is a user's own generator.
+        name: of a config or generator; None for the config's generator.
 
     Raises:
         UserError: no such file, not TOML, or of another generator.
     """
-    borrowed = path is None and ":" in (name or "")
-    path = path or CONFIGS / f"{'saliency' if borrowed or name is None else name}.toml"
-    if path.parent == CONFIGS and not path.exists():
+    is_given = path is not None
+    path = path or CONFIGS / f"{name or 'saliency'}.toml"
+    is_own = not is_given and ":" in path.name
+    if not is_given and not is_own and not path.exists():
         raise UserError(f"no generator {name!r}; there are {GENERATORS}, and your own as package.module:Class")
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = {"generator": {"name": name}} if is_own else tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not TOML, or not UTF-8
@@ -94,9 +96,7 @@ def read_settings(path: Path | None, name: str | None, overrides: list[str]) -> 
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")
-    if borrowed:
-        generator.clear()
-    if name is not None and generator.setdefault("name", name) != name:
+    if is_given and name is not None and generator.setdefault("name", name) != name:
         raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -122,13 +122,14 @@ def choose_precision(asked: str | None, device: str) -> str:
     return asked or ("bfloat16" if native else "float32")
 
 
-def print_summary(store: Store, rows: list[dict[str, Any]]) -> None:
-    images, proposals, failures = (sum(row[key] for row in rows) for key in ("images", "proposals", "failures"))
-    print(f"{store}: {len(rows)} shards, {images} images, {proposals} proposals, {failures} images failed")
+def print_summary(store: Store, entries: list[ShardEntry]) -> None:
+    images, proposals = sum(entry.images for entry in entries), sum(entry.proposals for entry in entries)
+    failures = sum(entry.failures for entry in entries)
+    print(f"{store}: {len(entries)} shards, {images} images, {proposals} proposals, {failures} images failed")
     shown = []
-    for row in rows:
-        if row["failures"]:
-            with store.reading(row["file"]) as path, closing(ShardReader(path)) as reader:
+    for entry in entries:
+        if entry.failures:
+            with store.reading(entry.file) as path, closing(ShardReader(path)) as reader:
                 shown += reader.failures()
     for name, reason in shown[:20]:
         print(f"  failed: {cli.on_one_line(name)}: {reason}")
@@ -140,31 +141,28 @@ def print_summary(store: Store, rows: list[dict[str, Any]]) -> None:
 
 def main(args: argparse.Namespace) -> None:
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
+    from stage1_proposals.common.settings import build_settings
     from stage1_proposals.generators.registry import build_generator
-    from stage1_proposals.jobs.request import Job, Recipe
+    from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
 
     store = open_store(args.shards)
     settings = read_settings(args.config, args.generator, args.set)
     device = choose_device(args.device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and args.workers != 0)
-    sizes: dict[str, Any] = {
-        key: settings.get(key) if getattr(args, key) is None else getattr(args, key) for key in JOB_KEYS
-    }
-    missing = [key for key, value in sizes.items() if value is None]
-    if missing:
-        raise UserError(f"config {args.config}: lacks {', '.join(missing)}")
-    if args.short_side is not None and args.long_side is None and "short_side" in settings:  # keep its proportions
-        sizes["long_side"] = round(args.short_side * settings["long_side"] / settings["short_side"])
-    images_per_shard = sizes.pop("images_per_shard")
+    generator = settings.pop("generator")
+    sizes = build_settings(JobSettings, settings, f"config {args.config}")
+    options = {key: getattr(args, key) for key in JOB_KEYS if getattr(args, key) is not None}
+    if "short_side" in options and "long_side" not in options:  # keep the proportions
+        options["long_side"] = round(args.short_side * sizes.long_side / sizes.short_side)
     recipe = Recipe(
-        generator=build_generator(settings["generator"]),
+        generator=build_generator(generator),
         backbone=args.backbone,
         weights=args.weights and str(args.weights.resolve()),
         device=device,
         precision=choose_precision(args.precision, device),
-        **sizes,
+        settings=replace(sizes, **options),
     )
-    job = Job(list_images(args.images, args.image_root, args.shards), recipe, images_per_shard)
+    job = Job(list_images(args.images, args.image_root, args.shards), recipe)
     source = args.images if args.images.is_dir() else f"{args.images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     # Drawn once the first images are done: what the user got wrong shows before that, alone.
@@ -177,8 +175,8 @@ def main(args: argparse.Namespace) -> None:
                 bar.unpause()
                 bar.start_t = bar.last_print_t
 
-        rows = run(job, args.shards, args.workers, progress, args.retry_failed)
-    print_summary(store, rows)
+        entries = run(job, args.shards, args.workers, progress, args.retry_failed)
+    print_summary(store, entries)
 
 
 if __name__ == "__main__":

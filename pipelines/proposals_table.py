@@ -70,11 +70,11 @@ def make_shards(args: argparse.Namespace) -> list[Path]:
 def row_of(shards: ShardSet, labels: Labels) -> list[str]:
     """The cells under `HEADING`."""
     scores = evaluate(shards.records(), labels)
-    count = sum(shard["proposals"] for shard in shards.shards)
+    count = shards.proposal_count
     return [
-        describe(shards.request["generator"]),
-        shards.backbone["name"],
-        str(shards.request["generator"]["short_side"]),
+        describe(shards.request.generator),
+        shards.backbone.name,
+        str(shards.request.generator["short_side"]),
         str(shards.image_count),
         f"{count / shards.image_count:.1f}",
         *(f"{100 * scores[kind][name]:.2f}" for kind in KINDS for name in SCORES),
@@ -82,16 +82,20 @@ def row_of(shards: ShardSet, labels: Labels) -> list[str]:
 
 
 def describe(generator: Mapping[str, Any]) -> str:
-    """A generator's name and its settings, of one of ours those that are not its defaults."""
+    """The config that is closest to a generator's settings, and the settings that differ from it."""
     # PyTorch takes seconds to import; `--help` and mistyped options need not wait for it.
     from stage1_proposals.generators.registry import GENERATORS
 
-    ours = GENERATORS.get(generator["name"])
-    # As JSON gives them back.
-    defaults = json.loads(json.dumps({field.name: field.default for field in fields(ours)})) if ours else {}
-    settings = {key: value for key, value in generator.items() if key not in defaults or value != defaults[key]}
-    for key in ("name", "short_side", "long_side", "sha256"):
-        settings.pop(key, None)
+    stated = {key: value for key, value in generator.items() if key not in ("short_side", "long_side", "sha256")}
+    differences = {generator["name"]: {key: value for key, value in stated.items() if key != "name"}}
+    for path in sorted(proposals.CONFIGS.glob("*.toml")):
+        config = proposals.read_settings(path, None, [])["generator"]
+        if config["name"] == generator["name"]:
+            defaults = {field.name: field.default for field in fields(GENERATORS[config["name"]])}
+            preset = json.loads(json.dumps(defaults | config))  # as a manifest holds them
+            differences[path.stem] = {key: value for key, value in stated.items() if value != preset.get(key)}
+    name = min(differences, key=lambda name: len(differences[name]))
+    settings = differences[name]
     if "file" in settings:
         settings["file"] = Path(settings["file"]).name
-    return " ".join([generator["name"], *(f"{key}={value}" for key, value in settings.items())])
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])

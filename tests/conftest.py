@@ -21,7 +21,16 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
+from stage1_proposals.shards import (
+    ImageRecord,
+    Manifest,
+    ShardEntry,
+    ShardSet,
+    shard_file_name,
+    to_columns,
+    write_shard,
+)
+from tests.shard_sets import make_request
 
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -102,7 +111,7 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
             "stride": 32,
             "feature_dim": FEATURE_DIM,
         } | (backbone or {})
-        lines = []
+        entries = []
         rng = np.random.default_rng(0)
         for index, records in enumerate(shards):
             for record in records if images else []:
@@ -124,11 +133,9 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
                 software="test",
             )
             count = sum(map(len, records))
-            lines.append(
-                {"file": name, "images": len(records), "proposals": count, "failures": 0, "content_sha256": content}
-            )
-        request = {"image_root": str(root), "backbone": backbone, "shard_count": len(shards)}
-        write_manifest(directory, request, lines)
+            entries.append(ShardEntry(name, len(records), count, failures=0, content_sha256=content))
+        request = make_request(backbone, image_root=str(root), shard_count=len(shards), generator={"name": "saliency"})
+        Manifest(request, tuple(entries)).write(directory)
         return ShardSet.open(directory)
 
     return write

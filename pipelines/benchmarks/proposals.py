@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     from pipelines.proposals import choose_precision
     from stage1_proposals.generators.registry import build_generator
     from stage1_proposals.images.listing import list_images
-    from stage1_proposals.jobs.request import Recipe
+    from stage1_proposals.jobs.request import JobSettings, Recipe
 
     device = choose_device(args.device)
     images = list_images(args.images)
@@ -40,11 +40,9 @@ def main(args: argparse.Namespace) -> None:
             generator=build_generator({}),
             backbone=args.backbone,
             weights=str(Path(weights).resolve()),
-            short_side=args.short_side,
-            long_side=round(args.short_side * 1333 / 800),
-            batch_size=8,
             device=device,
             precision=choose_precision(args.precision, device),
+            settings=JobSettings(short_side=args.short_side, long_side=round(args.short_side * 1333 / 800)),
         )
         print(machine.describe(device), flush=True)
         print(f"{args.backbone}, shorter side {args.short_side}, {recipe.precision}, {os.cpu_count()} CPU cores\n")

@@ -23,7 +23,7 @@ from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.images.batching import batch_by_size, input_size, load_images
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import ImageList, image_ids
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet
 
@@ -46,11 +46,11 @@ def measure_plain(job: Job, out: Path) -> float:
     """Images per second of the yardstick on the same device, with the threads that PyTorch takes by itself."""
     extractor = build_extractor(job.recipe.backbone, job.recipe.weights).to(job.recipe.device)
     paths = [job.images.root / name for name in job.images.names]
-    recipe = job.recipe
+    settings = job.recipe.settings
     sizes = []
     for path in paths:
         height, width = read_image(path).shape[:2]
-        sizes.append(input_size(height, width, recipe.short_side, recipe.long_side, extractor.spec.stride))
+        sizes.append(input_size(height, width, settings.short_side, settings.long_side, extractor.spec.stride))
     plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm
     start = time.perf_counter()
     plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
@@ -65,11 +65,11 @@ def measure_forward(job: Job, threads: int, start_together: Any = None) -> float
     extractor = speed_up(build_extractor(recipe.backbone, recipe.weights), recipe.precision).to(recipe.device)
     images = load_images(
         [job.images.root / name for name in job.images.names],
-        recipe.short_side, recipe.long_side, extractor.spec.stride, threads=2, ahead=16,
+        settings.short_side, settings.long_side, extractor.spec.stride, threads=2, ahead=16,
     )  # fmt: skip
     batches = [
         torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)
-        for batch in batch_by_size(images, recipe.batch_size)
+        for batch in batch_by_size(images, settings.batch_size)
     ]
     extractor(batches[0])
     synchronise(recipe.device)
@@ -190,8 +190,8 @@ class Bench:
 
     def growth(self, per_shard: int) -> list[tuple[str, str]]:
         """Seconds, bytes and memory from 1 shard to 100; on small inputs, so that what is not the backbone shows."""
-        recipe = replace(self.recipe, short_side=64, long_side=128)
-        jobs = [replace(self._job(shards * per_shard, per_shard), recipe=recipe) for shards in (1, 10, 100)]
+        small = replace(self, recipe=replace(self.recipe, settings=JobSettings(short_side=64, long_side=128)))
+        jobs = [small._job(shards * per_shard, per_shard) for shards in (1, 10, 100)]
         return [(f"{job.shard_count} shards of {per_shard} images", self._costs(job)) for job in jobs]
 
     def _costs(self, job: Job) -> str:
@@ -206,7 +206,8 @@ class Bench:
     def _job(self, count: int, per_shard: int) -> Job:
         folder = self.scratch / f"images-{count}"
         images = repeated(self.images, count, folder)
-        return Job(images, self.recipe, per_shard)
+        settings = replace(self.recipe.settings, images_per_shard=per_shard)
+        return Job(images, replace(self.recipe, settings=settings))
 
 
 def spread(rates: list[float]) -> str:

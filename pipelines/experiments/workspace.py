@@ -10,7 +10,7 @@ from statistics import fmean
 from pipelines.experiments.runs import Run
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import append_line
-from stage1_proposals.shards import read_manifest
+from stage1_proposals.shards import Manifest
 
 JOURNAL = "runs.jsonl"
 
@@ -82,8 +82,8 @@ class Workspace:
         if run.output is None:  # only the journal knows
             return any(start.finished for start in self.journal() if start.run == run.name)
         if run.module == "proposals":  # whose manifest is there from the first moment
-            manifest = read_manifest(self.directory(run))
-            return manifest is not None and manifest["shards"] is not None
+            manifest = Manifest.read(self.directory(run))
+            return manifest is not None and manifest.entries is not None
         return (self.directory(run) / run.proof).is_file()
 
     def begun(self, run: Run) -> bool:

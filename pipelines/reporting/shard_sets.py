@@ -37,17 +37,17 @@ def read_shards(directory: Path, notes: Notes, album: Album) -> Shards | None:
     """The set in a directory; None, with a note, when its manifest cannot be read or shards are missing."""
     with notes.on(directory):
         shards = ShardSet.open(directory)
-        count = sum(row["proposals"] for row in shards.shards)
-        failed = sum(row["failures"] for row in shards.shards)
+        count = shards.proposal_count
+        failed = shards.failure_count
         size = sum(path.stat().st_size for path in shards.shard_paths)
-        request = dict(flatten(shards.request))
+        request = dict(flatten(shards.request.to_json()))
         told = [
             ("images", f"{shards.image_count:,}"),
             ("proposals", f"{count:,} ({count / max(1, shards.image_count):.1f} an image)"),
             ("images that failed", f"{failed:,}"),
-            ("shards", f"{len(shards.shards)} ({size / 1e6:,.1f} MB)"),
+            ("shards", f"{len(shards.entries)} ({size / 1e6:,.1f} MB)"),
             ("generator", str(request.get("generator.name", "?"))),
-            ("backbone", str(shards.backbone["name"])),
+            ("backbone", str(shards.backbone.name)),
         ]
         failures: list[tuple[str, str]] = []
         with notes.on(directory):
@@ -57,7 +57,7 @@ def read_shards(directory: Path, notes: Notes, album: Album) -> Shards | None:
 
 
 def _failures(shards: ShardSet) -> Iterator[tuple[str, str]]:
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        if row["failures"]:
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        if entry.failures:
             with closing(ShardReader(path)) as reader:
                 yield from reader.failures()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import MANIFEST, ShardError, read_manifest
+from stage1_proposals.shards import MANIFEST, Manifest, ShardError
 from stage1_proposals.shards.schema import decode_text, encode_text
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
@@ -151,7 +151,7 @@ def _of_folder(root: Path, leave_out: str | Path | None) -> ImageList:
 
 def _holds_shards(folder: str) -> bool:
     try:
-        return read_manifest(folder) is not None
+        return Manifest.read(folder) is not None
     except ShardError:  # others write manifests, too
         return False
 

@@ -171,14 +171,14 @@ def stage1_backbone(shards: ShardSet) -> Initialisation:
         UserError: its weights file is missing or is not the file that stage 1 used.
     """
     used = shards.backbone
-    hint = f"pass --backbone {used['name']} --backbone-weights FILE"
-    entry = CATALOGUE.get(used["name"])
-    bundled = entry is not None and entry.url is None and not Path(used["weights"] or "").is_file()
+    hint = f"pass --backbone {used.name} --backbone-weights FILE"
+    entry = CATALOGUE.get(used.name)
+    bundled = entry is not None and entry.url is None and not Path(used.weights or "").is_file()
     try:
-        initialisation = backbone(used["name"], None if bundled else used["weights"])
+        initialisation = backbone(used.name, None if bundled else used.weights)
     except UserError as error:
         raise UserError(f"{error}; {hint}") from error
-    if initialisation.record.sha256 != used["sha256"]:
+    if initialisation.record.sha256 != used.sha256:
         raise UserError(f"{initialisation.source} is not the file that stage 1 used for {shards.directory}; {hint}")
     other = "the model's backbone is another than stage 1's: choose another --model, or pass --backbone NAME"
     return replace(initialisation, hint=other)

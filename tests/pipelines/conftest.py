@@ -10,7 +10,8 @@ import pytest
 
 from pipelines import steps
 from pipelines.experiments.scales import DEMO, Scale
-from stage1_proposals.shards import write_manifest
+from stage1_proposals.shards import Manifest
+from tests.shard_sets import make_request
 
 CONFIG = """
 model = dict(backbone=dict(type="TimmBackbone", model_name="lite0"), rpn_head=dict(num_kernels=50))
@@ -18,7 +19,6 @@ train_cfg = dict(total_batch=8, max_epochs={epochs})
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=0.0001))
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadRGBImage"), dict(type="Resize", scale=(1333, 800))]))
 """
-REQUEST = {"image_root": "images", "shard_count": 1, "backbone": {}}
 
 
 class Commands:
@@ -44,7 +44,7 @@ class Commands:
             return 1.0
         if module == "proposals":
             Path(given["--shards"]).mkdir(parents=True)
-            write_manifest(Path(given["--shards"]), REQUEST, [])
+            Manifest(make_request(), ()).write(Path(given["--shards"]))
             return 1.0
         file = {
             "prepare_data": lambda: Path(given["--root"]) / "objects/annotations.json",

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.proposals import read_settings
 from pipelines.proposals_table import HEADING, describe
 from pipelines.tables import build_parser, main
 from stage1_proposals.analysis.statistics import to_coco
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
 
@@ -27,7 +28,8 @@ def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Shards of the small images with at most three proposals each, and these as labels. Not to be changed."""
     root = tmp_path_factory.mktemp("made")
     generator = build_generator({"max_proposals": 3})
-    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    settings = JobSettings(images_per_shard=7, short_side=64, long_side=128)
+    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, root / "shards", 0, lambda _: None)
     labels = root / "labels.json"
     labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
@@ -46,7 +48,7 @@ def test_shards_score_100_against_their_own_proposals(
     shards, labels = made
     assert run("proposals", "--shards", shards, shards, "--labels", labels, "--markdown") == 0
     heading, rule, first, second = table_of(capsys)
-    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
+    proposals = ShardSet.open(shards).proposal_count
     assert heading == list(HEADING)
     assert rule == ["---"] * 2 + ["---:"] * 9
     expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 6]
@@ -73,7 +75,9 @@ def test_what_is_missing_is_made_and_what_is_there_is_kept(
 
 def test_a_settings_default_is_not_worth_a_word() -> None:
     assert describe(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
-    changed = build_generator({"name": "freemask", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
+    changed = build_generator(
+        read_settings(None, "freemask", ["seed_grid=[3, 4]", "min_score=0.5"])["generator"]
+    ).parameters()
     assert describe(json.loads(json.dumps(changed))) == "freemask seed_grid=[3, 4] min_score=0.5"
     assert describe({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
         "my_module:Mine parts=3"

@@ -16,7 +16,7 @@ from pipelines.benchmarks.proposals_sides import (
 from stage1_proposals.backbones.extractor import build_extractor
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 
 
 @pytest.fixture
@@ -30,18 +30,19 @@ def sound_images(image_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(build_generator({}), "lite0_imagenet", None, 160, 320, batch_size=3, device="cpu")
+    settings = JobSettings(images_per_shard=5, batch_size=3, short_side=160, long_side=320)
+    return Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
 
 
 def test_the_yardstick_and_the_product_find_the_same(sound_images: Path, recipe: Recipe, tmp_path: Path) -> None:
     images = repeated(list_images(sound_images), 14, tmp_path / "links")
-    assert measure_plain(Job(images, recipe, 5), tmp_path / "plain.json") > 0
-    result = measure_run(Job(images, recipe, 5), tmp_path / "same", 0)
+    assert measure_plain(Job(images, recipe), tmp_path / "plain.json") > 0
+    result = measure_run(Job(images, recipe), tmp_path / "same", 0)
     assert result["rate"] > 0
     assert result["start_up"] > 0
     assert result["memory"] > 2**26
     assert agreement(tmp_path / "plain.json", tmp_path / "same") > 0.99
-    measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8})), 5), tmp_path / "other", 0)
+    measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8}))), tmp_path / "other", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "other") < 0.9
 
 

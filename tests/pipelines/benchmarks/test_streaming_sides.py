@@ -21,7 +21,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_made_up_shards_are_sound_and_their_masks_as_complex_as_real_ones(shards: Path) -> None:
     found = ShardSet.open(shards)
-    assert [verify_shard(path) for path in found.shard_paths] == list(found.shards)
+    assert [verify_shard(path) for path in found.shard_paths] == list(found.entries)
     records = list(found.records())
     assert [len(record) for record in records] == [PROPOSALS] * 3
     assert 300 < np.mean([len(rle) for record in records for rle in record.rle]) < 900  # of real ones, 620 bytes

@@ -12,7 +12,8 @@ from pipelines.experiments.scales import PAPER, Scale
 from pipelines.experiments.tabulation import table_runs
 from pipelines.experiments.workspace import Workspace
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import write_manifest
+from stage1_proposals.shards import Manifest
+from tests.shard_sets import make_request
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_another_table_makes_only_what_is_its_own(commands, tiny: Scale, runs: l
 def test_half_a_shard_set_is_not_finished(runs: list[Run], workspace: Workspace) -> None:
     shards = runs[1]
     workspace.directory(shards).mkdir(parents=True)
-    write_manifest(workspace.directory(shards), {"image_root": "x", "shard_count": 2, "backbone": {}}, None)
+    Manifest(make_request(), None).write(workspace.directory(shards))
     assert not workspace.finished(shards)
     assert workspace.begun(shards)
 

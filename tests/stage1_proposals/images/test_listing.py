@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.images.listing import ImageList, finder, image_ids, list_images
-from stage1_proposals.shards import write_manifest
+from stage1_proposals.shards import Manifest
+from tests.shard_sets import make_request
 
 AsNobody = Callable[[], AbstractContextManager[None]]
 
@@ -75,10 +76,9 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(open_folder: Path, as_n
 
 def test_pictures_beside_a_shard_set_are_not_images(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "shards/contact_sheet.png", "shards/images/b.jpg", "theirs/c.jpg", "damaged/d.jpg")
-    request = {"image_root": "/images", "shard_count": 1, "backbone": {}}
     for folder in ("shards", "sound"):
         (tmp_path / folder).mkdir(exist_ok=True)
-        write_manifest(tmp_path / folder, request, None)
+        Manifest(make_request(), None).write(tmp_path / folder)
     (tmp_path / "theirs/manifest.json").write_text('{"name": "a web page"}')
     (tmp_path / "damaged/manifest.json").write_text("{")
     assert list_images(tmp_path).names == ("a.jpg", "damaged/d.jpg", "shards/images/b.jpg", "theirs/c.jpg")

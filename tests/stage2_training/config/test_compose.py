@@ -155,7 +155,7 @@ def test_pretraining_takes_the_clusters_as_classes_when_asked(shards):
 
 
 def test_pretraining_follows_the_paper(shards):
-    coco = replace(shards, shards=({**shards.shards[0], "images": 123_403},))
+    coco = replace(shards, entries=(replace(shards.entries[0], images=123_403),))
     config = pretraining_config("knet", "pretrain", coco)
     assert config.optim_wrapper.optimizer == {"type": "AdamW", "lr": 1e-4, "weight_decay": 0.05}
     assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 96
@@ -262,7 +262,7 @@ def test_warm_up_is_a_tenth_of_a_short_run_at_most(shards):
 
 
 def test_options_outdo_what_pretraining_derives_from_them(shards):
-    coco = replace(shards, shards=({**shards.shards[0], "images": 3000},))
+    coco = replace(shards, entries=(replace(shards.entries[0], images=3000),))
     longer = Overrides(cfg_options=["train_cfg.total_batch=30", "train_cfg.max_epochs=20"])
     assert pretraining_config("knet", "pretrain", coco, overrides=longer).param_scheduler[0].end == 200
     own = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_cfg.total_batch=30"])
@@ -326,7 +326,7 @@ def test_the_demo_takes_its_batch_at_once(shards):
 
 
 def test_warm_up_counts_steps(shards):
-    coco = replace(shards, shards=({**shards.shards[0], "images": 9600},))
+    coco = replace(shards, entries=(replace(shards.entries[0], images=9600),))
     for images in (1, 12):
         config = pretraining_config("knet", "pretrain", coco, overrides=Overrides(epochs=1, batch_size=images))
         assert config.param_scheduler[0].end == 10

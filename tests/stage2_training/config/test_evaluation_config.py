@@ -9,8 +9,8 @@ from stage2_training.config.overrides import Overrides
 @pytest.fixture
 def pretraining(write_shards, make_record, rectangles):
     """(cfg_options) -> the config of a pre-training run at the demo's size."""
-    shards = write_shards([[make_record(1, "a.png", rectangles([(0, 0, 9, 9)], 20, 20), [[0] * 320])]])
-    shards.backbone["feature_dim"] = 320
+    record = make_record(1, "a.png", rectangles([(0, 0, 9, 9)], 20, 20), [[0] * 320])
+    shards = write_shards([[record]], backbone={"feature_dim": 320})
 
     def compose(*options: str):
         return pretraining_config(

@@ -13,7 +13,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
-from stage1_proposals.common.checkpoints import read_tensors
+from stage1_proposals.common.checkpoints import read_checkpoint, read_tensors
 from stage2_training.runs.work_dir import WorkDir
 
 
