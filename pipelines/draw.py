@@ -14,6 +14,7 @@ from pipelines.run_options import add_custom_options, custom_options
 from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.shards import ShardSet
 from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
 
@@ -116,18 +117,17 @@ def add_activations(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_activations(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     with cli.quiet_imports():
         from stage2_training.config.checks import check_annotations
-        from stage2_training.config.compose import read_dataset
+        from stage2_training.config.datasets import open_dataset
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations
         from stage2_training.evaluation.query_masks import query_masks
         from stage2_training.inference.predictor import image_loader, load_detector, prepared
-        from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
-    training.use_device(args.device)
     overrides = Overrides(data_root=args.data_root, workers=args.workers)
     models, maps, numbers = {}, {}, {}
     for name, runs in unique(args.runs).items():
@@ -135,9 +135,11 @@ def draw_activations(args: argparse.Namespace) -> None:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(runs[0])
         models[name] = work.read_config(), work.require_checkpoint()
-    dataset = read_dataset(args.dataset, args.data_root, custom_options(args))
+    labelled = open_dataset(args.dataset, args.data_root, custom_options(args))
+    for remark in labelled.remarks:
+        print(remark)
     for name, (run, checkpoint) in models.items():
-        config = evaluation_config(run, dataset, overrides)
+        config = evaluation_config(run, labelled.fragment, overrides)
         check_annotations(config, ["test"])
         model = load_detector(config, checkpoint)
         loader = tqdm(image_loader(config, args.images), desc=name, unit="image")
@@ -173,14 +175,13 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def draw_results(args: argparse.Namespace) -> None:
+    choose_device(args.device)
     with cli.quiet_imports():
         from stage2_training.inference.predictor import detect, load_detector
-        from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
     shards = ShardSet.open(args.shards)
     root = args.image_root or Path(shards.image_root)
-    training.use_device(args.device)
     work = WorkDir(args.run)
     config = work.read_config()
     if "test_dataloader" not in config:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_run_options
-from stage2_training.config.overrides import Overrides
+from pipelines.run_options import add_run_options, run_overrides
+from stage1_proposals.common.system import choose_device
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -68,13 +68,14 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
         saliency_prompt=compose.parse_saliency_prompt(args.saliency_prompt),
         pseudo_classes=args.pseudo_classes,
         image_root=args.image_root,
-        overrides=Overrides.from_args(args),
+        overrides=run_overrides(args),
     )
 
 
 @one_per_gpu("pipelines.pretrain")
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    device = choose_device(args.device)
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
         from stage1_proposals.shards import ShardSet
@@ -82,7 +83,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir
 
-    device = training.use_device(args.device)
     shards = ShardSet.open(args.shards)
     if shards.image_count == 0 or not any(row["proposals"] for row in shards.shards):
         raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")
@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} images ({device})"
     epochs = {"epochs": config.train_cfg.max_epochs}
     result = training.train(work, config, start, purpose, lambda: epochs, args.command, args.cfg_options)
-    print(f"Pre-trained: {result['checkpoint']}")
+    print(f"Pre-trained: {result.checkpoint}")
 
 
 if __name__ == "__main__":

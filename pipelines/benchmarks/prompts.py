@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines import cli
+from stage1_proposals.common.system import choose_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    choose_device(args.device)
     with cli.quiet_imports():
         from pipelines.text_table import format_table
         from stage1_proposals.common.errors import UserError
@@ -27,7 +29,6 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs.work_dir import WorkDir
         from stage2_training.saliency_prompt.diagnostics import NONE, OTHERS, OWN, prompt_use
 
-    training.use_device(args.device)
     work = WorkDir(args.work_dir)
     config = work.read_config()
     settings = config.model.get("saliency_prompt", {"matching": "none"})

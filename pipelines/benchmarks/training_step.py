@@ -6,6 +6,7 @@ import statistics
 
 from pipelines import cli
 from pipelines.benchmarks.report import report
+from stage1_proposals.common.system import choose_device
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    device = choose_device(args.device)
     with cli.quiet_imports():
         from pipelines.benchmarks import machine
         from pipelines.benchmarks.training_sides import (
@@ -39,9 +41,7 @@ def main(args: argparse.Namespace) -> None:
             ratio,
         )
         from pipelines.text_table import format_table
-        from stage2_training.runs import train as training
 
-    device = training.use_device(args.device)
     gpu = device == "cuda"
     setting = Setting(
         model=args.model or ("knet" if gpu else "knet_lite0"),

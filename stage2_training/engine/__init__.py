@@ -14,6 +14,7 @@ from stage2_training.engine.distributed import bind_workers
 from stage2_training.engine.logging import BriefLogProcessor, quieten
 from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
+from stage2_training.engine.schedulers import ScaledMultiStepLR, ShortWarmUpLR
 from stage2_training.engine.steps import PlacedBatches, PlacedDataset
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PlacedDataset",
     "PlainCheckpointHook",
     "ResumableEpochLoop",
+    "ScaledMultiStepLR",
+    "ShortWarmUpLR",
     "bind_workers",
     "quieten",
     "read_checkpoint",
