@@ -1,4 +1,4 @@
-"""K-Net pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""K-Net pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/knet.py"
 

@@ -1,4 +1,4 @@
-"""The small K-Net pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""The small K-Net pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/knet_lite0.py"
 

@@ -1,4 +1,4 @@
-"""Mask2Former pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""Mask2Former pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/mask2former.py"
 

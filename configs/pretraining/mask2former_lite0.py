@@ -1,4 +1,4 @@
-"""The small Mask2Former pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""The small Mask2Former pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/mask2former_lite0.py"
 

@@ -1,4 +1,4 @@
-"""MaskFormer pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""MaskFormer pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/maskformer.py"
 

@@ -1,4 +1,4 @@
-"""The small MaskFormer pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""The small MaskFormer pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/maskformer_lite0.py"
 

@@ -1,4 +1,4 @@
-"""QueryInst pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""QueryInst pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/queryinst.py"
 

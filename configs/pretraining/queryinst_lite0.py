@@ -1,4 +1,4 @@
-"""The small QueryInst pre-trained with Saliency Prompt: prompts, kernel supervision, and the backbone frozen whole."""
+"""The small QueryInst pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
 
 _base_ = "../models/queryinst_lite0.py"
 

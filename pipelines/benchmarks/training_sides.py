@@ -84,9 +84,7 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
     prompted = prompted.to_dict()
     of_prompts = prompted.pop("saliency_prompt")
     if prompted["type"] != "SaliencyPromptKNet":
-        raise UserError(
-            f"model {setting.model}: is a {prompted['type']}; the plain port is of K-Net, so pass one of it"
-        )
+        raise UserError(f"model {setting.model}: is a {prompted['type']}; the plain port is of K-Net, pass one of it")
     vanilla = prompted | {"type": "KNet"}
     of_prompts = {"feature_dim": vanilla["neck"]["in_channels"][-1], **of_prompts}
     sides = {PORT: vanilla | {"type": PlainKNet}, VANILLA: vanilla}

@@ -1,7 +1,7 @@
 """A training run as the report shows it, read from its directory."""
 
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

@@ -162,8 +162,8 @@ def read_prompt_variant(model: str) -> dict[str, Any]:
     fragment = read_fragment("pretraining", model)
     if "saliency_prompt" not in fragment.get("model", {}):
         raise UserError(
-            f"{model}: its model has no saliency_prompt; name a Saliency Prompt variant, as configs/pretraining/knet.py "
-            f"is, or pre-train it with --prompts off"
+            f"{model}: its model has no saliency_prompt; name a config like configs/pretraining/knet.py, or pre-train "
+            f"with --prompts off"
         )
     return fragment
 
@@ -174,7 +174,7 @@ def _read_plain_model(model: str) -> dict[str, Any]:
         raise UserError(f"{model}: lacks model.type; configs/models/knet.py shows what is needed")
     if "saliency_prompt" in fragment["model"]:
         raise UserError(
-            f"{model}: is a Saliency Prompt variant, for pre-training with prompts; name the plain detector's config here"
+            f"{model}: is a Saliency Prompt variant, for pre-training with prompts only; name the plain detector here"
         )
     return fragment
 

@@ -11,7 +11,6 @@ from tests import tiny_knet
 
 @pytest.fixture
 def config(write_labels):
-    training.use_device("cpu")
     small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
     overrides = Overrides(data_root=str(write_labels(images=3, size=(48, 80))), workers=0, cfg_options=small)
     return finetuning_config("knet_lite0", "demo", overrides=overrides)
