@@ -1,5 +1,6 @@
-"""The learning rate at every step is that of MMEngine's schedules, with the length of the run written into them."""
+"""Schedules that follow the length of a run are MMEngine's own with that length written into them."""
 
+from functools import cache
 from math import ceil
 
 import pytest
@@ -21,14 +22,25 @@ SCHEDULES = {
 }
 
 
-def rates(schedules: list[dict], epochs: int, epoch_length: int) -> list[float]:
-    """The learning rate at each step of a run, of 1, as MMEngine's runner builds and steps the schedules."""
+@cache
+def fragment(name: str) -> dict:
+    return read_fragment("schedules", name)
+
+
+def build(schedules: list[dict], epochs: int, epoch_length: int) -> tuple[torch.optim.Optimizer, list]:
+    """An optimizer of learning rate 1 and its schedules, as MMEngine's runner builds them."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     built = []
     for schedule in schedules:
         end = epochs if schedule.get("by_epoch", True) else epochs * epoch_length
         default = {"optimizer": optimizer, "epoch_length": epoch_length}
         built.append(PARAM_SCHEDULERS.build({"end": end, **schedule}, default_args=default))
+    return optimizer, built
+
+
+def rates(schedules: list[dict], epochs: int, epoch_length: int) -> list[float]:
+    """The learning rate at each step of a run."""
+    optimizer, built = build(schedules, epochs, epoch_length)
     followed = []
     for _ in range(epochs * epoch_length):
         followed.append(optimizer.param_groups[0]["lr"])
@@ -49,15 +61,22 @@ def plain(usual_epochs: int, warm_up: int, milestones: list[int], epochs: int, e
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 110), st.integers(1, 1500), st.sampled_from([1, 8, 32, 96]))
+@settings(deadline=None)
+@given(epochs=st.integers(1, 200), images=st.integers(1, 130_000), total_batch=st.sampled_from([1, 8, 32, 96]))
 @example(epochs=6, images=9600, total_batch=96)  # 11 of 12 epochs is 5.5 of 6
 @example(epochs=12, images=80_000, total_batch=96)  # the whole warm-up of pre-training
 @example(epochs=1, images=1, total_batch=1)
 def test_schedules_follow_the_run(name: str, epochs: int, images: int, total_batch: int) -> None:
-    epoch_length = min(ceil(images / total_batch), ceil(12_000 / epochs))
-    expected = plain(*SCHEDULES[name], epochs, epoch_length)
-    schedules = read_fragment("schedules", name)["param_scheduler"]
+    epoch_length = ceil(images / total_batch)
+    _, expected = build(plain(*SCHEDULES[name], epochs, epoch_length), epochs, epoch_length)
+    _, found = build(fragment(name)["param_scheduler"], epochs, epoch_length)
+    assert [schedule.state_dict() for schedule in found] == [schedule.state_dict() for schedule in expected]
+
+
+@pytest.mark.parametrize(("epochs", "epoch_length"), [(1, 1), (2, 3), (6, 13), (20, 8)])
+def test_the_learning_rate_is_that_of_mmengines_schedules(epochs: int, epoch_length: int) -> None:
+    expected = plain(*SCHEDULES["finetune_demo"], epochs, epoch_length)
+    schedules = fragment("finetune_demo")["param_scheduler"]
     assert rates(schedules, epochs, epoch_length) == rates(expected, epochs, epoch_length)
 
 
