@@ -72,8 +72,9 @@ def pretraining_config(
         fragments = [read_prompt_variant(model)]
     else:
         fragments = [_read_plain_model(model), read_fragment("pretraining", "parts/frozen_backbone")]
-    _check_schedule(schedule, for_pretraining=True)
-    config = _merge(read_fragment("schedules", schedule), read_fragment("datasets", "pseudo_labels"), *fragments)
+    config = _merge(
+        _read_schedule(schedule, for_pretraining=True), read_fragment("datasets", "pseudo_labels"), *fragments
+    )
     if prompts:
         settings = {"feature_dim": shards.feature_dim, **config.model.saliency_prompt, **(saliency_prompt or {})}
         config.model.saliency_prompt = asdict(SaliencyPromptSettings(**settings))  # in full: defaults may change
@@ -112,8 +113,7 @@ def finetuning_config(
     """
     labelled = read_dataset(dataset) if isinstance(dataset, str) else dataset
     schedule = schedule or labelled.get("default_schedule", "finetune")
-    _check_schedule(schedule, for_pretraining=False)
-    config = _merge(read_fragment("schedules", schedule), labelled, _read_plain_model(model))
+    config = _merge(_read_schedule(schedule, for_pretraining=False), labelled, _read_plain_model(model))
     set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo.classes))
     epochs = (config.get("max_epochs_of") or {}).get(config.model.type, {})
     config.train_cfg.max_epochs = epochs.get(init, epochs.get("others", config.train_cfg.max_epochs))
@@ -198,11 +198,13 @@ def read_dataset(dataset: str) -> dict[str, Any]:
     return fragment
 
 
-def _check_schedule(schedule: str, for_pretraining: bool) -> None:
+def _read_schedule(schedule: str, for_pretraining: bool) -> dict[str, Any]:
     """Pre-training schedules set the number of epochs; fine-tuning schedules take it from the dataset."""
-    if ("max_epochs" in read_fragment("schedules", schedule).get("train_cfg", {})) != for_pretraining:
+    fragment = read_fragment("schedules", schedule)
+    if ("max_epochs" in fragment.get("train_cfg", {})) != for_pretraining:
         kind, name = ("pre-training", "pretrain") if for_pretraining else ("fine-tuning", "finetune")
         raise UserError(f"schedule {schedule}: is not for {kind}; {name} and {name}_demo are")
+    return fragment
 
 
 def _merge(*fragments: Mapping[str, Any]) -> Config:
