@@ -1,4 +1,4 @@
-# What every run shares, whatever its model, dataset and schedule.
+# Settings that every run shares, whatever its model, dataset and schedule.
 default_scope = "mmdet"
 custom_imports = dict(
     imports=[

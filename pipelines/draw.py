@@ -120,7 +120,7 @@ def draw_activations(args: argparse.Namespace) -> None:
     choose_device(args.device)
     with cli.quiet_imports():
         from stage2_training.config.checks import check_annotations
-        from stage2_training.config.compose import read_dataset
+        from stage2_training.config.datasets import open_dataset
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations
@@ -135,9 +135,11 @@ def draw_activations(args: argparse.Namespace) -> None:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(runs[0])
         models[name] = work.read_config(), work.require_checkpoint()
-    dataset = read_dataset(args.dataset, args.data_root, custom_options(args))
+    labelled = open_dataset(args.dataset, args.data_root, custom_options(args))
+    for remark in labelled.remarks:
+        print(remark)
     for name, (run, checkpoint) in models.items():
-        config = evaluation_config(run, dataset, overrides)
+        config = evaluation_config(run, labelled.fragment, overrides)
         check_annotations(config, ["test"])
         model = load_detector(config, checkpoint)
         loader = tqdm(image_loader(config, args.images), desc=name, unit="image")

@@ -47,11 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    choose_device(args.device)
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
         from stage1_proposals.common.files import check_writable, write_json, writing
         from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
+        from stage2_training.config.datasets import open_dataset
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.evaluation.scores import format_scores
         from stage2_training.labels.custom import CustomDatasetOptions
@@ -77,10 +79,14 @@ def main(args: argparse.Namespace) -> None:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")
 
+    if args.dataset:
+        labelled = open_dataset(args.dataset, args.data_root, choices)
+        dataset = labelled.fragment
+        for remark in labelled.remarks:
+            print(remark)
     if not args.work_dir:
-        run = compose.finetuning_config(args.model, args.dataset, args.schedule, choices=choices, overrides=overrides)
-    elif args.dataset:
-        dataset = compose.read_dataset(args.dataset, args.data_root, choices)
+        run = compose.finetuning_config(args.model, dataset, args.schedule, overrides=overrides)
+        dataset = None
     config = evaluation_config(run, dataset, overrides, args.class_agnostic)
     check_annotations(config, ["test"])
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_custom_options, add_run_options, custom_options
+from pipelines.run_options import add_custom_options, add_run_options, custom_options, run_overrides
 from stage1_proposals.common.system import choose_device
-from stage2_training.config.overrides import Overrides
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,10 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    device = choose_device(args.device)
     with cli.quiet_imports():
         from stage1_proposals.common.files import write_json, writing
         from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
+        from stage2_training.config.datasets import open_dataset
         from stage2_training.evaluation import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.labels.custom import name_of
@@ -50,13 +51,15 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import GO_ON, WorkDir
 
+    labelled = open_dataset(args.dataset, args.data_root, custom_options(args))
+    for remark in labelled.remarks:
+        print(remark)
     config = compose.finetuning_config(
         args.model,
-        args.dataset,
+        labelled.fragment,
         args.schedule,
         init=args.init,
-        choices=custom_options(args),
-        overrides=Overrides.from_args(args),
+        overrides=run_overrides(args),
     )
     check_annotations(config, ["train", "val"])
     start = initialisation.by_name(
@@ -76,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
 
     purpose = f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device})"
     result = training.train(work, config, start, purpose, judge, args.command, args.cfg_options)
-    print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
+    print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")
 
 
 if __name__ == "__main__":

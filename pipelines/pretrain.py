@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipelines import cli
 from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_run_options
+from pipelines.run_options import add_run_options, run_overrides
 from stage1_proposals.common.system import choose_device
-from stage2_training.config.overrides import Overrides
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -69,7 +68,7 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
         saliency_prompt=compose.parse_saliency_prompt(args.saliency_prompt),
         pseudo_classes=args.pseudo_classes,
         image_root=args.image_root,
-        overrides=Overrides.from_args(args),
+        overrides=run_overrides(args),
     )
 
 
@@ -77,6 +76,7 @@ def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    device = choose_device(args.device)
     with cli.quiet_imports():
         from stage1_proposals.common.errors import UserError
         from stage1_proposals.shards import ShardSet
@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
     purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} images ({device})"
     epochs = {"epochs": config.train_cfg.max_epochs}
     result = training.train(work, config, start, purpose, lambda: epochs, args.command, args.cfg_options)
-    print(f"Pre-trained: {result['checkpoint']}")
+    print(f"Pre-trained: {result.checkpoint}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 
 from pipelines.cli import at_least
+from stage2_training.config.overrides import Overrides
 from stage2_training.labels.custom import CustomDatasetOptions
 
 
@@ -41,6 +42,22 @@ def add_run_options(parser: argparse.ArgumentParser, *, schedule: str | None, wo
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument(
         "--cfg-options", nargs="+", default=(), metavar="KEY=VALUE", help="change any setting, as in MMDetection"
+    )
+
+
+def run_overrides(args: argparse.Namespace) -> Overrides:
+    """What the options of `add_run_options` change in a composed config."""
+    return Overrides(
+        epochs=args.epochs,
+        total_batch=args.total_batch,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        seed=args.seed,
+        auto_scale_lr=args.auto_scale_lr,
+        amp=args.amp,
+        ema=args.ema,
+        data_root=getattr(args, "data_root", None),  # pre-training has none
+        cfg_options=args.cfg_options,
     )
 
 

@@ -20,6 +20,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    choose_device(args.device)
     with cli.quiet_imports():
         from pipelines.text_table import format_table
         from stage1_proposals.common.errors import UserError

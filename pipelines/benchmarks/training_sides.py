@@ -23,7 +23,7 @@ from torch import Tensor
 from pipelines.benchmarks.memory import peak_memory
 from pipelines.benchmarks.plain_knet import PlainKNet, plain_instances, plain_losses
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.compose import read_fragment, set_num_classes
+from stage2_training.config.compose import read_fragment, read_prompt_variant, set_num_classes
 from stage2_training.knet.assignment import instance_targets
 from stage2_training.knet.losses import knet_losses
 
@@ -79,15 +79,13 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: the model is no K-Net.
     """
-    fragment = Config(read_fragment("models", setting.model))
-    pretraining = fragment.pop("pretraining", {})
-    of_prompts = pretraining.pop("saliency_prompt", {})
-    fragment.merge_from_dict({"model": pretraining})
-    set_num_classes(fragment.model, setting.classes)
-    vanilla = fragment.model.to_dict()
-    if vanilla["type"] != "KNet":
-        raise UserError(f"model {setting.model}: is a {vanilla['type']}; the plain port is of K-Net, so pass one of it")
-    prompted = vanilla | {"type": "SaliencyPromptKNet"}
+    prompted = Config(read_prompt_variant(setting.model)).model
+    set_num_classes(prompted, setting.classes)
+    prompted = prompted.to_dict()
+    of_prompts = prompted.pop("saliency_prompt")
+    if prompted["type"] != "SaliencyPromptKNet":
+        raise UserError(f"model {setting.model}: is a {prompted['type']}; the plain port is of K-Net, pass one of it")
+    vanilla = prompted | {"type": "KNet"}
     of_prompts = {"feature_dim": vanilla["neck"]["in_channels"][-1], **of_prompts}
     sides = {PORT: vanilla | {"type": PlainKNet}, VANILLA: vanilla}
     for changes in ({}, *PARTS):

@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
+    device = choose_device(args.device)
     with cli.quiet_imports():
         from pipelines.benchmarks import machine
         from pipelines.benchmarks.training_sides import (

@@ -27,7 +27,7 @@ def of_training(model: str, dataset: str, schedule: str | None) -> tuple[str, ..
         model, dataset: names of fragments.
         schedule: likewise; None: the dataset's, as `stage2_training.config.compose` chooses it.
     """
-    schedule = schedule or _inherited(CONFIGS / f"datasets/{dataset}.py", "schedule") or "finetune"
+    schedule = schedule or _inherited(CONFIGS / f"datasets/{dataset}.py", "default_schedule") or "finetune"
     return ("runtime.py", f"models/{model}.py", f"datasets/{dataset}.py", f"schedules/{schedule}.py")
 
 

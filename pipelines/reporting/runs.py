@@ -1,7 +1,7 @@
 """A training run as the report shows it, read from its directory."""
 
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pipelines.reporting.config import at, read_config
 from pipelines.reporting.log import Log, read_log
 from pipelines.reporting.notes import Notes
 from stage1_proposals.common.files import in_use
-from stage2_training.runs.provenance import read_commands
+from stage2_training.runs.provenance import CommandRecord
 from stage2_training.runs.work_dir import NON_FINITE, WorkDir
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
@@ -141,7 +141,7 @@ def read_run(path: Path, notes: Notes) -> Run | None:
         log = read_log(path)
     commands: list[dict[str, Any]] = []
     with notes.on(path / "commands.jsonl"):
-        commands = read_commands(path)
+        commands = [asdict(record) for record in CommandRecord.read_all(path)]
     result = notes.json(path / "finished.json", dict)
     failure = _failure(path / NON_FINITE, notes)
     if result is not None or (failure and log.step >= failure.step):  # it went on well

@@ -13,6 +13,7 @@ from stage2_training.engine.distributed import bind_workers
 from stage2_training.engine.logging import ProgressLoggerHook, quieten
 from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
+from stage2_training.engine.schedulers import ScaledMultiStepLR, ShortWarmUpLR
 from stage2_training.engine.steps import SeededBatchSampler, SeededDataset
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "PlainCheckpointHook",
     "ProgressLoggerHook",
     "ResumableEpochLoop",
+    "ScaledMultiStepLR",
     "SeededBatchSampler",
     "SeededDataset",
+    "ShortWarmUpLR",
     "bind_workers",
     "quieten",
     "use_safe_checkpoint_loader",

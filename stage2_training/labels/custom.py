@@ -21,7 +21,7 @@ from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
-EPOCHS, MILESTONES = 48, (36, 44)  # as on a tenth of COCO
+EPOCHS = 48  # as on a tenth of COCO
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def fragment(own: CustomDataset) -> dict[str, Any]:
         return {"dataset": {"type": "CocoDataset", **where, "metainfo": metainfo, **more}}
 
     return {
-        "epochs": EPOCHS,
-        "milestones": MILESTONES,
+        "train_cfg": {"max_epochs": EPOCHS},
         "train_dataloader": loader(own.train, own.train_images, filter_cfg={"filter_empty_gt": True}),
         "val_dataloader": loader(own.test, own.test_images, test_mode=True),
         "val_evaluator": {"type": "MaskAP"},

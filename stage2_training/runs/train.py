@@ -1,4 +1,4 @@
-"""Starting, continuing and evaluating runs."""
+"""Training and evaluating runs: from a config and initial weights to a finished work directory, and to scores."""
 
 import errno
 import io
@@ -29,51 +29,11 @@ from stage2_training.engine import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.evaluation.scores import LOGGED
 from stage2_training.runs.initial_weights import Initialisation, transfer_report, write_transfer
-from stage2_training.runs.provenance import record_command
-from stage2_training.runs.runner import QuietRunner, TrainingRunner
-from stage2_training.runs.work_dir import GO_ON, WorkDir
+from stage2_training.runs.provenance import CommandRecord
+from stage2_training.runs.runner import BuildProgress, QuietRunner
+from stage2_training.runs.work_dir import GO_ON, Result, WorkDir
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-
-
-def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
-    """The config's model as its own initialisation leaves it, on CPU, by the config's seed.
-
-    Raises:
-        UserError: there is no such model, and `options`, the `--cfg-options` in the config, are to blame.
-    """
-    if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
-        MMLogger.get_instance("initialisation", log_level="WARNING")
-    use_safe_checkpoint_loader()
-    with _blaming(options):
-        import_modules_from_strings(**config.custom_imports)
-        init_default_scope("mmdet")
-        set_random_seed(config.randomness.seed)
-        model = MODELS.build(config.model)
-        model.init_weights()
-    return model
-
-
-def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict of `build_model`."""
-    return build_model(config, options).state_dict()
-
-
-def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> TensorMatch:
-    """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
-
-    Raises:
-        UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
-    """
-    target = initial_model(work.read_config(), options)
-    match = initialisation.match(target)
-    weights = io.BytesIO()  # torch hides what the disk says
-    torch.save({"state_dict": {**target, **match.found}}, weights)
-    with writing(work.initial):
-        write_transfer(match, work.transfer, initialisation.source)
-        with atomic_write(work.initial) as scratch:
-            scratch.write_bytes(weights.getbuffer())
-    return match
 
 
 def train(
@@ -84,32 +44,30 @@ def train(
     judge: Callable[[], dict[str, Any]],
     command: Sequence[str],
     options: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Result:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
 
-    Of several processes, the first writes there, and the others wait for it; they must see the same directory.
+    Of several processes, the first writes there while the others wait; all must see the same directory.
 
     Args:
-        work: where everything goes; nothing is done when it holds this run, finished.
+        work: where everything goes; nothing is done if it holds this run, finished.
         config: the composed config.
         start: initial weights.
         purpose: what the run is for, for the screen.
-        judge: called after training for what the run has to say of its outcome.
+        judge: called after training for the run's outcome, as in `Result`.
         command: what was typed, for the directory's `commands.jsonl`.
         options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
-    Returns:
-        `judge`'s result, with the path of the last `checkpoint`.
-
     Raises:
-        UserError: the directory holds other work, is in use or cannot be written; an image, shard or checkpoint cannot
+        UserError: the directory holds another run, is in use or cannot be written; an image, shard or checkpoint cannot
             be used; `options` do not fit.
     """
     config.initialisation = start.record.as_dict()
-    with ExitStack() as held, plain_user_errors(work.path, GO_ON):
+    with ExitStack() as lock, plain_user_errors(work.path, GO_ON):
 
-        def begin() -> dict[str, Any] | None:
-            held.enter_context(exclusive_lock(work.path))
+        def prepare() -> Result | None:
+            """Claim the directory and make it ready for training; returns the result if there is one already."""
+            lock.enter_context(exclusive_lock(work.path))
             with _blaming(options):
                 work.claim(config)
                 work.read_config()
@@ -117,37 +75,27 @@ def train(
             if result is None:
                 if not work.initial.exists():
                     print(transfer_report(write_initial_weights(work, start, options), start.source))
-                record_command(work.path, command, _devices())
+                CommandRecord.now(command, _devices()).append_to(work.path)
             return result
 
-        def end() -> dict[str, Any]:
-            result = judge() | {"checkpoint": str(work.latest_checkpoint())}
+        def finish() -> Result:
+            result = Result(str(work.latest_checkpoint()), judge())
             work.finish(result)
             return result
 
-        result = on_rank_zero(begin)
+        result = on_rank_zero(prepare)
         if result is not None:
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
-        _run(TrainingRunner, config, TrainingRunner.train, options)
-        return on_rank_zero(end)
-
-
-def _devices() -> str:
-    """`cpu`, or the GPU's name, and how many processes have one each."""
-    device = torch.cuda.get_device_name() if get_device() == "cuda" else get_device()
-    processes = get_world_size()
-    return f"{processes} x {device}" if processes > 1 else device
-
-
-def _batch(config: Config) -> str:
-    """`batch 96 (8 processes x 6 images x 2 passes)`, of which what is 1 is left out."""
-    total, images, processes = config.train_cfg.total_batch, config.train_dataloader.batch_size, get_world_size()
-    parts = [(processes, "processes"), (images, "images"), (passes(total, images, processes), "passes")]
-    shared = " x ".join(f"{count} {what}" for count, what in parts if count > 1)
-    return f"batch {total}" + (f" ({shared})" if " x " in shared else "")
+        checkpoint = work.latest_checkpoint()
+        config.resume = checkpoint is not None
+        if checkpoint is not None:
+            print(f"Going on from {checkpoint}", flush=True)
+            config.load_from = str(checkpoint)
+        _run(config, QuietRunner.train, options)
+        return on_rank_zero(finish)
 
 
 def evaluate(
@@ -167,13 +115,67 @@ def evaluate(
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
     with plain_user_errors(Path(work_dir)):
-        scores = _run(QuietRunner, config, QuietRunner.test, options)
+        scores = _run(config, QuietRunner.test, options)
     return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}
 
 
-def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:
-    """Make a runner and let it `train` or `test`; until it is built, blame `options` for what fails."""
-    runner: QuietRunner | None = None
+def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
+    """The config's model as its own initialisation leaves it, on CPU, by the config's seed.
+
+    Raises:
+        UserError: the model cannot be built, and `options`, the `--cfg-options` in the config, are to blame.
+    """
+    if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
+        MMLogger.get_instance("initialisation", log_level="WARNING")
+    use_safe_checkpoint_loader()
+    with _blaming(options):
+        import_modules_from_strings(**config.custom_imports)
+        init_default_scope("mmdet")
+        set_random_seed(config.randomness.seed)
+        model = MODELS.build(config.model)
+        model.init_weights()
+    return model
+
+
+def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of `build_model`."""
+    return build_model(config, options).state_dict()
+
+
+def write_initial_weights(work: WorkDir, start: Initialisation, options: Sequence[str] = ()) -> TensorMatch:
+    """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
+    """
+    target = initial_model(work.read_config(), options)
+    match = start.match(target)
+    weights = io.BytesIO()  # written to disk below: `torch.save` hides the system's error
+    torch.save({"state_dict": {**target, **match.found}}, weights)
+    with writing(work.initial):
+        write_transfer(match, work.transfer, start.source)
+        with atomic_write(work.initial) as scratch:
+            scratch.write_bytes(weights.getbuffer())
+    return match
+
+
+def _devices() -> str:
+    """`cpu`, or the GPU's name; with several processes also their number."""
+    device = torch.cuda.get_device_name() if get_device() == "cuda" else get_device()
+    processes = get_world_size()
+    return f"{processes} x {device}" if processes > 1 else device
+
+
+def _batch(config: Config) -> str:
+    """`batch 96 (8 processes x 6 images x 2 passes)`, without the factors that are 1."""
+    total, images, processes = config.train_cfg.total_batch, config.train_dataloader.batch_size, get_world_size()
+    parts = [(processes, "processes"), (images, "images"), (passes(total, images, processes), "passes")]
+    shared = " x ".join(f"{count} {what}" for count, what in parts if count > 1)
+    return f"batch {total}" + (f" ({shared})" if " x " in shared else "")
+
+
+def _run(config: Config, task: Callable[[QuietRunner], Any], options: Sequence[str]) -> Any:
+    """Build a runner and let it `train` or `test`; until all is built, blame `options` for what fails."""
     if dist.is_initialized():
         config.launcher = "pytorch"
         config.model_wrapper_cfg = {
@@ -184,27 +186,29 @@ def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], op
         if get_device() == "cpu":
             config.model_wrapper_cfg.device_ids = None
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
-    with _blaming(options, lambda: runner is None or not runner.built):
-        runner = kind.from_cfg(config)
+    progress = BuildProgress()
+    with _blaming(options, unless=lambda: progress.finished):
+        runner = QuietRunner.from_cfg(config)
+        runner.register_hook(progress, priority="LOWEST")
         return task(runner)
 
 
 @contextmanager
-def _blaming(options: Sequence[str], still: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Blame `--cfg-options`, where any were given, for what cannot be built; later faults are not theirs."""
+def _blaming(options: Sequence[str], unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Blame `--cfg-options`, where any were given, for what cannot be built."""
     try:
         yield
     except CONFIG_ERRORS as error:
-        if not options or not still():
+        if not options or unless():
             raise
         raise config_error(options, error) from error
 
 
 @contextmanager
 def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
-    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback.
+    """Give a user error from a data-loading process its own message back, which torch puts into a traceback.
 
-    A disk that is full or may not be used is the user's error as well.
+    A disk that is full or must not be written is the user's error as well.
 
     Args:
         directory: where everything goes.
@@ -213,6 +217,7 @@ def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        # Text is all that torch (2.13, `torch._utils.ExceptionWrapper`) hands over from a worker process.
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
     except OSError as error:

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines import cli
-from pipelines.run_options import add_run_options
+from pipelines.run_options import add_run_options, run_overrides
 from stage2_training.config.overrides import Overrides
 
 
@@ -13,13 +13,13 @@ def parser():
 
 
 def test_nothing_given_changes_nothing_but_the_seed(parser):
-    assert Overrides.from_args(parser.parse_args([])) == Overrides(seed=0)
+    assert run_overrides(parser.parse_args([])) == Overrides(seed=0)
 
 
 def test_everything_given_arrives(parser):
     numbers = "--epochs 3 --total-batch 6 --batch-size 2 --workers 0 --seed 7"
     switches = "--auto-scale-lr --amp --ema --cfg-options a.b=1 c=2"
-    assert Overrides.from_args(parser.parse_args(f"{numbers} {switches}".split())) == Overrides(
+    assert run_overrides(parser.parse_args(f"{numbers} {switches}".split())) == Overrides(
         epochs=3,
         total_batch=6,
         batch_size=2,

@@ -23,14 +23,14 @@ from stage1_proposals.common.errors import UserError
 
 TINY = """
 model = dict(
-    type="KNet",
+    type="SaliencyPromptKNet",
     data_preprocessor=dict(type="DetDataPreprocessor", pad_mask=True, pad_size_divisor=32),
-    backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=True),
+    backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=True, frozen_stages=4),
     neck=dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=32, num_outs=4),
     rpn_head=dict(type="KernelHead", num_kernels=6, num_classes=3, channels=32),
     roi_head=dict(type="KernelIterHead", num_classes=3, num_stages=2, channels=32, num_heads=4, ffn_channels=32),
+    saliency_prompt=dict(rescale=True),
 )
-pretraining = dict(backbone=dict(frozen_stages=4), saliency_prompt=dict(rescale=True))
 """
 
 

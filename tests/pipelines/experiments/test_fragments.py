@@ -22,7 +22,7 @@ def configs(tmp_path, monkeypatch):
 
 def name_of():
     fragments._digest.cache_clear()
-    made_of = fragments.of_training("knet_lite0", "demo", "finetune_small")
+    made_of = fragments.of_training("knet_lite0", "demo", "finetune_demo")
     return Run("finetune", "it", ("--seed", "0"), "--work-dir", configs=made_of).name
 
 
@@ -59,5 +59,5 @@ def test_what_a_generator_does_by_default_is_in_the_name_of_its_shards(configs):
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_the_schedule_that_a_dataset_has_by_default_is_the_composed_configs(dataset):
     labels = Config.fromfile(fragments.CONFIGS / f"datasets/{dataset}.py", import_custom_modules=False)
-    expected = labels.get("schedule", "finetune")
+    expected = labels.get("default_schedule", "finetune")
     assert f"schedules/{expected}.py" in fragments.of_training("knet", dataset, None)

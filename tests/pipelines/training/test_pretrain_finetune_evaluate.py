@@ -16,7 +16,7 @@ from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 from stage2_training.runs import initial_weights as initialisation
-from stage2_training.runs.provenance import read_commands
+from stage2_training.runs.provenance import CommandRecord
 from stage2_training.runs.train import initial_model
 from stage2_training.runs.work_dir import WorkDir
 from tests import tiny_knet
@@ -52,10 +52,10 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
 
     # The first command alone started something; the others found it finished, or were refused.
-    (start,) = read_commands(pre)
+    (start,) = CommandRecord.read_all(pre)
     typed = [str(word) for word in pretrain_arguments(shards, pre, "--epochs", "2")]
-    assert start["argv"] == ["python", "-m", "pipelines.pretrain", *typed]
-    assert start["device"] == "cpu"
+    assert start.argv == ["python", "-m", "pipelines.pretrain", *typed]
+    assert start.device == "cpu"
 
     code, printed = command(finetune, *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
     assert code == 0, printed
