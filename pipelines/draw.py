@@ -200,8 +200,8 @@ def draw_results(args: argparse.Namespace) -> None:
         ]
         masks = detected.masks.numpy().astype(np.uint8)
         tiles += [
-            caption(draw_proposals(image, record, TILE - CAPTION), f"{len(record)} proposals"),
-            caption(draw_named(image, masks, names, TILE - CAPTION), f"{len(names)} detections"),
+            caption(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION), f"{len(record)} proposals"),
+            caption(draw_named(image, masks, names, tile=TILE - CAPTION), f"{len(names)} detections"),
         ]
     with writing(args.out):
         contact_sheet(tiles, columns=4).save(args.out)

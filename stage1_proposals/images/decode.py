@@ -122,6 +122,18 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(_to_rgb(image))
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, in pixels, from its header alone.
+
+    Raises:
+        ImageError: it cannot be read, is no image, has no pixels or more than `MAX_PIXELS`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+    return (width, height) if turned else (height, width)
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Decode an image as a person sees it: EXIF orientation applied, any mode brought to RGB; of several frames, one.
 

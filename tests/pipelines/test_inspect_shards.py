@@ -144,7 +144,7 @@ def test_similar_proposals_are_printed_and_drawn_the_query_first(
     assert sheet.shape == (TILE + 2 * GAP, 4 * (TILE + GAP) + GAP, 3)
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0).only(1)
     image = read_image(Path(ShardSet.open(shards).image_root) / record.file_name)
-    expected = np.asarray(draw_proposals(image, record, TILE - CAPTION))
+    expected = np.asarray(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION))
     left, top = GAP + (TILE - expected.shape[1]) // 2, GAP + (TILE - CAPTION - expected.shape[0]) // 2
     assert np.array_equal(sheet[top : top + expected.shape[0], left : left + expected.shape[1]], expected)
 

@@ -195,10 +195,10 @@ def test_labels_of_images_of_another_size_are_refused(tmp_path: Path, propose: P
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not COCO instance JSON"),
-        ("[]", "not COCO instance JSON"),
-        ("{}", r"not COCO instance JSON \(KeyError\('images'\)\)"),
-        ('{"annotations": [{}], "images": []}', "not COCO instance JSON"),
+        ("{", "not JSON"),
+        ("[]", "not COCO JSON, it has no list `images`"),
+        ("{}", "not COCO JSON, it has no list `images`"),
+        ('{"annotations": [{}], "images": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": []}', "no objects in it"),
         (None, r"cannot be read \(No such file or directory\)"),
     ],
@@ -211,11 +211,21 @@ def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str | None, 
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"bbox": [1, 2]}, {"bbox": None}, {"segmentation": [[1]]}, {"image_id": 3}, {"area": "large"}, {"iscrowd": None}],
+    ("change", "fault"),
+    [
+        ({"bbox": [1, 2]}, "no `bbox` of four numbers"),
+        ({"bbox": None}, "no `bbox` of four numbers"),
+        (
+            {"segmentation": [[1]]},
+            "no `segmentation` that is polygons or run lengths of its image: a polygon",
+        ),
+        ({"image_id": 3}, "no `image_id` that is in its images"),
+        ({"area": "large"}, "no `area` that is a number"),
+        ({"iscrowd": None}, "an `iscrowd` that is neither 0 nor 1"),
+    ],
 )
-def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="not COCO instance JSON"):
+def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UserError, match=rf"labels .*l\.json: annotations\[1\] has {fault}"):
         write(tmp_path / "l.json", {1: [annotation(A), annotation(A) | change]})
 
 
