@@ -164,7 +164,7 @@ def read_dataset(
         prepared = on_rank_zero(lambda: own.prepare(dataset, data_root, choices))
         for remark in prepared.remarks:
             print(remark)
-        return own.fragment(prepared)
+        return own.as_config(prepared)
     if choices not in (None, own.CustomDatasetOptions()):
         raise UserError(
             f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"

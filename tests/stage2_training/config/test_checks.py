@@ -38,10 +38,10 @@ def annotation(image: int, category: int, crowd: int) -> dict:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"images": [IMAGE]}, r"not COCO JSON with images, annotations and categories \('annotations'\)"),
-        ({"annotations": []}, r"not COCO JSON with images, annotations and categories \('images'\)"),
-        ({"images": [IMAGE], "annotations": ["a"]}, "not COCO JSON"),
-        ({"images": [IMAGE], "annotations": None}, "not COCO JSON"),
+        ({"images": [IMAGE]}, "not COCO JSON, it has no list `annotations`"),
+        ({"annotations": []}, "not COCO JSON, it has no list `images`"),
+        ({"images": [IMAGE], "annotations": ["a"]}, r"annotations\[0\] has no `image_id`"),
+        ({"images": [IMAGE], "annotations": None}, "not COCO JSON, it has no list `annotations`"),
         ({"images": [], "annotations": []}, "has no images"),
         ({"images": [IMAGE], "annotations": []}, "nothing to train on; its images have no object of 'text'"),
         ({"images": [IMAGE], "annotations": [annotation(1, 1, 1)]}, "nothing to train on"),
@@ -83,7 +83,7 @@ def test_classes_in_another_order_are_refused(tmp_path):
     check("more", "text", "between", "other")
     with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have 'text'; give them as"):
         check("other", "text")
-    with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have None"):
+    with pytest.raises(UserError, match=r"a\.json: categories\[1\] and categories\[2\] have the same name 'other'"):
         check("text", "other", "other")
 
 

@@ -13,8 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import tensor
 
-from stage1_proposals.common.coco_scores import objects_of
-from stage2_training.evaluation import MaskAP, coco_scores
+from stage1_proposals.common.coco import read_coco
+from stage1_proposals.common.coco_scores import labelled_objects
+from stage2_training.evaluation.coco_metric import MaskAP, score_detections
 from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 
 SIZE = 128
@@ -125,19 +126,18 @@ def test_known_values(tmp_path):
         x, y = 20 * (number % 5), 0
         annotation["segmentation"] = [[x, y, x + 10, y, x + 10, y + 99, x, y + 99]]
     (tmp_path / "a.json").write_text(json.dumps(truth))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(tmp_path / "a.json"))
-    objects = objects_of(coco, truth["annotations"])
+    document = read_coco(tmp_path / "a.json")
+    objects = labelled_objects(document)
     perfect = [{"area": 990.0, "score": 0.5} | each for each in objects]
     ap = {"AP": 1, "AP50": 1, "AP75": 1, "AP_S": -1, "AP_M": -1, "AP_L": 1}
     both = ap | {f"box_{name}": value for name, value in ap.items()}
     for number, each in enumerate(perfect):
         x, y = 20 * (number % 5), 0
         each["bbox"] = objects[number]["bbox"] = [x, y, 10, 99]
-    assert coco_scores(truth["images"], objects, perfect, [3]) == pytest.approx(both)
+    assert score_detections(document.images, objects, perfect, [3]) == pytest.approx(both)
     nothing = {name: min(value, 0) for name, value in both.items()}
-    assert coco_scores(truth["images"], objects, [], [3]) == nothing
-    merged = coco_scores(truth["images"], objects, perfect, [3], class_agnostic=True)
+    assert score_detections(document.images, objects, [], [3]) == nothing
+    merged = score_detections(document.images, objects, perfect, [3], class_agnostic=True)
     assert merged == pytest.approx(both | {"AR@20": 1, "box_AR@20": 1})
 
 

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stage2_training.evaluation import mean_curve, plot_curves
+from stage2_training.evaluation.curves import mean_curve, plot_curves
 
 
 def test_draws_every_curve(tmp_path):

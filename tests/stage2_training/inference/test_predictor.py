@@ -4,7 +4,7 @@ import torch
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
-from stage2_training.inference.predictor import detect, image_loader, load_detector, prepared
+from stage2_training.inference.predictor import detect, image_loader, load_detector, preprocess
 from stage2_training.runs import train as training
 from tests import tiny_knet
 
@@ -21,7 +21,7 @@ def test_an_image_gives_what_the_test_loop_gives(config, tmp_path):
     torch.save({"state_dict": training.initial_model(config)}, tmp_path / "a.pth")
     model = load_detector(config, tmp_path / "a.pth")
     assert not model.training
-    batches = [prepared(model, batch) for batch in image_loader(config)]
+    batches = [preprocess(model, batch) for batch in image_loader(config)]
     assert len(batches) == 3
     assert len(list(image_loader(config, limit=2))) == 2
     with torch.no_grad():
