@@ -1,7 +1,7 @@
 """COCO JSON: one reader for image lists, imported masks, labels and evaluation; masks, run lengths and boxes.
 
-Every rule about such files, and the message of each, stands here once. What a file holds is checked as far as it is
-used: sizes and ids of images at once, an object when it is asked for, its mask when it is made run lengths.
+Each rule for such files is defined here once, with its message. Contents are checked as far as they are used: images
+and ids when the file is read, an object when it is accessed, its mask when it is converted to run lengths.
 """
 
 import json
@@ -394,7 +394,7 @@ def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
 
 def rle_objects(counts: Sequence[bytes], size: Size) -> list[Rle]:
     """Masks of one image, given by the counts of their compressed run lengths."""
-    return [{"size": list(size), "counts": each} for each in counts]
+    return [{"size": list(size), "counts": one} for one in counts]
 
 
 def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int64]:

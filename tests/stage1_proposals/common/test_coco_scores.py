@@ -1,4 +1,4 @@
-"""The fast evaluation against pycocotools: equal on whatever is labelled and detected."""
+"""The fast evaluation equals pycocotools on random labels and detections."""
 
 import contextlib
 import io
@@ -21,12 +21,12 @@ from stage1_proposals.common.errors import UserError
 SIDE = 12
 CLASSES = (2, 7, 9)
 
-areas = st.sampled_from([None, 32.0**2, 32.0**2 - 1, 96.0**2, 2e4])  # of the mask, or at COCO's limits
+areas = st.sampled_from([None, 32.0**2, 32.0**2 - 1, 96.0**2, 2e4])  # None: the mask's; else at COCO's limits
 sides = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE))
-rectangles = st.tuples(sides, sides)  # of no pixel, too
+rectangles = st.tuples(sides, sides)  # some without a pixel
 objects = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0, 0, 1]))
 detections = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0.25, 0.5, 0.75]), st.booleans())
-times = st.sampled_from([1, 1, 1, 30])  # more than count
+times = st.sampled_from([1, 1, 1, 30])  # 30: more detections than count
 drawn_images = st.tuples(
     st.lists(objects, max_size=4), st.tuples(st.lists(detections, max_size=8), times).map(lambda two: two[0] * two[1])
 )
@@ -43,9 +43,9 @@ def rectangle(spans: Any) -> dict[str, Any]:
 
 def indexed(images: list, annotations: list, box: bool) -> COCO:
     coco = COCO()
-    numbered = [{**each, "id": number} for number, each in enumerate(annotations, 1)]
-    for each in numbered if box else ():
-        each["area"] = each["bbox"][2] * each["bbox"][3]
+    numbered = [{**one, "id": number} for number, one in enumerate(annotations, 1)]
+    for one in numbered if box else ():
+        one["area"] = one["bbox"][2] * one["bbox"][3]
     categories = [{"id": number} for number in CLASSES]
     coco.dataset = {"images": images, "annotations": numbered, "categories": categories}
     coco.createIndex()

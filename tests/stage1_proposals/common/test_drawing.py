@@ -1,4 +1,4 @@
-"""The picture that `make inspect` draws."""
+"""Masks, seeds and names drawn on images, and contact sheets."""
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,7 @@ def test_masks_are_tinted_outlined_and_their_seeds_marked() -> None:
     assert drawn[16, 48].tolist() == list(colour)  # the seed, beside the mask
 
 
-def test_where_masks_overlap_the_best_alone_is_seen() -> None:
+def test_where_masks_overlap_the_first_one_shows() -> None:
     masks = np.ones((2, 32, 32), np.uint8)
     drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), masks, np.full((2, 2), 0.5), tile=32))
     assert drawn[0, 16].tolist() == list(palette(2)[0])

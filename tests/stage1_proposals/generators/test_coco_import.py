@@ -1,4 +1,4 @@
-"""Masks made elsewhere, from every form that COCO JSON knows."""
+"""Masks of other programs, in every form that COCO JSON has."""
 
 import json
 import pickle
@@ -65,7 +65,7 @@ def test_every_form_of_mask_is_read(tmp_path: Path, segmentation: Any) -> None:
     assert np.array_equal(mask, square(5, 3, 6))
 
 
-def test_masks_stand_by_score_the_best_few(tmp_path: Path) -> None:
+def test_the_best_scored_masks_come_first(tmp_path: Path) -> None:
     squares = {0.3: square(0, 0, 3), 0.9: square(5, 5, 4), 0.6: square(10, 10, 5)}
     data = coco(*(annotation(compressed(mask), score=score) for score, mask in squares.items()))
     proposals = propose(data, tmp_path, max_proposals=2, min_score=0.2)
@@ -86,8 +86,8 @@ def test_a_data_sets_images_are_found_by_path_or_name(tmp_path: Path, name: str)
     assert len(masks_of(propose(data, tmp_path, ImageInfo(1, name, SIZE)))) == 1
 
 
-def test_no_image_gets_anothers_masks(tmp_path: Path) -> None:
-    """Two images of one name are told apart by their paths alone, and a data set's ids are its own."""
+def test_images_of_one_file_name_keep_their_own_masks(tmp_path: Path) -> None:
+    """Images with one file name are distinguished by their paths; the ids of a data set do not matter."""
     data = coco(annotation(compressed(square(1, 1, 2))), annotation(compressed(square(5, 5, 4)), 8))
     data["images"].append({"id": 8, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]})
     for name, mask in (("sub/a.jpg", square(1, 1, 2)), ("a.jpg", square(5, 5, 4))):
@@ -97,7 +97,7 @@ def test_no_image_gets_anothers_masks(tmp_path: Path) -> None:
         assert masks_of(propose(data, tmp_path, unknown)) == []
 
 
-def test_an_image_that_the_file_does_not_know_has_no_proposals(tmp_path: Path) -> None:
+def test_an_image_that_the_file_does_not_name_has_no_proposals(tmp_path: Path) -> None:
     data = coco(annotation(compressed(square(1, 1, 2))))
     assert masks_of(propose(data, tmp_path, ImageInfo(1, "c.jpg", SIZE))) == []
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set's labels is said before training."""
+"""Unusable labels are refused before training."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_one_object_is_enough_to_train_on_and_none_to_evaluate(tmp_path):
 
 
 def test_classes_in_another_order_are_refused(tmp_path):
-    """MMDetection numbers classes by their order in each file: in two orders they would be taken for each other."""
+    """MMDetection numbers classes by their order in each file: in another order, classes would be confused."""
     metainfo = {"classes": ("text", "other")}
     part = {"dataset": {"data_root": str(tmp_path), "ann_file": "a.json", "metainfo": metainfo}}
     config = Config({"val_dataloader": part})

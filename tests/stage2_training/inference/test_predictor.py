@@ -17,7 +17,7 @@ def config(write_labels):
     return finetuning_config("knet_lite0", "demo", overrides=overrides)
 
 
-def test_an_image_gives_what_the_test_loop_gives(config, tmp_path):
+def test_an_image_is_predicted_as_in_the_test_loop(config, tmp_path):
     torch.save({"state_dict": training.initial_model(config)}, tmp_path / "a.pth")
     model = load_detector(config, tmp_path / "a.pth")
     assert not model.training

@@ -1,4 +1,4 @@
-"""Against MMDetection's facts (ids, groups, classes) as `tests/miniatures.py` draws them, and slow reference code."""
+"""Against the ids, groups and classes of MMDetection, which `tests/miniatures.py` draws, and slow reference code."""
 
 import json
 
@@ -76,7 +76,7 @@ def test_every_pixel_of_an_object_is_in_its_mask_and_no_other(tmp_path_factory, 
     assert (drawn == np.where(things, numbers, 0)).all()
 
 
-def test_many_images_are_read_by_several_processes_all_the_same(root, monkeypatch):
+def test_several_processes_read_many_images_with_the_same_result(root, monkeypatch):
     alone = convert_cityscapes(root, "train")
     monkeypatch.setattr(cityscapes, "_IMAGES_PER_PROCESS", 2)
     monkeypatch.setattr(cityscapes.os, "sched_getaffinity", lambda process: range(2))

@@ -12,7 +12,7 @@ from tests import miniatures
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Forty training images and two of val2017, as if they were all there are."""
+    """Forty training images and two of val2017, as if COCO had no more."""
     monkeypatch.setattr(coco_subset, "COUNTS", {"train2017": 40, "val2017": 2, "unlabeled2017": 3})
     return miniatures.coco(tmp_path, train=40)
 
@@ -23,14 +23,14 @@ def test_a_draw_is_the_same_on_every_machine():
 
 
 @given(st.sets(st.integers(0, 10**6), min_size=1, max_size=200), st.integers(0, 9))
-def test_a_smaller_share_is_a_part_of_a_larger_whatever_the_order(ids, seed):
+def test_a_smaller_share_is_part_of_a_larger_one_in_any_order(ids, seed):
     ten, five = (draw_share(ids, share, seed) for share in (0.10, 0.05))
     assert ten[: len(five)] == five
     assert len(ten) == max(1, round(len(ids) / 10))
     assert draw_share(sorted(ids, reverse=True), 0.10, seed) == ten
 
 
-def test_the_paper_s_numbers_of_images():
+def test_the_number_of_images_is_that_of_the_paper():
     counts = {name: len(draw_share(range(118_287), share, 0)) for name, share in SHARES.items()}
     assert counts == {"coco10": 11_829, "coco5": 5_914}
 

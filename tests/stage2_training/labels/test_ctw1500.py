@@ -172,7 +172,7 @@ def test_a_split_becomes_coco(root):
 
 
 def test_illegible_lines_are_ignored_by_coco_evaluation(root):
-    """Neither finding nor missing a `###` line costs anything."""
+    """Neither detecting nor missing a `###` line changes the score."""
     coco = COCO(write_annotations(root, "test"))
     crowds = {annotation["text"]: annotation["iscrowd"] for annotation in coco.anns.values()}
     assert crowds == {"OLATHE": 0, "###": 1}
@@ -198,7 +198,7 @@ def test_illegible_lines_are_ignored_by_coco_evaluation(root):
     bend=st.integers(-15, 15),
 )
 def test_area_and_box_are_those_of_the_drawn_polygon(tmp_path_factory, left, top, width, height, bend):
-    """Against Pillow's own rasteriser, also where the polygon reaches over the image's edge."""
+    """Against Pillow's own rasteriser, also where the polygon crosses the image's edge."""
     root = tmp_path_factory.mktemp("ctw")
     x = left + np.arange(7) * width // 6
     arch = top + (bend * ((np.arange(7) - 3) / 3) ** 2).astype(int)

@@ -10,7 +10,7 @@ from tests import miniatures
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working folder, in which the sets are written."""
+    """A working folder, in which the datasets are written."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -46,8 +46,8 @@ def test_a_fifth_is_held_out_by_seed(labels):
     assert {image["file_name"] for image in other["images"]} != names[1]
 
 
-def test_an_image_more_moves_few_others(labels):
-    """An image's name and the seed decide; so most stay in their half."""
+def test_another_image_moves_few_others(labels):
+    """Name and seed alone decide on an image, so most images stay in their half."""
     before = {image["file_name"] for image in read(prepare(labels).test)["images"]}
     whole = read(Path(labels))
     whole["images"].append({"id": 99, "file_name": "99.jpg", "height": 48, "width": 64})
@@ -94,7 +94,7 @@ def test_test_labels_may_be_given_with_their_own_ids_and_order_of_classes(labels
     assert prepared.remarks == (f"{path}: unicorn: no class of {labels}, not evaluated",)
 
 
-def test_images_in_both_halves_are_told(labels):
+def test_images_in_both_halves_are_reported(labels):
     remarks = prepare(labels, options=CustomDatasetOptions(test_labels=labels)).remarks
     assert remarks == (f"12 of the 12 test images are among those of {labels}",)
 
@@ -110,7 +110,7 @@ def test_classes_are_chosen_by_name(labels):
         prepare(labels, options=CustomDatasetOptions(classes=("person", "unicorn")))
 
 
-def test_what_is_left_out_is_told_and_recorded(labels, tmp_path):
+def test_skipped_images_are_reported_and_recorded(labels, tmp_path):
     (tmp_path / "set" / "train2017" / "000000000005.jpg").unlink()
     with pytest.raises(UserError, match=r"000000000005\.jpg is missing"):
         prepare(labels)
@@ -122,14 +122,14 @@ def test_what_is_left_out_is_told_and_recorded(labels, tmp_path):
     assert remarks[1:] == (f"left out: {note}",)
 
 
-def test_a_labelme_folder_is_a_set(tmp_path):
+def test_a_labelme_folder_is_a_dataset(tmp_path):
     prepared = prepare(str(miniatures.labelme(tmp_path / "my images")))
     assert prepared.classes == ("cat", "dog")
     assert prepared.train.parent.name.startswith("my images-")
     assert [len(read(half)["images"]) for half in (prepared.train, prepared.test)] == [4, 1]
 
 
-def test_what_cannot_be_a_set_is_one_clear_line(tmp_path, labels):
+def test_unusable_labels_are_one_clear_line(tmp_path, labels):
     miniatures.labelme(tmp_path / "one", images=1)
     with pytest.raises(UserError, match="one: 1 images are too few to hold out any: give --test-labels"):
         prepare(str(tmp_path / "one"))
@@ -142,7 +142,7 @@ def test_what_cannot_be_a_set_is_one_clear_line(tmp_path, labels):
         prepare(labels, "nowhere")
 
 
-def test_what_is_a_set_of_ones_own(tmp_path, monkeypatch):
+def test_custom_datasets_are_recognised_by_their_path(tmp_path, monkeypatch):
     assert is_custom("a/b.json")
     assert is_custom(str(tmp_path))
     assert not is_custom("ctw1500")
