@@ -41,7 +41,7 @@ class ImportGenerator:
 
     def __post_init__(self) -> None:
         if not self.file:
-            raise UserError("generator import needs a COCO JSON: --set file=masks.json")
+            raise UserError("generator import needs a COCO-format JSON: --set file=masks.json")
         if not Path(self.file).is_file():
             raise UserError(f"masks to import {self.file}: no such file")
         if not isinstance(self.max_proposals, int) or self.max_proposals < 1:

@@ -209,7 +209,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
-        (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
+        (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),
         (
             ["--image-root", "{tmp}"],
             "none of the images chosen is under {tmp} as it was; say where they are with --image-root",
