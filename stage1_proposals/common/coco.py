@@ -9,9 +9,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from sys import float_info
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,7 +265,7 @@ def _image_id(where: str, entry: Any) -> ImageId:
     image_id = entry.get("image_id") if isinstance(entry, dict) else None
     if not _is_int64(image_id) and not isinstance(image_id, str):
         raise UserError(f"{where} has no `image_id`; {ADVICE}")
-    return image_id  # type: ignore[return-value]  # mypy does not look into `_is_int64`
+    return image_id
 
 
 def _text(where: str, entry: Any, key: str) -> str:
@@ -283,12 +283,12 @@ def _check_unique(path: Path, part: str, key: str, values: Sequence[Any]) -> Non
             raise UserError(f"{path}: {part}[{first}] and {part}[{row}] have the same {key} {value!r}; {ADVICE}")
 
 
-def _is_int64(value: Any) -> bool:
+def _is_int64(value: Any) -> TypeGuard[int]:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def quoted(text: str) -> str:

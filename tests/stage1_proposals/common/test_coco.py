@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
@@ -175,6 +176,31 @@ def test_what_is_no_mask_says_why(tmp_path: Path, segmentation: Any, fault: str)
     document = read_coco(write(tmp_path, OBJECT | {"segmentation": segmentation}))
     with pytest.raises(AnnotationError, match=rf"annotations\[0\] has no `segmentation` that is poly.*{fault}"):
         document.annotation(0).rle(SIZE)
+
+
+numbers = st.integers() | st.floats() | st.sampled_from([0, 1, 5, 12, 16, 10**400])
+values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.sampled_from(["size", "counts"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(
+    image=st.dictionaries(st.sampled_from([*IMAGE]), values, max_size=2),
+    annotation=st.dictionaries(st.sampled_from([*OBJECT, "iscrowd", "score"]), values, max_size=3),
+)
+def test_any_json_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, image: dict[str, Any], annotation: dict[str, Any]
+) -> None:
+    path, refusal = write(tmp_path_factory.getbasetemp(), OBJECT | annotation, images=[IMAGE | image]), ""
+    try:
+        document = read_coco(path)
+        mask_fields(document.annotation(0).rle(SIZE))
+    except UserError as error:
+        refusal = str(error)
+    assert "\n" not in refusal
 
 
 def test_boxes_and_areas_are_those_of_the_pixels() -> None:
