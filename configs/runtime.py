@@ -4,7 +4,7 @@ custom_imports = dict(
     imports=[
         "stage2_training.data",
         "stage2_training.engine",
-        "stage2_training.evaluation",
+        "stage2_training.evaluation.coco_metric",
         "stage2_training.knet",
         "stage2_training.models.mmdet_fixes",
         "stage2_training.saliency_prompt.detectors",

@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
             *(("--epochs", str(args.finetune_epochs)) if args.finetune_epochs else ()),
         )
         scores[init] = read_result(work_dir)
-    from stage2_training.evaluation import plot_curves
+    from stage2_training.evaluation.curves import plot_curves
 
     rows = [[init, *percents(of_init, AP_NAMES)] for init, of_init in scores.items()]
     table = format_table(("init", *AP_NAMES), rows, markdown=True, left=1)

@@ -57,7 +57,7 @@ def draw_curves(args: argparse.Namespace) -> None:
     if args.metric not in SCORE_NAMES:
         raise UserError(f"--metric {args.metric}: no such score; there are {', '.join(SCORE_NAMES)}")
     with cli.quiet_imports():
-        from stage2_training.evaluation import mean_curve, plot_curves
+        from stage2_training.evaluation.curves import mean_curve, plot_curves
 
     curves = {}
     for name, runs in unique(args.runs).items():
@@ -125,7 +125,7 @@ def draw_activations(args: argparse.Namespace) -> None:
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations
         from stage2_training.evaluation.query_masks import query_masks
-        from stage2_training.inference.predictor import image_loader, load_detector, prepared
+        from stage2_training.inference.predictor import image_loader, load_detector, preprocess
         from stage2_training.runs.work_dir import WorkDir
 
     overrides = Overrides(data_root=args.data_root, workers=args.workers)
@@ -143,7 +143,7 @@ def draw_activations(args: argparse.Namespace) -> None:
         check_annotations(config, ["test"])
         model = load_detector(config, checkpoint)
         loader = tqdm(image_loader(config, args.images), desc=name, unit="image")
-        masks = (query_masks(model, *prepared(model, batch)) for batch in loader)
+        masks = (query_masks(model, *preprocess(model, batch)) for batch in loader)
         maps[name], images = activations.mean_maps(masks)
         numbers[name] = {
             "run": str(checkpoint.parent),
@@ -201,8 +201,8 @@ def draw_results(args: argparse.Namespace) -> None:
         ]
         masks = detected.masks.numpy().astype(np.uint8)
         tiles += [
-            caption(draw_proposals(image, record, TILE - CAPTION), f"{len(record)} proposals"),
-            caption(draw_named(image, masks, names, TILE - CAPTION), f"{len(names)} detections"),
+            caption(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION), f"{len(record)} proposals"),
+            caption(draw_named(image, masks, names, tile=TILE - CAPTION), f"{len(names)} detections"),
         ]
     with writing(args.out):
         contact_sheet(tiles, columns=4).save(args.out)

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
         from stage2_training.config.datasets import open_dataset
-        from stage2_training.evaluation import plot_curves
+        from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.labels.custom import name_of
         from stage2_training.runs import initial_weights as initialisation

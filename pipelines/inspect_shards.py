@@ -94,7 +94,9 @@ def draw_sheet(shards: ShardSet, root: Path, count: int, seed: int, path: Path) 
     Raises:
         UserError: none of them can be drawn, or the sheet cannot be written.
     """
-    tiles = [draw_proposals(image, record) for record, image in chosen_images(shards, root, count, seed)]
+    tiles = [
+        draw_proposals(image, record.masks(), record.seed) for record, image in chosen_images(shards, root, count, seed)
+    ]
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} images)")
@@ -109,11 +111,11 @@ def draw_similar(shards: ShardSet, root: Path, image_id: int, row: int, count: i
     query, nearest = similar_proposals(shards, image_id, row, max(0, count - 1))
     tiles = []
     for found in (query, *nearest):
-        record = ShardReader(shards.shard_paths[found.shard]).read(found.image)
+        record = ShardReader(shards.shard_paths[found.shard]).read(found.image).only(found.row)
         name = f"{record.image_id}:{found.row}"
         print(f"{found.cosine:7.4f}  {name:<12} {cli.on_one_line(record.file_name)}")
         try:
-            tile = draw_proposals(image_of(record, root), record.only(found.row), TILE - CAPTION)
+            tile = draw_proposals(image_of(record, root), record.masks(), record.seed, TILE - CAPTION)
         except ImageError as error:
             if found is query:
                 raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     )
     with training.plain_user_errors(work.path):
         use = diagnose_prompts(
-            model, (inference.prepared(model, batch, training=True) for batch in islice(loader, args.batches))
+            model, (inference.preprocess(model, batch, training=True) for batch in islice(loader, args.batches))
         )
     print(f"{checkpoint} on {use.images} images\n")
     rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, SWAPPED, NONE))] for name, loss in use.losses.items()]

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipelines.demo_data.images import draw_image
-from stage2_training.labels.conversion import masked
+from stage1_proposals.common.coco import mask_fields
 
 CATEGORIES = ({"id": 1, "name": "thing"},)
 
@@ -28,7 +28,7 @@ def annotations(image_id: int, masks: Sequence[np.ndarray]) -> list[dict[str, An
             "image_id": image_id,
             "category_id": CATEGORIES[0]["id"],
             "iscrowd": 0,
-            **masked(coco_mask.encode(np.asfortranarray(mask, np.uint8))),
+            **mask_fields(coco_mask.encode(np.asfortranarray(mask, np.uint8))),
         }
         for mask in masks
     ]

@@ -48,7 +48,7 @@ class Album:
             if isinstance(image, ImageError):
                 reason = f"{record.file_name} {image}"
             else:
-                tiles.append(draw_proposals(image, record))
+                tiles.append(draw_proposals(image, record.masks(), record.seed))
         if not tiles:
             raise ImageError(f"no contact sheet beside it, and none could be drawn ({reason})")
         return contact_sheet(tiles)

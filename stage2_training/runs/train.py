@@ -101,7 +101,7 @@ def train(
 def evaluate(
     config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
 ) -> dict[str, float]:
-    """The scores of a checkpoint on the config's test set, as its metric names them (`coco_scores`).
+    """The scores of a checkpoint on the config's test set, as its metric names them (`score_detections`).
 
     Args:
         work_dir: where the log goes.

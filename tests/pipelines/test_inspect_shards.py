@@ -145,7 +145,7 @@ def test_similar_proposals_are_printed_and_drawn_the_query_first(
     assert sheet.shape == (TILE + 2 * GAP, 4 * (TILE + GAP) + GAP, 3)
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0).only(1)
     image = read_image(Path(ShardSet.open(shards).image_root) / record.file_name)
-    expected = np.asarray(draw_proposals(image, record, TILE - CAPTION))
+    expected = np.asarray(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION))
     left, top = GAP + (TILE - expected.shape[1]) // 2, GAP + (TILE - CAPTION - expected.shape[0]) // 2
     assert np.array_equal(sheet[top : top + expected.shape[0], left : left + expected.shape[1]], expected)
 
@@ -210,7 +210,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
-        (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
+        (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),
         (
             ["--image-root", "{tmp}"],
             "none of the images chosen is under {tmp} as it was; say where they are with --image-root",

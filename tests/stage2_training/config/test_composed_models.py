@@ -19,7 +19,7 @@ import stage2_training.models.timm_backbone  # noqa: F401 (both register what th
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.config.overrides import Overrides
-from stage2_training.evaluation import MaskAP
+from stage2_training.evaluation.coco_metric import MaskAP
 
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]

@@ -13,10 +13,10 @@ from tests import miniatures
 from tests.miniatures import SIZE, labelme_file, mask_shape, shape
 
 
-def drawn(how):
+def drawn(draw_on):
     """A mask as Pillow draws it, bool (H, W)."""
     canvas = Image.new("1", SIZE[::-1])
-    how(ImageDraw.Draw(canvas))
+    draw_on(ImageDraw.Draw(canvas))
     return np.asarray(canvas)
 
 
@@ -58,7 +58,7 @@ PASTED[9:21, 5:22] = BLOB
         (mask_shape("a", 5, 9, BLOB), PASTED),
     ],
 )
-def test_a_shape_covers_what_it_draws(tmp_path, entry, expected):
+def test_a_shape_covers_the_pixels_that_it_draws(tmp_path, entry, expected):
     labelme_file(tmp_path, 1, [entry])
     coco, _ = convert_labelme(tmp_path, None)
     (mask,) = masks(coco)
