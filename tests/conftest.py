@@ -32,6 +32,7 @@ from stage1_proposals.shards import (
 )
 from tests.shard_sets import make_request
 
+configure_process()
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.

@@ -143,7 +143,7 @@ def by_name(
     if name in BACKBONES or name in CATALOGUE:
         return catalogue_backbone(name, weights)
     if weights:
-        raise UserError(f"--backbone-weights goes with --init {_either(BACKBONES)}, not {name}")
+        raise UserError(f"--weights goes with --init {_either(BACKBONES)}, not {name}")
     if name == "scratch":
         return scratch()
     if name == "coco":
@@ -171,7 +171,7 @@ def stage1_backbone(shards: ShardSet) -> Initialisation:
         UserError: its weights file is missing or is not the file that stage 1 used.
     """
     used = shards.backbone
-    hint = f"pass --backbone {used.name} --backbone-weights FILE"
+    hint = f"pass --backbone {used.name} --weights FILE"
     entry = CATALOGUE.get(used.name)
     bundled = entry is not None and entry.url is None and not Path(used.weights or "").is_file()
     try:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import cli
 from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
+from tests.pipelines.command import run_command
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def one_thread(all_threads: None) -> None:
 def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
     """Run a command in this process: its exit code, and what it printed."""
 
-    def run(module, *argv: object) -> tuple[int, str]:
+    def run(*words: object) -> tuple[int, str]:
         capfd.readouterr()
-        code = cli.run(module.main, module.build_parser(), [str(word) for word in argv])
+        code = run_command(*words)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 

@@ -61,10 +61,10 @@ def test_stage_1s_backbone_fills_a_detector_of_its_architecture(write_shards):
 def test_stage_1s_file_must_still_be_the_one_it_used(write_shards, resnet_file):
     used = {"name": "densecl_r50", "weights": resnet_file, "sha256": "0" * 64}
     shards = write_shards([[]], used)
-    with pytest.raises(UserError, match=r"is not the file that stage 1 used.*--backbone-weights FILE"):
+    with pytest.raises(UserError, match=r"is not the file that stage 1 used.*--weights FILE"):
         initialisation.stage1_backbone(shards)
     Path(resnet_file).unlink()
-    with pytest.raises(UserError, match="no such file; pass --backbone densecl_r50 --backbone-weights FILE"):
+    with pytest.raises(UserError, match="no such file; pass --backbone densecl_r50 --weights FILE"):
         initialisation.stage1_backbone(shards)
 
 
@@ -114,7 +114,7 @@ def test_names_and_options_that_do_not_go_together_are_refused(resnet_file):
         with pytest.raises(UserError, match=r"^--checkpoint goes with --init sp, pseudo or coco, not .*--init FILE$"):
             named(name, checkpoint=resnet_file)
     for name in ("scratch", "sp", "pseudo", "coco", resnet_file):
-        with pytest.raises(UserError, match=r"^--backbone-weights goes with --init imagenet, densecl, swav or mocov2"):
+        with pytest.raises(UserError, match=r"^--weights goes with --init imagenet, densecl, swav or mocov2"):
             named(name, weights=resnet_file)
     with pytest.raises(UserError, match=r"^--init denscl: use scratch, imagenet, .*, sp, pseudo or coco, or a check"):
         named("denscl")

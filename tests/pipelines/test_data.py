@@ -4,15 +4,15 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from pipelines import cli, prepare_data
 from pipelines.demo_data import demo_set
 from tests import miniatures
+from tests.pipelines.command import run_command
 
 POLYGON = "2,2,4,2,6,2,8,2,10,2,12,2,14,2,14,8,12,8,10,8,8,8,6,8,4,8,2,8"
 
 
 def run(*argv):
-    return cli.run(prepare_data.main, prepare_data.build_parser(), [str(argument) for argument in argv])
+    return run_command("data", *argv)
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Few(demo_set.Counts):
 def test_the_demo_set_is_written_once_and_summed_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_set, "Counts", Few)
     out = tmp_path / "demo"
-    assert run("--dataset", "demo", "--out", out) == 0
+    assert run("--dataset", "demo", "--data-root", out) == 0
     printed = capsys.readouterr().out
     assert f"{out / 'unlabeled'}: 1 unlabeled images" in printed
     assert f"{out / 'ctw1500' / 'annotations' / 'train.json'}: 1 images" in printed
-    assert run("--dataset", "demo", "--out", out) == 0
+    assert run("--dataset", "demo", "--data-root", out) == 0
     assert capsys.readouterr().out.splitlines() == [f"{out} is complete; nothing to do", *printed.splitlines()]
 
 
@@ -43,9 +43,8 @@ def test_each_data_set_has_its_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_a_negative_seed_is_one_clear_line(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run("--dataset", "demo", "--out", tmp_path / "demo", "--seed", -1)
-    assert capsys.readouterr().err == "error: argument --seed: '-1' is no integer from 0 up\n"
+    assert run("--dataset", "demo", "--data-root", tmp_path / "demo", "--seed", -1) == 2
+    assert capsys.readouterr().err == "error: Invalid value for '--seed': -1 is not in the range x>=0.\n"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def ctw1500_root(tmp_path_factory):
 
 
 def test_ctw1500_is_counted_and_converted(ctw1500_root, capsys):
-    assert run("--dataset", "ctw1500", "--root", ctw1500_root) == 0
+    assert run("--dataset", "ctw1500", "--data-root", ctw1500_root) == 0
     annotations = ctw1500_root / "annotations"
     assert capsys.readouterr().out.splitlines() == [
         f"{annotations / 'train.json'}: 1,000 images, 1,000 objects of 1 class",
@@ -83,7 +82,7 @@ def test_a_gap_in_ctw1500_is_named_with_where_to_get_it(ctw1500_root, missing, c
     path = ctw1500_root / missing
     kept = path.rename(ctw1500_root / "kept")
     try:
-        assert run("--dataset", "ctw1500", "--root", ctw1500_root) == 2
+        assert run("--dataset", "ctw1500", "--data-root", ctw1500_root) == 2
     finally:
         kept.rename(path)
     (line,) = capsys.readouterr().err.splitlines()
@@ -94,7 +93,7 @@ def test_a_gap_in_ctw1500_is_named_with_where_to_get_it(ctw1500_root, missing, c
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path, capsys):
-    assert run("--dataset", "ctw1500", "--root", tmp_path / "nowhere") == 2
+    assert run("--dataset", "ctw1500", "--data-root", tmp_path / "nowhere") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "train_images is missing" in line
     assert "Curve-Text-Detector" in line
@@ -102,9 +101,9 @@ def test_a_missing_folder_is_one_clear_line(tmp_path, capsys):
 
 def test_a_part_of_ctw1500_is_taken_when_asked_and_noted(tmp_path, capsys):
     root = miniatures.ctw1500(tmp_path / "ctw")
-    assert run("--dataset", "ctw1500", "--root", root) == 2
+    assert run("--dataset", "ctw1500", "--data-root", root) == 2
     assert "train_images lacks 998 of its 1,000 files" in capsys.readouterr().err
-    assert run("--dataset", "ctw1500", "--root", root, "--partial", "--sheet", 0) == 0
+    assert run("--dataset", "ctw1500", "--data-root", root, "--partial", "--sheet", 0) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[1] == "  a part: made from 2 of 1,000 images"
     assert not list(root.rglob("*.png"))
@@ -114,9 +113,9 @@ def test_a_part_of_ctw1500_is_taken_when_asked_and_noted(tmp_path, capsys):
     }
     miniatures.image(1, root / "train_images" / "1001.jpg")  # one too many
     (root / "ctw1500_train_labels" / "0002.xml").write_text("<Annotations>")
-    assert run("--dataset", "ctw1500", "--root", root, "--partial") == 2
+    assert run("--dataset", "ctw1500", "--data-root", root, "--partial") == 2
     assert "0002.xml, line 1: malformed CTW1500 label" in capsys.readouterr().err
-    assert run("--dataset", "ctw1500", "--root", root, "--partial", "--skip-malformed") == 0
+    assert run("--dataset", "ctw1500", "--data-root", root, "--partial", "--skip-malformed") == 0
     printed = capsys.readouterr().out
     assert printed.count("left out: ") == 2
     assert "0002.xml, line 1: malformed CTW1500 label: not well-formed XML (no element found)" in printed
@@ -126,7 +125,7 @@ def test_an_image_too_many_is_refused(ctw1500_root, capsys):
     extra = ctw1500_root / "train_images" / "1001.jpg"
     extra.touch()
     try:
-        assert run("--dataset", "ctw1500", "--root", ctw1500_root) == 2
+        assert run("--dataset", "ctw1500", "--data-root", ctw1500_root) == 2
     finally:
         extra.unlink()
     assert "train_images: 1,001 images, not the 1,000 it should have" in capsys.readouterr().err
@@ -134,10 +133,10 @@ def test_an_image_too_many_is_refused(ctw1500_root, capsys):
 
 def test_cityscapes_is_converted_and_drawn(tmp_path, capsys):
     root = miniatures.cityscapes(tmp_path / "cityscapes")
-    assert run("--dataset", "cityscapes", "--root", root) == 2
+    assert run("--dataset", "cityscapes", "--data-root", root) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "leftImg8bit/train: 4 images, not the 2,975 it should have: get it at https://www.cityscapes" in line
-    assert run("--dataset", "cityscapes", "--root", root, "--partial") == 0
+    assert run("--dataset", "cityscapes", "--data-root", root, "--partial") == 0
     annotations = root / "annotations"
     assert capsys.readouterr().out.splitlines() == [
         f"{annotations / 'train.json'}: 4 images, 16 objects of 8 classes, 4 of them ignored",
@@ -152,11 +151,11 @@ def test_cityscapes_is_converted_and_drawn(tmp_path, capsys):
 
 def test_coco_is_drawn_from_and_the_ids_kept(tmp_path, capsys):
     root = miniatures.coco(tmp_path / "coco", train=20, unlabeled=3)
-    assert run("--dataset", "coco5", "--root", root) == 2
+    assert run("--dataset", "coco5", "--data-root", root) == 2
     assert "val2017: 2 images, not the 5,000 it should have: get it at https://cocodataset" in capsys.readouterr().err
     ids = {}
     for name in ("coco10", "coco5"):
-        assert run("--dataset", name, "--root", root, "--partial", "--seed", 3) == 0
+        assert run("--dataset", name, "--data-root", root, "--partial", "--seed", 3) == 0
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == f"{root / 'annotations' / f'{name}_ids.txt'}: the ids of its images, drawn by seed 3"
         assert printed[-1] == f"{root / 'unlabeled2017'}: 3 of 123,403 images for stage 1"
@@ -173,7 +172,7 @@ def test_labels_of_ones_own_are_checked_divided_and_drawn(tmp_path, monkeypatch,
     labels = tmp_path / "set" / "annotations" / "instances_train2017.json"
     assert run("--dataset", labels) == 2
     assert "none of its 12 images is under" in capsys.readouterr().err
-    assert run("--dataset", labels, "--root", "images", "--classes", "person") == 0
+    assert run("--dataset", labels, "--data-root", "images", "--classes", "person") == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "2 of 12 images are held out for evaluation (--held-out-seed 0)"
     assert "10 images" in printed[1]
@@ -186,7 +185,7 @@ def test_labels_of_ones_own_are_checked_divided_and_drawn(tmp_path, monkeypatch,
 
 def test_other_names_are_one_clear_line(capsys):
     assert run("--dataset", "ctw1500", "--classes", "text") == 2
-    assert "--classes and --held-out-seed go with labels of your own, not ctw1500" in capsys.readouterr().err
+    assert "--classes and --held-out-seed go with custom datasets, not ctw1500" in capsys.readouterr().err
     assert run("--dataset", "ctw") == 2
     assert "no dataset 'ctw': pass one of demo, ctw1500, cityscapes, coco10, coco5, or the path" in (
         capsys.readouterr().err

@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pipelines import cli
-from pipelines.inspect_shards import build_parser, main
 from stage1_proposals.analysis.index import similar_proposals
 from stage1_proposals.common.drawing import CAPTION, GAP, TILE, draw_proposals
 from stage1_proposals.generators.registry import build_generator
@@ -20,10 +18,11 @@ from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import Manifest, ShardReader, ShardSet, write_clusters
+from tests.pipelines.command import run_command
 
 
 def run(*argv: object) -> int:
-    return cli.run(main, build_parser(), [str(part) for part in argv])
+    return run_command("inspect", *argv)
 
 
 def make_shards(images: Path, directory: Path) -> Path:
@@ -67,7 +66,7 @@ def test_the_contact_sheet_has_every_image_in_colours(shards: Path, capsys: pyte
 
 def test_the_sheet_is_the_same_for_the_same_seed_alone(shards: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert run("--shards", shards, "--sheet", tmp_path / f"{name}.png", "--images", 4, "--seed", seed) == 0
+        assert run("--shards", shards, "--out", tmp_path / f"{name}.png", "--sheet", 4, "--seed", seed) == 0
     first, same, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert first == same != other
 
@@ -77,7 +76,7 @@ def test_images_that_have_gone_are_left_out_of_the_sheet(
 ) -> None:
     moved = Path(shutil.copytree(image_folder, tmp_path / "moved"))
     (moved / "0" / "0000.png").unlink()
-    assert run("--shards", made, "--image-root", moved, "--sheet", tmp_path / "sheet.png") == 0
+    assert run("--shards", made, "--image-root", moved, "--out", tmp_path / "sheet.png") == 0
     out = capsys.readouterr().out
     assert "not drawn: 0/0000.png does not exist" in out
     assert "sheet.png (11 images)" in out
@@ -89,7 +88,7 @@ def test_an_image_of_another_size_than_its_masks_is_left_out_of_the_sheet(
     changed = Path(shutil.copytree(image_folder, tmp_path / "changed"))
     width, height = Image.open(changed / "0" / "0000.png").size
     Image.new("RGB", (height + 1, width)).save(changed / "0" / "0000.png")
-    assert run("--shards", made, "--image-root", changed, "--sheet", tmp_path / "sheet.png") == 0
+    assert run("--shards", made, "--image-root", changed, "--out", tmp_path / "sheet.png") == 0
     out = capsys.readouterr().out
     expected = f"is {height + 1} x {width} pixels now, but its masks are for {width} x {height}"
     assert f"\nnot drawn: 0/0000.png {expected}\n" in out
@@ -97,7 +96,7 @@ def test_an_image_of_another_size_than_its_masks_is_left_out_of_the_sheet(
 
 
 def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--images", 0) == 0
+    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--sheet", 0) == 0
     coco = COCO(str(tmp_path / "new" / "out.json"))
     assert len(coco.getImgIds()) == 12
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0)
@@ -110,30 +109,30 @@ def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
 def test_scores_against_its_own_proposals_are_100(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--images", 0) == 0
+    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--sheet", 0) == 0
     labels = json.loads((tmp_path / "out.json").read_text())
     for image in labels["images"]:
         image["file_name"] = Path(image["file_name"]).name
     (tmp_path / "labels.json").write_text(json.dumps(labels))
-    assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--images", 0) == 0
+    assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--sheet", 0) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     start = lines.index(["class-agnostic,", "%", "AP", "AP50", "AR@20", "R50@20"])
     assert lines[start + 1 : start + 3] == [["mask", *["100.0"] * 4], ["box", *["100.0"] * 4]]
 
 
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--shards", shards, "--images", 0) == 0
+    assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
     first = ShardSet.open(shards).entries[0]
     write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), {"classes": 2})
-    assert run("--shards", shards, "--images", 0) == 0
+    assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
 
 
 def test_similar_proposals_are_printed_and_drawn_the_query_first(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--shards", shards, "--similar", "0:1", "--images", 4) == 0
+    assert run("--shards", shards, "--similar", "0:1", "--sheet", 4) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == f"similar proposals: {shards}/similar.png (4 tiles)"
     cosines = [float(line.split()[0]) for line in lines]
@@ -154,7 +153,7 @@ def test_a_similar_proposal_whose_image_has_gone_is_left_out_but_not_the_query(
     made: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved = Path(shutil.copytree(image_folder, tmp_path / "moved"))
-    arguments = ["--shards", made, "--image-root", moved, "--sheet", tmp_path / "a.png", "--images", 200]
+    arguments = ["--shards", made, "--image-root", moved, "--out", tmp_path / "a.png", "--sheet", 200]
     others = [path for path in moved.rglob("*.png") if path.name != "0000.png"]
     others[0].unlink()
     assert run(*arguments, "--similar", "0:0") == 0
@@ -166,10 +165,8 @@ def test_a_similar_proposal_whose_image_has_gone_is_left_out_but_not_the_query(
 
 @pytest.mark.parametrize("text", ["5", "a:0", "1:2:3", "1:"])
 def test_a_proposal_is_named_by_image_and_row(shards: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        run("--shards", shards, "--similar", text)
-    assert end.value.code == 2
-    assert f"invalid IMAGE_ID:ROW value: '{text}'" in capsys.readouterr().err
+    assert run("--shards", shards, "--similar", text) == 2
+    assert capsys.readouterr().err == f"error: --similar '{text}': write it as IMAGE_ID:ROW, two integers\n"
 
 
 def test_a_set_without_a_usable_image_is_inspected_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +205,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--similar", "0:99"], "proposals, none is number 99"),
         (["--export", "voc", "out"], "--export voc: only coco is known"),
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
-        (["--sheet", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
+        (["--out", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),
         (

@@ -1,4 +1,4 @@
-"""Labels of the user's own through the commands, with no code: a tiny model on a few labelme files."""
+"""Custom datasets through the commands, with no code: a tiny model on a few labelme files."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import cli, evaluate, finetune
-from pipelines.run_options import add_custom_options, custom_options
 from stage2_training.config.compose import pretraining_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.scores import AP_NAMES
-from stage2_training.labels.custom import CustomDatasetOptions
 from stage2_training.runs import train as training
 from tests import miniatures, tiny_knet
+from tests.pipelines.command import run_command
 
 TINY = ("--cfg-options", *tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
 MODEL = ("--model", "knet_lite0", "--schedule", "finetune_demo")
@@ -31,9 +29,8 @@ def command(tmp_path, monkeypatch, capfd):
     """Run a command in an empty working folder: its exit code, and what it printed."""
     monkeypatch.chdir(tmp_path)
 
-    def run(module, *argv):
-        words = ["--device", "cpu", "--workers", "0", *map(str, argv)]
-        code = cli.run(module.main, module.build_parser(), words)
+    def run(name, *argv):
+        code = run_command(name, "--device", "cpu", "--workers", "0", *argv)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 
@@ -43,25 +40,25 @@ def command(tmp_path, monkeypatch, capfd):
 def test_a_folder_of_labelme_files_is_trained_and_evaluated_on(command, tmp_path):
     miniatures.labelme(tmp_path / "my.images")
     start = (*MODEL, "--dataset", "my.images", "--init", "scratch", "--epochs", 1, "--total-batch", 2)
-    code, printed = command(finetune, *start, *TINY)
+    code, printed = command("finetune", *start, *TINY)
     assert code == 0, printed
     assert "1 of 5 images are held out for evaluation (--held-out-seed 0)" in printed
     run = tmp_path / "work_dirs" / "finetune" / "my" / "knet_lite0-scratch"
     scores = json.loads((run / "finished.json").read_text())
     assert (run / "iter_2.pth").is_file()  # of the four images that are not held out
 
-    code, printed = command(finetune, *start, "--held-out-seed", 1, *TINY)
+    code, printed = command("finetune", *start, "--held-out-seed", 1, *TINY)
     assert code == 2
     assert "holds a run with other labels" in printed.splitlines()[-1]
 
     out = tmp_path / "scores.json"
     given = ("--dataset", "my.images", "--checkpoint", run / "iter_2.pth", "--out", out)
-    code, printed = command(evaluate, *MODEL, *given, *TINY)
+    code, printed = command("evaluate", *MODEL, *given, *TINY)
     assert code == 0, printed
     again = json.loads(out.read_text())
     assert {name: again[name] for name in AP_NAMES} == {name: scores[name] for name in AP_NAMES}
 
-    code, printed = command(evaluate, "--work-dir", run, "--test-labels", "my.images")
+    code, printed = command("evaluate", "--work-dir", run, "--test-labels", "my.images")
     assert (code, len(printed.splitlines())) == (2, 1)
     assert "--test-labels and the like go with --dataset: a run knows its own images" in printed
 
@@ -80,7 +77,7 @@ def test_a_pretrained_model_is_judged_on_the_images_that_the_options_say(command
     miniatures.labelme(tmp_path / "mine")
     miniatures.labelme(tmp_path / "others", images=2)
     common = ("--work-dir", pretraining, "--class-agnostic", "--dataset", "mine")
-    code, printed = command(evaluate, *common, "--test-labels", "mine")
+    code, printed = command("evaluate", *common, "--test-labels", "mine")
     assert code == 0, printed
     assert printed.startswith("5 of the 5 test images are among those of mine\n")
     assert set(AP_NAMES) < set(json.loads((pretraining / "class_agnostic.json").read_text()))
@@ -90,7 +87,7 @@ def test_a_pretrained_model_is_judged_on_the_images_that_the_options_say(command
         configs = []
         with monkeypatch.context() as instead:
             instead.setattr(training, "evaluate", lambda config, *_: configs.append(config) or {"AP": 0.5})
-            code, printed = command(evaluate, *common, *options)
+            code, printed = command("evaluate", *common, *options)
         assert code == 0, printed
         (images,) = [config.test_dataloader.dataset for config in configs]
         coco = json.loads(Path(images.ann_file).read_text())
@@ -112,7 +109,7 @@ def test_a_pretrained_model_is_judged_on_the_images_that_the_options_say(command
 
 def test_options_of_ones_own_labels_do_not_go_with_a_published_set(command, pretraining):
     common = ("--work-dir", pretraining, "--class-agnostic", "--dataset", "ctw1500")
-    code, printed = command(evaluate, *common, "--held-out-seed", 1)
+    code, printed = command("evaluate", *common, "--held-out-seed", 1)
     assert (code, printed.splitlines()) == (
         2,
         [
@@ -120,11 +117,3 @@ def test_options_of_ones_own_labels_do_not_go_with_a_published_set(command, pret
             "not ctw1500"
         ],
     )
-
-
-def test_what_the_options_say_arrives():
-    parser = cli.Parser()
-    add_custom_options(parser)
-    assert custom_options(parser.parse_args([])) == CustomDatasetOptions()
-    given = ["--test-labels", "a.json", "--classes", "cat", "dog", "--held-out-seed", "3", "--skip-malformed"]
-    assert custom_options(parser.parse_args(given)) == CustomDatasetOptions("a.json", ("cat", "dog"), 3, True)
