@@ -11,14 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from pipelines.proposals import CONFIGS, fastest_precision, read_settings
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.system import choose_device
 from stage1_proposals.generators.base import ProposalGenerator
-from pipelines.proposals import CONFIGS, fastest_precision, read_settings
-from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import choose_device
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.registry import build_generator
