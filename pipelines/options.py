@@ -49,7 +49,7 @@ class WordsOption(click.Option):
     """An option that takes one word or several and may be repeated: `--seeds 0 1 2`. Its value is a tuple."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, multiple=True, **kwargs)
+        super().__init__(*args, **{**kwargs, "multiple": True})
 
     def make_metavar(self, ctx: click.Context) -> str:
         return f"{super().make_metavar(ctx)} ..."
@@ -175,7 +175,7 @@ def run_options(*, schedule: str | None, work_dir: str) -> Decorator:
         schedule: default schedule; None: the dataset names it.
         work_dir: default work directory, as the help text shows it.
     """
-    options = [
+    options: list[Decorator] = [
         click.option("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file."),
         click.option("--work-dir", help=f"Where everything goes. Default: {work_dir}."),
         device_option,
@@ -203,7 +203,7 @@ def custom_dataset_options(function: Function) -> Function:
         return CustomDatasetOptions(**values)
 
     names = ("test_labels", "classes", "held_out_seed", "skip_malformed")
-    options = [
+    options: list[Decorator] = [
         click.option("--test-labels", metavar="LABELS", help="Labels to evaluate on, not a held-out fifth."),
         words_option("--classes", metavar="NAME", help="Use these classes only."),
         click.option("--held-out-seed", type=NON_NEGATIVE, default=0, help="Decides which images are held out."),

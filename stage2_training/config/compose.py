@@ -240,7 +240,7 @@ def _check_feature_dim(config: Config, shards: ShardSet) -> None:
     expected = config.model.saliency_prompt.feature_dim
     if expected != shards.feature_dim:
         raise UserError(
-            f"{shards.directory}: its seed features, of {shards.backbone['name']}, have {shards.feature_dim} numbers, "
+            f"{shards.directory}: its seed features, of {shards.backbone.name}, have {shards.feature_dim} numbers, "
             f"but model.saliency_prompt.feature_dim is {expected}: leave that setting out, or use shards of another "
             f"backbone"
         )

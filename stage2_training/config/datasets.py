@@ -40,7 +40,7 @@ def open_dataset(
     has_fragment = (CONFIGS / "datasets" / f"{dataset}.py").is_file()  # even where a folder has that name
     if not has_fragment and custom.is_custom(dataset):
         prepared = on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
-        return LabelledDataset(custom.fragment(prepared), prepared.remarks)
+        return LabelledDataset(custom.as_config(prepared), prepared.remarks)
     if options not in (None, custom.CustomDatasetOptions()):
         raise UserError(
             f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"

@@ -37,6 +37,8 @@ class NaNSafeHungarianAssigner(HungarianAssigner):
         observer: called with the result of every `assign`; None by default.
     """
 
+    match_costs: Any  # MMDetection: a list of match costs
+
     def __init__(self, match_costs: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
         super().__init__(match_costs)
         self.match_costs = [_FiniteSum(self.match_costs)]
@@ -52,6 +54,8 @@ class NaNSafeHungarianAssigner(HungarianAssigner):
 
 class _FiniteSum:
     """The sum of matching costs (N, L), as `HungarianAssigner` adds them up, without NaN and infinities."""
+
+    match_costs: Any  # MMDetection: a list of match costs
 
     def __init__(self, match_costs: Sequence[Callable[..., Tensor]]) -> None:
         self.match_costs = match_costs

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,35 +23,7 @@ from stage1_proposals.shards import ShardSet
 from stage2_training.data.dataset import CLUSTER_NAME
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.runs.work_dir import WorkDir
-
-_CLASS_BRANCH = re.compile(r"(^|\.)(fc_cls|conv_seg|conv_cls|cls_embed|conv_logits)\.|^roi_head\.bbox_head\.fc_reg\.")
-_PRETRAINED_PARTS: dict[str, tuple[str, ...]] = {
-    "KNet": ("rpn_head.init_kernels", "rpn_head.localization_fpn", "roi_head.mask_head"),
-    "QueryInst": ("neck", "rpn_head", "roi_head"),
-    "Mask2Former": ("panoptic_head",),
-    "MaskFormer": ("panoptic_head",),
-    "MaskRCNN": ("neck", "rpn_head", "roi_head"),
-    "SOLOv2": ("neck", "mask_head"),
-}
-
-
-class DetectorTraits(NamedTuple):
-    """What a transfer must know of a detector.
-
-    Attributes:
-        pretrained_parts: leading names of the tensors that pre-training is for: all of them must be transferred.
-        class_branch: matches names of tensors whose shape follows the number of classes; they may keep the model's own
-            initialisation.
-    """
-
-    pretrained_parts: tuple[str, ...] = ()
-    class_branch: re.Pattern[str] = _CLASS_BRANCH
-
-
-def detector_traits(detector_type: str) -> DetectorTraits:
-    """Return the traits of a detector, by its registered type."""
-    return DetectorTraits(_PRETRAINED_PARTS.get(detector_type, ()))
-
+from stage2_training.saliency_prompt.detectors import detector_traits
 
 BACKBONE = ("backbone.",)
 # How a backbone was trained, as in the catalogue's names: `densecl` is `densecl_r50` for a ResNet-50.
