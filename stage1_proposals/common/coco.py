@@ -25,6 +25,7 @@ Rle = dict[str, Any]  # COCO's compressed run lengths: `size` [height, width] an
 ImageId = int | str
 
 ADVICE = "correct the file"
+MAX_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
 IMAGE_KEYS = ("id", "file_name", "height", "width")
 
 
@@ -376,6 +377,8 @@ def _check_polygons(polygons: list[Any]) -> None:
             raise ValueError("a polygon is no list of numbers")
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers; it needs x and y of three or more points")
+        if np.abs(coordinates.astype(float)).max() > MAX_COORDINATE:
+            raise ValueError(f"a coordinate exceeds {MAX_COORDINATE:,} pixels")
 
 
 def to_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:

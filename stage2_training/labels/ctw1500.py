@@ -23,7 +23,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from stage1_proposals.common.coco import Size, mask_fields, to_rle
+from stage1_proposals.common.coco import MAX_COORDINATE, Size, mask_fields, to_rle
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.conversion import (
@@ -41,7 +41,6 @@ from stage2_training.labels.conversion import (
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
 ILLEGIBLE = "###"
 POINTS = 14
-_LARGEST_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
 
 
@@ -252,8 +251,8 @@ def _polygon(fields: list[str], path: Path, line: int) -> np.ndarray:
         values = [int(field) for field in fields]
     except ValueError as error:
         raise _malformed(path, line, f"a coordinate is no integer ({error})") from error
-    if max(map(abs, values)) > _LARGEST_COORDINATE:
-        raise _malformed(path, line, f"a coordinate exceeds {_LARGEST_COORDINATE:,} pixels")
+    if max(map(abs, values)) > MAX_COORDINATE:
+        raise _malformed(path, line, f"a coordinate exceeds {MAX_COORDINATE:,} pixels")
     return np.array(values, dtype=np.int64).reshape(POINTS, 2)
 
 

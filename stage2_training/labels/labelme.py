@@ -109,12 +109,7 @@ def _read(path: Path, image_root: Path | None) -> LabelledImage:
     stated = (document.get("imageWidth") or width, document.get("imageHeight") or height)
     if stated != (width, height):
         raise _malformed(path, f"is for {stated[0]} x {stated[1]} pixels, but {image} has {width} x {height}")
-    shapes = []
-    for number, entry in enumerate(document["shapes"], 1):
-        shape = _shape(path, number, entry, (height, width))
-        if not coco_mask.area(_rle(shape.area, (height, width))):
-            raise _malformed(path, f"shape {number} ({shape.label!r}) has no pixel inside its image")
-        shapes.append(shape)
+    shapes = [_shape(path, number, entry, (height, width)) for number, entry in enumerate(document["shapes"], 1)]
     return LabelledImage(path, image, (height, width), shapes)
 
 
@@ -136,7 +131,7 @@ def _shape(path: Path, number: int, entry: Any, size: Size) -> Shape:
     """A file's shape, numbered from 1.
 
     Raises:
-        LabelError: it has no label, is of a kind without area, or its points do not fit its kind.
+        LabelError: it has no label, is of a kind without area, has no pixel, or its points do not fit its kind.
     """
     where = f"shape {number}"
     if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or not entry["label"]:
@@ -155,10 +150,13 @@ def _shape(path: Path, number: int, entry: Any, size: Size) -> Shape:
         if kind in ("circle", "mask", "rectangle") and len(points) != 2 and (kind, len(points)) != ("rectangle", 4):
             raise ValueError(f"it has {len(points)} points, not 2")
         area = _mask(points.astype(int), entry["mask"], size) if kind == "mask" else _polygon(kind, points)
+        is_empty = not coco_mask.area(_rle(area, size))
         group = entry.get("group_id")
         hash(group)
     except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise _malformed(path, f"{where} is no {kind}: {error}") from error
+    if is_empty:
+        raise _malformed(path, f"{where} has no pixel inside its image")
     return Shape(entry["label"], group, area)
 
 

@@ -161,6 +161,8 @@ def test_polygons_are_rasterised_by_pycocotools() -> None:
         ([[1, 2, 3, 4, 5, math.nan]], "no list of numbers"),
         ([[[1, 2], [3, 4], [5, 6]]], "no list of numbers"),
         ([1, 2, 3, 4, 5, 6], "no list of numbers"),
+        ([[10, 15, 45, 15, 1e12, 65, 10, 65]], "a coordinate exceeds 100,000 pixels"),
+        ([[10, 15, 45, 15, -200_000, 65]], "a coordinate exceeds 100,000 pixels"),
         ({"size": [1, 1], "counts": [1]}, r"its size is \[1, 1\], not \[12, 16\]"),
         ({"size": [12, 16]}, "cannot be read"),
         ({"size": [12, 16], "counts": 5}, "cannot be read"),

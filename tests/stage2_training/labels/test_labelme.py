@@ -123,6 +123,7 @@ TRIANGLE = [[4, 4], [20, 4], [20, 20]]
         (shape("polygon", "a", [[1, 2, 3]]), r"shape 2 \('a'\) is no polygon: cannot reshape"),
         (shape("polygon", "a", [["x", 1], *TRIANGLE]), r"shape 2 \('a'\) is no polygon: could not convert"),
         (shape("polygon", "a", [[float("inf"), 1], *TRIANGLE]), r"shape 2 .* a coordinate is not finite"),
+        (shape("polygon", "a", [[4e10, 1], *TRIANGLE]), r"shape 2 .* a coordinate exceeds 100,000 pixels"),
         (shape("rectangle", "a", TRIANGLE), r"shape 2 \('a'\) is no rectangle: it has 3 points, not 2"),
         (shape("circle", "a", TRIANGLE), r"shape 2 \('a'\) is no circle: it has 3 points"),
         (shape("mask", "a", TRIANGLE[:2]), r"shape 2 \('a'\) is no mask"),
