@@ -37,7 +37,9 @@ def open_dataset(
         UserError: no such dataset, a fragment that lacks what it must decide, `options` for a dataset that has a
             fragment, or labels that cannot be used.
     """
-    has_fragment = (CONFIGS / "datasets" / f"{dataset}.py").is_file()  # even where a folder has that name
+    has_fragment = dataset in {
+        path.stem for path in (CONFIGS / "datasets").glob("*.py")
+    }  # even if a folder has that name
     if not has_fragment and custom.is_custom(dataset):
         prepared = on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
         return LabelledDataset(custom.as_config(prepared), prepared.remarks)

@@ -91,7 +91,7 @@ def test_the_metric_reads_what_a_fine_tuned_model_predicts(name: str, make_batch
         predicted = model.eval()(images, samples, mode="predict")
     objects = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}]
     objects[0]["segmentation"] = [[0, 0, 9, 0, 9, 9, 0, 9]]
-    entries = [{"id": number, "width": 180, "height": 120} for number in range(2)]
+    entries = [{"id": number, "file_name": f"{number}.jpg", "width": 180, "height": 120} for number in range(2)]
     labels = {"images": entries, "annotations": objects, "categories": [{"id": 1, "name": "text"}]}
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     metric = MaskAP(str(tmp_path / "labels.json"))

@@ -14,7 +14,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
 from stage1_proposals.common.checkpoints import read_checkpoint, read_tensors
-from stage2_training.runs.work_dir import WorkDir
+from stage2_training.runs.work_dir import CONFIG_VERSION, WorkDir
 
 
 class Model(BaseModel):
@@ -112,7 +112,7 @@ def test_killed_in_the_middle_of_a_write_the_leftover_goes_with_the_next_start(t
     (leftover,) = tmp_path.glob(".iter_3.pth.*.tmp")
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
-    (tmp_path / "config.py").write_text("model = dict(type='Model')\n")
+    (tmp_path / "config.py").write_text(f"model = dict(type='Model')\nconfig_version = {CONFIG_VERSION}\n")
     work.claim(Config({"model": {"type": "Model"}}))
     assert not leftover.exists()
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"

@@ -14,7 +14,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage2_training.runs import initial_weights as initialisation
 from stage2_training.runs.initial_weights import detector_traits, name_as_backbone, transfer_report, write_transfer
-from stage2_training.runs.work_dir import WorkDir
+from stage2_training.runs.work_dir import Result, WorkDir
 
 LITE0 = {"type": "TimmBackbone", "model_name": "tf_efficientnet_lite0"}
 RESNET = {"type": "ResNet", "depth": 50}
@@ -184,7 +184,7 @@ def test_pretraining_is_the_default_once_it_is_finished(tmp_path, monkeypatch, i
     (work.path / "last_checkpoint").write_text(str(work.path / "iter_5.pth"))
     with pytest.raises(UserError, match="is not finished"):
         named(init)
-    work.finish({})
+    work.finish(Result(str(work.path / "iter_5.pth"), {}))
     for start in (named(init), named(init, checkpoint=str(work.path))):
         assert start.source == f"work_dirs/pretrain/{directory}/iter_5.pth"
         assert start.record.kind == init
