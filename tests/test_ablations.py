@@ -1,16 +1,11 @@
 """docs/ablations.md: `make` builds every command shown, it parses, and it composes the config that the page says."""
 
-import os
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import click
 import pytest
-from pipelines.__main__ import application
 
 from pipelines.pretrain import compose_config
 from stage1_proposals.shards import ShardSet
@@ -18,6 +13,7 @@ from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
 from stage2_training.runs import initial_weights
 from stage2_training.runs.work_dir import flatten
+from tests.shown_commands import in_code_blocks, parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -26,22 +22,8 @@ ROWS = [
     for line in PAGE.splitlines()
     if line.startswith("|") and "`make pretrain MODEL" in line
 ]
-OTHERS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+OTHERS = in_code_blocks(PAGE)
 SEED = Overrides(seed=0)  # the command's default
-
-
-def parse(command: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of the command that `make` would run for a line of the page."""
-    environment = {"PATH": os.environ["PATH"]}  # a test run by make has make's own variables
-    run = subprocess.run(
-        [*shlex.split(command), "--dry-run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    _, *module_and_words = shlex.split(run.stdout.replace("\\\n", " ").splitlines()[-1])
-    assert module_and_words[:2] == ["-m", "pipelines"]
-    name, *arguments = module_and_words[2:]
-    parsed = application.get_command(click.Context(application), name)
-    assert parsed is not None
-    return name, dict(parsed.make_context(name, arguments).params)
 
 
 @pytest.fixture

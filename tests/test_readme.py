@@ -1,35 +1,32 @@
-"""README and docs show only commands, variables and files that exist."""
+"""README and docs show only commands, variables, options and files that exist."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.shown_commands import in_code_blocks, in_text, parse
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
-VARIABLES = set(re.findall(r"^([A-Z_]+) \?=", MAKEFILE, flags=re.MULTILINE))
+COMMANDS = sorted({command for page in PAGES for command in in_code_blocks(page.read_text(encoding="utf-8"))})
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def shown_commands(page: Path) -> list[list[str]]:
-    """The words of every `make` command of a page, in its code blocks and in its text."""
-    text = page.read_text(encoding="utf-8")
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL))
-    inline = re.findall(r"`(make [^`]+)`", text)
-    lines = [*re.findall(r"^(?:[A-Z_]+=\S+ )?(make .*)$", blocks, flags=re.MULTILINE), *inline]
-    return [shlex.split(line, comments=True) for line in lines]
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "make test"])
+def test_every_command_in_a_code_block_parses(command: str) -> None:
+    parse(command)
 
 
 @by_page
-def test_the_commands_shown_exist(page: Path) -> None:
-    for _, target, *words in shown_commands(page):
-        assert target in TARGETS
-        for word in words:
-            assert word.lstrip("[").partition("=")[0] in VARIABLES, word
+def test_the_targets_and_variables_in_the_text_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in in_text(page.read_text(encoding="utf-8")):
+        words = re.sub(r'"[^"]*"', "", command)
+        target, *variables = re.findall(r"(?<=^make )[a-z]+|[A-Z_]+(?==)", words)
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), command
+        assert all(re.search(rf"\b{variable}\b", makefile) for variable in variables), command
 
 
 @by_page
