@@ -1,19 +1,20 @@
-"""docs/ablations.md: `make` builds every command shown, it parses, and it composes the config that the page says."""
+"""docs/ablations.md: every command is one that `make` makes, parses, and composes the config that the page says."""
 
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipelines.pretrain import compose_config
+from pipelines import finetune, pretrain, proposals
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
-from stage2_training.runs import initial_weights
+from stage2_training.runs import initial_weights as initialisation
 from stage2_training.runs.work_dir import flatten
-from tests.shown_commands import in_code_blocks, parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -22,8 +23,18 @@ ROWS = [
     for line in PAGE.splitlines()
     if line.startswith("|") and "`make pretrain MODEL" in line
 ]
-OTHERS = in_code_blocks(PAGE)
-SEED = Overrides(seed=0)  # the command's default
+OTHERS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+COMMANDS = {"pretrain": pretrain, "finetune": finetune, "proposals": proposals}
+
+
+def python_arguments(command: str) -> list[str]:
+    """The words after `python` that make would run for a command of the page."""
+    environment = {"PATH": os.environ["PATH"]}  # a test run by make has make's own variables
+    run = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    last = run.stdout.replace("\\\n", " ").splitlines()[-1]
+    return shlex.split(last)[1:]
 
 
 @pytest.fixture
@@ -40,60 +51,59 @@ def test_the_page_has_the_papers_rows() -> None:
 def test_no_two_runs_share_a_work_directory() -> None:
     for command in ("pretrain", "finetune"):
         lines = [row[2].strip("`") for row in ROWS] if command == "pretrain" else OTHERS
-        directories = [where for line in lines if f"make {command}" in line for where in work_directory(line)]
-        assert len(directories) == len(set(directories)) > 2
+        found = [where for line in lines if f"make {command}" in line for where in default_or_given(line)]
+        assert len(found) == len(set(found)) > 2
 
 
-def work_directory(command: str) -> Iterator[str]:
-    """The work directory that a command gives, or its default."""
+def default_or_given(command: str) -> Iterator[str]:
     words = dict(word.split("=", 1) for word in shlex.split(command)[2:])
     if "WORK_DIR" in words:
         yield words["WORK_DIR"]
     elif "INIT" in words:
         yield f"{words['MODEL']}-{words['INIT']}"
     else:
-        yield str(initial_weights.pretraining_dir(words["MODEL"], words.get("PROMPTS") != "off"))
+        yield str(initialisation.pretraining_dir(words["MODEL"], words.get("PROMPTS") != "off"))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_row_changes_what_it_says_and_nothing_else(row: list[str], shards: ShardSet) -> None:
     _, changes, command, _ = row
-    name, options = parse(command.strip("`"))
-    assert name == "pretrain"
-    for not_in_config in ("backbone", "weights", "work_dir", "device", "gpus"):
-        options.pop(not_in_config)
-    given_shards, prompts = options.pop("shards"), options.pop("prompts")
-    config = compose_config(options.pop("model"), shards, prompts == "on", **options)
+    _, module, *arguments = python_arguments(command.strip("`"))
+    assert module == "pipelines.pretrain"
+    args = pretrain.build_parser().parse_args(arguments)
+    config = pretrain.compose_config(args, shards)
     method = dict(flatten(compose.pretraining_config("knet", "pretrain", shards, overrides=SEED).to_dict()))
-    composed = dict(flatten(config.to_dict()))
-    stated = re.findall(r"`([^`]*)`", changes)
-    assert ("other shards" in changes) == (str(given_shards) != "shards-densecl")
-    if stated == ["PROMPTS=off"]:
-        assert composed.pop("model.type") == "KNet"
+    found = dict(flatten(config.to_dict()))
+    said = re.findall(r"`([^`]*)`", changes)
+    assert ("other shards" in changes) == (str(args.shards) != "shards-densecl")
+    if said == ["PROMPTS=off"]:
+        assert found.pop("model.type") == "KNet"
         method = {key: value for key, value in method.items() if not key.startswith("model.saliency_prompt.")}
         del method["model.type"]
     else:
-        changed = {key: value for key, value in composed.items() if value != method[key]}
+        changed = {key: value for key, value in found.items() if value != method[key]}
         assert changed == {
-            f"model.saliency_prompt.{setting}": value
-            for setting, value in compose.parse_saliency_prompt(stated).items()
+            f"model.saliency_prompt.{name}": value for name, value in compose.parse_saliency_prompt(said).items()
         }
-    assert composed.keys() == method.keys()
+    assert found.keys() == method.keys()
+
+
+SEED = Overrides(seed=0)  # as the command's default
 
 
 @pytest.mark.parametrize("command", OTHERS)
 def test_every_other_command_parses_and_composes(command: str) -> None:
-    name, options = parse(command)
-    assert name in ("finetune", "proposals")
-    if name == "finetune":
-        config = compose.finetuning_config(options["model"], options["dataset"], options["schedule"])
+    _, module, *arguments = python_arguments(command)
+    args = COMMANDS[module.removeprefix("pipelines.")].build_parser().parse_args(arguments)
+    if module == "pipelines.finetune":
+        config = compose.finetuning_config(args.model, args.dataset, args.schedule)
         assert config.model.type == "KNet"
-        known = ("scratch", *initial_weights.BACKBONES, *initial_weights.DETECTORS)
-        assert options["init"] in known
-        assert not options["checkpoint"] or options["init"] in initial_weights.DETECTORS
+        known = ("scratch", *initialisation.BACKBONES, *initialisation.DETECTORS)
+        assert args.init in known
+        assert not args.checkpoint or args.init in initialisation.DETECTORS
 
 
 def test_every_initialisation_is_on_the_page() -> None:
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named >= {"scratch", *initial_weights.BACKBONES, *initial_weights.DETECTORS}
+    assert named >= {"scratch", *initialisation.BACKBONES, *initialisation.DETECTORS}
