@@ -30,8 +30,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProposalGenerato
 
 
 def test_every_generator_is_named() -> None:
-    configs = (Path(__file__).parents[3] / "configs" / "proposals").glob("*.toml")
-    assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == {path.stem for path in configs} >= set(GENERATORS)
+    assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(GENERATORS)
 
 
 @pytest.mark.usefixtures("example")
