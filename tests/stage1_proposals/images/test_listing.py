@@ -106,7 +106,7 @@ def test_a_numeric_stem_is_the_coco_id() -> None:
 
 def test_a_name_is_hashed_to_a_stable_id() -> None:
     # SHA-256 of the path, its first 63 bits.
-    assert image_ids(["cat.jpg", "images/ünï.jpg"]) == (375762793526705882, 6246985361669078623)
+    assert image_ids(["cat.jpg", "photos/ünï.jpg"]) == (375762793526705882, 6246985361669078623)
 
 
 def test_a_number_used_twice_is_hashed() -> None:
