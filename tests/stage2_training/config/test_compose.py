@@ -108,7 +108,10 @@ def test_settings_of_prompts_are_parsed_and_checked():
         ("level", r"^--saliency-prompt 'level': write it as key=value$"),
         ("level=[1,(2", r"^--saliency-prompt level=\[1,\(2: does not fit the config"),
         ("level=coarse", r"^saliency_prompt\.level 'coarse': should be a valid integer$"),
-        ("matching=nearest", r"^saliency_prompt\.matching 'nearest': should be 'cosine', 'sequential', 'random' or 'none'$"),
+        (
+            "matching=nearest",
+            r"^saliency_prompt\.matching 'nearest': should be 'cosine', 'sequential', 'random' or 'none'$",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             parse_saliency_prompt([option])
