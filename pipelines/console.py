@@ -2,13 +2,16 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from stage2_training.labels.custom import CustomDatasetOptions
 
 Item = TypeVar("Item")
 
@@ -87,6 +90,20 @@ def track(items: Iterable[Item], description: str, unit: str, total: int | None 
         for item in items:
             yield item
             advance(1)
+
+
+def open_labels(dataset: str, data_root: str | None, options: "CustomDatasetOptions") -> Mapping[str, Any]:
+    """The config fragment of a labelled dataset; prints what the user should know of it.
+
+    Raises:
+        UserError: as `stage2_training.config.datasets.open_dataset`.
+    """
+    from stage2_training.config.datasets import open_dataset
+
+    labelled = open_dataset(dataset, data_root, options)
+    for remark in labelled.remarks:
+        print(one_line(remark))
+    return labelled.fragment
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def read_result(run: Path) -> dict[str, Any]:
 
 def print_comparison(work_dir: Path, scores: dict[str, dict[str, Any]]) -> None:
     """Print and write the table of scores by initialisation; draw the learning curves."""
-    from stage2_training.evaluation import plot_curves
+    from stage2_training.evaluation.curves import plot_curves
     from stage2_training.evaluation.scores import AP_NAMES, percents, read_curve
 
     rows = [[init, *percents(run_scores, AP_NAMES)] for init, run_scores in scores.items()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines import options
-from pipelines.console import one_line, quiet_imports, track
+from pipelines.console import one_line, open_labels, quiet_imports, track
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -67,7 +67,7 @@ def curves(runs: Sequence[NamedRun], metric: str, title: str | None, out: Path) 
     Several directories of one name are its seeds: their mean is drawn, and a band from the lowest to the highest.
     """
     with quiet_imports():
-        from stage2_training.evaluation import mean_curve, plot_curves
+        from stage2_training.evaluation.curves import mean_curve, plot_curves
         from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
 
     if metric not in SCORE_NAMES:
@@ -132,12 +132,11 @@ def activations(
     choose_device(device)
     with quiet_imports():
         from stage2_training.config.checks import check_annotations
-        from stage2_training.config.compose import read_dataset
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations as statistics
         from stage2_training.evaluation.query_masks import query_masks
-        from stage2_training.inference.predictor import image_loader, load_detector, prepared
+        from stage2_training.inference.predictor import image_loader, load_detector, preprocess
         from stage2_training.runs.work_dir import WorkDir
 
     overrides = Overrides(data_root=data_root, workers=workers)
@@ -147,14 +146,16 @@ def activations(
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(directories[0])
         models[name] = work.read_config(), work.require_checkpoint()
-    images = read_dataset(dataset, data_root, custom)
+    labels = open_labels(dataset, data_root, custom)
     for name, (run, checkpoint) in models.items():
-        config = evaluation_config(run, images, overrides)
+        config = evaluation_config(run, labels, overrides)
         check_annotations(config, ["test"])
         model = load_detector(config, checkpoint)
         loader = image_loader(config, count)
         batches = track(loader, name, "images", len(loader))
-        maps[name], image_count = statistics.mean_maps(query_masks(model, *prepared(model, batch)) for batch in batches)
+        maps[name], image_count = statistics.mean_maps(
+            query_masks(model, *preprocess(model, batch)) for batch in batches
+        )
         numbers[name] = {
             "run": str(checkpoint.parent),
             "checkpoint": str(checkpoint),
@@ -230,8 +231,8 @@ def results(
         names = [f"{classes[label]} {detection_score:.2f}" for label, detection_score in labels_and_scores]
         masks = detected.masks.numpy().astype(np.uint8)
         tiles += [
-            caption(draw_proposals(image, record, TILE - CAPTION), f"{len(record)} proposals"),
-            caption(draw_named(image, masks, names, TILE - CAPTION), f"{len(names)} detections"),
+            caption(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION), f"{len(record)} proposals"),
+            caption(draw_named(image, masks, names, tile=TILE - CAPTION), f"{len(names)} detections"),
         ]
     if not tiles:
         raise UserError(f"none of the images chosen is under {root} as it was; say where they are with --image-root")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines import options
-from pipelines.console import quiet_imports
+from pipelines.console import open_labels, quiet_imports
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -50,8 +50,8 @@ def command(
     """
     choose_device(device)
     with quiet_imports():
-        from stage2_training.config import compose
         from stage2_training.config.checks import check_annotations
+        from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation.scores import format_scores
@@ -72,10 +72,12 @@ def command(
     overrides = Overrides(workers=workers, data_root=data_root, cfg_options=cfg_options)
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source)
-    images = compose.read_dataset(dataset, data_root, custom) if run is not None and dataset else None
-    model, dataset = model or options.DEFAULT_MODEL, dataset or options.DEFAULT_DATASET
-    run = run or compose.finetuning_config(model, dataset, schedule, choices=custom, overrides=overrides)
-    config = evaluation_config(run, images, overrides, class_agnostic)
+    if run is not None:
+        labels = open_labels(dataset, data_root, custom) if dataset else None
+    else:
+        labels = open_labels(dataset or options.DEFAULT_DATASET, data_root, custom)
+        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
+    config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 
     path = Path(out or weights.parent / ("class_agnostic.json" if class_agnostic else "metrics.json"))

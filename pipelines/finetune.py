@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines import options
-from pipelines.console import quiet_imports
+from pipelines.console import open_labels, quiet_imports
 from pipelines.launch import one_process_per_gpu
 from stage1_proposals.common.files import write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -51,14 +51,15 @@ def command(
         from stage2_training.config.checks import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.overrides import Overrides
-        from stage2_training.evaluation import plot_curves
+        from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.labels.custom import name_of
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import GO_ON, WorkDir
 
-    config = finetuning_config(model, dataset, schedule, init=init, choices=custom, overrides=Overrides(**overrides))
+    labels = open_labels(dataset, overrides["data_root"], custom)
+    config = finetuning_config(model, labels, schedule, init=init, overrides=Overrides(**overrides))
     check_annotations(config, ["train", "val"])
     start = initial_weights.by_name(init, model, config.model.type, checkpoint=checkpoint, weights=weights)
     init_name = Path(init).stem
@@ -74,4 +75,4 @@ def command(
 
     purpose = f"Fine-tuning {model} on {dataset} from {init} ({device})"
     result = train(work, config, start, purpose, final_scores, invocation.command, overrides["cfg_options"])
-    print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
+    print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")

@@ -56,13 +56,13 @@ def command(
         from stage2_training.runs.work_dir import WorkDir
 
     pseudo_labels = ShardSet.open(shards)
-    if pseudo_labels.image_count == 0 or not any(entry["proposals"] for entry in pseudo_labels.shards):
+    if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
         raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
     config = compose_config(model, pseudo_labels, prompts == "on", **settings)
     if backbone == "scratch":
         start = initial_weights.scratch()
     elif backbone or weights:
-        start = initial_weights.backbone(backbone or pseudo_labels.backbone["name"], weights)
+        start = initial_weights.backbone(backbone or pseudo_labels.backbone.name, weights)
     else:
         start = initial_weights.stage1_backbone(pseudo_labels)
 
@@ -71,7 +71,7 @@ def command(
     purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({device})"
     outcome = {"epochs": config.train_cfg.max_epochs}
     result = train(work, config, start, purpose, lambda: outcome, invocation.command, settings["cfg_options"])
-    print(f"Pre-trained: {result['checkpoint']}")
+    print(f"Pre-trained: {result.checkpoint}")
 
 
 def compose_config(

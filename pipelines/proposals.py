@@ -2,9 +2,11 @@
 
 import os
 import tomllib
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,10 @@ from pipelines.console import one_line, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+
+if TYPE_CHECKING:
+    from stage1_proposals.jobs.store import Store
+    from stage1_proposals.shards import ShardEntry
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
 GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
@@ -57,65 +63,55 @@ def command(
     Finished shards are kept; the same command run again goes on with the others.
     """
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
+    from stage1_proposals.common.settings import build_settings
     from stage1_proposals.generators.registry import build_generator
     from stage1_proposals.images.listing import list_images
-    from stage1_proposals.jobs.request import Job, Recipe
+    from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
     from stage1_proposals.jobs.store import open_store
 
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
+    build = build_generator(settings.pop("generator"))
+    defaults = build_settings(JobSettings, settings, f"config {config}")
     given = {key: value for key, value in sizes.items() if value is not None}
-    if "short_side" in given and "long_side" not in given and {"short_side", "long_side"} <= settings.keys():
-        # Keep the config's proportions.
-        given["long_side"] = round(given["short_side"] * settings["long_side"] / settings["short_side"])
-    merged = settings | given
-    missing = [key for key in JOB_KEYS if key not in merged]
-    if missing:
-        raise UserError(f"config {config}: lacks {', '.join(missing)}")
+    if "short_side" in given and "long_side" not in given:  # keep the proportions
+        given["long_side"] = round(given["short_side"] * defaults.long_side / defaults.short_side)
     recipe = Recipe(
-        generator=build_generator(settings["generator"]),
+        generator=build,
         backbone=backbone,
         weights=str(weights.resolve()) if weights else None,
         device=device,
         precision=precision or fastest_precision(device),
-        **{key: merged[key] for key in ("short_side", "long_side", "batch_size")},
+        settings=replace(defaults, **given),
     )
-    job = Job(list_images(images, image_root, shards), recipe, merged["images_per_shard"])
+    job = Job(list_images(images, image_root, shards), recipe)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     with progress("making proposals", "images", len(job.images)) as advance:
-        rows = run(job, shards, workers, advance, retry_failed)
-    print_summary(store, rows)
+        entries = run(job, shards, workers, advance, retry_failed)
+    print_summary(store, entries)
 
 
 def read_settings(path: Path | None, name: str | None, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The config's table with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
+    """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
     Args:
-        path: the config; None: the named generator's own, or, for your own class, the saliency generator's sizes.
-        name: of the generator; None: the config's.
+        path: the config; None: that called `name`, or none if `name` is your own class.
+        name: of a config or generator; None: the config's generator.
         overrides: KEY=VALUE.
 
     Raises:
         UserError: no such file, not TOML, of another generator, or unknown settings.
     """
-    is_own_class = path is None and ":" in (name or "")
-    path = path or CONFIGS / f"{'saliency' if is_own_class or name is None else name}.toml"
-    if path.parent == CONFIGS and not path.exists():
-        raise UserError(f"no generator {name!r}; there are {GENERATORS}, and your own as package.module:Class")
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise UserError(f"config {path}: {error}") from error
+    if path is None and name is not None and ":" in name:
+        settings: dict[str, Any] = {"generator": {"name": name}}
+    else:
+        settings = _read_config(path or CONFIGS / f"{name or 'saliency'}.toml")
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")
-    if is_own_class:
-        generator.clear()
-    if name is not None and generator.setdefault("name", name) != name:
+    if path is not None and name is not None and generator.setdefault("name", name) != name:
         raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -131,6 +127,17 @@ def read_settings(path: Path | None, name: str | None, overrides: tuple[str, ...
     return settings
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.parent == CONFIGS and not path.exists():
+        raise UserError(f"no generator {path.stem!r}; there are {GENERATORS}, and your own as package.module:Class")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UserError(f"config {path}: {error}") from error
+
+
 def fastest_precision(device: str) -> str:
     """The fastest precision that the device multiplies natively; of a cluster's GPUs, bfloat16."""
     import torch
@@ -141,16 +148,17 @@ def fastest_precision(device: str) -> str:
     return "bfloat16" if is_native else "float32"
 
 
-def print_summary(store: Any, rows: list[dict[str, Any]]) -> None:
-    """Print how many proposals a finished `store` has, and the images that failed."""
+def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:
+    """Print how many proposals a finished shard set has, and which images failed."""
     from stage1_proposals.shards import ShardReader
 
-    images, proposals, failed = (sum(row[key] for row in rows) for key in ("images", "proposals", "failures"))
-    print(f"{store}: {len(rows)} shards, {images} images, {proposals} proposals, {failed} images failed")
+    images, proposals = sum(entry.images for entry in entries), sum(entry.proposals for entry in entries)
+    failed = sum(entry.failures for entry in entries)
+    print(f"{store}: {len(entries)} shards, {images} images, {proposals} proposals, {failed} images failed")
     failures = []
-    for row in rows:
-        if row["failures"]:
-            with store.reading(row["file"]) as path, closing(ShardReader(path)) as reader:
+    for entry in entries:
+        if entry.failures:
+            with store.reading(entry.file) as path, closing(ShardReader(path)) as reader:
                 failures += reader.failures()
     for name, reason in failures[:FAILURES_SHOWN]:
         print(f"  failed: {one_line(name)}: {reason}")

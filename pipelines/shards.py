@@ -66,13 +66,13 @@ def inspect(
         return
     verify(shard_set)
     failures = [failure for reader in shard_set.readers() for failure in reader.failures()]
-    proposals = sum(entry["proposals"] for entry in shard_set.shards)
-    print(f"{shards}: {len(shard_set.shards)} shards verified, {shard_set.image_count} images, {proposals} proposals")
-    generator, backbone = shard_set.request["generator"]["name"], shard_set.backbone["name"]
-    print(f"made by {generator} on {backbone}, D = {shard_set.feature_dim}")
+    counts = f"{shard_set.image_count} images, {shard_set.proposal_count} proposals"
+    print(f"{shards}: {len(shard_set.entries)} shards verified, {counts}")
+    generator = shard_set.request.generator["name"]
+    print(f"made by {generator} on {shard_set.backbone.name}, D = {shard_set.feature_dim}")
     clustered = sum(reader.clusters is not None for reader in shard_set.readers())
     if clustered:
-        print(f"clusters in {clustered} of {len(shard_set.shards)} shards")
+        print(f"clusters in {clustered} of {len(shard_set.entries)} shards")
     print(f"{len(failures)} images failed" + (":" if failures else ""))
     for name, reason in failures:
         print(f"  {one_line(name)}: {reason}")
@@ -97,7 +97,7 @@ def verify(shards: "ShardSet") -> None:
     from stage1_proposals.shards import ShardError, verify_shard
 
     faults = []
-    entries = list(zip(shards.shards, shards.shard_paths, strict=True))
+    entries = list(zip(shards.entries, shards.shard_paths, strict=True))
     for entry, path in track(entries, "verifying", "shards", len(entries)):
         try:
             if verify_shard(path) != entry:
@@ -119,7 +119,7 @@ def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path
         if isinstance(image, ImageError):
             print(f"not drawn: {one_line(record.file_name)} {image}")
         else:
-            tiles.append(draw_proposals(image, record))
+            tiles.append(draw_proposals(image, record.masks(), record.seed))
     if not tiles:
         raise UserError(f"none of the images chosen is under {root} as it was; say where they are with --image-root")
     with writing(path):
@@ -142,7 +142,8 @@ def draw_similar(shards: "ShardSet", root: Path, image_id: int, row: int, count:
         name = f"{record.image_id}:{proposal.row}"
         print(f"{proposal.cosine:7.4f}  {name:<12} {one_line(record.file_name)}")
         try:
-            tile = draw_proposals(image_of(record, root), record.only(proposal.row), TILE - CAPTION)
+            only = record.only(proposal.row)
+            tile = draw_proposals(image_of(record, root), only.masks(), only.seed, TILE - CAPTION)
         except ImageError as error:
             if proposal is query:
                 raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error
@@ -166,7 +167,7 @@ def fetch(shards: str, to: Path) -> None:
     with progress("fetching", "shards") as advance:
         store.fetch(source, target, advance)
     shard_set = ShardSet.open(target.directory)
-    print(f"{source} -> {target}: {len(shard_set.shards)} shards verified, {shard_set.image_count} images")
+    print(f"{source} -> {target}: {len(shard_set.entries)} shards verified, {shard_set.image_count} images")
 
 
 @click.command(cls=options.Command)
@@ -221,7 +222,7 @@ def cluster(shards: Path, classes: int, seed: int) -> None:
     from stage1_proposals.shards import ShardSet
 
     shard_set = ShardSet.open(shards)
-    with progress("clustering", "shards", len(shard_set.shards)) as advance:
+    with progress("clustering", "shards", len(shard_set.entries)) as advance:
         sizes = cluster_shards(shard_set, classes, seed, advance)
     low, median, high = np.quantile(sizes, (0, 0.5, 1)).astype(int)
     print(f"{shards}: {sizes.sum()} proposals in {classes} clusters of {low} to {high}, median {median}")
@@ -238,14 +239,12 @@ def recall(labels: Path, shards: tuple[Path, ...], markdown: bool) -> None:
     from stage1_proposals.shards import ShardSet
 
     columns = [(kind, score) for kind in KINDS for score in ("AP", "AP50", "AR@20")]
-    columns = [(kind, score) for kind in KINDS for score in ("AP", "AP50", "AR@20")]
     labelled, rows = Labels.read(labels), []
     for shard_set in map(ShardSet.open, shards):
         scores = evaluate(shard_set.records(), labelled)
-        generator = shard_set.request["generator"]
-        proposals = sum(entry["proposals"] for entry in shard_set.shards)
-        facts = [describe_generator(generator), shard_set.backbone["name"], str(generator["short_side"])]
-        counts = [str(shard_set.image_count), f"{proposals / shard_set.image_count:.1f}"]
+        generator = shard_set.request.generator
+        facts = [describe_generator(generator), shard_set.backbone.name, str(generator["short_side"])]
+        counts = [str(shard_set.image_count), f"{shard_set.proposal_count / shard_set.image_count:.1f}"]
         rows.append(facts + counts + [f"{100 * scores[kind][name]:.2f}" for kind, name in columns])
     heading = ("generator", "backbone", "short side", "images", "per image", *map(" ".join, columns))
     objects, images = labelled.object_count, len(labelled.images)

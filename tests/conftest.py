@@ -1,7 +1,16 @@
 """Small image folders, shard sets and labelled sets, written with the project's own writers."""
 
-import json
+# Process-wide settings come before the imports of the libraries that read them.
+# ruff: noqa: E402
 import os
+
+from stage1_proposals.common.system import configure_process
+
+configure_process()
+# Tests compute on the CPU, also where there is a GPU; MMEngine looks for one when it is imported.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +21,16 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.common.system import configure_process
-from stage1_proposals.shards import ImageRecord, ShardSet, shard_file_name, to_columns, write_manifest, write_shard
+from stage1_proposals.shards import (
+    ImageRecord,
+    Manifest,
+    ShardEntry,
+    ShardSet,
+    shard_file_name,
+    to_columns,
+    write_shard,
+)
+from tests.shard_sets import make_request
 
 configure_process()
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
@@ -95,7 +112,7 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
             "stride": 32,
             "feature_dim": FEATURE_DIM,
         } | (backbone or {})
-        lines = []
+        entries = []
         rng = np.random.default_rng(0)
         for index, records in enumerate(shards):
             for record in records if images else []:
@@ -117,11 +134,9 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
                 software="test",
             )
             count = sum(map(len, records))
-            lines.append(
-                {"file": name, "images": len(records), "proposals": count, "failures": 0, "content_sha256": content}
-            )
-        request = {"image_root": str(root), "backbone": backbone, "shard_count": len(shards)}
-        write_manifest(directory, request, lines)
+            entries.append(ShardEntry(name, len(records), count, failures=0, content_sha256=content))
+        request = make_request(backbone, image_root=str(root), shard_count=len(shards), generator={"name": "saliency"})
+        Manifest(request, tuple(entries)).write(directory)
         return ShardSet.open(directory)
 
     return write

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
 from pipelines.demo_data import photographs
-from stage2_training.labels.conversion import masked
+from stage1_proposals.common.coco import mask_fields
 
 Outline = np.ndarray  # float64 (n, 2): corners x, y in order
 
@@ -202,4 +202,4 @@ def draw_object_image(rng: np.random.Generator) -> tuple[Image.Image, list[np.nd
 def annotations(image_id: int, masks: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     """COCO annotations of an image's masks, bool (H, W), without `id`."""
     labels = {"image_id": image_id, "category_id": CATEGORIES[0]["id"], "iscrowd": 0}
-    return [{**labels, **masked(coco_mask.encode(np.asfortranarray(mask, np.uint8)))} for mask in masks]
+    return [{**labels, **mask_fields(coco_mask.encode(np.asfortranarray(mask, np.uint8)))} for mask in masks]

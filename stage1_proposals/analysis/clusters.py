@@ -1,8 +1,8 @@
 """Spherical k-means on the seed features of a shard set: a pseudo class for each proposal.
 
-The centroids are found on a sample, then written beside the shards, then every shard gets its column. Interrupted
-at any time and run again, the work goes on with the same centroids; shards that have their column are left alone.
-Held in memory are the sample (4 D bytes for each of `SAMPLE_PER_CLASS` proposals per class) or one shard.
+The centroids are computed from a sample and written beside the shards; then every shard gets its cluster column. When
+the work is interrupted and run again, it continues with the same centroids, and shards that have their column stay as
+they are. Memory holds the sample (4 D bytes for each of `SAMPLE_PER_CLASS` proposals per class), later one shard.
 """
 
 import hashlib
@@ -18,23 +18,22 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
 from stage1_proposals.jobs.store import LocalStore
 from stage1_proposals.shards import ShardReader, ShardSet, read_centroids, write_centroids, write_clusters
-from stage1_proposals.shards.clusters import CENTROIDS_FILE
-from stage1_proposals.shards.schema import CLUSTER
+from stage1_proposals.shards.schema import CENTROIDS_FILE, CLUSTER
 
 ITERATIONS = 25
 SAMPLE_PER_CLASS = 256
-GO_ON = "shards done are kept, run again to go on"
+GO_ON = "finished shards are kept, run again to go on"
 
 
 def proposal_features(shards: ShardSet) -> Iterator[Vectors]:
-    """Per shard, the unit seed features of its proposals, float32 (p, D)."""
+    """The unit seed features of each shard's proposals, float32 (p, D)."""
     return map(unit_features, shards.readers())
 
 
 def train_centroids(vectors: Vectors, classes: int, seed: int) -> Vectors:
-    """Spherical k-means: `classes` centroids of length 1, float32 (k, D), of at least as many unit vectors (N, D).
+    """Spherical k-means: unit centroids, float32 (k, D), of unit vectors (N, D), with k = `classes` and N >= k.
 
-    The same for the same seed on the same hardware.
+    On the same hardware, the same seed gives the same centroids.
     """
     kmeans = faiss.Kmeans(
         vectors.shape[1],
@@ -44,7 +43,7 @@ def train_centroids(vectors: Vectors, classes: int, seed: int) -> Vectors:
         seed=seed,
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         gpu=faiss.get_num_gpus() > 0,
-        min_points_per_centroid=1,  # below 39, faiss would warn
+        min_points_per_centroid=1,  # by default faiss warns below 39
         max_points_per_centroid=SAMPLE_PER_CLASS,
     )
     kmeans.train(vectors)
@@ -52,7 +51,7 @@ def train_centroids(vectors: Vectors, classes: int, seed: int) -> Vectors:
 
 
 def assign(vectors: Vectors, centroids: Vectors) -> NDArray[np.int32]:
-    """The centroid nearest to each vector, int32 (N,)."""
+    """The index of the nearest centroid to each vector, int32 (N,)."""
     index = faiss.IndexFlatIP(centroids.shape[1])
     index.add(centroids)
     _, nearest = index.search(vectors, 1)
@@ -62,12 +61,12 @@ def assign(vectors: Vectors, centroids: Vectors) -> NDArray[np.int32]:
 def cluster_shards(
     shards: ShardSet, classes: int, seed: int, progress: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int64]:
-    """Give every shard of a set its cluster column, going on where an earlier run with the same settings stopped.
+    """Give every shard of a set its cluster column, continuing where an earlier run with the same settings stopped.
 
     Args:
         classes: k, at least 2 and at most the number of proposals.
         seed: of the sample and of k-means.
-        progress: called with numbers of shards done, those found done too.
+        progress: called with numbers of shards done, including those that an earlier run finished.
 
     Returns:
         Proposals in each class, int64 (k,).
@@ -76,7 +75,7 @@ def cluster_shards(
         UserError: `classes` does not fit, the directory is in use or cannot be written.
         ShardError: a shard is damaged.
     """
-    proposals = sum(shard["proposals"] for shard in shards.shards)
+    proposals = shards.proposal_count
     if not 2 <= classes <= proposals:
         raise UserError(f"{classes} classes: use 2 to {proposals}, the number of proposals in {shards.directory}")
     store = LocalStore(shards.directory)
@@ -86,10 +85,10 @@ def cluster_shards(
         sizes = np.zeros(classes, np.int64)
         for path in shards.shard_paths:
             reader = ShardReader(path)
-            done = reader.clusters == clusters
-            cluster = reader.column(CLUSTER) if done else assign(unit_features(reader), centroids)
+            is_done = reader.clusters == clusters
+            cluster = reader.column(CLUSTER) if is_done else assign(unit_features(reader), centroids)
             reader.close()
-            if not done:
+            if not is_done:
                 with writing(path, GO_ON):
                     write_clusters(path, cluster, clusters)
             sizes += np.bincount(cluster, minlength=classes)
@@ -98,9 +97,9 @@ def cluster_shards(
 
 
 def _centroids(shards: ShardSet, classes: int, seed: int, proposals: int) -> tuple[Vectors, dict[str, Any]]:
-    """The centroids beside the shards when they are those asked for, else new ones; and how they were made."""
+    """The centroids beside the shards if they were made with these settings, else new ones; and how they were made."""
     sample = min(SAMPLE_PER_CLASS * classes, proposals)
-    asked = {
+    settings = {
         "method": "spherical k-means",
         "classes": classes,
         "seed": seed,
@@ -108,12 +107,12 @@ def _centroids(shards: ShardSet, classes: int, seed: int, proposals: int) -> tup
         "sample": sample,
         "content_sha256": shards.content_sha256,
     }
-    there = read_centroids(shards.directory)
-    if there is not None and {**there[1], **asked} == there[1]:
-        return there
+    stored = read_centroids(shards.directory)
+    if stored is not None and stored[1] | settings == stored[1]:
+        return stored
     vectors = sample_vectors(lambda: proposal_features(shards), proposals, sample, seed)
     centroids = train_centroids(vectors, classes, seed)
-    clusters = asked | {"centroids_sha256": hashlib.sha256(centroids.astype("<f4").tobytes()).hexdigest()}
+    clusters = settings | {"centroids_sha256": hashlib.sha256(centroids.astype("<f4").tobytes()).hexdigest()}
     with writing(shards.directory / CENTROIDS_FILE, GO_ON):
         write_centroids(shards.directory, centroids, clusters)
     return centroids, clusters

@@ -1,9 +1,9 @@
-"""Near-duplicate images: the same picture at another size, quality, light or crop, told by its proposals.
+"""Near-duplicate images, found by their proposals: the same picture at another size, quality, brightness or crop.
 
-In two steps. An image's *descriptor*, the mean of its proposals' unit seed features, brings up candidates: its
-nearest others in a `VectorIndex`. Descriptors alone mistake images of like things for copies, so the *likeness* of a
-pair is then measured proposal by proposal: the mean cosine of each proposal with its best counterpart in the other.
-Held in memory are the index of N descriptors, one shard's features, and up to `CANDIDATES` pairs per image.
+This takes two steps. An image's *descriptor* is the mean of its proposals' unit seed features; the images with the
+nearest descriptors in a `VectorIndex` are its candidates. Images of similar things have similar descriptors, too, so
+the *likeness* of a pair is then measured proposal by proposal: the mean cosine of each proposal with its best match in
+the other image. Memory holds the index of N descriptors, one shard's features, and up to `CANDIDATES` pairs per image.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +19,11 @@ from scipy.sparse.csgraph import connected_components
 from stage1_proposals.analysis.index import VectorIndex, Vectors, unit_features
 from stage1_proposals.shards import ShardReader, ShardSet
 
-# Copies of copies are joined by chains, so the nearest few suffice, and an image found a thousand times costs no more.
+# Chains of pairs join many copies, so a few neighbours suffice, also for an image of which there are a thousand copies.
 CANDIDATES = 10
-# Descriptors were never seen to be less alike than likeness is; the margin is for their rounding.
+# In all sets examined, the cosine of two descriptors was at least the likeness; the margin allows for rounding.
 MARGIN = 0.02
-# What is open and in memory while pairs are measured.
+# Limits on open shards and on images in memory while pairs are measured.
 OPEN_SHARDS, IMAGES_HELD = 64, 1000
 
 
@@ -37,14 +37,14 @@ class Pair:
 
 
 def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
-    """Per shard, float32 (n, D): each image's mean unit seed feature, at length 1; zeros where it has no proposals."""
+    """Each shard's image descriptors, float32 (n, D), of length 1; zeros for images without proposals."""
     for reader in shards.readers():
         features, begin = unit_features(reader), reader.column("images/proposals_begin")
-        each = csr_array(
+        sums = csr_array(
             (np.ones(len(features), np.float32), np.arange(len(features)), begin),
             shape=(len(begin) - 1, len(features)),
         )
-        descriptors = np.ascontiguousarray(each @ features)
+        descriptors = np.ascontiguousarray(sums @ features)
         faiss.normalize_L2(descriptors)
         yield descriptors
 
@@ -52,10 +52,10 @@ def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
 def candidate_pairs(
     shards: ShardSet, threshold: float, progress: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int64]:
-    """Pairs of images that may reach a likeness of `threshold`: positions int64 (M, 2), ascending in and among rows.
+    """Pairs of images that may reach a likeness of `threshold`: positions in the set, int64 (M, 2), sorted.
 
     Args:
-        threshold: over `MARGIN`.
+        threshold: least likeness, larger than `MARGIN`.
         progress: called with numbers of shards read; every shard is read twice or, in a large set, three times.
 
     Raises:
@@ -71,25 +71,26 @@ def candidate_pairs(
     parts = [np.zeros((0, 2), np.int64)]
     first = 0
     for block in descriptors():
-        cosines, found = index.search(block, CANDIDATES + 1)  # one more: the image itself
-        image = np.broadcast_to(np.arange(first, first + len(block))[:, None], found.shape)
-        near = (cosines >= threshold - MARGIN) & (found >= 0) & (found != image)
-        parts.append(np.sort(np.stack([image[near], found[near]], axis=1), axis=1))
+        cosines, neighbours = index.search(block, CANDIDATES + 1)  # one more, because an image finds itself
+        image = np.broadcast_to(np.arange(first, first + len(block))[:, None], neighbours.shape)
+        is_near = (cosines >= threshold - MARGIN) & (neighbours >= 0) & (neighbours != image)
+        parts.append(np.sort(np.stack([image[is_near], neighbours[is_near]], axis=1), axis=1))
         first += len(block)
     return np.unique(np.concatenate(parts), axis=0)
 
 
 def likeness(one: Vectors, other: Vectors) -> float:
-    """How alike two images are by their proposals' unit features, (L, D) and (M, D): 1 for copies, to four digits.
+    """The likeness of two images, given their proposals' unit features, (L, D) and (M, D): 1 for copies.
 
-    The mean over the proposals of `one` of the cosine with the nearest of `other`, and the other way round, halved.
+    The mean cosine of the proposals of each image with their best match in the other, averaged over the two images and
+    rounded to four digits.
     """
     cosines = one @ other.T
     return round(float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2, 4)
 
 
 def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair]:
-    """The likeness of each pair of images, by their positions.
+    """The likeness of each pair of images, given as positions in the set.
 
     Raises:
         ShardError: a shard is damaged.
@@ -111,7 +112,7 @@ def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair
 
 
 def groups(pairs: Iterable[Pair]) -> list[list[int]]:
-    """Images joined by pairs, directly or through others: positions ascending in each group and by first among them."""
+    """Groups of images that pairs connect, directly or through others: sorted positions, sorted by their first."""
     ends = np.array([(pair.first, pair.second) for pair in pairs], np.int64).reshape(-1, 2)
     images, nodes = np.unique(ends, return_inverse=True)
     first, second = nodes.reshape(-1, 2).T

@@ -1,4 +1,4 @@
-"""What a shard set holds, in numbers: distributions, COCO export."""
+"""What a shard set holds: distributions, a sample of its images, COCO export."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -17,13 +17,13 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Distribution:
-    """Quantiles and a histogram of one quantity."""
+    """The values of one quantity."""
 
     name: str
     values: NDArray[np.float64]
 
     def line(self, bins: int = 24) -> str:
-        """One printed line: minimum, quartiles, maximum, and a histogram between minimum and maximum."""
+        """One line of text: minimum, quartiles, maximum, and a histogram between minimum and maximum."""
         if not len(self.values):
             return f"{self.name:<16} none"
         low, q1, median, q3, high = np.quantile(self.values, (0, 0.25, 0.5, 0.75, 1))
@@ -34,7 +34,7 @@ class Distribution:
 
 
 def distributions(records: Iterable[ImageRecord]) -> list[Distribution]:
-    """Masks per image, area as a share of the image, score."""
+    """Distributions of masks per image, mask area as a fraction of the image, and score."""
     counts: list[int] = []
     areas: list[NDArray[np.float64]] = []
     scores: list[NDArray[np.float32]] = []
@@ -82,10 +82,10 @@ def to_coco(records: Iterable[ImageRecord]) -> dict[str, Any]:
 
 
 def image_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
-    """A record's image, (H, W, 3).
+    """A record's image, uint8 (H, W, 3).
 
     Raises:
-        ImageError: it cannot be read, or has changed its size since.
+        ImageError: the image cannot be read, or its size has changed.
     """
     image = read_image(root / record.file_name)
     height, width = image.shape[:2]
@@ -97,10 +97,10 @@ def image_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
 def sample(
     shards: ShardSet, root: Path, count: int, seed: int
 ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | ImageError]]:
-    """`count` records chosen by seed, in their order, each with its image (H, W, 3) or why it cannot be had.
+    """A random sample of `count` records, in the set's order, each with its image, uint8 (H, W, 3), or the error.
 
     Raises:
-        ShardError: a shard is damaged or gone.
+        ShardError: a shard is damaged or missing.
     """
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
     for position in sorted(chosen):

@@ -1,4 +1,4 @@
-"""Proposals: what a generator is given, and the struct of arrays that it returns for each image."""
+"""The interface of proposal generators: batches of image features in, proposals out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from stage1_proposals.common.coco import mask_areas, mask_boxes, rle_objects
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of an image besides its features.
+    """An image's identity and size.
 
     Attributes:
         image_id: as in the shards.
         file_name: path relative to the image root.
-        size: (height, width) in pixels, as a person sees the image.
+        size: (height, width) in pixels, after EXIF orientation.
     """
 
     image_id: int
@@ -30,11 +30,11 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one input size on their way through a generator.
+    """Images that have the same input size, and their features.
 
     Attributes:
         features: X, float32 (B, D, h, w), on the job's device.
-        images: B of them.
+        images: the B images.
     """
 
     features: Tensor
@@ -61,26 +61,23 @@ class Proposals:
         return len(self.rle)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Proposals":
-        """The proposals of these rows, in their order."""
+        """The proposals in `rows`, in that order."""
         rows = np.asarray(rows, np.int64)
         return Proposals([self.rle[row] for row in rows], self.scores[rows], self.seeds[rows], self.features[rows])
 
 
 def boxes(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.float32]:
     """Tight boxes (L, 4) of masks: x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
-    objects = [{"size": list(size), "counts": counts} for counts in rle]
-    corner_and_size = np.asarray(coco_mask.toBbox(objects), np.float32).reshape(-1, 4)
-    return np.concatenate([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]], axis=1)
+    return mask_boxes(rle_objects(rle, size)).astype(np.float32)
 
 
 def areas(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.int64]:
     """Pixels (L,) of masks."""
-    objects = [{"size": list(size), "counts": counts} for counts in rle]
-    return np.asarray(coco_mask.area(objects), np.int64).reshape(-1)
+    return mask_areas(rle_objects(rle, size))
 
 
 def to_record(proposals: Proposals, image: ImageInfo) -> ImageRecord:
-    """A shard's row: proposals with the tight boxes and areas of their masks."""
+    """The record that a shard stores: proposals with the tight boxes and areas of their masks."""
     return ImageRecord(
         image_id=image.image_id,
         file_name=image.file_name,
@@ -96,16 +93,16 @@ def to_record(proposals: Proposals, image: ImageInfo) -> ImageRecord:
 
 
 class ProposalGenerator(Protocol):
-    """Makes proposals of images from their feature maps; a frozen dataclass whose fields are its settings.
+    """Makes proposals from feature maps; a frozen dataclass whose fields are its settings.
 
-    One made elsewhere is named `package.module:Class` and takes its settings as keyword arguments.
+    A user's own is named `package.module:Class` and gets its settings as keyword arguments.
     """
 
     def parameters(self) -> dict[str, Any]:
-        """Name and settings, JSON-ready; two runs with equal ones make equal proposals."""
+        """Name and settings, JSON-serialisable; generators with equal parameters make equal proposals."""
 
     def __call__(self, batch: Batch) -> Sequence[Proposals | ImageError]:
-        """Proposals of each image of the batch, or why it cannot have any.
+        """Proposals of each image of the batch, or the reason why an image cannot have any.
 
-        They may depend on nothing but the image and the settings.
+        They may depend on the image and the settings only, not on the other images of the batch.
         """

@@ -2,23 +2,27 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.settings import build_settings
 from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.generators.saliency import FreeMaskGenerator, SaliencyGenerator
-
-__all__ = ["GENERATORS", "ProposalGenerator", "build_generator"]
+from stage1_proposals.generators.saliency import SaliencyGenerator
 
 GENERATORS: dict[str, type] = {
-    generator.NAME: generator for generator in (SaliencyGenerator, FreeMaskGenerator, RandomGenerator, ImportGenerator)
+    generator.NAME: generator for generator in (SaliencyGenerator, RandomGenerator, ImportGenerator)
 }
 
 
-def _find(name: str) -> type:
+def find_generator(name: str) -> type:
+    """The generator class of a name.
+
+    Raises:
+        UserError: no such generator, or one of the user's that cannot be imported or is not a dataclass.
+    """
     if name in GENERATORS:
         return GENERATORS[name]
     module, colon, attribute = name.partition(":")
@@ -27,30 +31,20 @@ def _find(name: str) -> type:
             f"no generator {name!r}; there are {', '.join(GENERATORS)}, and your own as package.module:Class"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        generator = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"generator {name}: cannot be imported ({error})") from error
-    if not is_dataclass(found):
-        raise UserError(f"generator {name}: is no dataclass, whose fields would be its settings")
-    return found  # type: ignore[return-value]
+    if not is_dataclass(generator):
+        raise UserError(f"generator {name}: must be a dataclass, whose fields are its settings")
+    return generator  # type: ignore[return-value]
 
 
 def build_generator(settings: Mapping[str, Any]) -> ProposalGenerator:
-    """A generator from its `name` and settings.
+    """Build a generator from its `name` (by default `saliency`) and settings.
 
     Raises:
-        UserError: unknown name, unknown setting, or a value out of range.
+        UserError: unknown name, unknown setting, or a bad value.
     """
     name = str(settings.get("name", SaliencyGenerator.NAME))
-    generator = _find(name)
-    values = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "name"
-    }
-    known = [field.name for field in fields(generator)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UserError(f"generator {name} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    try:
-        return generator(**values)
-    except TypeError as error:
-        raise UserError(f"generator {name}: a setting has the wrong type ({error})") from error
+    values = {key: value for key, value in settings.items() if key != "name"}
+    return build_settings(find_generator(name), values, f"generator {name}")

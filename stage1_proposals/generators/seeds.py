@@ -1,4 +1,4 @@
-"""Seed features of masks that come from elsewhere: the backbone's features averaged inside each mask."""
+"""Seed features: the feature map pooled to seed grids (Sec. 3.2), or averaged inside masks that are given."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,35 @@ from torch import Tensor
 from stage1_proposals.generators.base import Proposals
 
 
+def seed_grids(height: int, width: int, scales: Sequence[float]) -> list[tuple[int, int]]:
+    """Seed grid sizes (rows, columns): the feature map's size times each scale, at least 1 x 1, without duplicates."""
+    sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    return list(dict.fromkeys(sizes))
+
+
+def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Seed features S: X average-pooled to each grid (Sec. 3.2).
+
+    Args:
+        features: X, (B, D, h, w).
+        grids: (rows, columns) of each grid.
+
+    Returns:
+        Seeds (B, L, D) and their centres (L, 2) as (y, x), in [0, 1] of height and width. L counts the cells of all
+        grids.
+    """
+    seeds, centres = [], []
+    for rows, columns in grids:
+        pooled = features if (rows, columns) == features.shape[2:] else F.adaptive_avg_pool2d(features, (rows, columns))
+        seeds.append(pooled.flatten(2))
+        y = (torch.arange(rows, device=features.device) + 0.5) / rows
+        x = (torch.arange(columns, device=features.device) + 0.5) / columns
+        centres.append(torch.cartesian_prod(y, x))
+    return torch.cat(seeds, 2).transpose(1, 2), torch.cat(centres)
+
+
 def cell_coverage(rle: Sequence[bytes], size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """The share of each feature cell that each mask covers.
+    """The fraction of each feature cell that each mask covers.
 
     Args:
         rle: L COCO compressed RLE counts.
@@ -24,7 +51,7 @@ def cell_coverage(rle: Sequence[bytes], size: tuple[int, int], grid: tuple[int, 
         (L, h, w), in [0, 1].
     """
     coverage = np.zeros((len(rle), *grid), np.float32)
-    for row, counts in enumerate(rle):  # one at a time: all masks of a large image would take gigabytes
+    for row, counts in enumerate(rle):  # one at a time, because all masks of a large image can take gigabytes
         mask = torch.from_numpy(coco_mask.decode({"size": list(size), "counts": counts}))
         coverage[row] = F.adaptive_avg_pool2d(mask[None].float(), grid)[0].numpy()
     return coverage
@@ -33,16 +60,16 @@ def cell_coverage(rle: Sequence[bytes], size: tuple[int, int], grid: tuple[int, 
 def pool_proposals(
     features: Tensor, rle: Sequence[bytes], scores: NDArray[np.float32], size: tuple[int, int]
 ) -> Proposals:
-    """Proposals of given masks: seed feature and seed centre are the averages inside the mask.
+    """Turn given masks into proposals: seed feature and seed centre are averages over the mask.
 
     Args:
         features: X of the image, (D, h, w).
-        rle: L masks, none of them empty.
+        rle: COCO compressed RLE counts of L masks, none of them empty.
         scores: (L,).
         size: (height, width) of the image in pixels.
 
     Returns:
-        Their features are L2-normalised, as the saliency generator's are with cosine similarity.
+        Proposals whose features are L2-normalised, as the saliency generator's are with cosine similarity.
     """
     if not rle:
         return Proposals([], np.zeros(0, np.float32), np.zeros((0, 2), np.float32), np.zeros((0, len(features)), "f2"))

@@ -1,58 +1,72 @@
-"""What is asked for: everything that decides what the shards hold, and how two requests are compared."""
+"""What a job is: which images become proposals, and how; two jobs with equal requests make equal shards."""
 
-import json
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
 from math import ceil
-from typing import Any
+
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
 
 from stage1_proposals.backbones.extractor import PRECISIONS, get_spec
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.generators.registry import ProposalGenerator
+from stage1_proposals.common.files import file_sha256
+from stage1_proposals.common.settings import SETTINGS
+from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
-
-# Files whose hash stands beside them count by it, wherever they lie.
-HASHED_FILES = ("weights", "file")
+from stage1_proposals.shards import BackboneRecord, Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SETTINGS)
+class JobSettings:
+    """Sizes that are the same for all generators.
+
+    Attributes:
+        images_per_shard: images per shard, except the last one.
+        batch_size: images per forward pass, at most.
+        short_side: length to which the shorter side of an image is resized, in pixels.
+        long_side: limit for the longer side, in pixels.
+    """
+
+    images_per_shard: PositiveInt = 1000
+    batch_size: PositiveInt = 8
+    short_side: PositiveInt = 800
+    long_side: PositiveInt = 1333
+
+
+@plain_dataclass(frozen=True)
 class Recipe:
-    """How images become proposals, and on what device.
+    """How images become proposals, and on which device.
 
     Attributes:
         generator: makes proposals from feature maps.
-        backbone: a name of the catalogue, or timm's.
+        backbone: name in the catalogue, or timm's name.
         weights: checkpoint file, or None for the catalogue's own.
-        short_side, long_side: input size in pixels: shorter side, and the most for the longer one.
-        batch_size: images per forward pass, at most.
         device: torch device.
-        precision: of the backbone: `float32` or `bfloat16`.
+        precision: of the backbone, `float32` or `bfloat16`.
+        settings: input size, batch size and shard size.
     """
 
     generator: ProposalGenerator
     backbone: str
     weights: str | None
-    short_side: int
-    long_side: int
-    batch_size: int
     device: str
     precision: str = "float32"
+    settings: JobSettings = field(default_factory=JobSettings)
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "long_side", "batch_size"):
-            check_positive(name, getattr(self, name))
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r}: use {' or '.join(PRECISIONS)}")
 
 
-@dataclass(frozen=True)
+@plain_dataclass(frozen=True)
 class ShardTask:
-    """One shard's share of the images.
+    """The images of one shard.
 
     Attributes:
-        index: of the shard.
+        index: number of the shard.
         names, ids: of its images, in order.
     """
 
@@ -60,102 +74,77 @@ class ShardTask:
     names: tuple[str, ...]
     ids: tuple[int, ...]
 
-    def without(self, done: Set[str]) -> "ShardTask":
-        """The images that are not done."""
-        left = [pair for pair in zip(self.names, self.ids, strict=True) if pair[0] not in done]
-        return ShardTask(self.index, tuple(name for name, _ in left), tuple(image_id for _, image_id in left))
+    def without(self, names: Set[str]) -> "ShardTask":
+        """The task with the images of these names left out."""
+        left = [row for row, name in enumerate(self.names) if name not in names]
+        return ShardTask(self.index, tuple(self.names[row] for row in left), tuple(self.ids[row] for row in left))
 
 
-@dataclass(frozen=True)
+@plain_dataclass(frozen=True)
 class Job:
-    """Which images, made into proposals how, cut into shards of what size: all that decides what the shards hold.
+    """Images and the recipe for them: everything that decides what the shards hold.
 
     Attributes:
         images: the images, in order.
         recipe: how they become proposals.
-        images_per_shard: images per shard.
     """
 
     images: ImageList
     recipe: Recipe
-    images_per_shard: int
 
-    def __post_init__(self) -> None:
-        check_positive("images_per_shard", self.images_per_shard)
+    @property
+    def images_per_shard(self) -> int:
+        """Images per shard, except the last one."""
+        return self.recipe.settings.images_per_shard
 
     @property
     def shard_count(self) -> int:
+        """Number of shards."""
         return ceil(len(self.images) / self.images_per_shard)
 
     def task(self, index: int) -> ShardTask:
-        """The images that shard `index` covers."""
+        """The images of shard `index`."""
         first = index * self.images_per_shard
-        covered = slice(first, first + self.images_per_shard)
-        return ShardTask(index, self.images.names[covered], self.images.ids[covered])
+        rows = slice(first, first + self.images_per_shard)
+        return ShardTask(index, self.images.names[rows], self.images.ids[rows])
 
-    def request(self) -> dict[str, Any]:
-        """What is asked for, JSON-ready; reads the weights to hash them."""
-        recipe = self.recipe
-        spec, path = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
-        return {
-            "image_root": str(self.images.root),
-            "image_count": len(self.images),
-            "image_list_sha256": self.images.sha256(),
-            "images_per_shard": self.images_per_shard,
-            "shard_count": self.shard_count,
-            "generator": {
+    def request(self) -> Request:
+        """The job's request, as shards and manifest record it; reads the weights in order to hash them."""
+        recipe, settings = self.recipe, self.recipe.settings
+        spec, weights = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
+        return Request(
+            image_root=str(self.images.root),
+            image_count=len(self.images),
+            image_list_sha256=self.images.sha256(),
+            images_per_shard=self.images_per_shard,
+            shard_count=self.shard_count,
+            generator={
                 **recipe.generator.parameters(),
-                "short_side": recipe.short_side,
-                "long_side": recipe.long_side,
+                "short_side": settings.short_side,
+                "long_side": settings.long_side,
             },
-            "backbone": {
-                "name": recipe.backbone,
-                "weights": str(path.resolve()),
-                "sha256": file_sha256(path),
-                "stride": spec.stride,
-                "feature_dim": spec.feature_dim,
-                "precision": recipe.precision,
-            },
-        }
+            backbone=BackboneRecord(
+                name=recipe.backbone,
+                weights=str(weights.resolve()),
+                sha256=file_sha256(weights),
+                stride=spec.stride,
+                feature_dim=spec.feature_dim,
+                precision=recipe.precision,
+            ),
+        )
 
 
-def check_positive(name: str, value: object) -> None:
-    """Refuse a value that is no positive whole number.
-
-    Raises:
-        UserError: it is none.
-    """
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{name} must be a positive whole number, not {value!r}")
-
-
-def comparable(value: dict[str, Any]) -> dict[str, Any]:
-    """A part of a request as JSON gives it back, without what does not change the outcome."""
-    hashed = HASHED_FILES if "sha256" in value else ()
-    return {key: item for key, item in json.loads(json.dumps(value)).items() if key not in hashed}
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in comparable(value).items():
-        flat |= _flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {prefix + key: item}
-    return flat
-
-
-def check_same_request(store: Store, request: dict[str, Any]) -> None:
+def check_same_request(store: Store, request: Request) -> None:
     """Refuse a store that holds the work of another request.
 
     Raises:
         UserError: naming every difference.
     """
     manifest = stored_manifest(store)
-    if manifest is None:
-        return
-    there, asked = _flatten(manifest["request"]), _flatten(request)
-    differences = [
-        f"{key} is {there.get(key)!r} there, {asked.get(key)!r} asked for"
-        for key in sorted(there | asked)
-        if there.get(key) != asked.get(key)
-    ]
+    differences = manifest.request.differences(request) if manifest else {}
     if differences:
-        raise UserError(f"{store} holds other work: {'; '.join(differences)}. Choose another SHARDS directory")
+        listed = "; ".join(f"{key} is {a!r} there, {b!r} asked for" for key, (a, b) in differences.items())
+        hint = ""
+        if differences.get("generator.name") == ("freemask", "saliency"):
+            hint = ", or train on this set as it is: those of the former generator `freemask` cannot be continued"
+        raise UserError(f"{store} holds other work: {listed}. Choose another SHARDS directory{hint}")

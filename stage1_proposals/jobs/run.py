@@ -1,7 +1,7 @@
-"""The job: one shard is one idempotent task, run by Ray actors or in-process with `workers=0`.
+"""Running a job: each shard is one idempotent task, done by Ray actors or, with `workers=0`, in this process.
 
-What a shard holds depends on the request alone, so a run that was killed and run again, on any number of
-workers, ends with the shards of an undisturbed one.
+What a shard holds depends on the request alone. So a run that was killed and started again, with any number of
+workers, ends with the same shards as a run that was never interrupted.
 """
 
 from collections.abc import Callable
@@ -9,59 +9,61 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from stage1_proposals.backbones.extractor import build_backbone
-from stage1_proposals.jobs.builder import Row, ShardBuilder, build_on_node
+from stage1_proposals.backbones.extractor import build_extractor
+from stage1_proposals.jobs.builder import ShardBuilder, build_on_node
 from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.store import open_store, store_manifest, stored_manifest
+from stage1_proposals.shards import Manifest, ShardEntry
 
 
-def run_here(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[Row]:
-    """Build every shard in this process, one shard being written while the next is computed."""
-    rows: list[Future[Row]] = []
+def run_in_process(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[ShardEntry]:
+    """Build every shard in this process, writing one shard while computing the next."""
+    entries: list[Future[ShardEntry]] = []
     progress(0)
     with ThreadPoolExecutor(1) as writer:
         for index in range(job.shard_count):
-            rows.append(writer.submit(builder.compute(job.task(index), progress)))
+            entries.append(writer.submit(builder.compute(job.task(index), progress)))
             if index:
-                rows[index - 1].result()  # never more than one shard waits in memory
-        return [row.result() for row in rows]
+                entries[index - 1].result()  # at most one shard waits in memory
+        return [entry.result() for entry in entries]
 
 
 def run(
     job: Job, shards: str | Path, workers: int | None, progress: Callable[[int], None], retry_failed: bool = False
-) -> list[Row]:
-    """Make the shard set, going on where an earlier run of the same request stopped.
+) -> list[ShardEntry]:
+    """Make the shard set, continuing where an earlier run of the same request stopped.
 
     Args:
-        shards: directory or fsspec URL of the shard set; made when missing.
-        workers: Ray actors, 0 for this process alone, or None for one per GPU or core of the Ray cluster.
-        progress: called with 0 as work begins, then with numbers of images done; images of shards already there count.
-        retry_failed: read the images that failed before once more; what was made of the others stays as it is.
+        shards: directory or fsspec URL of the shard set; created when missing.
+        workers: number of Ray actors, 0 for this process alone, or None for one per GPU or core of the Ray cluster.
+        progress: called with 0 as work begins, then with numbers of images done, including those of shards that
+            already exist.
+        retry_failed: read images again that failed before; the proposals of the others stay as they are.
 
     Returns:
-        The manifest's line of each shard.
+        The manifest's entry of each shard.
 
     Raises:
-        UserError: the place holds other work, is in use or cannot be made or written; weights that do not fit.
+        UserError: `shards` holds other work, is in use or cannot be written; the weights do not fit.
     """
     store = open_store(shards)
     request = job.request()
-    # A checkpoint that does not fit fails here, not on every worker.
-    build_backbone(job.recipe.backbone, job.recipe.weights)
+    # A checkpoint that does not fit is refused here, once, not by every worker.
+    build_extractor(job.recipe.backbone, job.recipe.weights)
     with store.exclusive_lock():
         check_same_request(store, request)
         if retry_failed or stored_manifest(store) is None:
-            store_manifest(store, request, None)
+            store_manifest(store, Manifest(request, None))
         store.remove_leftovers()
         if workers == 0:
-            rows = run_here(ShardBuilder(job.recipe, request, store, retry_failed), job, progress)
+            entries = run_in_process(ShardBuilder(job.recipe, request, store, retry_failed), job, progress)
         else:
             from stage1_proposals.jobs.workers import run_on_ray
 
             actors = min(workers or job.shard_count, job.shard_count)
-            make = partial(build_on_node, job.recipe, request, store, retry_failed)
+            make_builder = partial(build_on_node, job.recipe, request, store, retry_failed)
             tasks = map(job.task, range(job.shard_count))
-            rows = run_on_ray(make, tasks, actors, job.recipe.device == "cuda", progress)
-        check_same_request(store, request)  # where there is no lock, another run may have come between
-        store_manifest(store, request, rows)
-    return rows
+            entries = run_on_ray(make_builder, tasks, actors, job.recipe.device == "cuda", progress)
+        check_same_request(store, request)  # a store without a lock may have been taken by another run meanwhile
+        store_manifest(store, Manifest(request, tuple(entries)))
+    return entries

@@ -1,6 +1,6 @@
-"""Where a shard set is written and found again: a directory, or an fsspec URL such as `s3://bucket/shards`.
+"""Where a shard set is stored: in a directory, or at an fsspec URL such as `s3://bucket/shards`.
 
-A URL's files pass through a local scratch folder, so that shards are written and read by the same code anywhere.
+Files at a URL are read and written through a local scratch folder, so that the same code handles shards everywhere.
 """
 
 import os
@@ -16,38 +16,38 @@ from typing import Any, Protocol
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage1_proposals.shards import MANIFEST, ShardError, read_manifest, verify_shard, write_manifest
-from stage1_proposals.shards.clusters import CENTROIDS_FILE
+from stage1_proposals.shards import MANIFEST, Manifest, ShardEntry, ShardError, verify_shard
+from stage1_proposals.shards.schema import CENTROIDS_FILE
 
 GO_ON = "finished shards are kept, run again to go on"
 LEFTOVERS = (".shard-*.h5.*.tmp", f".{MANIFEST}.*.tmp", f".{CENTROIDS_FILE}.*.tmp")
 
 
 class Store(Protocol):
-    """A place for files, each of them whole or not there. May be pickled; `str()` is its name in messages."""
+    """A place for files, each of which is either complete or missing. Can be pickled; `str()` names it in messages."""
 
     def exclusive_lock(self) -> AbstractContextManager[None]:
-        """Make the place and, where it has locks, hold its lock.
+        """Create the place and hold its lock, if it has locks.
 
         Raises:
-            UserError: another run holds it, or it cannot be made.
+            UserError: another run holds the lock, or the place cannot be created.
         """
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left half-written."""
+        """Remove incomplete files of killed runs."""
 
     def reading(self, name: str) -> AbstractContextManager[Path]:
-        """A local path to read the file at; nothing is there when there is no such file.
+        """Yield a local path to read the file from; the path does not exist if the file does not.
 
         Raises:
-            UserError: it cannot be had.
+            UserError: the file cannot be read.
         """
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A local path to write the file to; afterwards it is in its place.
+        """Yield a local path to write the file to; afterwards the file is in the store.
 
         Raises:
-            UserError: it cannot be written or put there.
+            UserError: the file cannot be written.
         """
 
 
@@ -80,10 +80,10 @@ class LocalStore:
 
 
 class RemoteStore:
-    """A folder at a URL that fsspec knows. It has no lock: two runs at once do the same work twice, see docs/scale.md.
+    """A folder at an fsspec URL. It has no lock: two runs at once do the same work twice, see docs/scale.md.
 
     Raises:
-        UserError: no such protocol, or the package for it is not installed.
+        UserError: unknown protocol, or the package for it is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -94,7 +94,7 @@ class RemoteStore:
         return re.sub(r"(//[^/@:]*):[^/]*@", r"\1:***@", self.url)  # without a password
 
     def _connect(self) -> tuple[Any, str]:
-        """The file system, which fsspec keeps one of per thread, and the folder's path in it."""
+        """The file system, of which fsspec keeps one per thread, and the folder's path in it."""
         import fsspec
 
         try:
@@ -106,33 +106,33 @@ class RemoteStore:
         return file_system, path.rstrip("/")
 
     @contextmanager
-    def _talking(self, doing: str) -> Iterator[tuple[Any, str]]:
-        """The file system and the folder's path. Each backend has exceptions of its own; all are the user's error."""
+    def _connected(self, purpose: str) -> Iterator[tuple[Any, str]]:
+        """Yield the file system and the folder's path; whatever a backend raises becomes a `UserError`."""
         file_system, path = self._connect()
         try:
             yield file_system, path
         except Exception as error:
-            raise UserError(f"{self}: cannot {doing} ({str(error) or type(error).__name__}); {GO_ON}") from error
+            raise UserError(f"{self}: cannot {purpose} ({str(error) or type(error).__name__}); {GO_ON}") from error
 
     @contextmanager
     def exclusive_lock(self) -> Iterator[None]:
-        with self._talking("make it") as (file_system, path):
+        with self._connected("make it") as (file_system, path):
             if _has_folders(file_system):
                 file_system.makedirs(path, exist_ok=True)
         yield
 
     def remove_leftovers(self) -> None:
-        with self._talking("list it") as (file_system, path):
+        with self._connected("list it") as (file_system, path):
             if _has_folders(file_system):
-                for there in file_system.ls(path, detail=False):
-                    if any(fnmatch(os.path.basename(there), pattern) for pattern in LEFTOVERS):
-                        file_system.rm_file(there)
+                for file in file_system.ls(path, detail=False):
+                    if any(fnmatch(os.path.basename(file), pattern) for pattern in LEFTOVERS):
+                        file_system.rm_file(file)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, name)
-            with self._talking(f"read {name}") as (file_system, path):
+            with self._connected(f"read {name}") as (file_system, path):
                 try:
                     file_system.get_file(f"{path}/{name}", str(copy))
                 except FileNotFoundError:
@@ -145,22 +145,22 @@ class RemoteStore:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder, name)
-            with writing(made, GO_ON):
-                yield made
-            with self._talking(f"write {name}") as (file_system, path):
-                _put(file_system, made, f"{path}/{name}")
+            local = Path(folder, name)
+            with writing(local, GO_ON):
+                yield local
+            with self._connected(f"write {name}") as (file_system, path):
+                _put(file_system, local, f"{path}/{name}")
 
 
 def _has_folders(file_system: Any) -> bool:
-    """Whether it is a tree of folders in which files can be renamed, not an object store."""
+    """Whether the file system has folders and can rename files, unlike an object store."""
     from fsspec import AbstractFileSystem
 
     return type(file_system).mv is not AbstractFileSystem.mv
 
 
 def _put(file_system: Any, file: Path, target: str) -> None:
-    """Put a file in its place, whole: object stores do no other, elsewhere it is put beside and renamed."""
+    """Upload a file atomically: object stores always do; elsewhere it is uploaded under another name and renamed."""
     if not _has_folders(file_system):
         file_system.put_file(str(file), target)
         return
@@ -179,56 +179,60 @@ def open_store(place: str | Path) -> Store:
     return RemoteStore(place) if isinstance(place, str) and "://" in place else LocalStore(place)
 
 
-def stored_manifest(store: Store) -> dict[str, Any] | None:
+def stored_manifest(store: Store) -> Manifest | None:
     """The manifest of a store, or None when there is none.
 
     Raises:
-        ShardError: it is not a manifest this version reads.
+        ShardError: it is not a manifest that this version reads.
     """
     with store.reading(MANIFEST) as path:
-        return read_manifest(path.parent)
+        return Manifest.read(path.parent)
 
 
-def store_manifest(store: Store, request: dict[str, Any], rows: list[dict[str, Any]] | None) -> None:
-    """Write the manifest of a store, see `write_manifest`."""
+def store_manifest(store: Store, manifest: Manifest) -> None:
+    """Write the manifest of a store.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     with store.writing(MANIFEST) as path:
-        write_manifest(path.parent, request, rows)
+        manifest.write(path.parent)
 
 
-def is_sound(path: Path, row: dict[str, Any]) -> bool:
-    """Whether an undamaged shard lies there, the one that its line of the manifest names."""
+def _matches(path: Path, entry: ShardEntry) -> bool:
+    """Whether the shard at `path` is sound and the one that the manifest's entry describes."""
     try:
-        return verify_shard(path, decode_masks=False) == row
+        return verify_shard(path, decode_masks=False) == entry
     except ShardError:
         return False
 
 
 def fetch(source: Store, target: LocalStore, progress: Callable[[int], None]) -> None:
-    """Copy a finished set to a directory, each shard verified; run again, it goes on.
+    """Copy a finished set to a directory, verifying each shard; when run again, continue.
 
     Args:
-        progress: called with numbers of shards done; those already there count too.
+        progress: called with numbers of shards done, including those that were already there.
 
     Raises:
-        ShardError: there is no finished set, or one of its shards is missing or damaged.
+        ShardError: the source has no finished set, or one of its shards is missing or damaged.
         UserError: the directory holds another set, is in use or cannot be written.
     """
     manifest = stored_manifest(source)
-    if manifest is None or manifest["shards"] is None:
-        found = "no shard set here" if manifest is None else "unfinished"
-        raise ShardError(f"{source}: {found}; `make proposals SHARDS={source}` makes or finishes it")
+    if manifest is None or manifest.entries is None:
+        state = "no shard set here" if manifest is None else "unfinished"
+        raise ShardError(f"{source}: {state}; `make proposals SHARDS={source}` makes or finishes it")
     with target.exclusive_lock():
-        there = stored_manifest(target)
-        if there is not None and there["request"] != manifest["request"]:
+        target_manifest = stored_manifest(target)
+        if target_manifest is not None and target_manifest.request.differences(manifest.request):
             raise UserError(f"{target} holds another shard set than {source}; choose another directory")
-        store_manifest(target, manifest["request"], None)
+        store_manifest(target, Manifest(manifest.request, None))
         target.remove_leftovers()
-        for row in manifest["shards"]:
-            if not is_sound(target.directory / row["file"], row):
-                with source.reading(row["file"]) as copy:
-                    if not is_sound(copy, row):
+        for entry in manifest.entries:
+            if not _matches(target.directory / entry.file, entry):
+                with source.reading(entry.file) as copy:
+                    if not _matches(copy, entry):
                         raise ShardError(f"{copy}: missing, damaged or another; run the same `make proposals` again")
-                    with target.writing(row["file"]) as path, atomic_write(path) as scratch:
+                    with target.writing(entry.file) as path, atomic_write(path) as scratch:
                         shutil.copyfile(copy, scratch)
             progress(1)
-        store_manifest(target, manifest["request"], manifest["shards"])
+        store_manifest(target, manifest)

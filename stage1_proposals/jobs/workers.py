@@ -1,6 +1,7 @@
-"""Ray actors for the job: each holds one shard builder, computing one shard while it writes the one before.
+"""Ray actors that build shards: each holds a shard builder and computes one shard while it writes the one before.
 
-An actor that dies, or whose node does, is replaced where there is room, and its shards go to whoever is free.
+When an actor or its node dies, a new actor is started where there is room, and the lost shards go to whichever actor is
+free next.
 """
 
 import logging
@@ -13,67 +14,68 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their own, and
-# those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a tenth of the time.
-os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error that arrives ends the run; others repeat it
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import configure_process
 
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
-NOTICE_SECONDS = 60.0  # without any worker, before it is said
-DEATHS = 3  # that one shard may cost; the next ends the run
+NOTICE_SECONDS = 60.0  # after so long without a running worker, the user is told
+MAX_DEATHS = 3  # workers that may die at one shard; one more ends the run
 
-Row = dict[str, Any]
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 logger = logging.getLogger(__name__)
 
 
-class Builder(Protocol):
-    def compute(self, task: Any, progress: Callable[[int], None]) -> Callable[[], Row]: ...
+class Builder(Protocol[Result_co]):
+    """Computes a task; the function it returns writes the outcome and returns the task's result."""
+
+    def compute(self, task: Any, progress: Callable[[int], None]) -> Callable[[], Result_co]: ...
 
 
-MakeBuilder = Callable[[], Builder]  # called inside the actor
+MakeBuilder = Callable[[], Builder[Result]]  # called inside the actor
 
 
 class Tally:
-    """Images done, over all actors; a shard that is done again counts once."""
+    """Actor that counts the images done by all workers; a shard that is computed again counts once."""
 
     def __init__(self) -> None:
         self.done: dict[int, int] = {}
 
     def report(self, index: int, count: int) -> None:
+        """Set the number of images done of shard `index`."""
         self.done[index] = count
 
     def total(self) -> int:
+        """Images done of all shards."""
         return sum(self.done.values())
 
 
 class Worker:
-    """One process with a backbone. Ray calls it from two threads, so one shard can be written beside the next."""
+    """Actor with a builder. Ray calls it from two threads, so that it can write one shard while computing the next."""
 
-    def __init__(self, make: MakeBuilder, tally: Any) -> None:
-        self.make = make
+    def __init__(self, make_builder: MakeBuilder, tally: Any) -> None:
+        self.make_builder = make_builder
         self.tally = tally
-        self.finishes: dict[int, Callable[[], Row]] = {}
+        self.writers: dict[int, Callable[[], Any]] = {}
 
-    def ready(self) -> None:
-        """Make the builder. In a call of its own, since Ray hides what a constructor raises behind an actor's death."""
-        self.builder = self.make()
+    def start(self) -> None:
+        """Make the builder; not in the constructor, whose exceptions Ray reports as the actor's death."""
+        self.builder = self.make_builder()
 
-    def alive(self) -> None:
-        """Returns, if the process still runs."""
+    def ping(self) -> None:
+        """Return if the process is alive."""
 
     def compute(self, index: int, task: Any) -> None:
+        """Compute a shard and keep it until it is written."""
         done = 0
         report: Any = None
 
@@ -82,29 +84,38 @@ class Worker:
             done += count
             report = self.tally.report.remote(index, done)
 
-        self.finishes[index] = self.builder.compute(task, progress)
+        self.writers[index] = self.builder.compute(task, progress)
         if report is not None:
-            ray.get(report)  # counted before the shard counts as done
+            ray.get(report)  # its images are counted before the shard counts as done
 
-    def write(self, index: int) -> Row:
-        return self.finishes.pop(index)()
+    def write(self, index: int) -> Any:
+        """Write a shard that has been computed, and return its result."""
+        return self.writers.pop(index)()
 
 
 @contextmanager
 def _cluster() -> Iterator[None]:
-    """A connection to Ray, unless this process has one: the cluster at `RAY_ADDRESS`, or one for this run."""
+    """Connect to the Ray cluster at `RAY_ADDRESS`, or start one for this run, unless this process is connected."""
     if ray.is_initialized():
         yield
         return
+    configure_process()
+    # For the workers of a cluster started here: glibc would give their threads arenas, whose blocks it returns to the
+    # kernel one by one whatever `keep_freed_memory` says, which costs up to a tenth of the time.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     address = os.environ.get("RAY_ADDRESS", "")
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        # For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their
+        # own, and those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a
+        # tenth of the time.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
-        where = address or "this machine"
-        raise UserError(f"Ray at {where}: cannot be reached or started ({error}); WORKERS=0 does without") from error
+        place = address or "this machine"
+        raise UserError(f"Ray at {place}: cannot be reached or started ({error}); WORKERS=0 does without") from error
     try:
         yield
     finally:
@@ -112,177 +123,212 @@ def _cluster() -> Iterator[None]:
 
 
 @contextmanager
-def _remembered_interrupts() -> Iterator[list[int]]:
-    """Ctrl-C raises KeyboardInterrupt as ever, and stands in the list: Python drops one that meets a destructor."""
-    pressed: list[int] = []
+def _recorded_interrupts() -> Iterator[list[int]]:
+    """Record each Ctrl-C besides raising KeyboardInterrupt, which Python drops when it is raised in a destructor."""
+    interrupts: list[int] = []
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
+    def record(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
         signal.default_int_handler(number, frame)
 
-    if threading.current_thread() is not threading.main_thread():  # Python gives signals to that one alone
-        yield pressed
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield interrupts
         return
-    former = signal.signal(signal.SIGINT, remember)
+    former = signal.signal(signal.SIGINT, record)
     try:
-        yield pressed
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, former)
 
 
-def _why(error: Exception) -> str:
-    """The end of what Ray says of a death, where the reason stands."""
+def _reason(error: Exception) -> str:
+    """The last line of Ray's message about a death, which has the reason."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip()[:200] if lines else type(error).__name__
 
 
-class _Dispatch:
-    """Tasks given to workers as they become free, until each has its result."""
+@dataclass(frozen=True)
+class _Call:
+    """A call of a worker's method that has not returned yet.
 
-    def __init__(self, make: MakeBuilder, tasks: Iterable[Any], actors: int, on_gpu: bool) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Should it be killed, it starts anew: what it counted is for the progress bar alone.
-        tally_options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-        self.tally: Any = ray.remote(Tally).options(**tally_options).remote()
+    Attributes:
+        step: name of the method.
+        worker: the actor.
+        index, task: the shard's, for `compute` and `write`.
+    """
+
+    step: Literal["start", "ping", "compute", "write"]
+    worker: Any
+    index: int = -1
+    task: Any = None
+
+    @property
+    def is_work(self) -> bool:
+        return self.step in ("compute", "write")
+
+
+class _Dispatcher(Generic[Result]):
+    """Gives tasks to workers as they become free, until each task has its result."""
+
+    def __init__(self, make_builder: MakeBuilder[Result], tasks: Iterable[Any], actors: int, on_gpu: bool) -> None:
+        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # The tally only feeds the progress bar, so it may be restarted, and lose its counts, should it be killed.
+        self.tally: Any = (
+            ray.remote(Tally)
+            .options(num_cpus=0, scheduling_strategy=driver_node, max_restarts=-1, max_task_retries=-1)
+            .remote()
+        )
         self.needs = "GPU and CPU core" if on_gpu else "CPU core"
-        options = {"num_cpus": 1, "num_gpus": int(on_gpu), "max_concurrency": 2}
-        self.new_worker = lambda: ray.remote(Worker).options(**options).remote(make, self.tally)
+        worker_class = ray.remote(Worker).options(num_cpus=1, num_gpus=int(on_gpu), max_concurrency=2)
+        self.new_worker = lambda: worker_class.remote(make_builder, self.tally)
         self.workers: list[Any] = []
-        self.waiting = enumerate(tasks)
-        self.again: deque[tuple[int, Any]] = deque()
         self.idle: list[Any] = []
-        self.running: dict[Any, tuple[str, Any, int, Any]] = {}  # reference: step, actor, index, task
-        self.deaths: Counter[int] = Counter()
-        self.rows: dict[int, Row] = {}
-        self.begun = False
-        self.most_failed_starts = DEATHS * actors
+        self.waiting = enumerate(tasks)
+        self.lost: deque[tuple[int, Any]] = deque()  # (index, task) of shards whose worker died
+        self.calls: dict[Any, _Call] = {}  # by Ray's reference to their result
+        self.results: dict[int, Result] = {}
+        self.deaths: Counter[int] = Counter()  # per shard
+        self.failed_starts = 0  # since a worker last started
+        self.max_failed_starts = MAX_DEATHS * actors
+        self.has_begun = False
         for _ in range(actors):
-            self._start()
+            self._start_worker()
 
-    def _start(self) -> None:
-        actor: Any = self.new_worker()
-        self.workers.append(actor)
-        self.running[actor.ready.remote()] = ("start", actor, -1, None)
+    def run(self, progress: Callable[[int], None], interrupts: Sequence[int]) -> list[Result]:
+        """Each task's result, in the tasks' order; raises KeyboardInterrupt once `interrupts` has an item."""
+        reported, reported_begin, last_at_work = 0, False, time.monotonic()
+        while not self.results or self.lost or self._is_at_work():
+            if interrupts:
+                raise KeyboardInterrupt
+            finished, _ = ray.wait(list(self.calls), timeout=POLL_SECONDS)
+            for reference in finished:
+                if reference in self.calls:  # its worker has not been found dead meanwhile
+                    self._finish(reference)
+            done = ray.get(self.tally.total.remote())
+            if done != reported or reported_begin != self.has_begun:
+                progress(done - reported)
+            reported, reported_begin = done, self.has_begun
+            if self._is_at_work():
+                last_at_work = time.monotonic()
+            elif time.monotonic() - last_at_work > NOTICE_SECONDS:
+                last_at_work = math.inf
+                logger.warning("No worker is running: Ray waits for a free %s.", self.needs)
+        return [self.results[index] for index in range(len(self.results))]
 
-    def _give(self, actor: Any) -> None:
-        """The actor's next shard, those of the dead first."""
-        index, task = self.again.popleft() if self.again else next(self.waiting, (-1, None))
+    def close(self) -> None:
+        """Kill all actors, so that their cores are free at once and not when Python collects the references."""
+        for actor in (*self.workers, self.tally):
+            ray.kill(actor)
+
+    def _start_worker(self) -> None:
+        worker: Any = self.new_worker()
+        self.workers.append(worker)
+        self.calls[worker.start.remote()] = _Call("start", worker)
+
+    def _give_task(self, worker: Any) -> None:
+        """Give a free worker its next shard, lost ones first."""
+        index, task = self.lost.popleft() if self.lost else next(self.waiting, (-1, None))
         if task is None:
-            self.idle.append(actor)
+            self.idle.append(worker)
         else:
-            self.running[actor.compute.remote(index, task)] = ("compute", actor, index, task)
+            self.calls[worker.compute.remote(index, task)] = _Call("compute", worker, index, task)
 
-    def _lost(self, step: str, dead: Any, index: int, task: Any, error: Exception) -> None:
-        """A worker died at a step, or is out of reach: another takes its place, and its shards go back."""
-        ray.kill(dead)  # one out of reach would keep its core
-        self.workers.remove(dead)
-        lost = [(step, index, task)]
-        for reference, (other, actor, *shard) in list(self.running.items()):
-            if actor is dead:
-                lost.append((other, *shard))
-                del self.running[reference]
-        for step, index, task in lost:
-            self.deaths[index] += 1
-            if step == "start" and self.deaths[index] > self.most_failed_starts:
-                if self._at_work():
-                    return  # the others go on without it
-                raise UserError(
-                    f"Ray workers die before they begin, {self.deaths[index]} did: {_why(error)}"
-                ) from error
-            if step != "start" and self.deaths[index] > DEATHS:
-                raise UserError(
-                    f"a Ray worker died {self.deaths[index]} times at the same shard, likely for lack of memory: "
-                    f"finished shards are kept, run again with fewer WORKERS ({_why(error)})"
-                ) from error
-            if step != "start":
-                self.again.append((index, task))
-        self._start()
-        # The idle may have died with the same node unnoticed: they get a lost shard once they answer.
-        self.running |= {actor.alive.remote(): ("start", actor, -1, None) for actor in self.idle}
-        self.idle.clear()
-
-    def _step(self, reference: Any) -> None:
-        """One thing that a worker has finished, or failed at."""
-        step, actor, index, task = self.running.pop(reference)
+    def _finish(self, reference: Any) -> None:
+        """Handle a call that has returned or failed."""
+        call = self.calls.pop(reference)
         try:
             result = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
             raise
-        except ray.exceptions.RayError as error:
-            self._lost(step, actor, index, task, error)
+        except ray.exceptions.RayError as error:  # the worker died, or its node is out of reach
+            self._replace_worker(call, error)
             return
-        if step == "write":
-            self.rows[index] = result
-            return
-        if step == "start":
-            self.begun = True
-            del self.deaths[index]  # over days, nodes that come and go may cost many a start
+        if call.step == "write":
+            self.results[call.index] = result
+            return  # the worker already computes its next shard
+        if call.step == "compute":
+            self.calls[call.worker.write.remote(call.index)] = _Call("write", call.worker, call.index, call.task)
         else:
-            self.running[actor.write.remote(index)] = ("write", actor, index, task)
-        self._give(actor)
+            self.has_begun = True
+            self.failed_starts = 0  # over days, nodes that come and go may cost many starts
+        self._give_task(call.worker)
 
-    def _unfinished(self) -> bool:
-        return bool(self.again) or self._at_work()
+    def _replace_worker(self, failed: _Call, error: Exception) -> None:
+        """Start a worker in place of a dead one, and take back the dead one's shards."""
+        ray.kill(failed.worker)  # a worker out of reach would keep its core
+        self.workers.remove(failed.worker)
+        failed_calls = [failed]
+        for reference, call in list(self.calls.items()):
+            if call.worker is failed.worker:
+                failed_calls.append(self.calls.pop(reference))
+        for call in failed_calls:
+            if call.is_work:
+                self._take_back(call, error)
+            else:
+                self.failed_starts += 1
+        start_failed = not all(call.is_work for call in failed_calls)
+        if start_failed and self.failed_starts > self.max_failed_starts:
+            if self._is_at_work():
+                return  # the others go on without a replacement
+            raise UserError(f"Ray workers die before they begin, {self.failed_starts} did: {_reason(error)}") from error
+        self._start_worker()
+        # Idle workers may have died unnoticed with the same node: they get a lost shard once they answer.
+        self.calls |= {worker.ping.remote(): _Call("ping", worker) for worker in self.idle}
+        self.idle.clear()
 
-    def _at_work(self) -> bool:
-        return any(step != "start" for step, *_ in self.running.values())
+    def _take_back(self, call: _Call, error: Exception) -> None:
+        """Queue the shard of a failed call again.
 
-    def close(self) -> None:
-        """Give every core back at once: Ray would wait for Python to collect what refers to the workers."""
-        for actor in (*self.workers, self.tally):
-            ray.kill(actor)
+        Raises:
+            UserError: too many workers have died at this shard.
+        """
+        self.deaths[call.index] += 1
+        if self.deaths[call.index] > MAX_DEATHS:
+            raise UserError(
+                f"a Ray worker died {self.deaths[call.index]} times at the same shard, likely for lack of memory: "
+                f"finished shards are kept, run again with fewer WORKERS ({_reason(error)})"
+            ) from error
+        self.lost.append((call.index, call.task))
 
-    def run(self, progress: Callable[[int], None], interrupted: Sequence[int]) -> list[Row]:
-        """Every task's result, in the tasks' order; until `interrupted` is not empty any more."""
-        reported, begun, last_at_work = 0, False, time.monotonic()
-        while not self.rows or self._unfinished():
-            if interrupted:
-                raise KeyboardInterrupt
-            finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
-            for reference in finished:
-                if reference in self.running:  # not of a worker found dead meanwhile
-                    self._step(reference)
-            done = ray.get(self.tally.total.remote())
-            if done != reported or begun != self.begun:
-                progress(done - reported)
-            reported, begun = done, self.begun
-            if self._at_work():
-                last_at_work = time.monotonic()
-            elif time.monotonic() - last_at_work > NOTICE_SECONDS:
-                last_at_work = math.inf
-                logger.warning("No worker is running: Ray waits for a free %s.", self.needs)
-        return [self.rows[index] for index in range(len(self.rows))]
+    def _is_at_work(self) -> bool:
+        """Whether any worker computes or writes a shard."""
+        return any(call.is_work for call in self.calls.values())
 
 
 def run_on_ray(
-    make: MakeBuilder, tasks: Iterable[Any], actors: int, on_gpu: bool, progress: Callable[[int], None]
-) -> list[Row]:
+    make_builder: MakeBuilder[Result],
+    tasks: Iterable[Any],
+    actors: int,
+    on_gpu: bool,
+    progress: Callable[[int], None],
+) -> list[Result]:
     """Do every task on Ray actors.
 
-    Joins the cluster at `RAY_ADDRESS`, or the one `ray start` left on this machine, else starts one for this run.
+    Joins the cluster at `RAY_ADDRESS`, or the one that `ray start` left on this machine, or starts one for this run.
 
     Args:
+        make_builder: called in each actor.
         tasks: what builders are given, one per shard; at least one.
-        actors: how many, at most; fewer where the cluster has fewer cores (or GPUs), since each needs one of its own.
-        progress: called with 0 as work begins, then with the number of images done since the last call; less than
-            none where work was lost.
+        actors: how many, at most; each needs a core of its own, and a GPU if `on_gpu`, so a small cluster has fewer.
+        progress: called with 0 as work begins, then with the number of images done since the last call, which is
+            negative when work was lost.
 
     Returns:
         Each task's result, in the tasks' order.
 
     Raises:
-        UserError: raised by a builder; a shard that costs worker after worker; a cluster out of reach, or without a
-            GPU when one is asked for. Other exceptions arrive as Ray's, with the remote traceback.
+        UserError: raised by a builder; a shard at which worker after worker dies; a cluster that cannot be reached, or
+            that has no GPU when one is needed. Other exceptions are Ray's, with the remote traceback.
     """
     with _cluster():
         capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if capacity < 1:
             raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
-        dispatch = _Dispatch(make, tasks, min(actors, capacity), on_gpu)
+        dispatcher = _Dispatcher(make_builder, tasks, min(actors, capacity), on_gpu)
         try:
-            with _remembered_interrupts() as interrupted:
-                return dispatch.run(progress, interrupted)
+            with _recorded_interrupts() as interrupts:
+                return dispatcher.run(progress, interrupts)
         finally:
-            dispatch.close()
+            dispatcher.close()

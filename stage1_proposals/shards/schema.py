@@ -1,9 +1,10 @@
-"""The shard format, version 1: its columns, its content hash, and one image's row of them.
+"""The shard format, version 1: its columns and attributes, their hashes, and the record of one image.
 
-`docs/shards.md` documents the format for those who open shards themselves.
+`docs/shards.md` documents the format for programs of other people.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,12 +19,12 @@ VERSION = 1
 
 
 class ShardError(UserError):
-    """A shard or shard set that is missing, damaged, unfinished or of another kind."""
+    """A shard or shard set that is missing, damaged, unfinished or of another format."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset of a shard: its numpy dtype (None: utf-8 text), and its dimensions after the first."""
+    """One dataset of a shard: its numpy dtype (None: UTF-8 text) and its number of dimensions."""
 
     dtype: str | None
     ndim: int = 1
@@ -46,8 +47,9 @@ COLUMNS: dict[str, Column] = {
     "failures/error": Column(None),
 }
 
-# A column that a shard may lack; it is no part of the content hash.
+# An optional column, which the content hash does not cover, and the file of its centroids beside the shards.
 CLUSTER = "proposals/cluster"
+CENTROIDS_FILE = "clusters.h5"
 OPTIONAL_COLUMNS: dict[str, Column] = {CLUSTER: Column("<i4")}
 
 ROOT_ATTRIBUTES = (
@@ -62,6 +64,10 @@ ROOT_ATTRIBUTES = (
     "created_utc",
     "content_sha256",
 )
+
+# HDF5 has no checksum over variable-length text, so this attribute holds a hash of the others beside it. Shards whose
+# attributes are of fixed length, as they were first written, lack it: there, HDF5's own checksums cover them.
+ATTRIBUTES_SHA256 = "attributes_sha256"
 
 # Numeric columns are arrays of their dtype, text columns lists of str.
 Columns = Mapping[str, "NDArray[np.generic] | list[str]"]
@@ -110,7 +116,7 @@ class ImageRecord:
         return len(self.rle)
 
     def only(self, row: int) -> "ImageRecord":
-        """The same image with one of its proposals alone."""
+        """The same image with just one of its proposals."""
         rows = slice(row, row + 1)
         per_proposal = ("bbox", "score", "area", "seed", "feature", "rle")
         cluster = None if self.cluster is None else self.cluster[rows]
@@ -157,6 +163,11 @@ def to_columns(records: Sequence[ImageRecord], failures: Sequence[tuple[str, str
         "failures/file_name": [name for name, _ in failures],
         "failures/error": [error for _, error in failures],
     }
+
+
+def attributes_sha256(attributes: Mapping[str, str | int]) -> str:
+    """SHA-256 over attributes: of the JSON object of names and values, keys sorted, in ASCII."""
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
 def content_sha256(columns: Columns) -> str:

@@ -1,21 +1,30 @@
-"""Verifying a shard: every byte against its checksums, every row against the others."""
+"""Verifying a shard: its bytes against their checksums and hashes, its columns against each other."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from stage1_proposals.shards.reader import ShardReader, read_columns
-from stage1_proposals.shards.schema import CLUSTER, COLUMNS, OPTIONAL_COLUMNS, Columns, ShardError, content_sha256
+from stage1_proposals.common.coco import mask_boxes
+from stage1_proposals.shards.manifest import ShardEntry
+from stage1_proposals.shards.reader import ShardReader, check_attributes, check_text_heaps, read_columns
+from stage1_proposals.shards.schema import (
+    CLUSTER,
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    ROOT_ATTRIBUTES,
+    Columns,
+    ShardError,
+    content_sha256,
+)
 
 
-def _check_offsets(begin: np.ndarray, rows: int, end: int) -> bool:
+def _are_offsets(begin: np.ndarray, rows: int, end: int) -> bool:
+    """Whether `begin` cuts [0, end) into as many ranges as there are rows."""
     return len(begin) == rows + 1 and begin[0] == 0 and begin[-1] == end and bool((np.diff(begin) >= 0).all())
 
 
 def _column_problem(columns: Columns) -> str | None:
-    """The first thing wrong with the columns' types, lengths or offsets."""
+    """The first fault in the columns' types, lengths or offsets; None if there is none."""
     for name, column in COLUMNS.items():
         values = columns[name]
         if column.dtype is not None and (values.dtype.str != column.dtype or values.ndim != column.ndim):  # type: ignore[union-attr]
@@ -28,15 +37,15 @@ def _column_problem(columns: Columns) -> str | None:
                 return f"{name} has {length[name]} rows, not {rows}"
     if length["failures/file_name"] != length["failures/error"]:
         return "failures/file_name and failures/error differ in length"
-    if not _check_offsets(np.asarray(columns["images/proposals_begin"]), images, proposals):
+    if not _are_offsets(np.asarray(columns["images/proposals_begin"]), images, proposals):
         return "images/proposals_begin does not partition the proposals"
-    if not _check_offsets(np.asarray(columns["proposals/rle_begin"]), proposals, length["proposals/rle"]):
+    if not _are_offsets(np.asarray(columns["proposals/rle_begin"]), proposals, length["proposals/rle"]):
         return "proposals/rle_begin does not partition the mask bytes"
     return None
 
 
 def _cluster_problem(reader: ShardReader, proposals: int) -> str | None:
-    """What is wrong with the cluster column, where there is one; reading it checks its checksums."""
+    """The first fault in the cluster column, if the shard has one; reading it checks its checksums."""
     clusters = reader.clusters
     if clusters is None:
         return None
@@ -51,7 +60,7 @@ def _cluster_problem(reader: ShardReader, proposals: int) -> str | None:
 
 
 def _mask_problem(reader: ShardReader) -> str | None:
-    """The first mask that does not decode to the area and box beside it."""
+    """The first mask that does not decode to the area and box stored with it, or score or feature not finite."""
     for index in range(len(reader)):
         record = reader.read(index)
         where = f"image {record.image_id} ({record.file_name})"
@@ -61,22 +70,21 @@ def _mask_problem(reader: ShardReader) -> str | None:
             return f"{where}: a mask does not decode ({error})"
         if not (masks.sum((1, 2), dtype=np.int64) == record.area).all():
             return f"{where}: a mask's area is not the one stored"
-        box = coco_mask.toBbox(record.coco_rle()).reshape(-1, 4) if len(record) else np.zeros((0, 4))
-        if not np.array_equal(np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1), record.bbox):
+        if not np.array_equal(mask_boxes(record.coco_rle()), record.bbox):
             return f"{where}: a mask's box is not the one stored"
         if not (np.isfinite(record.score).all() and np.isfinite(record.feature).all()):
             return f"{where}: a score or feature is not finite"
     return None
 
 
-def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, Any]:
-    """Check a shard whole: HDF5 checksums, types, offsets, content hash, clusters and, if asked, each mask.
+def verify_shard(path: str | Path, *, decode_masks: bool = True) -> ShardEntry:
+    """Check all of a shard: HDF5 checksums, types, offsets, hashes, clusters and masks.
 
     Args:
-        decode_masks: decode every mask and compare it with its area and box, too.
+        decode_masks: whether to decode every mask and compare it with its area and box.
 
     Returns:
-        The shard's line in the manifest: `file`, `images`, `proposals`, `failures`, `content_sha256`.
+        The shard's entry in the manifest.
 
     Raises:
         ShardError: anything is wrong; the message names the file and the first fault.
@@ -84,12 +92,15 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, An
     path = Path(path)
     reader = ShardReader(path)
     try:
+        file = reader.file
+        check_text_heaps(path)
         stored = reader.attributes["content_sha256"]
-        columns = read_columns(reader.file)
+        columns = read_columns(file)
         problem = _column_problem(columns)
         if problem is None and content_sha256(columns) != stored:
             problem = "the columns do not have the content hash stored with them"
         if problem is None:
+            check_attributes(file, ROOT_ATTRIBUTES)
             problem = _cluster_problem(reader, len(columns["proposals/score"]))
         if problem is None and decode_masks:
             problem = _mask_problem(reader)
@@ -101,10 +112,10 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> dict[str, An
         reader.close()
     if problem:
         raise ShardError(f"{path}: {problem}; run `make proposals` again to rebuild it")
-    return {
-        "file": path.name,
-        "images": len(columns["images/id"]),
-        "proposals": len(columns["proposals/score"]),
-        "failures": len(columns["failures/error"]),
-        "content_sha256": stored,
-    }
+    return ShardEntry(
+        file=path.name,
+        images=len(columns["images/id"]),
+        proposals=len(columns["proposals/score"]),
+        failures=len(columns["failures/error"]),
+        content_sha256=stored,
+    )

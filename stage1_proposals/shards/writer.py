@@ -1,4 +1,4 @@
-"""Writing shards and manifests: a file appears under its final name only when it is whole and on disk."""
+"""Writing shards: a file appears under its final name only when it is complete and on disk."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,24 +13,29 @@ from numpy.typing import NDArray
 
 from stage1_proposals.common.files import atomic_write
 from stage1_proposals.shards.schema import (
+    ATTRIBUTES_SHA256,
+    CENTROIDS_FILE,
+    CLUSTER,
     COLUMNS,
     FORMAT,
     VERSION,
     Columns,
+    attributes_sha256,
     content_sha256,
     encode_text,
 )
 
-# HDF5 1.10 is the first to checksum its own metadata; the columns carry Fletcher-32.
+# HDF5 1.10 is the first version that has checksums over its own metadata; the columns have Fletcher-32.
 LIBVER = ("v110", "v110")
-CHUNK_BYTES = 1 << 15  # an image's rows are few chunks, and little of them is read in vain
+# Small chunks, so that reading one image's rows reads little else.
+CHUNK_BYTES = 1 << 15
 
 
 @contextmanager
-def hdf5_in_memory(path: Path, mode: str) -> Iterator[h5py.File]:
-    """Give an HDF5 file held in memory, new (`w`) or that at `path` (`r+`); afterwards put it at `path`, whole.
+def _hdf5_in_memory(path: Path, mode: str) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory, new (`w`) or read from `path` (`r+`); afterwards write it to `path` atomically.
 
-    HDF5 does not survive a disk that fills up under it, a plain write does.
+    HDF5 cannot recover when the disk fills up while it writes; a plain write can.
     """
     with h5py.File(path, mode, libver=LIBVER, driver="core", backing_store=False) as file:
         yield file
@@ -40,8 +45,8 @@ def hdf5_in_memory(path: Path, mode: str) -> Iterator[h5py.File]:
         scratch.write_bytes(image)
 
 
-def create_column(file: h5py.File, name: str, array: NDArray[Any]) -> h5py.Dataset:
-    """A dataset in chunks, each with its checksum."""
+def _create_column(file: h5py.File, name: str, array: NDArray[Any]) -> h5py.Dataset:
+    """Create a dataset in chunks, each with a checksum."""
     row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
     rows = max(1, min(CHUNK_BYTES // max(row_bytes, 1), max(len(array), 1)))
     tail = array.shape[1:]
@@ -49,14 +54,18 @@ def create_column(file: h5py.File, name: str, array: NDArray[Any]) -> h5py.Datas
 
 
 def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Fixed-length UTF-8 strings: they lie where HDF5's checksums reach, variable-length ones would not."""
+    """Text for a column, as fixed-length UTF-8: chunks' checksums do not cover variable-length text."""
     data = [encode_text(text) for text in texts]
     return np.array(data, h5py.string_dtype("utf-8", max([1, *map(len, data)])))
 
 
-def write_attribute(item: h5py.File | h5py.Dataset, name: str, value: str | int) -> None:
-    """An attribute, text at fixed length."""
-    item.attrs[name] = _fixed_text([value]).reshape(()) if isinstance(value, str) else value
+def _write_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, str | int]) -> None:
+    """Write attributes and their hash; text is variable-length UTF-8, which h5py reads as `str`."""
+    for name, value in {**attributes, ATTRIBUTES_SHA256: attributes_sha256(attributes)}.items():
+        if isinstance(value, str):
+            item.attrs.create(name, encode_text(value), dtype=h5py.string_dtype("utf-8"))
+        else:
+            item.attrs[name] = value
 
 
 def write_shard(
@@ -73,12 +82,12 @@ def write_shard(
     """Write one shard atomically and return its content hash.
 
     Args:
-        path: final name; an existing file is replaced only when the new one is whole.
+        path: final name; an existing file is replaced only when the new one is complete.
         columns: as `schema.to_columns` makes them.
         generator, backbone: stored as JSON.
 
     Raises:
-        OSError: the disk is full or the directory cannot be written; nothing appears under `path`.
+        OSError: the disk is full or read-only; nothing appears under `path`.
     """
     content = content_sha256(columns)
     attributes: dict[str, str | int] = {
@@ -93,10 +102,41 @@ def write_shard(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "content_sha256": content,
     }
-    with hdf5_in_memory(path, "w") as file:
-        for name, value in attributes.items():
-            write_attribute(file, name, value)
+    with _hdf5_in_memory(path, "w") as file:
+        _write_attributes(file, attributes)
         for name in COLUMNS:
             values = columns[name]
-            create_column(file, name, _fixed_text(values) if isinstance(values, list) else np.asarray(values))
+            _create_column(file, name, _fixed_text(values) if isinstance(values, list) else np.asarray(values))
     return content
+
+
+def write_clusters(path: Path, cluster: NDArray[np.int32], clusters: Mapping[str, Any]) -> None:
+    """Give the shard at `path` its cluster column, replacing one it may have; everything else in it stays.
+
+    The shard is replaced by a complete new file, so that it can be read at any time.
+
+    Args:
+        cluster: int32 (p,), pseudo class of each proposal, from 0.
+        clusters: how they were made, JSON-serialisable; `classes` is their number.
+
+    Raises:
+        OSError: the shard cannot be read or written; it stays as it was.
+    """
+    with _hdf5_in_memory(path, "r+") as file:
+        # HDF5 puts new text into a heap that it has read from, if there is room, and otherwise into a new one of 4 KB.
+        file.attrs.get("format")
+        if CLUSTER in file:
+            del file[CLUSTER]
+        column = _create_column(file, CLUSTER, cluster)
+        _write_attributes(column, {"clusters": json.dumps(clusters, sort_keys=True)})
+
+
+def write_centroids(directory: Path, centroids: NDArray[np.float32], clusters: Mapping[str, Any]) -> None:
+    """Write the cluster centroids, float32 (k, D), and how they were made, beside the shards.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    with _hdf5_in_memory(directory / CENTROIDS_FILE, "w") as file:
+        column = _create_column(file, "centroids", centroids)
+        _write_attributes(column, {"clusters": json.dumps(clusters, sort_keys=True)})

@@ -8,9 +8,9 @@ import pytest
 
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
-from stage1_proposals.shards import ShardReader, ShardSet, read_manifest
+from stage1_proposals.shards import Manifest, ShardReader, ShardSet
 from tests.pipelines.command import run_command
 
 
@@ -52,19 +52,20 @@ def test_user_errors_are_one_line_and_2(shards: ShardSet, tmp_path: Path, capsys
 def test_proposals_run_again_keeps_the_clusters_and_rebuilds_a_damaged_column(
     image_folder: Path, tmp_path: Path, damage_column: Callable[[Path, str], None]
 ) -> None:
-    job = Job(list_images(image_folder), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    settings = JobSettings(images_per_shard=7, short_side=64, long_side=128)
+    job = Job(list_images(image_folder), Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, tmp_path, 0, lambda _: None)
-    manifest = read_manifest(tmp_path)
+    manifest = Manifest.read(tmp_path)
     assert run("--shards", tmp_path, "--classes", 4) == 0
     before = {path: path.read_bytes() for path in tmp_path.glob("*.h5")}
     run_job(job, tmp_path, 0, lambda _: None)
-    assert read_manifest(tmp_path) == manifest
+    assert Manifest.read(tmp_path) == manifest
     assert {path: path.read_bytes() for path in tmp_path.glob("*.h5")} == before
 
     path = ShardSet.open(tmp_path).shard_paths[1]
     damage_column(path, "proposals/cluster")
     run_job(job, tmp_path, 0, lambda _: None)
-    assert read_manifest(tmp_path) == manifest
+    assert Manifest.read(tmp_path) == manifest
     assert ShardReader(path).clusters is None
     assert run("--shards", tmp_path, "--classes", 4) == 0
     (tmp_path / "old").write_bytes(before[path])

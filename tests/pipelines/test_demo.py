@@ -35,8 +35,8 @@ def test_a_miniature_of_the_demo(tmp_path):
     out = tmp_path / "work_dirs" / "demo"
     shards = ShardSet.open(out / "shards")
     assert shards.image_count == 12
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        assert verify_shard(path) == row
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        assert verify_shard(path) == entry
     losses = [
         json.loads(line)["loss_rpn_mask"]
         for log in (out / "pretrain").glob("*/vis_data/scalars.json")

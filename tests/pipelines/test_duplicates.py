@@ -10,7 +10,7 @@ from PIL import Image
 
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
 from tests.pipelines.command import run_command
@@ -53,9 +53,9 @@ def test_an_image_smaller_and_compressed_is_found_among_others(
     for path in sorted(image_folder.rglob("*.png")):
         Image.open(path).resize((320, 320)).save(tmp_path / "images" / path.name)
     Image.open(tmp_path / "images" / "0004.png").resize((256, 256)).save(tmp_path / "images" / "copy.jpg", quality=60)
-    job = Job(
-        list_images(tmp_path / "images"), Recipe(build_generator({}), "lite0_imagenet", None, 320, 320, 8, "cpu"), 5
-    )
+    settings = JobSettings(images_per_shard=5, short_side=320, long_side=320)
+    recipe = Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
+    job = Job(list_images(tmp_path / "images"), recipe)
     run_job(job, tmp_path / "shards", 0, lambda _: None)
     assert run("--shards", tmp_path / "shards", "--out", tmp_path / "out.json") == 0
     assert json.loads((tmp_path / "out.json").read_text())["groups"] == [["0004.png", "copy.jpg"]]

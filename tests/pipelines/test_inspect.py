@@ -15,9 +15,9 @@ from stage1_proposals.common.drawing import CAPTION, GAP, TILE, draw_proposals
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
-from stage1_proposals.shards import ShardReader, ShardSet, write_clusters, write_manifest
+from stage1_proposals.shards import Manifest, ShardReader, ShardSet, write_clusters
 from tests.pipelines.command import run_command
 
 
@@ -26,7 +26,8 @@ def run(*argv: object) -> int:
 
 
 def make_shards(images: Path, directory: Path) -> Path:
-    job = Job(list_images(images), Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, 8, "cpu"), 5)
+    settings = JobSettings(images_per_shard=5, short_side=64, long_side=128)
+    job = Job(list_images(images), Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, directory, 0, lambda _: None)
     return directory
 
@@ -46,7 +47,7 @@ def shards(made: Path, tmp_path: Path) -> Iterator[Path]:
 def test_it_prints_counts_failures_and_distributions(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--shards", shards) == 0
     out = capsys.readouterr().out
-    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
+    proposals = ShardSet.open(shards).proposal_count
     assert f"3 shards verified, 12 images, {proposals} proposals" in out
     assert "made by saliency on lite0_imagenet, D = 320" in out
     assert "2 images failed:\n  0/empty.jpg: is empty (0 bytes)\n  1/text.jpg: is not an image" in out
@@ -122,7 +123,7 @@ def test_scores_against_its_own_proposals_are_100(
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
-    first = ShardSet.open(shards).shards[0]
+    first = ShardSet.open(shards).entries[0]
     write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), {"classes": 2})
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
@@ -143,7 +144,7 @@ def test_similar_proposals_are_printed_and_drawn_the_query_first(
     assert sheet.shape == (TILE + 2 * GAP, 4 * (TILE + GAP) + GAP, 3)
     record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0).only(1)
     image = read_image(Path(ShardSet.open(shards).image_root) / record.file_name)
-    expected = np.asarray(draw_proposals(image, record, TILE - CAPTION))
+    expected = np.asarray(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION))
     left, top = GAP + (TILE - expected.shape[1]) // 2, GAP + (TILE - CAPTION - expected.shape[0]) // 2
     assert np.array_equal(sheet[top : top + expected.shape[0], left : left + expected.shape[1]], expected)
 
@@ -206,7 +207,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--out", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
-        (["--labels", "{tmp}/file"], "labels {tmp}/file: not COCO instance JSON"),
+        (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),
         (
             ["--image-root", "{tmp}"],
             "none of the images chosen is under {tmp} as it was; say where they are with --image-root",
@@ -226,5 +227,5 @@ def test_a_directory_without_shards_and_an_unfinished_set_are_refused(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "gone: no shard set here" in fails(capsys, "--shards", tmp_path / "gone")
-    write_manifest(shards, ShardSet.open(shards).request, None)
+    Manifest(ShardSet.open(shards).request, None).write(shards)
     assert "unfinished, 3 of 3 shards" in fails(capsys, "--shards", shards)

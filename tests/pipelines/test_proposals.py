@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,18 @@ import safetensors.torch
 import torch
 
 from pipelines.proposals import CONFIGS, fastest_precision, read_settings
-from stage1_proposals.backbones.extractor import new_network
-from stage1_proposals.backbones.weights import file_sha256
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.system import choose_device
+from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.generators.registry import GENERATORS, build_generator
+from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
-from stage1_proposals.shards import ShardReader, ShardSet, write_manifest
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
+from stage1_proposals.shards import BackboneRecord, Manifest, ShardReader, ShardSet
 from tests.pipelines.command import parse, run_command
 
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
@@ -35,9 +37,9 @@ def test_images_in_shards_out(image_folder: Path, tmp_path: Path, capsys: pytest
     assert run("--images", image_folder, "--shards", tmp_path / "shards", *SMALL) == 0
     shards = ShardSet.open(tmp_path / "shards")
     assert shards.image_counts == [7, 5]
-    assert shards.request["generator"]["long_side"] == 107  # the config's proportions: 64 x 1333 / 800
+    assert shards.request.generator["long_side"] == 107  # the config's proportions: 64 x 1333 / 800
     out = capsys.readouterr().out
-    proposals = sum(row["proposals"] for row in shards.shards)
+    proposals = shards.proposal_count
     assert f"2 shards, 12 images, {proposals} proposals, 2 images failed" in out
     assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
     assert "failed: 1/text.jpg: is not an image Pillow can read" in out
@@ -49,9 +51,9 @@ def test_a_vit_of_timms_from_a_file(image_folder: Path, tmp_path: Path) -> None:
     given = ("--images", image_folder, "--shards", tmp_path / "shards", *SMALL)
     assert run(*given, "--backbone", "test_vit", "--weights", tmp_path / "w.safetensors") == 0
     shards = ShardSet.open(tmp_path / "shards")
-    assert sum(row["proposals"] for row in shards.shards) > 0
-    backbone = {"name": "test_vit", "weights": str(tmp_path / "w.safetensors"), "stride": 16, "feature_dim": 64}
-    assert shards.backbone == backbone | {"sha256": file_sha256(tmp_path / "w.safetensors"), "precision": "float32"}
+    assert shards.proposal_count > 0
+    weights = tmp_path / "w.safetensors"
+    assert shards.backbone == BackboneRecord("test_vit", str(weights), file_sha256(weights), stride=16, feature_dim=64)
     assert ShardReader(shards.shard_paths[0]).read(0).feature.shape[1] == 64
 
 
@@ -151,20 +153,19 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--images", "{tmp}/images.json"], "images.json: none of its 1 images is under {tmp} or "),
         (["--images", "{tmp}/images.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
-        (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
+        (["--weights", "{tmp}/text"], "{tmp}/text: damaged or not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
         (["--backbone", "densecl_r50", "--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit densecl_r50"),
         (["--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'cpu', 'cuda'"),
         (["--config", "{tmp}/gone.toml"], "config {tmp}/gone.toml: cannot be read"),
         (["--config", "{tmp}/text"], "config {tmp}/text: "),
         (["--config", "{tmp}/unknown.toml"], "unknown settings stride"),
-        (["--config", "{tmp}/short.toml"], "short.toml: lacks batch_size, long_side"),
         (["--config", "{tmp}/table.toml"], "[generator] must be a table"),
         (["--set", "treshold=0.5"], "generator saliency has no setting treshold; it has"),
         (["--set", "threshold"], "--set threshold: write KEY=VALUE"),
-        (["--set", "threshold=high"], "threshold 'high': must be a number in [0, 1]"),
+        (["--set", "threshold=high"], "threshold 'high': must be a valid number"),
         (["--set", "name=magic"], "no generator 'magic'"),
-        (["--config", "{tmp}/zero.toml", "--long-side", "64"], "batch_size must be a positive whole number, not 0"),
+        (["--config", "{tmp}/zero.toml", "--long-side", "64"], "zero.toml: batch_size 0: must be greater than 0"),
         (["--shards", "{tmp}/text"], "{tmp}/text: cannot be written"),
         (
             ["--shards", "{tmp}/other"],
@@ -182,13 +183,13 @@ def test_a_user_error_is_one_clear_line_and_2(
     (tmp_path / "images.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "small.pth")
     (tmp_path / "unknown.toml").write_text("stride = 32")
-    (tmp_path / "short.toml").write_text("images_per_shard = 8")
     (tmp_path / "zero.toml").write_text("images_per_shard = 8\nbatch_size = 0")
     (tmp_path / "table.toml").write_text("generator = 3")
     (tmp_path / "other").mkdir()
     images = list_images(image_folder)
-    job = Job(images, Recipe(SaliencyGenerator(), "lite0_imagenet", None, 64, 107, 8, "cpu"), 8)
-    write_manifest(tmp_path / "other", {**job.request(), "image_count": 3}, None)
+    settings = JobSettings(images_per_shard=8, short_side=64, long_side=107)
+    job = Job(images, Recipe(SaliencyGenerator(), "lite0_imagenet", None, "cpu", settings=settings))
+    Manifest(replace(job.request(), image_count=3), None).write(tmp_path / "other")
     given = ["--images", str(image_folder), "--shards", str(tmp_path / "shards"), *SMALL]
     assert run(*given, *(option.replace("{tmp}", str(tmp_path)) for option in options)) == 2
     error = capsys.readouterr().err
@@ -213,14 +214,26 @@ def test_set_values_are_toml_or_bare_words() -> None:
     generator = read_settings(None, None, overrides)["generator"]
     assert (generator["threshold"], generator["nms"]) == (0.6, "matrix")
     assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
-    assert generator["max_proposals"] == 20
 
 
-@pytest.mark.parametrize("name", [None, "saliency", "freemask", "random"])
-def test_a_generators_config_states_its_defaults(name: str | None) -> None:
+FREEMASK = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        (None, SaliencyGenerator()),
+        ("saliency", SaliencyGenerator()),
+        ("random", RandomGenerator()),
+        ("freemask", FREEMASK),
+    ],
+)
+def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
+    name: str | None, generator: ProposalGenerator
+) -> None:
     settings = read_settings(None, name, ())
-    assert build_generator(settings["generator"]) == GENERATORS[name or "saliency"]()
-    assert (settings["short_side"], settings["long_side"]) == (800, 1333)
+    assert build_generator(settings["generator"]) == generator
+    assert set(settings) == {"generator"}
 
 
 def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
@@ -233,7 +246,7 @@ def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
     name = "stage1_proposals.generators.random_shapes:RandomGenerator"
     settings = read_settings(None, name, ("count=3",))
     assert build_generator(settings["generator"]) == RandomGenerator(count=3)
-    assert settings["short_side"] == 800
+    assert set(settings) == {"generator"}
 
 
 def test_a_config_of_another_generator_is_refused() -> None:

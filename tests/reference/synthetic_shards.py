@@ -12,7 +12,16 @@ from pycocotools import mask as coco_mask
 from skimage import data
 
 from stage1_proposals.generators.mask_rle import encode_changes, mask_changes
-from stage1_proposals.shards import ImageRecord, shard_file_name, to_columns, write_manifest, write_shard
+from stage1_proposals.shards import (
+    BackboneRecord,
+    ImageRecord,
+    Manifest,
+    Request,
+    ShardEntry,
+    shard_file_name,
+    to_columns,
+    write_shard,
+)
 
 STRIDE = 32
 PROPOSALS = 20
@@ -55,16 +64,18 @@ def make_shards(directory: Path, images: int, feature_dim: int) -> Path:
     sources = [Image.fromarray(source).resize((WIDTH, HEIGHT)) for source in (data.astronaut(), data.coffee())]
     for record, source in zip(records, cycle(sources), strict=False):
         source.save(folder / record.file_name, quality=90)
-    description: dict[str, Any] = {"shard_count": 1, "image_root": str(folder), "backbone": backbone(feature_dim)}
+    request = make_request(str(folder), images, images, feature_dim)
     content = write_shard(
         directory / shard_file_name(0, 1),
         to_columns(records, [], feature_dim),
         shard_index=0,
-        generator={"name": "saliency"},
+        shard_count=1,
+        image_root=request.image_root,
+        generator=request.generator,
+        backbone=request.backbone.to_json(),
         software="benchmark",
-        **description,
     )
-    write_manifest(directory, description, [line(0, 1, images, images * PROPOSALS, content)])
+    Manifest(request, (make_entry(0, 1, images, content),)).write(directory)
     return directory
 
 
@@ -72,12 +83,10 @@ def make_manifest(directory: Path, images: int, per_shard: int = 1000) -> Path:
     """A set of many images of which there is the manifest; the shards, which nobody opens at start, are empty files."""
     directory.mkdir(parents=True)
     counts = [min(per_shard, images - first) for first in range(0, images, per_shard)]
-    lines = []
-    for index, count in enumerate(counts):
-        lines.append(line(index, len(counts), count, count * PROPOSALS, f"{index:064x}"))
-        (directory / lines[-1]["file"]).touch()
-    request = {"image_root": "images", "shard_count": len(counts), "backbone": backbone(2048)}
-    write_manifest(directory, request, lines)
+    entries = [make_entry(index, len(counts), count, f"{index:064x}") for index, count in enumerate(counts)]
+    for entry in entries:
+        (directory / entry.file).touch()
+    Manifest(make_request("images", images, per_shard, 2048), tuple(entries)).write(directory)
     return directory
 
 
@@ -104,11 +113,18 @@ def make_coco(path: Path, images: int, proposals: int) -> Path:
     return path
 
 
-def backbone(feature_dim: int) -> dict[str, Any]:
-    return {"name": "benchmark", "weights": None, "sha256": "", "stride": STRIDE, "feature_dim": feature_dim}
+def make_request(image_root: str, images: int, per_shard: int, feature_dim: int) -> Request:
+    return Request(
+        image_root=image_root,
+        image_count=images,
+        image_list_sha256="",
+        images_per_shard=per_shard,
+        shard_count=-(-images // per_shard),
+        generator={"name": "saliency"},
+        backbone=BackboneRecord("benchmark", None, "", STRIDE, feature_dim),
+    )
 
 
-def line(index: int, count: int, images: int, proposals: int, content: str) -> dict[str, Any]:
-    """A shard's line in a manifest."""
-    name = shard_file_name(index, count)
-    return {"file": name, "images": images, "proposals": proposals, "failures": 0, "content_sha256": content}
+def make_entry(index: int, count: int, images: int, content_sha256: str) -> ShardEntry:
+    """The manifest's entry of shard `index` of `count`."""
+    return ShardEntry(shard_file_name(index, count), images, images * PROPOSALS, 0, content_sha256)

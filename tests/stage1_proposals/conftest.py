@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from stage1_proposals.common.settings import build_settings
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run
 
 
@@ -21,18 +22,12 @@ def make_job(image_folder: Path) -> Callable[..., Job]:
     """(changes) -> a job of 14 files, two of them no images, in shards of four."""
 
     def make(images: Path = image_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
-        settings: dict[str, Any] = {
-            "backbone": "lite0_imagenet",
-            "weights": None,
-            "short_side": 64,
-            "long_side": 128,
-            "images_per_shard": 4,
-            "batch_size": 3,
-            "device": "cpu",
-        }
-        settings |= changes
-        images_per_shard = settings.pop("images_per_shard")
-        return Job(list_images(images), Recipe(build_generator(generator or {}), **settings), images_per_shard)
+        values: dict[str, Any] = {"short_side": 64, "long_side": 128, "images_per_shard": 4, "batch_size": 3}
+        recipe: dict[str, Any] = {"backbone": "lite0_imagenet", "weights": None, "device": "cpu"}
+        values |= {name: value for name, value in changes.items() if name in values}
+        recipe |= {name: value for name, value in changes.items() if name not in values}
+        settings = build_settings(JobSettings, values, "job")
+        return Job(list_images(images), Recipe(build_generator(generator or {}), **recipe, settings=settings))
 
     return make
 
@@ -41,8 +36,9 @@ def make_job(image_folder: Path) -> Callable[..., Job]:
 def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
     directory = tmp_path_factory.mktemp("finished") / "shards"
-    recipe = Recipe(build_generator({}), "lite0_imagenet", None, 64, 128, batch_size=3, device="cpu")
-    run(Job(list_images(image_folder), recipe, images_per_shard=4), directory, 0, lambda _: None)
+    settings = JobSettings(images_per_shard=4, batch_size=3, short_side=64, long_side=128)
+    recipe = Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
+    run(Job(list_images(image_folder), recipe), directory, 0, lambda _: None)
     return directory
 
 

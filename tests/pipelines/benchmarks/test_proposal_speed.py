@@ -16,10 +16,10 @@ from pipelines.benchmarks.proposal_speed import (
     random_weights,
     repeated,
 )
-from stage1_proposals.backbones.extractor import build_backbone
+from stage1_proposals.backbones.extractor import build_extractor
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 
 
 @pytest.fixture
@@ -33,18 +33,19 @@ def sound_images(image_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(build_generator({}), "lite0_imagenet", None, 160, 320, batch_size=3, device="cpu")
+    settings = JobSettings(images_per_shard=5, batch_size=3, short_side=160, long_side=320)
+    return Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
 
 
 def test_the_plain_implementation_and_ours_find_the_same(sound_images: Path, recipe: Recipe, tmp_path: Path) -> None:
     images = repeated(list_images(sound_images), 14, tmp_path / "links")
-    assert measure_plain(Job(images, recipe, 5), tmp_path / "plain.json") > 0
-    rate, start_up = measure_run(Job(images, recipe, 5), tmp_path / "same", 0)
+    assert measure_plain(Job(images, recipe), tmp_path / "plain.json") > 0
+    rate, start_up = measure_run(Job(images, recipe), tmp_path / "same", 0)
     assert rate > 0
     assert start_up > 0
-    assert measure_forward(Job(images, recipe, 5), 1) > 0
+    assert measure_forward(Job(images, recipe), 1) > 0
     assert agreement(tmp_path / "plain.json", tmp_path / "same") > 0.99
-    measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8})), 5), tmp_path / "other", 0)
+    measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8}))), tmp_path / "other", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "other") < 0.9
 
 
@@ -58,7 +59,7 @@ def test_images_are_repeated_by_links(sound_images: Path, tmp_path: Path) -> Non
 
 
 def test_random_weights_fit_and_tell_images_apart(tmp_path: Path) -> None:
-    extractor = build_backbone("imagenet_r50", random_weights("imagenet_r50", tmp_path / "weights.pth"))
+    extractor = build_extractor("imagenet_r50", random_weights("imagenet_r50", tmp_path / "weights.pth"))
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 255
     images[0, :, :64] = 0
     features = extractor(images)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
 from tests.pipelines.command import run_command
 
@@ -31,7 +32,7 @@ def dataset(write_labels, tmp_path) -> Path:
     loader = "dict(dataset=dict(type='CocoDataset', data_root={root!r}, ann_file='annotations/{split}.json', {rest}))"
     common = "data_prefix=dict(img=''), metainfo=dict(classes=('text',)),"
     (tmp_path / "tiny.py").write_text(
-        "epochs = 2\nmilestones = (1,)\n"
+        "train_cfg = dict(max_epochs=2)\n"
         f"train_dataloader = {loader.format(root=str(root), split='train', rest=common)}\n"
         f"val_dataloader = {loader.format(root=str(root), split='test', rest=common + ' test_mode=True')}\n"
         "val_evaluator = dict(type='MaskAP')\n"

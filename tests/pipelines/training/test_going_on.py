@@ -58,7 +58,7 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
     )
     manifest = shards.directory / "manifest.json"
     text = manifest.read_text()
-    manifest.write_text(text.replace(shards.shards[1]["content_sha256"], "0" * 64))
+    manifest.write_text(text.replace(shards.entries[1].content_sha256, "0" * 64))
     fails(
         r"run holds a run with other pseudo labels: pseudo_labels\.content_sha256 is '.*; give the same pseudo labels"
     )

@@ -15,9 +15,8 @@ from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 from stage2_training.runs import initial_weights as initialisation
-from stage2_training.runs.provenance import read_commands
+from stage2_training.runs.provenance import CommandRecord
 from stage2_training.runs.train import initial_model
-from stage2_training.runs.transfer import plan_transfer
 from stage2_training.runs.work_dir import WorkDir
 from tests import tiny_knet
 from tests.pipelines.training.commands import SMALL, finetune_arguments, pretrain_arguments
@@ -52,10 +51,10 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     assert (code, printed) == (2, f"error: {pre}: another run is writing there\n")
 
     # The first command alone started something; the others found it finished, or were refused.
-    (start,) = read_commands(pre)
+    (start,) = CommandRecord.read_all(pre)
     typed = [str(word) for word in pretrain_arguments(shards, pre, "--epochs", "2")]
-    assert start["argv"] == ["python", "-m", "pipelines", "pretrain", *typed]
-    assert start["device"] == "cpu"
+    assert start.argv == ["python", "-m", "pipelines", "pretrain", *typed]
+    assert start.device == "cpu"
 
     code, printed = command("finetune", *finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_6.pth"))
     assert code == 0, printed
@@ -139,10 +138,9 @@ def test_clusters_are_pretrained_on_and_their_classifiers_not_transferred(shards
         config = finetuning_config("knet_lite0", str(labels), overrides=Overrides(cfg_options=tiny_knet.MODEL))
         target = initial_model(config)
         start = initialisation.pretrained("knet_lite0", "KNet", str(pre / "iter_3.pth"))
-        transfer = plan_transfer(start.read(target), target)
-        transfer.require(start.needed, start.source, start.hint)
-        assert sum("fc_cls" in name or "conv_seg" in name for name in transfer.missing) == 6
-        assert "roi_head.mask_head.1.fc_mask.weight" in transfer.taken
+        match = start.match(target)
+        assert sum("fc_cls" in name or "conv_seg" in name for name in match.missing) == 6
+        assert "roi_head.mask_head.1.fc_mask.weight" in match.found
     arguments = finetune_arguments(dataset, fine, "--checkpoint", pre / "iter_3.pth")
     code, printed = command("finetune", *arguments)
     assert code == 0, printed

@@ -28,7 +28,7 @@ def test_no_checkpoint_runs_code(dataset, command, tmp_path):
     ):
         code, printed = command(name, *arguments)
         assert (code, printed.count("error: ")) == (2, 1), printed
-        assert re.search(r"a\.pth: (holds .*mkdir.*never code|not a checkpoint of plain tensors)", printed)
+        assert re.search(r"a\.pth: holds .*mkdir.*never code", printed)
     assert not (tmp_path / "proof").exists()
 
 
@@ -83,7 +83,7 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.saliency_prompt.drop_probb=0.2", r"does not fit the config \(.*'drop_probb'\)"),
+        ("model.saliency_prompt.drop_probb=0.2", r"saliency_prompt\.drop_probb: no such setting; use one of"),
         ("model.saliency_prompt.level=9", r"saliency_prompt\.level 9: use one from -4 to 3"),
         ("=3", r"--cfg-options : no such setting$"),
         ("custom_imports=3", r"does not fit the config \("),

@@ -44,17 +44,17 @@ def test_every_proposal_is_in_the_cluster_of_its_nearest_centroid(shards: ShardS
     done: list[int] = []
     sizes = cluster_shards(shards, 3, 0, done.append)
     assert sum(done) == 5
-    there = read_centroids(shards.directory)
-    assert there is not None
-    centroids, clusters = there
+    stored = read_centroids(shards.directory)
+    assert stored is not None
+    centroids, clusters = stored
     assert shards.clusters() == clusters
     assert (clusters["classes"], clusters["seed"], clusters["content_sha256"]) == (3, 0, shards.content_sha256)
     assert np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
     features = np.concatenate([unit_features(ShardReader(path)) for path in shards.shard_paths])
     assert np.array_equal(column(shards), (features @ centroids.T).argmax(axis=1))
     assert sizes.tolist() == np.bincount(column(shards), minlength=3).tolist()
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        assert verify_shard(path) == row
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        assert verify_shard(path) == entry
 
 
 def test_directions_are_told_apart() -> None:
@@ -112,8 +112,8 @@ def test_killed_at_any_time_every_shard_is_whole_and_the_work_goes_on(shards: Sh
         child = subprocess.run([sys.executable, "-c", KILLED, str(shards.directory), str(number)], cwd=ROOT)
         assert child.returncode == -signal.SIGKILL
         assert list(shards.directory.glob(".*.tmp"))
-        for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-            assert verify_shard(path) == row
+        for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+            assert verify_shard(path) == entry
     cluster_shards(shards, 3, 0)
     assert not list(shards.directory.glob(".*.tmp"))
     assert shards.clusters()["classes"] == 3

@@ -1,5 +1,7 @@
 """The saliency generator's recipe, options and filters."""
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
-from stage1_proposals.generators.saliency import FreeMaskGenerator, SaliencyGenerator
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.generators.saliency import SaliencyGenerator
 
 SIZE = (96, 128)
 
@@ -198,15 +201,17 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
             assert np.array_equal(together.seeds, alone.seeds)
 
 
-def test_free_masks_are_saliency_masks_with_freesolos_settings() -> None:
-    settings = {"nms": "matrix", "min_score": 0.7, "max_width": 0.95, "top_margin": 0.2}
+FREE_MASKS = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
+
+
+def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
+    config = tomllib.loads((Path(__file__).parents[3] / "configs/proposals/freemask.toml").read_text())
+    assert build_generator(config["generator"]) == FREE_MASKS
     for seed in range(3):
-        free, same = (
-            propose(make, smooth_features(seed)) for make in (FreeMaskGenerator(), SaliencyGenerator(**settings))
+        free, unfiltered = (
+            propose(make, smooth_features(seed)) for make in (FREE_MASKS, SaliencyGenerator(nms="matrix"))
         )
-        assert free.rle == same.rle
-        assert len(free) < len(propose(SaliencyGenerator(nms="matrix"), smooth_features(seed)))
-    assert FreeMaskGenerator().parameters()["name"] == "freemask"
+        assert len(free) < len(unfiltered)
 
 
 def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
@@ -218,4 +223,4 @@ def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
             for counts, score, mask in zip(uncut.rle[:20], uncut.scores, masks_of(uncut), strict=False)
             if score >= 0.7 and mask.any(0).mean() <= 0.95 and (mask.any(1).nonzero()[0].mean() + 0.5) / SIZE[0] >= 0.2
         ]
-        assert propose(FreeMaskGenerator(), smooth_features(seed)).rle == expected
+        assert propose(FREE_MASKS, smooth_features(seed)).rle == expected

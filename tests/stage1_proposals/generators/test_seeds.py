@@ -1,11 +1,49 @@
-"""Seed features inside given masks, against loops over cells."""
+"""Seed grids, and seed features inside given masks, against loops over cells."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.generators.seeds import cell_coverage, pool_proposals
+from stage1_proposals.generators.seeds import cell_coverage, pool_proposals, pool_seeds, seed_grids
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_seed_grids_are_the_maps_size_times_each_scale() -> None:
+    assert seed_grids(16, 20, (1.0, 0.5, 0.25)) == [(16, 20), (8, 10), (4, 5)]
+
+
+def test_seed_grids_are_at_least_one_cell_and_none_comes_twice() -> None:
+    assert seed_grids(1, 2, (1.0, 0.5, 0.25)) == [(1, 2), (1, 1)]
+
+
+def test_seeds_are_means_over_their_cells() -> None:
+    features, rows, columns = random(3, 5, 7), 2, 3
+    seeds = pool_seeds(features[None], [(rows, columns)])[0][0]
+    for row in range(rows):
+        for column in range(columns):
+            top, bottom = math.floor(row * 5 / rows), math.ceil((row + 1) * 5 / rows)
+            left, right = math.floor(column * 7 / columns), math.ceil((column + 1) * 7 / columns)
+            expected = features[:, top:bottom, left:right].mean((1, 2))
+            torch.testing.assert_close(seeds[row * columns + column], expected)
+
+
+def test_seeds_of_the_full_grid_are_the_features_themselves() -> None:
+    features = random(4, 3, 5)
+    seeds, centres = pool_seeds(features[None], [(3, 5)])
+    for index, (y, x) in enumerate(centres):
+        assert torch.equal(seeds[0, index], features[:, int(y * 3), int(x * 5)])
+
+
+def test_seeds_of_all_grids_stand_together_with_their_centres() -> None:
+    seeds, centres = pool_seeds(random(2, 4, 4, 4), [(1, 1), (1, 2)])
+    assert seeds.shape == (2, 3, 4)
+    assert centres.tolist() == [[0.5, 0.5], [0.5, 0.25], [0.5, 0.75]]
 
 
 def encode(mask: np.ndarray) -> bytes:

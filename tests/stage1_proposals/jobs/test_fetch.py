@@ -1,13 +1,14 @@
 """A set from one place to another, verified on its way."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.store import LocalStore, RemoteStore, fetch
-from stage1_proposals.shards import ShardError, ShardSet, verify_shard, write_manifest
+from stage1_proposals.shards import Manifest, ShardError, ShardSet, verify_shard
 
 
 def ignore(_: int) -> None:
@@ -24,15 +25,15 @@ def test_a_set_is_brought_whole_and_what_is_there_is_not_brought_again(source: P
     target, reported = LocalStore(tmp_path / "target"), list[int]()
     fetch(RemoteStore(f"file://{source}"), target, reported.append)
     shards = ShardSet.open(target.directory)
-    assert shards.shards == ShardSet.open(source).shards
-    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.shards)
+    assert shards.entries == ShardSet.open(source).entries
+    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.entries)
     assert reported == [1, 1, 1, 1]
     first, second, *_ = shards.shard_paths
     before = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:-1])
     fetch(RemoteStore(f"file://{source}"), target, reported.append)
     assert first.stat().st_mtime_ns == before
-    assert verify_shard(second) == shards.shards[1]
+    assert verify_shard(second) == shards.entries[1]
     assert sum(reported) == 8
 
 
@@ -56,7 +57,7 @@ def test_what_is_no_finished_set_is_refused(source: Path, tmp_path: Path) -> Non
     target = LocalStore(tmp_path / "target")
     with pytest.raises(ShardError, match=f"^file://{tmp_path}/none: no shard set here; `make proposals"):
         fetch(RemoteStore(f"file://{tmp_path}/none"), target, ignore)
-    write_manifest(source, ShardSet.open(source).request, None)
+    Manifest(ShardSet.open(source).request, None).write(source)
     with pytest.raises(ShardError, match=f"^file://{source}: unfinished; "):
         fetch(RemoteStore(f"file://{source}"), target, ignore)
     assert not target.directory.exists()
@@ -64,7 +65,7 @@ def test_what_is_no_finished_set_is_refused(source: Path, tmp_path: Path) -> Non
 
 def test_another_set_in_the_directory_is_left_alone(source: Path, finished: Path, tmp_path: Path) -> None:
     shards = ShardSet.open(finished)
-    write_manifest(source, shards.request | {"image_count": 3}, list(shards.shards))
+    Manifest(replace(shards.request, image_count=3), shards.entries).write(source)
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     with pytest.raises(UserError, match=f"^{source} holds another shard set than file://"):
         fetch(RemoteStore(f"file://{finished}"), LocalStore(source), ignore)

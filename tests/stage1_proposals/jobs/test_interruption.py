@@ -16,15 +16,12 @@ import pytest
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.request import Job
 from stage1_proposals.jobs.run import run
-from stage1_proposals.shards import ShardSet, verify_shard
+from stage1_proposals.shards import verify_shard
+from tests.shard_sets import hashes, ignore, shard_files
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, Any] = {"images_per_shard": 10, "short_side": 160, "long_side": 320}
 SHARDS = 21
-
-
-def ignore(_: int) -> None:
-    pass
 
 
 @pytest.fixture
@@ -55,8 +52,8 @@ class Command:
 
     def wait_for_a_shard(self) -> None:
         """Until there is one more than now."""
-        there = len(shard_files(self.directory))
-        while len(shard_files(self.directory)) == there:
+        before = len(shard_files(self.directory))
+        while len(shard_files(self.directory)) == before:
             assert self.process.poll() is None
             time.sleep(0.02)
 
@@ -71,14 +68,6 @@ class Command:
         self.process.wait()
 
 
-def hashes(directory: Path) -> list[str]:
-    return [shard["content_sha256"] for shard in ShardSet.open(directory).shards]
-
-
-def shard_files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.h5"))
-
-
 def test_killed_again_and_again_a_run_ends_with_the_same_shards(
     many_images: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
@@ -86,14 +75,14 @@ def test_killed_again_and_again_a_run_ends_with_the_same_shards(
     directory, wait = tmp_path / "shards", random.Random(0)
     killed = []
     for workers in (2, 0, 0):
-        there = len(shard_files(directory))
+        before = len(shard_files(directory))
         command = Command(many_images, directory, workers)
         command.wait_for_a_shard()
         time.sleep(wait.random() / 2)
         command.process.kill()
         command.process.wait()
         killed.append(command)
-        assert there < len(shard_files(directory)) < SHARDS
+        assert before < len(shard_files(directory)) < SHARDS
         for path in shard_files(directory):
             verify_shard(path)
     run(make_job(many_images, **SETTINGS), directory, 0, ignore)

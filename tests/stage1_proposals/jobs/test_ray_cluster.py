@@ -57,5 +57,5 @@ def test_a_node_killed_in_mid_run_costs_nothing(
     errors = driver.communicate(timeout=120)[1]
     assert driver.returncode == 0, errors
     run(make_job(images, **settings), tmp_path / "undisturbed", 0, lambda _: None)
-    found, expected = (ShardSet.open(directory).shards for directory in (shards, tmp_path / "undisturbed"))
-    assert found == expected
+    entries, expected = (ShardSet.open(directory).entries for directory in (shards, tmp_path / "undisturbed"))
+    assert entries == expected

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from stage1_proposals.backbones.extractor import new_network
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import exclusive_lock
 from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.run import run
 from stage1_proposals.jobs.store import LocalStore
-from stage1_proposals.shards import ShardError, read_manifest
+from stage1_proposals.shards import Manifest, ShardError, ShardSet
 from tests.shard_sets import hashes, ignore, shard_files
 
 
@@ -46,11 +47,19 @@ def test_other_images_are_refused(
 
 
 def test_an_image_more_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
-    manifest = read_manifest(directory)
-    assert manifest is not None
-    request = {**manifest["request"], "image_count": 15, "image_list_sha256": "other"}
+    request = replace(ShardSet.open(directory).request, image_count=15, image_list_sha256="other")
     with pytest.raises(UserError, match=r"image_count is 14 there, 15 asked for; image_list_sha256 is"):
         check_same_request(LocalStore(directory), request)
+
+
+def test_a_set_of_the_former_freemask_generator_is_refused_in_one_line(
+    directory: Path, make_job: Callable[..., Job]
+) -> None:
+    shards, job = ShardSet.open(directory), make_job()
+    generator = {**shards.request.generator, "name": "freemask"}
+    Manifest(replace(shards.request, generator=generator), shards.entries).write(directory)
+    with pytest.raises(UserError, match=r"name is 'freemask' there, 'saliency' asked for\. Choose .*, or train"):
+        run(job, directory, 0, ignore)
 
 
 def test_a_weights_file_changed_between_runs_is_other_work(

@@ -15,8 +15,8 @@ from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.run import run
 from stage1_proposals.jobs.store import LocalStore
-from stage1_proposals.shards import ShardSet, read_manifest, verify_shard
-from tests.shard_sets import hashes, ignore, read_all, shard_files
+from stage1_proposals.shards import ShardSet, verify_shard
+from tests.shard_sets import fix_attribute_lengths, hashes, ignore, read_all, shard_files
 
 
 def test_a_second_run_does_nothing(directory: Path, make_job: Callable[..., Job]) -> None:
@@ -25,6 +25,15 @@ def test_a_second_run_does_nothing(directory: Path, make_job: Callable[..., Job]
     run(make_job(), directory, 0, reported.append)
     assert {path: path.stat().st_mtime_ns for path in shard_files(directory)} == before
     assert sum(reported) == 14
+
+
+def test_shards_of_before_are_kept(directory: Path, make_job: Callable[..., Job]) -> None:
+    """Their text attributes are of fixed length."""
+    for path in shard_files(directory)[:2]:
+        fix_attribute_lengths(path)
+    before = {path: path.read_bytes() for path in shard_files(directory)}
+    run(make_job(), directory, 0, ignore)
+    assert {path: path.read_bytes() for path in shard_files(directory)} == before
 
 
 def test_a_deleted_shard_is_built_again_alone(directory: Path, finished: Path, make_job: Callable[..., Job]) -> None:
@@ -47,7 +56,7 @@ def test_a_damaged_shard_is_built_again(
     data[cut] ^= 0x10
     path.write_bytes(data[:cut] if harm == "cut" else data)
     run(make_job(), directory, 0, ignore)
-    assert verify_shard(path)["content_sha256"] == hashes(finished)[2]
+    assert verify_shard(path).content_sha256 == hashes(finished)[2]
 
 
 def test_a_set_without_its_last_manifest_is_finished(
@@ -89,7 +98,7 @@ def test_shards_of_other_images_are_not_taken_for_sound(
         (directory / "manifest.json").unlink()
         run(job, directory, 0, ignore)
         assert ShardSet.open(directory).image_root == str(job.images.root)
-        assert sum(row["images"] for row in ShardSet.open(directory).shards) == 12
+        assert ShardSet.open(directory).image_count == 12
 
 
 def test_shards_with_other_ids_are_not_taken_for_sound(
@@ -107,14 +116,11 @@ def test_shards_with_other_ids_are_not_taken_for_sound(
 
 
 def test_the_same_weights_elsewhere_are_the_same_request(directory: Path) -> None:
-    manifest = read_manifest(directory)
-    assert manifest is not None
-    request = manifest["request"]
-    check_same_request(
-        LocalStore(directory), {**request, "backbone": {**request["backbone"], "weights": "/elsewhere.pth"}}
-    )
+    request = ShardSet.open(directory).request
+    moved, other = replace(request.backbone, weights="/elsewhere.pth"), replace(request.backbone, sha256="other")
+    check_same_request(LocalStore(directory), replace(request, backbone=moved))
     with pytest.raises(UserError, match=r"backbone\.sha256"):
-        check_same_request(LocalStore(directory), {**request, "backbone": {**request["backbone"], "sha256": "other"}})
+        check_same_request(LocalStore(directory), replace(request, backbone=other))
 
 
 def test_a_disk_that_fills_up_is_the_users_error_and_the_run_goes_on_later(

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def contents(url: str) -> dict[str, bytes]:
     """What lies there, by name."""
     file_system, path = fsspec.url_to_fs(url)
-    return {os.path.basename(there): file_system.cat_file(there) for there in file_system.ls(path, detail=False)}
+    return {os.path.basename(file): file_system.cat_file(file) for file in file_system.ls(path, detail=False)}
 
 
 def put(url: str, name: str, data: bytes) -> None:
@@ -43,12 +44,12 @@ def put(url: str, name: str, data: bytes) -> None:
 def hashes(url: str) -> list[str]:
     manifest = stored_manifest(open_store(url))
     assert manifest is not None
-    return [row["content_sha256"] for row in manifest["shards"]]
+    return [entry.content_sha256 for entry in manifest.entries or ()]
 
 
 @pytest.fixture
 def expected(finished: Path) -> list[str]:
-    return [row["content_sha256"] for row in ShardSet.open(finished).shards]
+    return [entry.content_sha256 for entry in ShardSet.open(finished).entries]
 
 
 def test_a_set_at_a_url_is_the_set_of_a_directory(
@@ -58,7 +59,7 @@ def test_a_set_at_a_url_is_the_set_of_a_directory(
     assert hashes(url) == expected
     assert sorted(contents(url)) == [MANIFEST, *(f"shard-{index:05d}-of-00004.h5" for index in range(4))]
     fetch(RemoteStore(url), LocalStore(tmp_path / "fetched"), ignore)
-    assert [row["content_sha256"] for row in ShardSet.open(tmp_path / "fetched").shards] == expected
+    assert [entry.content_sha256 for entry in ShardSet.open(tmp_path / "fetched").entries] == expected
 
 
 def test_what_is_sound_stays_and_what_is_missing_or_damaged_is_built_again(
@@ -178,7 +179,7 @@ def test_a_place_that_a_worker_does_not_see_is_refused(make_job: Callable[..., J
 
 def test_images_that_a_worker_does_not_see_are_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     job = make_job()
-    request = job.request() | {"image_root": str(tmp_path / "gone")}
+    request = replace(job.request(), image_root=str(tmp_path / "gone"))
     with pytest.raises(UserError, match=rf"^on .*: no image folder {tmp_path}/gone there; each node needs it"):
         build_on_node(job.recipe, request, LocalStore(tmp_path), False)
 

@@ -135,7 +135,7 @@ def test_a_worker_that_died_idle_does_not_cost_a_lost_shard_a_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a node dies: the worker at shard 0, and the one that has nothing left to do."""
-    monkeypatch.setattr(ray_pool, "DEATHS", 1)
+    monkeypatch.setattr(ray_pool, "MAX_DEATHS", 1)
 
     class Builder:
         def compute(self, task: int, progress: Callable[[int], None]) -> Callable[[], dict[str, Any]]:
@@ -165,7 +165,7 @@ def test_a_shard_that_kills_every_worker_ends_the_run(monkeypatch: pytest.Monkey
             os.kill(os.getpid(), 9)
         return {}
 
-    monkeypatch.setattr(ray_pool, "DEATHS", 1)
+    monkeypatch.setattr(ray_pool, "MAX_DEATHS", 1)
     with pytest.raises(UserError, match=r"^a Ray worker died 2 times at the same shard.*run again with fewer WORKERS"):
         run_on_ray(builder(build), range(2), 1, False, ignore)
 
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_run_even_where_python_drops_it() -> None:
 
 
 def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pool, "DEATHS", 1)
+    monkeypatch.setattr(ray_pool, "MAX_DEATHS", 1)
     with pytest.raises(UserError, match=r"^Ray workers die before they begin, 2 did: The actor is dead"):
         run_on_ray(lambda: os.kill(os.getpid(), 9), range(1), 1, False, ignore)
 
@@ -193,7 +193,7 @@ def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch) 
 def test_a_worker_that_cannot_start_does_not_end_the_work_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_pool, "DEATHS", 0)
+    monkeypatch.setattr(ray_pool, "MAX_DEATHS", 0)
 
     def wait_for(name: str) -> None:
         while not (tmp_path / name).exists():

@@ -20,6 +20,7 @@ from stage1_proposals.shards import (
 )
 from stage1_proposals.shards.reader import read_columns
 from stage1_proposals.shards.schema import CLUSTER, content_sha256
+from tests.shard_sets import fix_attribute_lengths
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 CLUSTER_IDS = np.array([2, 0, 1, 2, 2], np.int32)
@@ -36,9 +37,20 @@ def test_what_is_written_is_read_with_its_image(shard: Path) -> None:
     write_clusters(shard, CLUSTER_IDS, HOW)
     reader = ShardReader(shard)
     assert reader.clusters == HOW
-    found = [reader.read(index).cluster for index in range(3)]
-    assert [None if each is None else each.tolist() for each in found] == [[2, 0, 1], [], [2, 2]]
-    assert {each.dtype.str for each in found if each is not None} == {"<i4"}
+    clusters = [reader.read(index).cluster for index in range(3)]
+    assert [None if cluster is None else cluster.tolist() for cluster in clusters] == [[2, 0, 1], [], [2, 2]]
+    assert {cluster.dtype.str for cluster in clusters if cluster is not None} == {"<i4"}
+
+
+def test_a_shard_of_before_may_get_them(shard: Path) -> None:
+    fix_attribute_lengths(shard)
+    attributes = ShardReader(shard).attributes
+    write_clusters(shard, CLUSTER_IDS, HOW)
+    assert verify_shard(shard).proposals == 5
+    assert (ShardReader(shard).clusters, ShardReader(shard).attributes) == (HOW, attributes)
+    fix_attribute_lengths(shard)  # clustered before, too
+    assert verify_shard(shard).proposals == 5
+    assert ShardReader(shard).clusters == HOW
 
 
 def test_all_else_stays_the_content_hash_and_strangers_data_too(shard: Path) -> None:
@@ -51,7 +63,7 @@ def test_all_else_stays_the_content_hash_and_strangers_data_too(shard: Path) -> 
     write_clusters(shard, CLUSTER_IDS, HOW)
     assert (verify_shard(shard), ShardReader(shard).attributes) == (row, attributes)
     with h5py.File(shard) as file:
-        assert content_sha256(read_columns(file)) == content_sha256(before) == row["content_sha256"]
+        assert content_sha256(read_columns(file)) == content_sha256(before) == row.content_sha256
         assert file["mine/notes"][...].tolist() == [1, 2]
         assert file.attrs["mine"] == "note"
 
@@ -60,14 +72,16 @@ def test_it_is_checksummed_like_the_rest(shard: Path) -> None:
     write_clusters(shard, CLUSTER_IDS, HOW)
     with h5py.File(shard) as file:
         assert file[CLUSTER].fletcher32
-        text = h5py.check_string_dtype(file[CLUSTER].attrs.get_id("clusters").dtype)
-        assert text.length is not None  # variable-length text would lie where HDF5 checks nothing
+        description = file[CLUSTER].attrs["clusters"]
+        assert json.loads(description) == HOW
         chunk = file[CLUSTER].id.get_chunk_info(0)
-    whole = bytearray(shard.read_bytes())
-    whole[chunk.byte_offset] ^= 1
-    shard.write_bytes(whole)
-    with pytest.raises(ShardError, match=shard.name):
-        verify_shard(shard)
+    whole = shard.read_bytes()
+    for offset in (chunk.byte_offset, whole.index(description.encode()) + 2):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1
+        shard.write_bytes(damaged)
+        with pytest.raises(ShardError, match=shard.name):
+            verify_shard(shard)
 
 
 def test_clustering_anew_replaces_and_does_not_grow_the_file(shard: Path) -> None:
@@ -84,7 +98,7 @@ def test_an_empty_shard_may_have_them(tmp_path: Path, write: Callable[..., str])
     path = tmp_path / "a.h5"
     write(path, ([], [], 2))
     write_clusters(path, CLUSTER_IDS[:0], HOW)
-    assert verify_shard(path)["proposals"] == 0
+    assert verify_shard(path).proposals == 0
     assert ShardReader(path).clusters == HOW
 
 
@@ -104,7 +118,7 @@ def replace(values: np.ndarray, clusters: str = json.dumps(HOW)) -> Callable[[h5
     def edit(file: h5py.File) -> None:
         del file[CLUSTER]
         file[CLUSTER] = values
-        file[CLUSTER].attrs["clusters"] = clusters
+        file[CLUSTER].attrs["clusters"] = clusters  # without a hash
 
     return edit
 

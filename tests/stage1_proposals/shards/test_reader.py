@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, to_columns
 from stage1_proposals.shards.reader import open_shard
 from stage1_proposals.shards.schema import COLUMNS, ROOT_ATTRIBUTES, content_sha256
+from tests.shard_sets import fix_attribute_lengths
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 
@@ -54,6 +55,16 @@ def test_attributes_are_text_numbers_and_parsed_json(shard: Path, some_contents:
     assert attributes["generator"]["threshold"] == 0.5
     assert attributes["backbone"]["feature_dim"] == 3
     assert attributes["content_sha256"] == content_sha256(to_columns(*some_contents))
+
+
+def test_a_shard_of_before_with_attributes_of_fixed_length_says_the_same(shard: Path) -> None:
+    attributes, record = ShardReader(shard).attributes, ShardReader(shard).read(0)
+    fix_attribute_lengths(shard)
+    with h5py.File(shard) as file:
+        assert isinstance(file.attrs["format"], bytes)
+        assert "attributes_sha256" not in file.attrs
+    assert ShardReader(shard).attributes == attributes
+    assert same(ShardReader(shard).read(0), record)
 
 
 def test_masks_decode_to_their_areas_and_boxes(shard: Path) -> None:

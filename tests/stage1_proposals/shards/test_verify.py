@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, verify_shard
+from stage1_proposals.shards import ImageRecord, ShardEntry, ShardError, ShardReader, verify_shard
 from stage1_proposals.shards.reader import read_columns
-from stage1_proposals.shards.schema import content_sha256
+from stage1_proposals.shards.schema import ROOT_ATTRIBUTES, content_sha256
+from tests.shard_sets import fix_attribute_lengths
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 
@@ -26,13 +27,7 @@ def test_every_shard_written_is_sound(
     records, failures, dim = data.draw(contents)
     path = tmp_path_factory.mktemp("shards") / "a.h5"
     content = write(path, (records, failures, dim))
-    assert verify_shard(path) == {
-        "file": "a.h5",
-        "images": len(records),
-        "proposals": sum(map(len, records)),
-        "failures": len(failures),
-        "content_sha256": content,
-    }
+    assert verify_shard(path) == ShardEntry("a.h5", len(records), sum(map(len, records)), len(failures), content)
 
 
 def test_the_hash_does_not_see_the_hdf5_layout(shard: Path, tmp_path: Path) -> None:
@@ -42,27 +37,30 @@ def test_the_hash_does_not_see_the_hdf5_layout(shard: Path, tmp_path: Path) -> N
             target.attrs[name] = value
         for name in list(read_columns(source)):
             target.create_dataset(name, data=source[name][...], dtype=source[name].dtype)
-    assert verify_shard(other) == {**verify_shard(shard), "file": "other.h5"}
+    assert verify_shard(other) == replace(verify_shard(shard), file="other.h5")
 
 
-def seen(path: Path) -> object:
-    """All that a sound shard says: its content hash covers each column, and not the attributes."""
-    row, reader = verify_shard(path, decode_masks=False), ShardReader(path)
+def read_all(path: Path) -> object:
+    """Everything that a sound shard says: its content hash covers each column, and not the attributes."""
+    entry, reader = verify_shard(path, decode_masks=False), ShardReader(path)
     try:
-        return row, reader.attributes
+        return entry, reader.attributes
     finally:
         reader.close()
 
 
-def test_a_bit_flipped_at_any_of_1000_places_is_found_or_harmless(shard: Path) -> None:
-    sound, whole = seen(shard), shard.read_bytes()
+@pytest.mark.parametrize("old", [False, True], ids=["", "old"])
+def test_a_bit_flipped_at_any_of_1000_places_is_found_or_harmless(shard: Path, old: bool) -> None:
+    if old:
+        fix_attribute_lengths(shard)
+    sound, whole = read_all(shard), shard.read_bytes()
     rng, found = np.random.default_rng(0), 0
     for position, bit in zip(rng.integers(0, len(whole), 1000), rng.integers(0, 8, 1000), strict=True):
         data = bytearray(whole)
         data[position] ^= 1 << bit  # any other exception fails the test
         shard.write_bytes(data)
         try:
-            assert seen(shard) == sound, position
+            assert read_all(shard) == sound, position
         except ShardError:
             found += 1
     assert found > 600  # HDF5 leaves some bytes unused
@@ -81,6 +79,52 @@ def test_every_byte_of_the_columns_counts(shard: Path) -> None:
                 verify_shard(shard)
 
 
+@pytest.mark.parametrize("name", [*ROOT_ATTRIBUTES, "attributes_sha256"])
+def test_the_text_of_attributes_counts(shard: Path, name: str) -> None:
+    """HDF5 has no checksum over them."""
+    with h5py.File(shard) as file:
+        value = file.attrs[name]
+    if isinstance(value, str):
+        whole, data = shard.read_bytes(), value.encode()
+        assert whole.count(data) == 1
+        for offset in {0, len(data) // 2, len(data) - 1}:
+            damaged = bytearray(whole)
+            damaged[whole.index(data) + offset] ^= 1
+            shard.write_bytes(damaged)
+            with pytest.raises(ShardError, match=shard.name):
+                verify_shard(shard)
+
+
+def test_a_damaged_heap_of_text_is_found_and_not_read_for_ever(shard: Path) -> None:
+    """Its objects' sizes; HDF5 would go on from size to size without an end."""
+    whole = shard.read_bytes()
+    with h5py.File(shard) as file:
+        texts = [value.encode() for value in file.attrs.values() if isinstance(value, str)]
+    for text in texts:
+        for bit in range(12):
+            data = bytearray(whole)
+            data[whole.index(text) - 8 + bit // 8] ^= 1 << bit % 8
+            shard.write_bytes(data)
+            try:
+                assert verify_shard(shard)
+            except ShardError as error:
+                assert shard.name in str(error)  # noqa: PT017
+
+
+def test_attributes_that_others_add_do_not_count(shard: Path) -> None:
+    entry = verify_shard(shard)
+    with h5py.File(shard, "r+") as file:
+        file.attrs["mine"] = "note"
+    assert verify_shard(shard) == entry
+
+
+def test_an_attribute_changed_is_found(shard: Path) -> None:
+    with h5py.File(shard, "r+") as file:
+        file.attrs["image_root"] = "/elsewhere"
+    with pytest.raises(ShardError, match="the attributes of / do not have the hash stored with them"):
+        verify_shard(shard)
+
+
 def test_the_message_names_the_file(shard: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ShardError, match=shard.name):
@@ -96,13 +140,14 @@ def test_a_shard_cut_at_any_of_1000_places_is_found(shard: Path) -> None:
 
 
 def overwrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.File], None]:
-    """Replace a column by a changed copy, its content hash brought up to date: only the meaning is wrong."""
+    """Replace a column by a changed copy and make the hashes fit: only the meaning is wrong."""
 
     def edit(file: h5py.File) -> None:
         values = change(file[name][...])
         del file[name]
         file.create_dataset(name, data=values)
         file.attrs["content_sha256"] = content_sha256(read_columns(file))
+        del file.attrs["attributes_sha256"]
 
     return edit
 
@@ -154,7 +199,7 @@ def test_masks_are_looked_into_only_when_asked(
     records, failures, dim = some_contents
     wrong = replace(records[0], area=records[0].area + 1)
     write(tmp_path / "a.h5", ([wrong, *records[1:]], failures, dim))
-    assert verify_shard(tmp_path / "a.h5", decode_masks=False)["proposals"] == 5
+    assert verify_shard(tmp_path / "a.h5", decode_masks=False).proposals == 5
     with pytest.raises(ShardError, match="area"):
         verify_shard(tmp_path / "a.h5")
 

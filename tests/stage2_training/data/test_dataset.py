@@ -11,9 +11,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import ShardReader, ShardSet, shard_file_name, write_clusters, write_manifest
+from stage1_proposals.shards import Manifest, ShardEntry, ShardReader, ShardSet, shard_file_name, write_clusters
 from stage1_proposals.shards import reader as reader_module
 from stage2_training.data import PseudoLabelDataset, ShardSampler
+from tests.shard_sets import make_request
 
 PIPELINE = [
     {"type": "LoadRGBImage"},
@@ -60,9 +61,9 @@ def test_reads_every_image_once_in_the_order_of_the_shards(shards):
 
 def add_clusters(shards: ShardSet, only: int | None = None, **changes: object) -> None:
     """Classes 4, 3, 2, ... of 5 in each shard (or one alone)."""
-    for number, (row, path) in enumerate(zip(shards.shards, shards.shard_paths, strict=True)):
+    for number, (entry, path) in enumerate(zip(shards.entries, shards.shard_paths, strict=True)):
         if only in (None, number):
-            write_clusters(path, 4 - np.arange(row["proposals"], dtype=np.int32), {"classes": 5, **changes})
+            write_clusters(path, 4 - np.arange(entry.proposals, dtype=np.int32), {"classes": 5, **changes})
 
 
 def test_clusters_are_the_classes_when_asked(shards):
@@ -172,13 +173,10 @@ def test_opening_takes_no_memory_per_image(tmp_path):
     def peak(images: int) -> int:
         directory = tmp_path / str(images)
         directory.mkdir(exist_ok=True)
-        lines = []
-        for index in range(10):
-            (directory / shard_file_name(index, 10)).touch()
-            row = {"images": images // 10, "proposals": 0, "failures": 0, "content_sha256": ""}
-            lines.append({"file": shard_file_name(index, 10), **row})
-        request = {"image_root": "images", "shard_count": 10, "backbone": {"feature_dim": 4}}
-        write_manifest(directory, request, lines)
+        entries = [ShardEntry(shard_file_name(index, 10), images // 10, 0, 0, "") for index in range(10)]
+        for entry in entries:
+            (directory / entry.file).touch()
+        Manifest(make_request(shard_count=10), tuple(entries)).write(directory)
         tracemalloc.start()
         dataset = PseudoLabelDataset(str(directory))
         used = tracemalloc.get_traced_memory()[1]

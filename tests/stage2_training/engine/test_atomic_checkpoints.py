@@ -9,12 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import stage2_training.data
 import stage2_training.engine  # noqa: F401 (registers what the config names)
-from stage2_training.engine import read_weights
-from stage2_training.runs.work_dir import WorkDir
+from stage1_proposals.common.checkpoints import read_checkpoint, read_tensors
+from stage2_training.runs.work_dir import CONFIG_VERSION, WorkDir
 
 
 class Model(BaseModel):
@@ -26,8 +26,8 @@ class Model(BaseModel):
         return {"loss": self.linear(inputs).square().mean()}
 
 
-def train(directory: Path, keep: int) -> None:
-    """Four steps, a checkpoint after each."""
+def train(directory: Path, keep: int, interval: int = 1) -> None:
+    """Four steps, with a checkpoint every `interval` steps."""
     Runner(
         Model(),
         str(directory),
@@ -40,20 +40,36 @@ def train(directory: Path, keep: int) -> None:
         },
         train_cfg={"type": "ResumableEpochLoop", "max_epochs": 1},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001}},
-        default_hooks={
-            "checkpoint": {"type": "AtomicCheckpointHook", "by_epoch": False, "interval": 1, "max_keep_ckpts": keep}
-        },
+        default_hooks={"checkpoint": {"type": "AtomicCheckpointHook", "interval": interval, "max_keep_ckpts": keep}},
         custom_hooks=[{"type": "PlainCheckpointHook"}],
         randomness={"seed": 0},
         resume=WorkDir(directory).latest_checkpoint() is not None,
         log_level="ERROR",
         default_scope="mmdet",
-        experiment_name=f"{directory.name}_{keep}_{os.getpid()}_{len(list(directory.glob('*')))}",
+        experiment_name=f"{directory.name}_{keep}_{interval}_{os.getpid()}_{len(list(directory.glob('*')))}",
     ).train()
 
 
 def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if path.is_file() and path.suffix != ".py"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "keep", "steps"),
+    [(1, -1, [1, 2, 3, 4]), (2, -1, [2, 4]), (3, -1, [3, 4]), (9, 1, [4]), (1, 3, [2, 3, 4])],
+)
+def test_saves_every_interval_and_at_the_end_and_keeps_the_newest(tmp_path, interval, keep, steps):
+    train(tmp_path, keep, interval)
+    assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in steps)}
+    assert find_latest_checkpoint(str(tmp_path)) == str(tmp_path / "iter_4.pth")  # where MMDetection's tools resume
+    assert read_checkpoint(tmp_path / "iter_4.pth")["meta"]["iter"] == 4
+
+
+def test_a_checkpoint_of_a_later_step_does_not_push_out_a_new_one(tmp_path):
+    """Such a one is left when a run is begun anew by hand."""
+    (tmp_path / "iter_100.pth").touch()
+    train(tmp_path, keep=1)
+    assert names(tmp_path) == {"last_checkpoint", "iter_4.pth", "iter_100.pth"}
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -72,7 +88,7 @@ def test_stopped_in_the_middle_of_a_write_the_checkpoint_before_is_the_last(tmp_
             train(tmp_path, keep)
     assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(3 - keep, 3))}
     assert WorkDir(tmp_path).latest_checkpoint() == tmp_path / "iter_2.pth"
-    assert read_weights(tmp_path / "iter_2.pth")
+    assert read_tensors(tmp_path / "iter_2.pth")
     train(tmp_path, keep)
     assert names(tmp_path) == {"last_checkpoint", *(f"iter_{step}.pth" for step in range(5 - keep, 5))}
 
@@ -96,7 +112,7 @@ def test_killed_in_the_middle_of_a_write_the_leftover_goes_with_the_next_start(t
     (leftover,) = tmp_path.glob(".iter_3.pth.*.tmp")
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
-    (tmp_path / "config.py").write_text("model = dict(type='Model')\n")
+    (tmp_path / "config.py").write_text(f"model = dict(type='Model')\nconfig_version = {CONFIG_VERSION}\n")
     work.claim(Config({"model": {"type": "Model"}}))
     assert not leftover.exists()
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
