@@ -159,7 +159,7 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
         from stage2_training.runs import train
         from stage2_training.runs.runner import QuietRunner
         from stage2_training.runs.work_dir import WorkDir
-        from stage2_training.saliency_prompt.diagnostics import NONE, OTHERS, OWN, prompt_use
+        from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts
 
     choose_device(device)
     work = WorkDir(work_dir)
@@ -172,11 +172,11 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
         {**config.train_dataloader, "num_workers": 0, "persistent_workers": False}, seed=config.randomness.seed
     )
     with train.plain_user_errors(work.path):
-        inputs = (predictor.prepared(model, batch, training=True) for batch in islice(loader, batches))
-        use = prompt_use(model, inputs)
+        inputs = (predictor.preprocess(model, batch, training=True) for batch in islice(loader, batches))
+        use = diagnose_prompts(model, inputs)
     print(f"{checkpoint} on {use.images} images\n")
-    rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, OTHERS, NONE))] for name, loss in use.losses.items()]
-    print(format_table(("loss, each query having", f"{OWN} prompt", OTHERS, NONE), rows, markdown=False, left=1))
+    rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, SWAPPED, NONE))] for name, loss in use.losses.items()]
+    print(format_table(("loss, each query having", f"its {OWN} prompt", SWAPPED, NONE), rows, markdown=False, left=1))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
         f"\nThe median length of a prompt is {use.length:.3g} times that of the query that it is added to.\n"

@@ -30,12 +30,11 @@ from pipelines.options import PATH, Command
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, check_writable, in_use, writing
 from stage1_proposals.images.decode import read_image
-from stage1_proposals.shards import ShardSet
-from stage1_proposals.shards.shard_set import MANIFEST
+from stage1_proposals.shards import MANIFEST, ShardSet
 
 with quiet_imports():
     from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
-    from stage2_training.runs.provenance import COMMANDS, read_commands
+    from stage2_training.runs.provenance import COMMANDS, CommandRecord
     from stage2_training.runs.work_dir import NON_FINITE, WorkDir
 
 # Files that only the directory of a run has beside its config.
@@ -100,7 +99,7 @@ class Run:
     status: str  # finished, running, failed, interrupted or not begun
     config: dict[str, Any]
     config_text: str
-    commands: list[dict[str, Any]]  # its starts, as `read_commands`
+    commands: list[CommandRecord]  # its starts
     scores: dict[str, float]  # the last, in [0, 1] or -1
     curve: list[dict[str, Any]]  # points with `epoch` and scores
     losses: list[tuple[float, float]]  # (step, sum of the losses)
@@ -193,7 +192,7 @@ def read_config(text: str) -> dict[str, Any]:
 def read_run(path: Path, page: Page) -> Run | None:
     """The run of a directory; None, listed, when its config cannot be read."""
     config: dict[str, Any] | None = None
-    commands: list[dict[str, Any]] = []
+    commands: list[CommandRecord] = []
     starts: list[Any] = []
     with page.reading(path / "config.py"):
         text = (path / "config.py").read_text(encoding="utf-8")
@@ -203,7 +202,7 @@ def read_run(path: Path, page: Page) -> Run | None:
     with page.reading(path):
         starts = read_scalars(path)
     with page.reading(path / COMMANDS):
-        commands = read_commands(path)
+        commands = CommandRecord.read_all(path)
     losses: dict[float, float] = {}
     for rows in starts:
         steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
@@ -281,7 +280,7 @@ def read_record(path: Path, page: Page) -> ExperimentRecord | None:
 
 def read_figures(records: Sequence[Path], pictures: Sequence[Path], page: Page) -> list[dict[str, Any]]:
     """Figures with their pictures, then pictures that belong to none; a record names pictures beside it only."""
-    figures, left = [], list(pictures)
+    figures, left = list[dict[str, Any]](), list(pictures)
     for path in records:
         if record := read_record(path, page):
             shown = [file for file in left if file.parent == path.parent and file.name in record.pictures]
@@ -380,9 +379,8 @@ def command(work_dir: Path, out: Path | None) -> None:
     tables = [record for path in found["tables"] if (record := read_record(path, page))]
     runs = [run for path in found["runs"] if (run := read_run(path, page))]
     finetuning = sorted((run for run in runs if not run.pretraining), key=lambda run: -run.scores.get("AP", -1))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "shell": shlex.join, "size": size, "table": html_table}
     html = environment.get_template("report.html").render(
         root=str(work_dir),
@@ -400,7 +398,7 @@ def command(work_dir: Path, out: Path | None) -> None:
     )
     with writing(out), atomic_write(out) as scratch:
         scratch.write_text(html, encoding="utf-8", errors="replace")
-    counts = {"runs": runs, "shard sets": shard_sets, "tables": tables, "figures": figures}
+    counts: dict[str, list[Any]] = {"runs": runs, "shard sets": shard_sets, "tables": tables, "figures": figures}
     listed = ", ".join(f"{len(values)} {kind}" for kind, values in counts.items() if values)
     passed_over = f"; {len(page.problems)} notes on what could not be read or shown" if page.problems else ""
     print(f"{out}: {listed or 'nothing that could be read'} ({size(out.stat().st_size)}){passed_over}")

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.backbones.extractor import build_backbone, get_spec, new_network
+from stage1_proposals.backbones.extractor import build_extractor, get_spec, speed_up
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.batching import batch_by_size, input_size, load_images
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import ImageList, image_ids
-from stage1_proposals.jobs.builder import build_extractor
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet
 from tests.reference.plain_proposals import plain_proposals
@@ -63,12 +64,14 @@ def make_recipe(backbone: str, weights: Path, short_side: int, device: str, prec
         generator=build_generator({}),
         backbone=backbone,
         weights=str(weights.resolve()),
-        short_side=short_side,
-        long_side=round(short_side * 1333 / 800),
-        batch_size=8,
         device=device,
         precision=precision,
+        settings=JobSettings(short_side=short_side, long_side=round(short_side * 1333 / 800)),
     )
+
+
+def with_shards_of(recipe: Recipe, images: int) -> Recipe:
+    return replace(recipe, settings=replace(recipe.settings, images_per_shard=images))
 
 
 def random_weights(backbone: str, path: Path) -> Path:
@@ -99,11 +102,11 @@ def repeated(images: ImageList, count: int, folder: Path) -> ImageList:
 
 def measure_plain(job: Job, out: Path) -> float:
     """Images per second of the plain implementation, with PyTorch's own number of threads."""
-    recipe = job.recipe
-    extractor = build_backbone(recipe.backbone, recipe.weights).to(recipe.device)
+    recipe, settings = job.recipe, job.recipe.settings
+    extractor = build_extractor(recipe.backbone, recipe.weights).to(recipe.device)
     paths = [job.images.root / name for name in job.images.names]
     shapes = [read_image(path).shape for path in paths]
-    sizes = [input_size(h, w, recipe.short_side, recipe.long_side, extractor.spec.stride) for h, w, _ in shapes]
+    sizes = [input_size(h, w, settings.short_side, settings.long_side, extractor.spec.stride) for h, w, _ in shapes]
     plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm-up
     start = time.perf_counter()
     plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
@@ -114,13 +117,15 @@ def measure_forward(job: Job, threads: int) -> float:
     """Images per second of the optimised backbone alone, on batches that are ready in memory."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    recipe, paths = job.recipe, [job.images.root / name for name in job.images.names]
-    extractor = build_extractor(recipe)
+    recipe, settings = job.recipe, job.recipe.settings
+    paths = [job.images.root / name for name in job.images.names]
+    extractor = build_extractor(recipe.backbone, recipe.weights)
+    extractor = speed_up(extractor.to(recipe.device), recipe.precision)
     stride = extractor.spec.stride
-    images = load_images(paths, recipe.short_side, recipe.long_side, stride, threads=2, ahead=16)
+    images = load_images(paths, settings.short_side, settings.long_side, stride, threads=2, ahead=16)
     batches = [
         torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)
-        for batch in batch_by_size(images, recipe.batch_size)
+        for batch in batch_by_size(images, settings.batch_size)
     ]
     extractor(batches[0])
     synchronize(recipe.device)
@@ -162,8 +167,8 @@ def compare(
     images: ImageList, recipe: Recipe, workers: int | None, scratch: Path, count: int, plain_count: int, rounds: int
 ) -> dict[str, str]:
     """Images per second of all three in turn, the best of each, their ratios, and how well the proposals agree."""
-    job = Job(repeated(images, count, scratch / "images"), recipe, max(8, count // 16))
-    few = Job(repeated(images, plain_count, scratch / "few-images"), recipe, plain_count)
+    job = Job(repeated(images, count, scratch / "images"), with_shards_of(recipe, max(8, count // 16)))
+    few = Job(repeated(images, plain_count, scratch / "few-images"), with_shards_of(recipe, plain_count))
     # On a CPU one process of one thread per core, as in the product; with a GPU a single process.
     processes = (workers or len(os.sched_getaffinity(0))) if recipe.device == "cpu" else 1
     plain, forward, whole, start_up = [], [], [], []

@@ -15,7 +15,6 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -26,8 +25,10 @@ from pipelines.benchmarks.proposal_speed import in_process, synchronize
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.shards import ShardReader, ShardSet
-from stage2_training.config.compose import pretraining_config, read_fragment, set_num_classes
+from stage2_training.config.compose import pretraining_config, read_fragment, read_prompt_variant, set_num_classes
 from stage2_training.data import ShardSampler
+from stage2_training.engine import optimizer  # noqa: F401 (registers the schedule's optimizer wrapper)
+from stage2_training.saliency_prompt import detectors  # noqa: F401 (registers the models)
 from tests.reference.plain_knet import PlainKNet
 from tests.reference.plain_streaming import plain_read
 from tests.reference.synthetic_shards import make_coco, make_manifest, make_shards
@@ -58,17 +59,19 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: the model is no K-Net.
     """
-    fragment = Config(read_fragment("models", setting.model))
-    pretraining = fragment.pop("pretraining", {})
-    prompt_settings = pretraining.pop("saliency_prompt", {})
-    fragment.merge_from_dict({"model": pretraining})
-    set_num_classes(fragment.model, 1)
-    vanilla = fragment.model.to_dict()
-    if vanilla["type"] != "KNet":
-        raise UserError(f"model {setting.model}: is a {vanilla['type']}; the plain port is of K-Net, so pass one of it")
-    prompt_settings = {"feature_dim": vanilla["neck"]["in_channels"][-1], **prompt_settings}
-    prompted = vanilla | {"type": "SaliencyPromptKNet", "saliency_prompt": prompt_settings}
-    return {PORT: vanilla | {"type": PlainKNet}, VANILLA: vanilla, PROMPTED: prompted}
+    prompted = read_prompt_variant(setting.model)["model"]
+    if prompted["type"] != "SaliencyPromptKNet":
+        raise UserError(
+            f"model {setting.model}: is a {prompted['type']}; the plain port is of K-Net, so name one of it"
+        )
+    set_num_classes(prompted, 1)
+    vanilla = {name: value for name, value in prompted.items() if name != "saliency_prompt"} | {"type": "KNet"}
+    prompt_settings = {"feature_dim": vanilla["neck"]["in_channels"][-1], **prompted["saliency_prompt"]}
+    return {
+        PORT: vanilla | {"type": PlainKNet},
+        VANILLA: vanilla,
+        PROMPTED: prompted | {"saliency_prompt": prompt_settings},
+    }
 
 
 def synthetic_batch(setting: Setting, feature_dim: int) -> dict[str, Any]:

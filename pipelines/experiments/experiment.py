@@ -13,6 +13,7 @@ from pipelines.options import (
     NON_NEGATIVE,
     PATH,
     POSITIVE,
+    Decorator,
     Function,
     apply_options,
     collect,
@@ -56,7 +57,7 @@ def _experiment(
 
 def experiment_options(function: Function) -> Function:
     """The options of tables and figures; the command gets them as one `experiment`."""
-    options = {
+    options: dict[str, Decorator] = {
         "scale": click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name, show_default=True),
         "seeds": words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", help="Default: 0."),
         "jobs": click.option(

@@ -111,23 +111,25 @@ def generator_of(masks: str, scale: Scale) -> str:
 def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) -> Run:
     """Pseudo masks of the unlabeled images, or of the demo set's test images; the seed decides random masks only."""
     generator = generator_of(masks, scale)
-    label, settings = f"shards-{generator}", ()
-    if of_test:
-        label += "-test"
+    label = f"shards-{generator}-test" if of_test else f"shards-{generator}"
+    settings: tuple[str, ...] = ()
     if generator == "random":
         label, settings = f"{label}-seed{seed}", ("--set", f"seed={seed}")
     elif generator == "import":
         settings = ("--set", f"file={json.dumps(scale.freesolo)}")
     folder = "ctw1500/test_images" if of_test else "unlabeled"
     images = scale.unlabeled or Output(data_run("coco10", scale), folder)
-    arguments = ("--images", images, "--backbone", scale.backbone, *scale.proposals, "--generator", generator)
+    source: tuple[str | Output, ...] = ("--images", images, "--backbone", scale.backbone)
+    arguments = (*source, *scale.proposals, "--generator", generator)
     return Run("proposals", label, (*arguments, *settings), "--shards", configs=f"proposals/{generator}.toml")
 
 
 def pretraining_run(target: Pretraining, scale: Scale, seed: int) -> Run:
     model = target.model + scale.suffix
-    arguments = (
-        *("--model", model, "--shards", Output(shards_run(target.masks, scale, seed)), *scale.pretrain),
+    arguments: tuple[str | Output, ...] = (
+        *("--model", model, "--shards"),
+        Output(shards_run(target.masks, scale, seed)),
+        *scale.pretrain,
         *option("--saliency-prompt", *target.options),
         *option("--prompts", None if target.prompts else "off"),
         *option("--epochs", scale.pretrain_epochs),
@@ -145,7 +147,7 @@ def finetuning_run(target: FineTuning, scale: Scale, seed: int) -> Run:
         checkpoint = Output(pretraining_run(pretraining, scale, seed))
         init = ("--init", "sp" if pretraining.prompts else "pseudo", "--checkpoint", checkpoint)
         described = _describe(pretraining, scale)
-    arguments = (
+    arguments: tuple[str | Output, ...] = (
         *("--model", model, "--dataset", dataset, *scale.finetune, *init),
         *(("--data-root", Output(data, "ctw1500")) if scale.images else ()),
         *option("--epochs", epochs),

@@ -91,8 +91,8 @@ class Scale:
         """The dataset or the backbone that a target needs and the scale does not have; None if it has all."""
         if target.dataset not in self.datasets:
             return target.dataset
-        is_backbone = isinstance(target, FineTuning) and isinstance(target.init, str)
-        return str(target.init) if is_backbone and target.init not in self.inits else None
+        init = None if isinstance(target, ClassAgnostic) else target.init
+        return init if isinstance(init, str) and init not in self.inits else None
 
     def training_images(self, dataset: str) -> int:
         """Labelled images to train on, of the demo set: half of them for COCO 5 %, which is half of COCO 10 %."""

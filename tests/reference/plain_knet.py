@@ -1,9 +1,9 @@
-"""A plain implementation for comparison: K-Net's training losses the way the official implementation goes about them, image by image.
+"""A plain implementation for comparison: K-Net's losses as the official implementation computes them, image by image.
 
-Ground truth becomes float tensors of the padded input's size. Each image is matched on its own at every stage, with
-costs that each compute what they need, and comes back from the CPU on its own. Targets are tensors for all kernels,
-zero where nothing is matched, and the matched ones are picked out of them again by boolean index. The network, and the
-parts of the loss that MMDetection has from K-Net, are shared with the product, so that both must find the same losses.
+Ground truth becomes float tensors of the padded input's size. Each image is matched separately at every stage, with a
+cost matrix of its own that goes to the CPU. Targets are tensors for all kernels, zero for unmatched ones, and the
+matched ones are selected from them by boolean index. The network, and the parts of the loss that MMDetection has from
+K-Net, are shared with ours, so that both must compute the same losses.
 """
 
 from collections.abc import Sequence

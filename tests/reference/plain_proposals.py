@@ -1,7 +1,7 @@
-"""A plain implementation for comparison: stage 1 as one would write it first, and as it reads in the paper.
+"""A plain implementation for comparison: stage 1 as it reads in the paper.
 
-One image at a time, the network as it comes, each mask on its own in Python, one JSON file at the end. It shares with
-the product the weights and the input size, so that both must find the same proposals, and nothing else.
+One image at a time, the network as it comes, a Python loop over masks, one JSON file at the end. It shares the weights
+and the input size with ours, so that both must find the same proposals, and nothing else.
 """
 
 import json

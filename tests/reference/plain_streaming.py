@@ -1,4 +1,4 @@
-"""A plain implementation for comparison: a shard's record as one would read it with h5py and pycocotools, column by column."""
+"""A plain implementation for comparison: a record of a shard read with h5py and pycocotools, column by column."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -31,14 +31,14 @@ from tests.reference.synthetic_shards import PROPOSALS, make_coco, make_manifest
 
 TINY = """
 model = dict(
-    type="KNet",
+    type="SaliencyPromptKNet",
+    saliency_prompt=dict(rescale=True),
     data_preprocessor=dict(type="DetDataPreprocessor", pad_mask=True, pad_size_divisor=32),
-    backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=True),
+    backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=True, frozen_stages=4),
     neck=dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=32, num_outs=4),
     rpn_head=dict(type="KernelHead", num_kernels=6, num_classes=3, channels=32),
     roi_head=dict(type="KernelIterHead", num_classes=3, num_stages=2, channels=32, num_heads=4, ffn_channels=32),
 )
-pretraining = dict(backbone=dict(frozen_stages=4), saliency_prompt=dict(rescale=True))
 """
 
 
@@ -100,13 +100,13 @@ def test_a_ratio_is_that_of_the_middle_round() -> None:
 
 def test_another_model_is_a_user_error(setting: Setting, tmp_path: Path) -> None:
     path = tmp_path / "other.py"
-    path.write_text(TINY.replace('"KNet"', '"SOLOv2"'))
-    with pytest.raises(UserError, match="is a SOLOv2"):
+    path.write_text(TINY.replace('"SaliencyPromptKNet"', '"SaliencyPromptQueryInst"'))
+    with pytest.raises(UserError, match="is a SaliencyPromptQueryInst"):
         variants(Setting(str(path), 1, (64, 64), "cpu"))
 
 
 def test_a_model_without_a_neck_is_one_as_well() -> None:
-    with pytest.raises(UserError, match="mask2former_lite0: is a Mask2Former"):
+    with pytest.raises(UserError, match="mask2former_lite0: is a SaliencyPromptMask2Former"):
         variants(Setting("mask2former_lite0", 1, (64, 64), "cpu"))
 
 
@@ -125,7 +125,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_synthetic_shards_are_sound_and_their_masks_as_complex_as_real_ones(shards: Path) -> None:
     found = ShardSet.open(shards)
-    assert [verify_shard(path) for path in found.shard_paths] == list(found.shards)
+    assert [verify_shard(path) for path in found.shard_paths] == list(found.entries)
     records = list(found.records())
     assert [len(record) for record in records] == [PROPOSALS] * 3
     assert 300 < np.mean([len(rle) for record in records for rle in record.rle]) < 900  # real ones have 620 bytes
