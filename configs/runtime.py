@@ -1,13 +1,13 @@
-# What every run shares, whatever its model, dataset and schedule.
+# Settings that every run shares, whatever its model, dataset and schedule.
 default_scope = "mmdet"
 custom_imports = dict(
     imports=[
         "stage2_training.data",
         "stage2_training.engine",
-        "stage2_training.evaluation",
+        "stage2_training.evaluation.coco_metric",
         "stage2_training.knet",
         "stage2_training.models.mmdet_fixes",
-        "stage2_training.saliency_prompt",
+        "stage2_training.saliency_prompt.detectors",
         "stage2_training.models.timm_backbone",
     ],
     allow_failed_imports=False,
@@ -15,13 +15,13 @@ custom_imports = dict(
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    logger=dict(type="LoggerHook", interval=20),
-    checkpoint=dict(type="AtomicCheckpointHook", by_epoch=False, interval=100, max_keep_ckpts=2),
+    logger=dict(type="ProgressLoggerHook", interval=20),
+    checkpoint=dict(type="AtomicCheckpointHook", interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     runtime_info=dict(type="RuntimeInfoHook"),
 )
 custom_hooks = [dict(type="PlainCheckpointHook")]
-log_processor = dict(type="BriefLogProcessor", window_size=20, by_epoch=True)
+log_processor = dict(type="LogProcessor", window_size=20, by_epoch=True)
 visualizer = dict(
     type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
 )

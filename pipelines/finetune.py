@@ -1,82 +1,78 @@
-"""Fine-tune a detector on a labelled dataset, evaluating as it goes. Run again, it goes on."""
+"""Fine-tune a detector on a labelled dataset, evaluating as it goes."""
 
-import argparse
-import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines import cli
-from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_custom_options, add_run_options, custom_options
-from stage2_training.config.overrides import Overrides
+import click
 
+from pipelines import options
+from pipelines.console import open_labels, quiet_imports
+from pipelines.launch import one_process_per_gpu
+from stage1_proposals.common.files import write_json, writing
+from stage1_proposals.common.system import choose_device
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(prog="python -m pipelines.finetune", description=__doc__)
-    parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument(
-        "--dataset", required=True, help="configs/datasets/DATASET.py, a config file, COCO JSON, or a labelme folder"
-    )
-    parser.add_argument(
-        "--init",
-        default="sp",
-        help="initial weights: sp (pre-training with Saliency Prompt), pseudo (without prompts), imagenet, densecl, "
-        "swav, mocov2 (the backbone alone), coco (the published K-Net), scratch, or a file",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        help="with --init sp, pseudo or coco: the checkpoint, or pre-training's work directory (default: MODEL's)",
-    )
-    parser.add_argument("--backbone-weights", help="file with the weights of --init imagenet, densecl, swav or mocov2")
-    parser.add_argument("--data-root", help="folder of the dataset (default: what its config says)")
-    add_run_options(parser, schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
-    add_custom_options(parser)
-    return parser
+if TYPE_CHECKING:
+    from stage2_training.labels.custom import CustomDatasetOptions
+
+INITIAL_WEIGHTS = (
+    "Initial weights: sp (pre-training with Saliency Prompt), pseudo (without prompts), imagenet, densecl, swav, "
+    "mocov2 (only the backbone), coco (the published K-Net), scratch, or a file."
+)
+CHECKPOINT = "With --init sp, pseudo or coco: the checkpoint, or pre-training's work directory. Default: MODEL's."
 
 
-@one_per_gpu("pipelines.finetune")
-def main(args: argparse.Namespace) -> None:
-    # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
-    with cli.quiet_imports():
-        from stage1_proposals.common.files import write_json, writing
-        from stage2_training.config import compose
+@click.command(cls=options.Command)
+@options.model_option()
+@options.dataset_option()
+@click.option("--init", default="sp", help=INITIAL_WEIGHTS)
+@click.option("--checkpoint", help=CHECKPOINT)
+@click.option("--weights", help="File with the backbone's weights of --init imagenet, densecl, swav or mocov2.")
+@options.data_root_option
+@options.run_options(schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
+@options.custom_dataset_options
+@one_process_per_gpu
+@click.pass_obj
+def command(
+    invocation: options.Invocation,
+    model: str,
+    dataset: str,
+    init: str,
+    checkpoint: str | None,
+    weights: str | None,
+    schedule: str | None,
+    work_dir: str | None,
+    device: str | None,
+    custom: "CustomDatasetOptions",
+    **overrides: Any,
+) -> None:
+    """Fine-tune a detector on a labelled dataset, evaluating as it goes. Run again, it goes on."""
+    device = choose_device(device)
+    with quiet_imports():
         from stage2_training.config.checks import check_annotations
-        from stage2_training.evaluation import plot_curves
+        from stage2_training.config.compose import finetuning_config
+        from stage2_training.config.overrides import Overrides
+        from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.labels.custom import name_of
-        from stage2_training.runs import initial_weights as initialisation
-        from stage2_training.runs import train as training
+        from stage2_training.runs import initial_weights
+        from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import GO_ON, WorkDir
 
-    device = training.use_device(args.device)
-    config = compose.finetuning_config(
-        args.model,
-        args.dataset,
-        args.schedule,
-        init=args.init,
-        choices=custom_options(args),
-        overrides=Overrides.from_args(args),
-    )
+    labels = open_labels(dataset, overrides["data_root"], custom)
+    config = finetuning_config(model, labels, schedule, init=init, overrides=Overrides(**overrides))
     check_annotations(config, ["train", "val"])
-    start = initialisation.by_name(
-        args.init, args.model, config.model.type, checkpoint=args.checkpoint, weights=args.backbone_weights
-    )
+    start = initial_weights.by_name(init, model, config.model.type, checkpoint=checkpoint, weights=weights)
+    init_name = Path(init).stem
+    work = WorkDir(work_dir or f"work_dirs/finetune/{name_of(dataset)}/{Path(model).stem}-{init_name}")
 
-    model, init, dataset = Path(args.model).stem, Path(args.init).stem, name_of(args.dataset)
-    work = WorkDir(args.work_dir or f"work_dirs/finetune/{dataset}/{model}-{init}")
-
-    def judge() -> dict[str, Any]:
-        """The scores after the last epoch; writes and draws those of all."""
+    def final_scores() -> dict[str, Any]:
+        """The scores after the last epoch; writes and draws those of all epochs."""
         curve = read_curve(work.path)
         with writing(work.path / "curve.json", GO_ON):
             write_json(work.path / "curve.json", curve)
-            plot_curves({init: curve}, work.path / "curve.png")
+            plot_curves({init_name: curve}, work.path / "curve.png")
         return curve[-1]
 
-    purpose = f"Fine-tuning {args.model} on {args.dataset} from {args.init} ({device})"
-    result = training.train(work, config, start, purpose, judge, args.command, args.cfg_options)
-    print(f"Fine-tuned: {result['checkpoint']}\n{format_scores(result)}")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, build_parser()))
+    purpose = f"Fine-tuning {model} on {dataset} from {init} ({device})"
+    result = train(work, config, start, purpose, final_scores, invocation.command, overrides["cfg_options"])
+    print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")

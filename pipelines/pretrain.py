@@ -1,106 +1,106 @@
-"""Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt. Run again, it goes on."""
+"""Pre-train a detector on the pseudo labels of stage 1."""
 
-import argparse
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipelines import cli
-from pipelines.processes import one_per_gpu
-from pipelines.run_options import add_run_options
-from stage2_training.config.overrides import Overrides
+import click
+
+from pipelines import options
+from pipelines.console import quiet_imports
+from pipelines.launch import one_process_per_gpu
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import choose_device
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
     from stage1_proposals.shards import ShardSet
 
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(prog="python -m pipelines.pretrain", description=__doc__)
-    parser.add_argument("--model", default="knet", help="configs/models/MODEL.py, or a config file")
-    parser.add_argument("--shards", required=True, type=cli.shard_directory, help="directory of the pseudo labels")
-    parser.add_argument("--image-root", help="where the images are now, if they moved since stage 1")
-    parser.add_argument(
-        "--prompts",
-        choices=["on", "off"],
-        default="on",
-        help="off: the plain detector, neither prompts nor kernel supervision",
-    )
-    parser.add_argument(
-        "--saliency-prompt",
-        nargs="+",
-        default=(),
-        metavar="NAME=VALUE",
-        help="how prompts are made and matched and kernels supervised: matching=cosine|sequential|random|none, "
-        "add_to=initial|object, match_on=initial|object, rescale=True|False, level=-1, detach=True, drop_prob=0.1, "
-        "kernel_loss_weight=1 (docs/ablations.md)",
-    )
-    parser.add_argument(
-        "--pseudo-classes",
-        action="store_true",
-        help="one class per cluster of `make cluster`, instead of the paper's single class",
-    )
-    parser.add_argument(
-        "--backbone", help="initial backbone: a name of the catalogue or `scratch` (default: the one stage 1 used)"
-    )
-    parser.add_argument("--backbone-weights", help="file with its weights, when it is not bundled")
-    add_run_options(parser, schedule="pretrain", work_dir="work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
-    return parser
+PROMPT_SETTINGS = (
+    "How prompts are made and matched and kernels supervised: matching=cosine|sequential|random|none, "
+    "add_to=initial|object, match_on=initial|object, rescale=True|False, level=-1, detach=True, drop_prob=0.1, "
+    "kernel_loss_weight=1 (docs/ablations.md)."
+)
 
 
-def compose_config(args: argparse.Namespace, shards: "ShardSet") -> "Config":
-    """The config that the command line asks for.
-
-    Raises:
-        UserError: as `compose.pretraining_config`, or settings of prompts without prompts.
-    """
-    from stage1_proposals.common.errors import UserError
-    from stage2_training.config import compose
-
-    prompts = args.prompts == "on"
-    if args.saliency_prompt and not prompts:
-        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
-    return compose.pretraining_config(
-        args.model,
-        args.schedule,
-        shards,
-        prompts=prompts,
-        saliency_prompt=compose.parse_saliency_prompt(args.saliency_prompt),
-        pseudo_classes=args.pseudo_classes,
-        image_root=args.image_root,
-        overrides=Overrides.from_args(args),
-    )
-
-
-@one_per_gpu("pipelines.pretrain")
-def main(args: argparse.Namespace) -> None:
-    # MMDetection takes seconds to import; `--help` and mistyped options need not wait for it.
-    with cli.quiet_imports():
-        from stage1_proposals.common.errors import UserError
+@click.command(cls=options.Command)
+@options.model_option()
+@options.shards_option
+@options.image_root_option
+@click.option("--prompts", type=click.Choice(["on", "off"]), default="on", help="off: the plain detector.")
+@options.words_option("--saliency-prompt", metavar="NAME=VALUE", help=PROMPT_SETTINGS)
+@click.option("--pseudo-classes", is_flag=True, help="One class per cluster of `make cluster`, not a single class.")
+@click.option("--backbone", help="Initial backbone: a name of the catalogue, or `scratch`. Default: stage 1's.")
+@click.option("--weights", help="File with the backbone's weights, when they are not bundled.")
+@options.run_options(schedule="pretrain", work_dir="work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
+@one_process_per_gpu
+@click.pass_obj
+def command(
+    invocation: options.Invocation,
+    model: str,
+    shards: Path,
+    prompts: str,
+    backbone: str | None,
+    weights: str | None,
+    work_dir: str | None,
+    device: str | None,
+    **settings: Any,
+) -> None:
+    """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt. Run again, it goes on."""
+    device = choose_device(device)
+    with quiet_imports():
         from stage1_proposals.shards import ShardSet
-        from stage2_training.runs import initial_weights as initialisation
-        from stage2_training.runs import train as training
+        from stage2_training.runs import initial_weights
+        from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
 
-    device = training.use_device(args.device)
-    shards = ShardSet.open(args.shards)
-    if shards.image_count == 0 or shards.proposal_count == 0:
-        raise UserError(f"{args.shards}: holds no proposals to train on; `make inspect SHARDS={args.shards}` says why")
-    config = compose_config(args, shards)
-    if args.backbone == "scratch":
-        start = initialisation.scratch()
-    elif args.backbone or args.backbone_weights:
-        start = initialisation.backbone(args.backbone or shards.backbone.name, args.backbone_weights)
+    pseudo_labels = ShardSet.open(shards)
+    if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
+        raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
+    config = compose_config(model, pseudo_labels, prompts == "on", **settings)
+    if backbone == "scratch":
+        start = initial_weights.scratch()
+    elif backbone or weights:
+        start = initial_weights.backbone(backbone or pseudo_labels.backbone.name, weights)
     else:
-        start = initialisation.stage1_backbone(shards)
+        start = initial_weights.stage1_backbone(pseudo_labels)
 
-    work = WorkDir(args.work_dir or initialisation.pretraining_dir(args.model, args.prompts == "on"))
-    plain = "" if args.prompts == "on" else " without prompts"
-    purpose = f"Pre-training {args.model}{plain} on {shards.image_count:,} images ({device})"
-    epochs = {"epochs": config.train_cfg.max_epochs}
-    result = training.train(work, config, start, purpose, lambda: epochs, args.command, args.cfg_options)
-    print(f"Pre-trained: {result['checkpoint']}")
+    work = WorkDir(work_dir or initial_weights.pretraining_dir(model, prompts == "on"))
+    name = model if prompts == "on" else f"{model} without prompts"
+    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({device})"
+    outcome = {"epochs": config.train_cfg.max_epochs}
+    result = train(work, config, start, purpose, lambda: outcome, invocation.command, settings["cfg_options"])
+    print(f"Pre-trained: {result.checkpoint}")
 
 
-if __name__ == "__main__":
-    sys.exit(cli.run(main, build_parser()))
+def compose_config(
+    model: str,
+    shards: "ShardSet",
+    prompts: bool,
+    schedule: str,
+    saliency_prompt: Sequence[str],
+    pseudo_classes: bool,
+    image_root: Path | None,
+    **overrides: Any,
+) -> "Config":
+    """The run's config; `overrides` are the settings of `Overrides`.
+
+    Raises:
+        UserError: as `compose.pretraining_config`, or settings of prompts are given without prompts.
+    """
+    from stage2_training.config import compose
+    from stage2_training.config.overrides import Overrides
+
+    if saliency_prompt and not prompts:
+        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
+    return compose.pretraining_config(
+        model,
+        schedule,
+        shards,
+        prompts=prompts,
+        saliency_prompt=compose.parse_saliency_prompt(saliency_prompt),
+        pseudo_classes=pseudo_classes,
+        image_root=str(image_root) if image_root else None,
+        overrides=Overrides(**overrides),
+    )

@@ -1,11 +1,11 @@
-"""`make setup`: build `.venv` with the pinned packages, MMCV's ops compiled.
+"""`make setup`: build `.venv` with the pinned packages, MMCV's ops compiled, and the project itself.
 
-Runs before anything is installed, so it uses the standard library alone. MMCV publishes no wheel for
-current PyTorch releases; its ops are compiled once (8-12 minutes on two cores) into a per-user wheelhouse
-keyed by everything the binary depends on, and installed from there for every later `.venv`.
+It runs before anything is installed, so it uses the standard library only. MMCV publishes no wheel for current PyTorch
+releases; its ops are compiled once (8-12 minutes on two cores) and the wheel is kept in a per-user wheelhouse, under a
+name that holds everything the binary depends on; later `.venv`s install it from there.
 """
 
-from __future__ import annotations  # for a clear line on Pythons too old for the rest
+from __future__ import annotations  # so that an old Python gets as far as the message about its version
 
 import argparse
 import hashlib
@@ -27,11 +27,11 @@ UV = "uv==0.13.9"
 
 
 class SetupError(Exception):
-    """The machine lacks something only its user can supply; the message says what to do."""
+    """The machine lacks something that only its user can supply; the message says what to do."""
 
 
 def fingerprint() -> str:
-    """SHA-256 over the files that decide what `.venv` holds."""
+    """SHA-256 of the files that decide what `.venv` holds."""
     digest = hashlib.sha256()
     for path in (ROOT / "pyproject.toml", LOCK, Path(__file__)):
         digest.update(path.read_bytes())
@@ -43,16 +43,12 @@ def split_lock(text: str) -> tuple[str, str]:
     entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
     mmcv = [entry for entry in entries if entry.startswith(f"{MMCV}==")]
     if len(mmcv) != 1:
-        raise SetupError(f"{LOCK.name} must pin {MMCV} exactly once; make it anew with `make lock`")
+        raise SetupError(f"{LOCK.name} must pin {MMCV} exactly once; run `make lock` to write it anew")
     return "".join(entry for entry in entries if entry not in mmcv), mmcv[0]
 
 
 def check_lock(project: str, lock: str) -> None:
-    """Check that the lock has every version pinned in `pyproject.toml`.
-
-    Raises:
-        SetupError: naming the first pin it lacks.
-    """
+    """Check that the lock has every version pinned in `pyproject.toml`; a `SetupError` names the first it lacks."""
     for pin in re.findall(r'"([A-Za-z0-9-]+==[^"; ]+)"', project):
         if not re.search(rf"^{re.escape(pin)}\b", lock, flags=re.MULTILINE):
             raise SetupError(f"{LOCK.name} lacks {pin}, which pyproject.toml pins; run `make lock` first")
@@ -63,7 +59,7 @@ def run(*command: str | Path, **env: str) -> None:
 
 
 def describe_torch() -> dict[str, str | bool]:
-    """What the compiled ops depend on, asked of the torch inside `.venv`."""
+    """What the compiled ops depend on, as the Python and torch inside `.venv` report it."""
     code = (
         "import json, platform, sys, torch; print(json.dumps(dict("
         "python='%d.%d' % sys.version_info[:2], machine=platform.machine(), torch=torch.__version__, "
@@ -73,7 +69,7 @@ def describe_torch() -> dict[str, str | bool]:
 
 
 def wheelhouse(mmcv_version: str, torch: dict[str, str | bool]) -> Path:
-    """The folder that keeps the MMCV wheel compiled for exactly this Python, torch and device."""
+    """The folder for the MMCV wheel compiled for exactly this Python, torch and device."""
     device = f"cuda{torch['cuda']}" if torch["gpu"] else "cpu"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saliency-prompt" / "wheels"
     return cache / f"mmcv{mmcv_version}-py{torch['python']}-{torch['machine']}-torch{torch['torch']}-{device}"
@@ -109,7 +105,7 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
 
 
 def build() -> None:
-    """Build `.venv` from the lock; a half-built one is completed, a stale one brought up to date."""
+    """Build `.venv` from the lock; complete a half-built one, update a stale one."""
     check_lock((ROOT / "pyproject.toml").read_text(), LOCK.read_text())
     if not PYTHON.exists():
         if not (3, 11) <= sys.version_info[:2] < (3, 13):
@@ -121,10 +117,11 @@ def build() -> None:
     others, mmcv = split_lock(LOCK.read_text())
     requirements = VENV / "requirements.txt"
     requirements.write_text(others)
-    # Compiled at once, commands start fast from the first time on, and also where PYTHONDONTWRITEBYTECODE is set.
+    # Bytecode compiled now makes the first start of a command fast, even where PYTHONDONTWRITEBYTECODE is set.
     install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps", "--compile-bytecode")
     run(*install, "--require-hashes", "--requirement", requirements)
     run(*install, "--no-index", compile_mmcv(mmcv, requirements))
+    run(*install, "--no-build-isolation", "--editable", ROOT)  # brings the command `saliency-prompt`
     run(PYTHON, "-c", "import faiss, mmcv.ops, mmdet, ray, torchvision")
     STAMP.write_text(fingerprint())
     print("Set-up complete: .venv", flush=True)

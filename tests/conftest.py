@@ -1,7 +1,16 @@
 """Small image folders, shard sets and labelled sets, written with the project's own writers."""
 
-import json
+# Process-wide settings come before the imports of the libraries that read them.
+# ruff: noqa: E402
 import os
+
+from stage1_proposals.common.system import configure_process
+
+configure_process()
+# Tests compute on the CPU, also where there is a GPU; MMEngine looks for one when it is imported.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +21,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-import pipelines  # noqa: F401 (settings that torch reads when it is imported)
 from stage1_proposals.shards import (
     ImageRecord,
     Manifest,
@@ -24,6 +32,7 @@ from stage1_proposals.shards import (
 )
 from tests.shard_sets import make_request
 
+configure_process()
 # Ray's workers stand back for all else (nice 15): beside other tests they would wait for minutes.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import finetune, pretrain, proposals
+from pipelines.pretrain import compose_config
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
 from stage2_training.runs import initial_weights as initialisation
 from stage2_training.runs.work_dir import flatten
+from tests.pipelines.command import parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
@@ -24,17 +25,18 @@ ROWS = [
     if line.startswith("|") and "`make pretrain MODEL" in line
 ]
 OTHERS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
-COMMANDS = {"pretrain": pretrain, "finetune": finetune, "proposals": proposals}
 
 
-def python_arguments(command: str) -> list[str]:
-    """The words after `python` that make would run for a command of the page."""
+def typed_by_make(command: str) -> tuple[str, list[str]]:
+    """The command and its options that make would run for a command of the page."""
     environment = {"PATH": os.environ["PATH"]}  # a test run by make has make's own variables
     run = subprocess.run(
         [*shlex.split(command), "--dry-run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     last = run.stdout.replace("\\\n", " ").splitlines()[-1]
-    return shlex.split(last)[1:]
+    _, option, package, name, *words = shlex.split(last)
+    assert (option, package) == ("-m", "pipelines")
+    return name, words
 
 
 @pytest.fixture
@@ -68,14 +70,17 @@ def default_or_given(command: str) -> Iterator[str]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_row_changes_what_it_says_and_nothing_else(row: list[str], shards: ShardSet) -> None:
     _, changes, command, _ = row
-    _, module, *arguments = python_arguments(command.strip("`"))
-    assert module == "pipelines.pretrain"
-    args = pretrain.build_parser().parse_args(arguments)
-    config = pretrain.compose_config(args, shards)
+    name, words = typed_by_make(command.strip("`"))
+    assert name == "pretrain"
+    options = parse(name, *words)
+    directory = options.pop("shards")
+    for other in ("backbone", "weights", "work_dir", "device", "gpus"):
+        del options[other]
+    config = compose_config(shards=shards, **options | {"prompts": options["prompts"] == "on"})
     method = dict(flatten(compose.pretraining_config("knet", "pretrain", shards, overrides=SEED).to_dict()))
     found = dict(flatten(config.to_dict()))
     said = re.findall(r"`([^`]*)`", changes)
-    assert ("other shards" in changes) == (str(args.shards) != "shards-densecl")
+    assert ("other shards" in changes) == (str(directory) != "shards-densecl")
     if said == ["PROMPTS=off"]:
         assert found.pop("model.type") == "KNet"
         method = {key: value for key, value in method.items() if not key.startswith("model.saliency_prompt.")}
@@ -93,14 +98,14 @@ SEED = Overrides(seed=0)  # as the command's default
 
 @pytest.mark.parametrize("command", OTHERS)
 def test_every_other_command_parses_and_composes(command: str) -> None:
-    _, module, *arguments = python_arguments(command)
-    args = COMMANDS[module.removeprefix("pipelines.")].build_parser().parse_args(arguments)
-    if module == "pipelines.finetune":
-        config = compose.finetuning_config(args.model, args.dataset, args.schedule)
+    name, words = typed_by_make(command)
+    options = parse(name, *words)
+    assert name in ("pretrain", "finetune", "proposals")
+    if name == "finetune":
+        config = compose.finetuning_config(options["model"], options["dataset"], options["schedule"])
         assert config.model.type == "KNet"
-        known = ("scratch", *initialisation.BACKBONES, *initialisation.DETECTORS)
-        assert args.init in known
-        assert not args.checkpoint or args.init in initialisation.DETECTORS
+        assert options["init"] in ("scratch", *initialisation.BACKBONES, *initialisation.DETECTORS)
+        assert not options["checkpoint"] or options["init"] in initialisation.DETECTORS
 
 
 def test_every_initialisation_is_on_the_page() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from stage1_proposals.common.system import choose_device
 from stage2_training.runs import train as training
 from stage2_training.runs.work_dir import WorkDir
 
@@ -22,7 +23,7 @@ TEST_IMAGES = ("val_dataloader.dataset.pipeline.1.scale=(64,64)",)
 
 def untrained_run(directory: Path, config: Config) -> Path:
     """Leave a run that has done no step, with its initial weights as checkpoint; returns its directory."""
-    training.use_device("cpu")
+    choose_device("cpu")
     WorkDir(directory).claim(config)
     torch.save({"state_dict": training.initial_model(config)}, directory / "iter_1.pth")
     (directory / "last_checkpoint").write_text("iter_1.pth")

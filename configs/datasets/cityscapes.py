@@ -1,9 +1,8 @@
 # Cityscapes' fine annotations: 2,975 train and 500 val images, 8 classes. `make data DATASET=cityscapes` converts them.
-schedule = "finetune_cityscapes"
-epochs = 24
-milestones = (16, 22)
+default_schedule = "finetune_cityscapes"
+train_cfg = dict(max_epochs=24)
 
-# Classes and colours as MMDetection has them, too.
+# Classes and colours as in MMDetection.
 metainfo = dict(
     classes=("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     palette=[
@@ -19,7 +18,7 @@ metainfo = dict(
 )
 train_dataloader = dict(
     dataset=dict(
-        type="CityscapesDataset",  # leaves out images that have nothing but groups, too
+        type="CityscapesDataset",  # also leaves out images whose only objects are groups
         data_root="data/cityscapes",
         ann_file="annotations/train.json",
         data_prefix=dict(img=""),
@@ -37,4 +36,4 @@ val_dataloader = dict(
         test_mode=True,
     )
 )
-val_evaluator = dict(type="MaskAP")  # judges by the labels of val_dataloader
+val_evaluator = dict(type="MaskAP")  # compose adds the annotation file of val_dataloader

@@ -1,8 +1,7 @@
 # 10 % of COCO train2017's images, evaluated on val2017. `make data DATASET=coco10` draws them.
-epochs = 48
-milestones = (36, 44)
+train_cfg = dict(max_epochs=48)
 
-# In the order of COCO's own files.
+# In the order of COCO's annotation files.
 # fmt: off
 metainfo = dict(classes=(
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -35,4 +34,4 @@ val_dataloader = dict(
         test_mode=True,
     )
 )
-val_evaluator = dict(type="MaskAP")  # judges by the labels of val_dataloader
+val_evaluator = dict(type="MaskAP")  # compose adds the annotation file of val_dataloader

@@ -1,7 +1,7 @@
 # CTW1500: 1,000 train and 500 test images, one class. `make data DATASET=ctw1500` writes the COCO JSON.
-epochs = 96
-epochs_of = dict(QueryInst=dict(sp=20, others=80), Mask2Former=dict(sp=20, others=80))  # by initial weights
-milestones = (72, 88)  # 75 % and 92 %; they move with the epochs
+train_cfg = dict(max_epochs=96)
+# Detectors that train for another number of epochs, by their initial weights.
+max_epochs_of = dict(QueryInst=dict(sp=20, others=80), Mask2Former=dict(sp=20, others=80))
 
 metainfo = dict(classes=("text",), palette=[(220, 20, 60)])
 train_dataloader = dict(
@@ -24,4 +24,4 @@ val_dataloader = dict(
         test_mode=True,
     )
 )
-val_evaluator = dict(type="MaskAP")  # judges by the labels of val_dataloader
+val_evaluator = dict(type="MaskAP")  # compose adds the annotation file of val_dataloader

@@ -1,2 +1,2 @@
-# The pseudo labels of stage 1; `shards` and `image_root` are filled in by pre-training's options.
+# The pseudo labels of stage 1. The pre-training command fills in `shards` and `image_root`.
 train_dataloader = dict(dataset=dict(type="PseudoLabelDataset", shards=None, image_root=None))

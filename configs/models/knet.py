@@ -14,5 +14,3 @@ model = dict(
     ),
     test_cfg=dict(max_per_img=100, mask_threshold=0.5),
 )
-
-pretraining = dict(saliency_prompt=dict(rescale=True))

@@ -60,7 +60,7 @@ model = dict(
             in_channels=256,
             conv_out_channels=256,
             num_classes=80,
-            norm_cfg=dict(type="GN", num_groups=32),  # a batch may have no instance, and then no statistics
+            norm_cfg=dict(type="GN", num_groups=32),  # batch statistics do not exist in a batch without instances
             upsample_cfg=dict(type="deconv", scale_factor=2),
             dynamic_conv_cfg=dict(
                 type="DynamicConv",
@@ -77,10 +77,10 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=None,
-        rcnn=[  # by stage; a model of fewer stages leaves the rest
+        rcnn=[  # one per stage; a model with fewer stages ignores the rest
             dict(
                 assigner=dict(
-                    type="HungarianAssigner",
+                    type="NaNSafeHungarianAssigner",
                     match_costs=[
                         dict(type="FocalLossCost", weight=2.0),
                         dict(type="BBoxL1Cost", weight=5.0, box_format="xyxy"),
@@ -96,5 +96,3 @@ model = dict(
     ),
     test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100, mask_thr_binary=0.5)),
 )
-
-pretraining = dict(saliency_prompt=dict(drop_prob=0.05))

@@ -1,13 +1,11 @@
 """A small QueryInst on EfficientNet-Lite0: trains on two CPU cores."""
 
-_base_ = "queryinst.py"
+_base_ = ["queryinst.py", "parts/lite0.py"]
 
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # what the bundled weights were trained with
-    backbone=dict(
-        _delete_=True, type="TimmBackbone", model_name="tf_efficientnet_lite0", frozen_stages=1, norm_eval=True
-    ),
-    neck=dict(in_channels=[24, 40, 112, 320], out_channels=64),
+    data_preprocessor=_base_.lite0.data_preprocessor,
+    backbone=dict(_delete_=True, **_base_.lite0.backbone),
+    neck=dict(in_channels=_base_.lite0.channels, out_channels=64),
     rpn_head=dict(num_proposals=50, proposal_feature_channel=64),
     roi_head=dict(
         num_stages=3,

@@ -38,5 +38,5 @@ model = dict(
     ),
 )
 
-# On several processes: where one has no object, its branch for kernels gets no gradient.
+# With several processes: one whose images have no object gives the kernel branch no gradient.
 find_unused_parameters = True

@@ -1,13 +1,11 @@
 """A small SOLOv2 on EfficientNet-Lite0: trains on two CPU cores."""
 
-_base_ = "solov2.py"
+_base_ = ["solov2.py", "parts/lite0.py"]
 
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # what the bundled weights were trained with
-    backbone=dict(
-        _delete_=True, type="TimmBackbone", model_name="tf_efficientnet_lite0", frozen_stages=1, norm_eval=True
-    ),
-    neck=dict(in_channels=[24, 40, 112, 320], out_channels=64),
+    data_preprocessor=_base_.lite0.data_preprocessor,
+    backbone=dict(_delete_=True, **_base_.lite0.backbone),
+    neck=dict(in_channels=_base_.lite0.channels, out_channels=64),
     mask_head=dict(
         in_channels=64,
         feat_channels=64,
@@ -18,5 +16,5 @@ model = dict(
     ),
 )
 
-# The paper's rate and free gradients diverge on small batches.
+# The paper's learning rate and unclipped gradients diverge on small batches.
 optim_wrapper = dict(optimizer=dict(lr=0.005), clip_grad=dict(_delete_=True, max_norm=5.0, norm_type=2))

@@ -1,4 +1,4 @@
-# Fine-tuning; how many epochs is the dataset's matter. Total batch 96, flip and rotation.
+# Fine-tuning as in the paper: total batch 96, flip and rotation. The dataset sets the number of epochs.
 train_cfg = dict(type="ResumableEpochLoop", total_batch=96, val_interval=1)
 val_cfg = dict(type="ValLoop")
 train_dataloader = dict(
@@ -34,13 +34,13 @@ val_dataloader = dict(
     ),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",
+    type="AccumulatingOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.25))),
     clip_grad=dict(max_norm=1.0, norm_type=2),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=100),
-    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+    dict(type="ShortWarmUpLR", steps=100, start_factor=0.001, by_epoch=False),
+    dict(type="ScaledMultiStepLR", milestones=[9, 11], of_epochs=12, gamma=0.1, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=96)

@@ -2,13 +2,34 @@
 _base_ = "finetune.py"
 
 train_cfg = dict(total_batch=8, val_interval=5)
-train_dataloader = dict(batch_size=8, num_workers=2)
-_base_.train_dataloader.dataset.pipeline[2].scale = (256, 256)
-_base_.val_dataloader.dataset.pipeline[1].scale = (256, 256)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadRGBImage"),
+            dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="Rotate", prob=0.5, max_mag=10.0, img_border_value=(124, 116, 104)),
+            dict(type="DropVanishedMasks"),
+            dict(type="PackDetInputs"),
+        ]
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadRGBImage"),
+            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+        ]
+    ),
+)
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=20),
-    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+    dict(type="ShortWarmUpLR", steps=20, start_factor=0.001, by_epoch=False),
+    dict(type="ScaledMultiStepLR", milestones=[15, 18], of_epochs=20, gamma=0.1, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=20))
 auto_scale_lr = dict(base_batch_size=8)

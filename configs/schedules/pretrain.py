@@ -1,8 +1,5 @@
 # Pre-training as in the paper: 12 epochs, total batch 96, random flip only.
-epochs = 12
-milestones = (8, 11)
-
-train_cfg = dict(type="ResumableEpochLoop", total_batch=96)
+train_cfg = dict(type="ResumableEpochLoop", max_epochs=12, total_batch=96)
 train_dataloader = dict(
     batch_size=12,  # at most, in a process at a time
     num_workers=4,
@@ -20,12 +17,12 @@ train_dataloader = dict(
     ),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",
+    type="AccumulatingOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0, norm_type=2),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+    dict(type="ShortWarmUpLR", steps=1000, start_factor=0.001, by_epoch=False),
+    dict(type="ScaledMultiStepLR", milestones=[8, 11], of_epochs=12, gamma=0.1, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=96)

@@ -1,16 +1,25 @@
 # Pre-training at a size for two CPU cores: small images, few epochs, a larger learning rate.
 _base_ = "pretrain.py"
 
-epochs = 6
-milestones = (5,)
-
-train_cfg = dict(total_batch=8)
-train_dataloader = dict(batch_size=8, num_workers=2)
-_base_.train_dataloader.dataset.pipeline[2].scale = (256, 256)
+train_cfg = dict(max_epochs=6, total_batch=8)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    dataset=dict(
+        pipeline=[
+            dict(type="LoadRGBImage"),
+            dict(type="LoadPseudoLabels"),
+            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="DropVanishedMasks"),
+            dict(type="PackPseudoLabels"),
+        ]
+    ),
+)
 optim_wrapper = dict(optimizer=dict(lr=4e-4))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=20),
-    dict(type="MultiStepLR", gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+    dict(type="ShortWarmUpLR", steps=20, start_factor=0.001, by_epoch=False),
+    dict(type="ScaledMultiStepLR", milestones=[5], of_epochs=6, gamma=0.1, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=20))
 auto_scale_lr = dict(base_batch_size=8)

@@ -1,1 +1,1 @@
-"""What `make bench` measures."""
+"""What `bench` measures."""

@@ -1,1 +1,1 @@
-"""Real-image demo data, drawn from what the installed packages ship: no download, nothing in the repository."""
+"""The demo data: real images and labels made from what the installed packages ship, without a download."""

@@ -1,9 +1,9 @@
-"""Writes the whole demo set: unlabeled images, labelled ones of the same kind, and text images in CTW1500's layout.
+"""Writes the demo set: unlabeled images, labelled images of objects, and images of text in CTW1500's layout.
 
 <out>/complete.json                      what was written: seed, version, counts
 <out>/unlabeled/00001.jpg ...
-<out>/objects/00001.jpg ...              as many as test images, none of them among the unlabeled
-<out>/objects/annotations.json           COCO JSON: the things on them
+<out>/objects/00001.jpg ...              as many as test images; none of them is among the unlabeled images
+<out>/objects/annotations.json           their objects, as COCO JSON
 <out>/ctw1500/train_images/0001.jpg ...  ctw1500_train_labels/0001.xml ...
 <out>/ctw1500/test_images/1001.jpg ...   gt_ctw1500/0001001.txt ...
 <out>/ctw1500/annotations/train.json, test.json
@@ -20,20 +20,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipelines.demo_data import ctw1500_labels, object_images
-from pipelines.demo_data.images import draw_image
-from pipelines.demo_data.text_images import draw_text_image
+from pipelines.demo_data import object_images, text_images
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text, writing
 from stage2_training.labels import ctw1500
 from stage2_training.labels.conversion import numbered, to_json
 
 OBJECTS = "objects/annotations.json"
-VERSION = 1  # raised whenever the same seed gives other data
+VERSION = 1  # increased when the same seed gives other data
 STAMP = "complete.json"
-ILLEGIBLE_SHARE = 0.1  # of the test lines, as CTW1500 marks them in its test set only
-# Beside what `_write_set` writes: what a killed process leaves of the JSON files, and `make data`'s pictures of them.
-_BESIDE = re.compile(
+ILLEGIBLE_SHARE = 0.1  # of the test lines; CTW1500 marks illegible lines in its test set only
+# Files beside those that `_write_set` writes: scratch files of a killed process, and pictures drawn by `make data`.
+_EXTRA_FILES = re.compile(
     r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)"
     r"|objects/(\.annotations\.json\..+\.tmp|annotations_check\.png)"
 )
@@ -42,7 +40,7 @@ _STREAMS = {"unlabeled": 0, "train": 1, "test": 2, "objects": 3}
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images of each kind."""
+    """Number of images of each kind."""
 
     unlabeled: int = 480
     train: int = 60
@@ -50,27 +48,27 @@ class Counts:
 
 
 def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
-    """Write the demo set to `out`, unless it is there already, complete and by the same seed and version.
+    """Write the demo set to `out`, unless it is there already, complete and of the same seed and version.
 
-    Image i of a kind depends on (seed, kind, i) alone. `out` appears under its name only when complete; a demo set of
-    another seed or version is replaced as a whole, unless there is something in it that is not of it.
+    Image i of a kind depends on (seed, kind, i) only. `out` appears under its name when it is complete; a demo set of
+    another seed or version is replaced, unless it holds files that are not part of it.
 
     Returns:
         Whether it was written.
 
     Raises:
-        UserError: `out` holds something that is not of a demo set, or cannot be written.
+        UserError: `out` holds files that are not part of a demo set, or cannot be written.
     """
     counts, out = counts or Counts(), out.resolve()
     stamp = {"seed": seed, "version": VERSION, **asdict(counts)}
     if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
         return False
-    _check_ours(out)
+    _check_nothing_foreign(out)
     partial = out.with_name(f"{out.name}.partial")
     _remove(partial)
     with writing(partial, "choose another folder"):
         partial.mkdir()
-        # The stamp comes first: by it, what an interrupted run leaves is told from what others put there.
+        # The stamp comes first: it distinguishes the rest of an interrupted run from a user's files.
         (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
         _write_set(partial, seed, counts)
         _remove(out)
@@ -79,14 +77,14 @@ def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
 
 
 def _read_stamp(out: Path) -> dict[str, int] | None:
-    """What `out` says it holds; None when it is no demo set."""
+    """The stamp of a demo set; None when `out` is none."""
     try:
         stamp = json.loads((out / STAMP).read_text())
     except (OSError, ValueError):
         return None
     keys = {"seed", "version", *asdict(Counts())}
-    known = isinstance(stamp, dict) and stamp.keys() == keys and all(type(value) is int for value in stamp.values())
-    return stamp if known else None
+    is_valid = isinstance(stamp, dict) and stamp.keys() == keys and all(type(value) is int for value in stamp.values())
+    return stamp if is_valid else None
 
 
 def _file_names(counts: Counts) -> Iterator[str]:
@@ -103,11 +101,11 @@ def _file_names(counts: Counts) -> Iterator[str]:
         yield f"ctw1500/annotations/{name}.json"
 
 
-def _check_ours(folder: Path) -> None:
-    """Check that everything in a folder, if there is one, is of the demo set that it says it holds.
+def _check_nothing_foreign(folder: Path) -> None:
+    """Check that a folder, if it exists, holds nothing but the demo set that its stamp describes.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: naming the first file that is not part of it.
     """
     stamp = _read_stamp(folder)
     if stamp is None:
@@ -117,22 +115,18 @@ def _check_ours(folder: Path) -> None:
             )
         return
     files = set(map(Path, _file_names(Counts(*(stamp[key] for key in asdict(Counts()))))))
-    ours = files.union(*(path.parents for path in files))
+    known = files.union(*(path.parents for path in files))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if not (name in ours or _BESIDE.fullmatch(name.as_posix())) or path.is_symlink():
+        if not (name in known or _EXTRA_FILES.fullmatch(name.as_posix())) or path.is_symlink():
             raise UserError(
                 f"{path} is not of the demo set that would be replaced: move it away or choose another folder"
             )
 
 
 def _remove(folder: Path) -> None:
-    """Delete a demo set, whole or begun, if there is one.
-
-    Raises:
-        UserError: there is something else in it, which is named and kept like the rest.
-    """
-    _check_ours(folder)
+    """Delete a complete or partial demo set, if it exists; raises as `_check_nothing_foreign`, deleting nothing."""
+    _check_nothing_foreign(folder)
     if folder.exists():
         shutil.rmtree(folder)
 
@@ -141,19 +135,19 @@ def _write_set(out: Path, seed: int, counts: Counts) -> None:
     with tqdm(total=counts.unlabeled + counts.train + 2 * counts.test, desc="demo images", unit="image") as progress:
         folder = _make(out / "unlabeled")
         for index, rng in _streams("unlabeled", seed, counts.unlabeled):
-            image, _ = draw_image(rng)
+            image, _ = object_images.draw_image(rng)
             _save(image, folder / f"{index + 1:05d}.jpg", rng)
             progress.update()
         root = out / "ctw1500"
         for name, split in ctw1500.SPLITS.items():
             images, labels = _make(root / split.images), _make(root / split.labels)
             for index, rng in _streams(name, seed, getattr(counts, name)):
-                image, lines = draw_text_image(rng, illegible_share=ILLEGIBLE_SHARE if name == "test" else 0.0)
+                share = ILLEGIBLE_SHARE if name == "test" else 0.0
+                image, lines = text_images.draw_text_image(rng, illegible_share=share)
                 path = images / f"{split.first_id + index:04d}.jpg"
                 _save(image, path, rng)
-                text = (
-                    ctw1500_labels.text_label(lines) if name == "test" else ctw1500_labels.xml_label(path.name, lines)
-                )
+                is_test = name == "test"
+                text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
                 (labels / split.label_name(path)).write_text(text)
                 progress.update()
         for name in ctw1500.SPLITS:
@@ -164,20 +158,20 @@ def _write_set(out: Path, seed: int, counts: Counts) -> None:
 def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
     annotations = out / OBJECTS
     folder = _make(annotations.parent)
-    images, things = [], []
+    images, objects = [], []
     for index, rng in _streams("objects", seed, count):
         image, masks = object_images.draw_object_image(rng)
         path, number = folder / f"{index + 1:05d}.jpg", index + 1
         _save(image, path, rng)
         images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
-        things += object_images.annotations(number, masks)
+        objects += object_images.annotations(number, masks)
         progress.update()
-    coco = {"images": images, "annotations": numbered(things), "categories": object_images.CATEGORIES}
+    coco = {"images": images, "annotations": numbered(objects), "categories": object_images.CATEGORIES}
     write_text(annotations, to_json(coco))
 
 
 def _streams(kind: str, seed: int, count: int) -> Iterator[tuple[int, np.random.Generator]]:
-    """Per image of a kind: its index and its own random numbers."""
+    """Index and random numbers of every image of a kind."""
     for index in range(count):
         yield index, np.random.default_rng((seed, _STREAMS[kind], index))
 

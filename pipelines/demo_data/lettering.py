@@ -1,4 +1,4 @@
-"""Lines of text for the demo images: rendered as a flat strip, then laid along a straight or bent baseline."""
+"""Lines of text: rendered as a flat strip, then drawn along a straight or curved baseline."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,21 +9,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+# fmt: off
 FONTS = (
-    "DejaVuSans.ttf",
-    "DejaVuSans-Bold.ttf",
-    "DejaVuSans-BoldOblique.ttf",
-    "DejaVuSansMono-Bold.ttf",
-    "DejaVuSerif.ttf",
-    "DejaVuSerif-Bold.ttf",
-    "DejaVuSerif-Italic.ttf",
-    "STIXGeneralBol.ttf",
-    "STIXGeneralBolIta.ttf",
+    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-BoldOblique.ttf", "DejaVuSansMono-Bold.ttf",
+    "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSerif-Italic.ttf", "STIXGeneralBol.ttf", "STIXGeneralBolIta.ttf",
 )
-PLATE_MARGIN = 4  # image pixels of a plate around the ink
-POINTS_PER_EDGE = 7  # CTW1500: seven points along the top of a line, seven along its bottom
-_FINE = 2  # strips are rendered this much larger than they appear
-_PADDING = 8  # empty strip pixels around the ink, so that edges and outlines fade out
+# fmt: on
+PLATE_MARGIN = 4  # image pixels that a plate extends beyond the ink
+POINTS_PER_EDGE = 7  # CTW1500 has seven points along the top of a line and seven along its bottom
+_SUPERSAMPLING = 2  # strips are rendered this much larger than they appear in the image
+_PADDING = 8  # empty strip pixels around the ink, where edges and outlines fade out
 
 
 @cache
@@ -34,17 +29,17 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 @dataclass(frozen=True)
 class Strip:
-    """One line of text, flat: coverage in [0, 1] at `_FINE` times its size, the ink's box padded by `_PADDING`."""
+    """One flat line of text: coverage in [0, 1] at `_SUPERSAMPLING` times its size, padded by `_PADDING`."""
 
     ink: np.ndarray  # float32 (h, w)
     outlined: np.ndarray  # float32 (h, w): the ink and a border around it
-    glyph_centres: np.ndarray  # float64 (number of characters other than spaces,): along the ink, from its middle
+    glyph_centres: np.ndarray  # float64 (characters without spaces,): along the ink, from its middle
 
     @property
     def size(self) -> tuple[float, float]:
         """Width and height of the ink in image pixels."""
         height, width = self.ink.shape
-        return (width - 2 * _PADDING) / _FINE, (height - 2 * _PADDING) / _FINE
+        return (width - 2 * _PADDING) / _SUPERSAMPLING, (height - 2 * _PADDING) / _SUPERSAMPLING
 
 
 def render_strip(text: str, font_name: str, font_size: float) -> Strip:
@@ -53,7 +48,7 @@ def render_strip(text: str, font_name: str, font_size: float) -> Strip:
     Raises:
         ValueError: the text leaves no ink.
     """
-    font = _font(font_name, round(font_size * _FINE))
+    font = _font(font_name, round(font_size * _SUPERSAMPLING))
     left, top, right, bottom = (round(side) for side in font.getbbox(text))
     origin = (2 * _PADDING - left, 2 * _PADDING - top)
 
@@ -63,7 +58,7 @@ def render_strip(text: str, font_name: str, font_size: float) -> Strip:
         return canvas
 
     letters = draw(0)
-    # The font's own box has room beside the first and the last letter; the ink's has none.
+    # The font's box has space beside the first and the last letter; the ink's has none.
     ink_box = letters.getbbox()
     if ink_box is None:
         raise ValueError(f"{text!r} leaves no ink")
@@ -71,17 +66,17 @@ def render_strip(text: str, font_name: str, font_size: float) -> Strip:
     box = (x0 - _PADDING, y0 - _PADDING, x1 + _PADDING, y1 + _PADDING)
     ink, outlined = (
         np.asarray(canvas.crop(box), dtype=np.float32) / 255
-        for canvas in (letters, draw(max(round(font_size * _FINE / 14), 2)))
+        for canvas in (letters, draw(max(round(font_size * _SUPERSAMPLING / 14), 2)))
     )
     ends = np.array([font.getlength(text[:index]) for index in range(len(text) + 1)])
     middles = (ends[:-1] + ends[1:]) / 2 + origin[0] - (x0 + x1) / 2
     inked = [index for index, character in enumerate(text) if not character.isspace()]
-    return Strip(ink, outlined, middles[inked] / _FINE)
+    return Strip(ink, outlined, middles[inked] / _SUPERSAMPLING)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Where a strip lies in the image: bent to an arc, turned, and moved.
+    """Where a strip is in the image: bent to an arc, rotated, and moved.
 
     Strip coordinates (u, v) are image pixels right and down from the middle of the ink.
     """
@@ -100,7 +95,7 @@ class Baseline:
         return np.stack([u * cos - v * sin, u * sin + v * cos], axis=-1) + self.centre
 
     def to_strip(self, points: np.ndarray) -> np.ndarray:
-        """The inverse of `to_image`, up to half a turn around an arc."""
+        """The inverse of `to_image`, for points up to half a turn around an arc."""
         x, y = points[..., 0] - self.centre[0], points[..., 1] - self.centre[1]
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         u, v = x * cos + y * sin, y * cos - x * sin
@@ -114,13 +109,13 @@ class Baseline:
 
 
 def outline(strip: Strip, baseline: Baseline) -> np.ndarray:
-    """The line's polygon as CTW1500 draws it.
+    """The line's polygon, in CTW1500's order.
 
     Returns:
         float64 (14, 2) x, y in image pixels: along the top edge of the ink from left to right, then along the bottom
         from right to left.
     """
-    width, height = np.array(strip.size) + 1  # half a pixel around the ink, for its soft edge
+    width, height = np.array(strip.size) + 1  # half a pixel around the ink for its soft edge
     u = np.linspace(-width / 2, width / 2, POINTS_PER_EDGE)
     top = np.stack([u, np.full_like(u, -height / 2)], axis=1)
     return baseline.to_image(np.concatenate([top, top[::-1] * (1, -1)]))
@@ -128,7 +123,7 @@ def outline(strip: Strip, baseline: Baseline) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Paint:
-    """How a line looks. Colours are float RGB (3,) in 0..255."""
+    """How a line looks. Colours are float RGB (3,) in [0, 255]."""
 
     ink: np.ndarray
     border: np.ndarray | None = None  # drawn around every letter
@@ -137,20 +132,20 @@ class Paint:
 
 
 def paint_line(pixels: np.ndarray, strip: Strip, baseline: Baseline, paint: Paint) -> None:
-    """Draw a line of text onto `pixels`, float32 (H, W, 3) in 0..255, in place."""
+    """Draw a line of text onto `pixels`, float32 (H, W, 3) in [0, 255], in place."""
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     u, v = np.moveaxis(baseline.to_strip(np.stack([x, y], axis=-1).astype(float)), -1, 0)
     rows, columns = strip.ink.shape
-    position = [v * _FINE + (rows - 1) / 2, u * _FINE + (columns - 1) / 2]
+    position = [v * _SUPERSAMPLING + (rows - 1) / 2, u * _SUPERSAMPLING + (columns - 1) / 2]
 
-    def lay(colour: np.ndarray, coverage: np.ndarray) -> None:
+    def blend(colour: np.ndarray, coverage: np.ndarray) -> None:
         alpha = gaussian_filter(coverage, paint.blur) if paint.blur else coverage
         pixels[:] += alpha[..., None] * (colour - pixels)
 
     if paint.plate is not None:
         width, height = strip.size
         inside = np.minimum(width / 2 - abs(u), height / 2 - abs(v)) + PLATE_MARGIN
-        lay(paint.plate, np.clip(inside + 0.5, 0, 1))
+        blend(paint.plate, np.clip(inside + 0.5, 0, 1))
     if paint.border is not None:
-        lay(paint.border, map_coordinates(strip.outlined, position, order=1))
-    lay(paint.ink, map_coordinates(strip.ink, position, order=1))
+        blend(paint.border, map_coordinates(strip.outlined, position, order=1))
+    blend(paint.ink, map_coordinates(strip.ink, position, order=1))

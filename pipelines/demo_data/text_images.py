@@ -1,18 +1,20 @@
-"""Demo images that carry lines of text, with the polygon of every line: what CTW1500 labels."""
+"""Demo images with lines of text, and their labels in the two file formats of CTW1500."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.demo_data import lettering, sources
+from pipelines.demo_data import lettering, photographs
 
-ILLEGIBLE = "###"  # CTW1500's transcription of a line that nobody can read
-MOST_LINES = 6
-_TRIES_PER_LINE = 25
-_MARGIN = 3  # pixels between a line and the image's edge
+ILLEGIBLE = "###"  # CTW1500's transcription of an illegible line
+MAX_LINES = 6
+_ATTEMPTS_PER_LINE = 25
+_MARGIN = 3  # pixels between a line and the image's border
 _GAP = lettering.PLATE_MARGIN + 2  # pixels between two lines
-_LIGHTNESS = np.array([0.299, 0.587, 0.114])
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 # fmt: off
 WORDS = [
@@ -33,8 +35,8 @@ WORDS = [
 class Line:
     """One labelled line of text."""
 
-    polygon: np.ndarray  # int64 (14, 2) x, y in pixels: the top from left to right, the bottom from right to left
-    glyphs: np.ndarray  # int64 (characters other than spaces, 2): the middle of each
+    polygon: np.ndarray  # int64 (14, 2) x, y in pixels: the top from left to right, then the bottom from right to left
+    glyphs: np.ndarray  # int64 (characters without spaces, 2): centres
     text: str
 
 
@@ -55,7 +57,7 @@ def random_baseline(strip: lettering.Strip, rng: np.random.Generator) -> letteri
     radius, angle = np.inf, rng.normal(0, 0.05)
     kind = rng.random()
     if kind < 0.5:
-        # Never so tight that the letters' feet run into each other.
+        # Not so tight that the letters' feet overlap.
         radius = max(width / rng.uniform(0.5, 2.4), 1.3 * height) * rng.choice([-1, 1])
         angle = rng.normal(0, 0.15)
     elif kind < 0.8:
@@ -64,24 +66,24 @@ def random_baseline(strip: lettering.Strip, rng: np.random.Generator) -> letteri
 
 
 def random_paint(under: np.ndarray, rng: np.random.Generator, illegible: bool, height: float) -> lettering.Paint:
-    """Colours that stand out from what lies under the line, float (n, 3); blurred beyond reading if `illegible`."""
+    """Colours that contrast with the pixels under the line, float (n, 3); blurred when `illegible`."""
     plate = rng.uniform(20, 235, 3) if rng.random() < 0.25 and not illegible else None
-    ground = under.mean(axis=0) if plate is None else plate
-    dark = bool(ground @ _LIGHTNESS > 127)
+    background = under.mean(axis=0) if plate is None else plate
+    dark = bool(background @ _LUMA > 127)
     ink = rng.uniform(0, 70, 3) if dark else rng.uniform(185, 255, 3)
     ink[rng.integers(3)] = rng.uniform(0, 140) if dark else rng.uniform(115, 255)
     if illegible:
         return lettering.Paint(ink, blur=0.14 * height)
-    # On a busy ground, or one nearly as light as they are, letters need a border to be read.
-    busy = plate is None and (under @ _LIGHTNESS).std() > 35
-    faint = abs((ink - ground) @ _LIGHTNESS) < 90
+    # On a busy background, or one of similar lightness, letters need a border to be legible.
+    busy = plate is None and (under @ _LUMA).std() > 35
+    faint = abs((ink - background) @ _LUMA) < 90
     bordered = busy or faint or rng.random() < 0.2
     border = rng.uniform(200, 255, 3) if dark else rng.uniform(0, 55, 3)
     return lettering.Paint(ink, border if bordered else None, plate)
 
 
 def _covers(polygon: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
-    """The pixels of a polygon and of a border around it, bool (height, width)."""
+    """Pixels of a polygon and of a border around it, bool (height, width)."""
     mask = Image.new("1", size)
     draw = ImageDraw.Draw(mask)
     corners = [(x, y) for x, y in polygon.tolist()]
@@ -91,24 +93,23 @@ def _covers(polygon: np.ndarray, size: tuple[int, int], border: int) -> np.ndarr
 
 
 def draw_text_image(rng: np.random.Generator, illegible_share: float = 0.0) -> tuple[Image.Image, list[Line]]:
-    """Draw an image with one to six lines of text that do not overlap.
+    """Draw an image with one to six lines of text, which do not overlap.
 
     Args:
-        rng: decides everything.
-        illegible_share: part of the lines, the first excepted, that are blurred and labelled `###`.
+        illegible_share: share of the lines, except the first, that are blurred and labelled `###`.
 
     Returns:
         The image (RGB, sides of 256 to 384 pixels) and its lines.
     """
-    size = sources.random_size(rng)
-    pixels = np.array(sources.random_crop(rng.choice(sources.TEXT_FREE), size, rng), dtype=np.float32)
+    size = photographs.random_size(rng)
+    pixels = np.array(photographs.random_crop(rng.choice(photographs.TEXT_FREE), size, rng), dtype=np.float32)
     taken = np.zeros(pixels.shape[:2], dtype=bool)
-    wanted = int(rng.integers(1, MOST_LINES + 1))
+    wanted = int(rng.integers(1, MAX_LINES + 1))
     lines: list[Line] = []
-    tries = 0
-    # An image with no line yet goes on trying: short lines always fit somewhere.
-    while len(lines) < wanted and (not lines or tries < wanted * _TRIES_PER_LINE):
-        tries += 1
+    attempts = 0
+    # Without any line yet, keep trying: short lines always fit somewhere.
+    while len(lines) < wanted and (not lines or attempts < wanted * _ATTEMPTS_PER_LINE):
+        attempts += 1
         text = random_text(rng)
         strip = lettering.render_strip(text, rng.choice(lettering.FONTS), rng.uniform(16, 44))
         baseline = random_baseline(strip, rng)
@@ -131,3 +132,24 @@ def draw_text_image(rng: np.random.Generator, illegible_share: float = 0.0) -> t
         glyphs = np.rint(baseline.to_image(on_line)).astype(np.int64)
         lines.append(Line(polygon, glyphs, ILLEGIBLE if illegible else text))
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)), lines
+
+
+def xml_label(image_name: str, lines: Sequence[Line]) -> str:
+    """A training label as XML: box, transcription, polygon and glyph centres of every line."""
+    rows = ["<Annotations>", f" <image file={quoteattr(image_name)}>"]
+    for line in lines:
+        left, top = line.polygon.min(axis=0).tolist()
+        width, height = (line.polygon.max(axis=0) - (left, top)).tolist()
+        rows += [
+            f'  <box height="{height}" left="{left}" top="{top}" width="{width}">',
+            f"   <label>{escape(line.text)}</label>",
+            f"   <segs>{','.join(map(str, line.polygon.ravel().tolist()))}</segs>",
+            *(f'   <pts x="{x}" y="{y}" />' for x, y in line.glyphs.tolist()),
+            "  </box>",
+        ]
+    return "\n".join([*rows, " </image>", "</Annotations>", ""])
+
+
+def text_label(lines: Sequence[Line]) -> str:
+    """A test label as text: a line of 28 numbers, `####` and the transcription for every line of text."""
+    return "".join(f"{','.join(map(str, line.polygon.ravel().tolist()))},####{line.text}\n" for line in lines)

@@ -1,1 +1,1 @@
-"""The paper's tables and figures: what each row is trained from, and the runs that give its numbers."""
+"""The paper's tables and figures: its numbers, the runs that produce ours, and both side by side."""

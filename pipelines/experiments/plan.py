@@ -1,149 +1,175 @@
-"""From what a number comes to the runs that give it, at a scale and with a seed."""
+"""Maps an entry of a table or figure to the runs that produce it: the project's commands with their arguments."""
 
+import hashlib
 import json
-import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 
 from pipelines.demo_data import demo_set
-from pipelines.experiments import fragments
-from pipelines.experiments.asked import Asked, ClassAgnostic, Finetuning, Pretraining
-from pipelines.experiments.runs import Inside, Run, option
-from pipelines.experiments.scales import Scale
+from pipelines.experiments.scales import ClassAgnostic, FineTuning, Pretraining, Scale, Target
 
-DEMO_BATCH = 8  # of both demo schedules
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def run_of(asked: Asked, scale: Scale, seed: int) -> Run:
-    """The run whose scores are the number, for a scale that lacks nothing it needs."""
-    if isinstance(asked, ClassAgnostic):
-        return class_agnostic_run(asked, scale, seed)
-    return finetuning_run(asked, scale, seed)
+@dataclass(frozen=True)
+class Output:
+    """A path in the directory of a run, as an argument of another."""
+
+    run: "Run"
+    path: str = "."
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command. Equal runs are one run, whichever table asks for them.
+
+    Attributes:
+        command: of `python -m pipelines`.
+        label: the readable part of its name.
+        arguments: those that decide its result; not where it writes or on which device.
+        output: the option that says where it writes; None: the dataset's own folder.
+        file: that the option names, in the run's directory; empty: the directory.
+        configs: glob pattern of the files below `configs` that decide its result.
+        after: runs that precede it and are not named by an argument.
+    """
+
+    command: str
+    label: str
+    arguments: tuple[str | Output, ...]
+    output: str | None = "--work-dir"
+    file: str = ""
+    configs: str = ""
+    after: tuple["Run", ...] = ()
+
+    @cached_property
+    def name(self) -> str:
+        """Its label and a digest of its settings, which include those of the runs it depends on."""
+        words = [word if isinstance(word, str) else [word.run.name, word.path] for word in self.arguments]
+        settings = [self.command, self.label, words, self.configs and config_digest(CONFIGS, self.configs)]
+        return f"{self.label}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]}"
+
+    @property
+    def dependencies(self) -> tuple["Run", ...]:
+        return (*self.after, *(word.run for word in self.arguments if isinstance(word, Output)))
+
+
+@cache
+def config_digest(root: Path, pattern: str) -> str:
+    """SHA-256, in hex, of all config files that match a glob pattern."""
+    digest = hashlib.sha256()
+    for path in sorted(root.glob(pattern)):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """The runs and their dependencies, each once and after its dependencies."""
+    ordered: dict[Run, None] = {}
+
+    def add(run: Run) -> None:
+        if run not in ordered:
+            for dependency in run.dependencies:
+                add(dependency)
+            ordered[run] = None
+
+    for run in runs:
+        add(run)
+    return list(ordered)
+
+
+def option(name: str, *values: object) -> tuple[str, ...]:
+    """The words of an option; none without a value."""
+    given = tuple(str(value) for value in values if value is not None)
+    return (name, *given) if given else ()
+
+
+def run_for(target: Target, scale: Scale, seed: int) -> Run:
+    """The run whose scores are the entry, at a scale that has what the target needs."""
+    return (
+        finetuning_run(target, scale, seed)
+        if isinstance(target, FineTuning)
+        else class_agnostic_run(target, scale, seed)
+    )
 
 
 def data_run(dataset: str, scale: Scale) -> Run:
-    """Data of a labelled set of the paper's; at demo scale COCO 5 % is half of the demo set, as it is of COCO 10 %."""
+    """The preparation of a labelled dataset."""
     if scale.images is None:
-        return Run("prepare_data", f"data-{dataset}", ("--dataset", dataset), None, kind=f"data {dataset}")
-    unlabeled, train, test = scale.images
-    counts = (1 if dataset == "coco5" else unlabeled, labelled_images(dataset, train), test)
-    rough = None if scale.start_seconds is None else 5 + sum(counts) / 25
-    # Images of another version are others.
-    label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"
-    settings = ("--dataset", "demo", "--images", *map(str, counts))
-    return Run("prepare_data", label, settings, "--root", proof=demo_set.OBJECTS, kind=label, rough=rough)
-
-
-def labelled_images(dataset: str, train: int) -> int:
-    """How many of the demo set's images are trained on."""
-    return max(1, train // 2) if dataset == "coco5" else train
+        return Run("data", f"data-{dataset}", ("--dataset", dataset), None)
+    counts = (1 if dataset == "coco5" else scale.images[0], scale.training_images(dataset), scale.images[2])
+    label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"  # another version has other images
+    return Run("data", label, ("--dataset", "demo", "--count", *map(str, counts)), "--data-root")
 
 
 def generator_of(masks: str, scale: Scale) -> str:
-    """Of stage 1; where FreeSOLO's masks are not given, the masks that it starts from."""
+    """The generator of stage 1. Without FreeSOLO's own masks: `freemask`, the masks that FreeSOLO starts from."""
     return {"freesolo": "import" if scale.freesolo else "freemask"}.get(masks, masks)
 
 
 def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) -> Run:
-    """Pseudo masks of the unlabeled images; random ones are drawn by the seed.
-
-    Args:
-        of_test: of the demo set's test images instead.
-    """
+    """Pseudo masks of the unlabeled images, or of the demo set's test images; the seed decides random masks only."""
     generator = generator_of(masks, scale)
-    label = f"shards-{generator}-test" if of_test else f"shards-{generator}"
-    extra: tuple[str, ...] = ()
+    label, settings = f"shards-{generator}", ()
+    if of_test:
+        label += "-test"
     if generator == "random":
-        label, extra = f"{label}-seed{seed}", ("--set", f"seed={seed}")
+        label, settings = f"{label}-seed{seed}", ("--set", f"seed={seed}")
     elif generator == "import":
-        extra = ("--set", f"file={json.dumps(scale.freesolo)}")
-    images = scale.unlabeled or Inside(data_run("coco10", scale), "ctw1500/test_images" if of_test else "unlabeled")
-    settings: tuple[str | Inside, ...] = (
-        *("--images", images, "--backbone", scale.backbone),
-        *(*option("--short-side", scale.short_side), *scale.proposals, "--generator", generator, *extra),
-    )
-    count = scale.images and scale.images[2 if of_test else 0]
-    rough = scale.start_seconds and count and scale.start_seconds + count / 8
-    kind = f"{generator} masks of {count or 'all'} images"
-    configs = (f"proposals/{generator}.toml",)
-    return Run("proposals", label, settings, "--shards", configs=configs, kind=kind, rough=rough)
+        settings = ("--set", f"file={json.dumps(scale.freesolo)}")
+    folder = "ctw1500/test_images" if of_test else "unlabeled"
+    images = scale.unlabeled or Output(data_run("coco10", scale), folder)
+    arguments = ("--images", images, "--backbone", scale.backbone, *scale.proposals, "--generator", generator)
+    return Run("proposals", label, (*arguments, *settings), "--shards", configs=f"proposals/{generator}.toml")
 
 
-def pretraining_run(asked: Pretraining, scale: Scale, seed: int) -> Run:
-    model = asked.model + scale.suffix
-    shards = shards_run(asked.masks, scale, seed)
-    settings: tuple[str | Inside, ...] = (
-        *("--model", model, "--shards", Inside(shards), "--schedule", scale.pretrain_schedule),
-        *option("--saliency-prompt", *asked.options),
-        *option("--prompts", None if asked.prompts else "off"),
+def pretraining_run(target: Pretraining, scale: Scale, seed: int) -> Run:
+    model = target.model + scale.suffix
+    arguments = (
+        *("--model", model, "--shards", Output(shards_run(target.masks, scale, seed)), *scale.pretrain),
+        *option("--saliency-prompt", *target.options),
+        *option("--prompts", None if target.prompts else "off"),
         *option("--epochs", scale.pretrain_epochs),
         *("--seed", str(seed)),
     )
-    length = f"{scale.pretrain_epochs or 'all'} epochs of {scale.images[0] if scale.images else 'all'} images"
-    rough = _rough(scale, asked.model, scale.images and scale.images[0], scale.pretrain_epochs)
-    kind = f"pre-training {model}, {length}"
-    label = f"pretrain-{model}-{_told(asked, scale)}-seed{seed}"
-    configs = fragments.of_training(model, "pseudo_labels", scale.pretrain_schedule)
-    return Run("pretrain", label, settings, "--work-dir", configs=configs, kind=kind, rough=rough)
+    return Run("pretrain", f"pretrain-{model}-{_describe(target, scale)}-seed{seed}", arguments, configs="**/*.py")
 
 
-def finetuning_run(asked: Finetuning, scale: Scale, seed: int) -> Run:
-    model, epochs = asked.model + scale.suffix, scale.epochs(asked)
-    data, dataset = data_run(asked.dataset, scale), scale.datasets[asked.dataset]
-    begin: tuple[str | Inside, ...]
-    if isinstance(asked.start, Pretraining):
-        pretrained = pretraining_run(asked.start, scale, seed)
-        begin = ("--init", "sp" if asked.start.prompts else "pseudo", "--checkpoint", Inside(pretrained))
-    else:
-        begin = ("--init", asked.start)
-    settings = (
-        *("--model", model, "--dataset", dataset, *option("--schedule", scale.finetune_schedule), *begin),
-        *(("--data-root", Inside(data, "ctw1500")) if scale.images else ()),
+def finetuning_run(target: FineTuning, scale: Scale, seed: int) -> Run:
+    model, epochs = target.model + scale.suffix, scale.finetuning_epochs(target.epochs)
+    data, dataset = data_run(target.dataset, scale), scale.datasets[target.dataset]
+    init: tuple[str | Output, ...] = ("--init", str(target.init))
+    described = str(target.init)
+    if pretraining := target.pretraining:
+        checkpoint = Output(pretraining_run(pretraining, scale, seed))
+        init = ("--init", "sp" if pretraining.prompts else "pseudo", "--checkpoint", checkpoint)
+        described = _describe(pretraining, scale)
+    arguments = (
+        *("--model", model, "--dataset", dataset, *scale.finetune, *init),
+        *(("--data-root", Output(data, "ctw1500")) if scale.images else ()),
         *option("--epochs", epochs),
         *("--seed", str(seed)),
     )
-    told = _told(asked.start, scale) if isinstance(asked.start, Pretraining) else asked.start
-    images = scale.images and labelled_images(asked.dataset, scale.images[1])
-    length = f"{epochs or 'all'} epochs of {images or 'all'} images"
-    unusual = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
-    return Run(
-        "finetune",
-        f"finetune-{dataset}{images or ''}-{model}-{told}{unusual}-seed{seed}",
-        settings,
-        "--work-dir",
-        configs=fragments.of_training(model, dataset, scale.finetune_schedule),
-        after=() if scale.images else (data,),
-        kind=f"fine-tuning {model} on {dataset}, {length}",
-        rough=_rough(scale, asked.model, images, epochs),
-    )
+    images = scale.training_images(target.dataset) if scale.images else ""
+    length = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
+    label = f"finetune-{dataset}{images}-{model}-{described}{length}-seed{seed}"
+    return Run("finetune", label, arguments, configs="**/*.py", after=() if scale.images else (data,))
 
 
-def class_agnostic_run(asked: ClassAgnostic, scale: Scale, seed: int) -> Run:
-    """A pre-trained detector's evaluation; the demo set's stands on its labelled images of objects."""
-    pretrained, data = pretraining_run(asked.pretraining, scale, seed), data_run(asked.dataset, scale)
-    images: tuple[str | Inside, ...] = ("--dataset", scale.datasets[asked.dataset])
-    if scale.images:  # all of them: none was trained on
-        objects = Inside(data, demo_set.OBJECTS)
+def class_agnostic_run(target: ClassAgnostic, scale: Scale, seed: int) -> Run:
+    """The evaluation of a pre-trained detector; at demo scale on the demo set's labelled images of objects."""
+    pretrained, data = pretraining_run(target.pretraining, scale, seed), data_run(target.dataset, scale)
+    images: tuple[str | Output, ...] = ("--dataset", scale.datasets[target.dataset])
+    if scale.images:  # all of the images: none was trained on
+        objects = Output(data, demo_set.OBJECTS)
         images = ("--dataset", objects, "--test-labels", objects)
-    return Run(
-        "evaluate",
-        f"class_agnostic-{pretrained.label.removeprefix('pretrain-')}",
-        ("--work-dir", Inside(pretrained), "--class-agnostic", *images),
-        "--out",
-        file="scores.json",
-        proof="scores.json",
-        after=() if scale.images else (data,),
-        kind=f"class-agnostic evaluation of {asked.pretraining.model}{scale.suffix}",
-        rough=scale.start_seconds and scale.images and scale.start_seconds + scale.images[2] / 5,
-    )
+    label = f"class_agnostic-{pretrained.label.removeprefix('pretrain-')}"
+    arguments = ("--work-dir", Output(pretrained), "--class-agnostic", *images)
+    return Run("evaluate", label, arguments, "--out", file="scores.json", after=() if scale.images else (data,))
 
 
-def _told(asked: Pretraining, scale: Scale) -> str:
+def _describe(target: Pretraining, scale: Scale) -> str:
     """A pre-training as part of a name, without its model."""
-    changes = [text.replace("=", "_") for text in asked.options]
-    return "-".join([generator_of(asked.masks, scale), *changes, *([] if asked.prompts else ["pseudo"])])
-
-
-def _rough(scale: Scale, model: str, images: int | None, epochs: int | None) -> float | None:
-    """Seconds of training at demo scale."""
-    if scale.start_seconds is None or scale.step_seconds is None or images is None or epochs is None:
-        return None
-    return scale.start_seconds + scale.step_seconds[model] * epochs * math.ceil(images / DEMO_BATCH)
+    changes = [text.replace("=", "_") for text in target.options]
+    return "-".join([generator_of(target.masks, scale), *changes, *([] if target.prompts else ["pseudo"])])

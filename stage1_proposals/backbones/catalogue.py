@@ -1,6 +1,6 @@
-"""The names a backbone can have: those of the catalogue, with their public files, and timm's.
+"""Names of backbones: the catalogue's, with their public weights, and timm's.
 
-Imports nothing heavy, so that a command can list the names before it loads anything.
+Imports nothing heavy, so that a command can list the names quickly.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.37
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A backbone that is known with its weights.
+    """A backbone with public weights.
 
     Attributes:
-        architecture: timm's name of it; timm's ResNets have torchvision's layer names.
+        architecture: timm's name; timm's ResNets have torchvision's layer names.
         mean, std: input normalisation of these weights, in units of 0-255 RGB.
-        url: public file, or None for weights inside an installed package.
-        sha256_prefix: head of that file's SHA-256.
+        url: public file; None for weights inside an installed package.
+        sha256_prefix: first digits of that file's SHA-256.
     """
 
     architecture: str
@@ -56,20 +56,21 @@ CATALOGUE: dict[str, CatalogueEntry] = {
 
 
 def architecture_of(name: str) -> str:
-    """timm's name of the architecture behind a name of the catalogue; a name of timm's, tag and all, is its own.
+    """Return timm's name of a backbone's architecture; a name of timm's, including its tag, is returned as it is.
 
     Raises:
         UserError: neither the catalogue nor timm has such a name.
     """
     if name in CATALOGUE:
         return CATALOGUE[name].architecture
-    import timm  # seconds: only where a name is not the catalogue's
+    import timm  # takes seconds: only for names that the catalogue lacks
 
     if not timm.is_model(name):
-        alike = get_close_matches(name, timm.list_models(), n=3)
-        of_timm = f"of timm's models, {', '.join(alike)} have names like it" if alike else "or any model of timm's"
-        raise UserError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)}; {of_timm}")
-    tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        similar = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"timm's models with similar names are {', '.join(similar)}" if similar else "or any model of timm's"
+        raise UserError(f"no backbone {name!r}; there are {', '.join(CATALOGUE)}; {hint}")
+    base_name = name.partition(".")[0]
+    tagged = timm.list_pretrained(f"{base_name}.*")
     if "." in name and name not in tagged:
-        raise UserError(f"no backbone {name!r}; timm has {', '.join(tagged) or name.partition('.')[0]}")
+        raise UserError(f"no backbone {name!r}; timm has {', '.join(tagged) or base_name}")
     return name

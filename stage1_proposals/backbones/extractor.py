@@ -1,8 +1,5 @@
 """The frozen feature extractor of Eq. 3: any architecture of timm's, up to its last feature map."""
 
-import inspect
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,21 +10,40 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
-from stage1_proposals.backbones.weights import fit_by_name, locate_weights, name_by_position, read_tensors, strip_prefix
+from stage1_proposals.backbones.weights import new_network, read_backbone_weights
 from stage1_proposals.common.errors import UserError
 
-# In cells of the feature map. Both prime, so that nothing which asks for a multiple, or one fixed size, passes.
-_PROBE = (5, 11)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Size of a trial input, in cells of the feature map. Both numbers are prime, so that an architecture fails which needs
+# a multiple of some number or one fixed size.
+_TRIAL_CELLS = (5, 11)
+
+
+class Trunk(nn.Module):
+    """A timm network up to its last feature map.
+
+    A ViT's feature map is its patch tokens after the final norm. A ViT that was trained on pooled tokens has that norm
+    after the pooling, and its tokens stay as they are.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to features (B, D, H / stride, W / stride)."""
+        return self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)[0]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What the job must know of a backbone.
+    """What stage 1 must know of a backbone.
 
     Attributes:
         architecture: timm's name.
         feature_dim: D, channels of the last feature map.
-        stride: pixels of the input per cell of the last feature map; a ViT's patch size.
+        stride: input pixels per cell of the last feature map; a ViT's patch size.
         mean, std: input normalisation, in units of 0-255 RGB.
     """
 
@@ -39,7 +55,7 @@ class BackboneSpec:
 
 
 def get_spec(name: str) -> BackboneSpec:
-    """The specification of a backbone of the catalogue or of timm's.
+    """Return the specification of a backbone of the catalogue or of timm's.
 
     Raises:
         UserError: unknown name, or an architecture without one feature per cell at any input size.
@@ -53,20 +69,20 @@ def get_spec(name: str) -> BackboneSpec:
 
 @cache
 def _measure(architecture: str) -> tuple[int, int, Any, Any]:
-    """D, stride, and timm's mean and std times 255, by a pass without memory or arithmetic."""
+    """Return D, the stride, and timm's mean and std times 255, by a pass on the meta device (without computation)."""
     with torch.device("meta"):
         network: Any = new_network(architecture)
         stride = network.feature_info[-1]["reduction"]
-        rows, columns = _PROBE
+        rows, columns = _TRIAL_CELLS
         try:
             features = Trunk(network).eval()(torch.empty(1, 3, stride * rows, stride * columns))
-        except Exception as error:  # each network refuses a size in its own way
+        except Exception as error:  # each architecture refuses a size with another exception
             raise UserError(
                 f"backbone {architecture} cannot be used: stage 1 needs a feature map of an image of any size in steps "
                 f"of {stride} pixels, and {stride * rows} x {stride * columns} is refused "
                 f"({type(error).__name__}: {error})"
             ) from error
-    if features.shape[2:] != _PROBE:
+    if features.shape[2:] != _TRIAL_CELLS:
         raise UserError(
             f"backbone {architecture} cannot be used: stage 1 needs one cell of the feature map for every {stride} "
             f"pixels, so {rows} x {columns} here, and gets {features.shape[2]} x {features.shape[3]}"
@@ -75,81 +91,11 @@ def _measure(architecture: str) -> tuple[int, int, Any, Any]:
     return features.shape[1], stride, mean, std
 
 
-def new_network(architecture: str) -> nn.Module:
-    """timm's network with random weights, without its classifier, and for any input size where it has a switch."""
-    import timm  # seconds: not before a backbone is wanted
-
-    with torch.device("meta"):
-        bases = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__mro__[:-1]
-    switched = any("dynamic_img_size" in inspect.signature(base).parameters for base in bases)
-    options: dict[str, Any] = {"dynamic_img_size": True} if switched else {}
-    return timm.create_model(architecture, pretrained=False, num_classes=0, **options)
-
-
-def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[str, Tensor]:
-    """A backbone's state dict in its architecture's own names, classifier left out.
-
-    Raises:
-        UserError: the file is missing, unreadable, holds more than tensors, or leaves a tensor unfilled.
-    """
-    path, architecture = locate_weights(name, weights), architecture_of(name)
-    with torch.device("meta"):
-        network = new_network(architecture)
-    expected = network.state_dict()
-    tensors = strip_prefix(read_tensors(path), expected)
-    fit = fit_by_name(tensors, expected)
-    if fit.missing:  # a file of other names; one of other shapes is another network's
-        others = [_in_timms_names(tensors, network, architecture)]
-        if architecture == CATALOGUE["lite0_imagenet"].architecture:  # the bundled file has other names, in order
-            others.append(name_by_position(tensors, expected))
-        fit = max(fit, *(fit_by_name(other, expected) for other in others), key=lambda fit: len(fit.found))
-    problems = fit.missing + fit.misshapen
-    if problems:
-        shown = ", ".join(problems[:5]) + (", ..." if len(problems) > 5 else "")
-        raise UserError(
-            f"{path}: does not fit {name} ({architecture}): {len(problems)} of {len(expected)} tensors are "
-            f"missing or of another shape: {shown}"
-        )
-    return fit.found
-
-
-def _in_timms_names(tensors: dict[str, Tensor], network: nn.Module, architecture: str) -> Mapping[str, Tensor]:
-    """Weights as a network's authors release them (CLIP, DINOv2, Swin, ConvNeXt, ...) by timm's own converter, if any.
-
-    It stands in the file that defines the architecture, under the same name nearly everywhere.
-    """
-    import timm
-
-    convert = getattr(sys.modules[timm.model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
-    if convert is None:
-        return {}
-    try:
-        return convert(dict(tensors), network)
-    except Exception:  # it raises nearly anything on another network's tensors, which are refused by name then
-        return {}
-
-
-class Trunk(nn.Module):
-    """A timm network up to its last feature map.
-
-    A ViT's are its patch tokens after the final norm; one trained on pooled tokens has that norm behind the pooling,
-    and its tokens stay as they are.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network: Any = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) to features (B, D, H / stride, W / stride)."""
-        return self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)[0]
-
-
 class FeatureExtractor(nn.Module):
-    """A frozen backbone up to its last feature map X (Sec. 3.2).
+    """A frozen backbone that maps images to its last feature map X (Sec. 3.2).
 
     Attributes:
-        dtype: that the trunk computes in.
+        dtype: the precision in which the trunk computes.
     """
 
     mean: Tensor
@@ -166,15 +112,15 @@ class FeatureExtractor(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """RGB images (B, 3, H, W), 0-255, to features float32 (B, D, H / stride, W / stride)."""
+        """Map RGB images (B, 3, H, W), 0-255, to features float32 (B, D, H / stride, W / stride)."""
         return self.trunk(((images.float() - self.mean) / self.std).to(self.dtype)).float()
 
 
-def build_backbone(name: str, weights: str | Path | None = None) -> FeatureExtractor:
-    """The frozen feature extractor of a backbone of the catalogue or of timm's, on CPU.
+def build_extractor(name: str, weights: str | Path | None = None) -> FeatureExtractor:
+    """Build the feature extractor of a backbone of the catalogue or of timm's, on the CPU.
 
     Raises:
-        UserError: unknown name, an architecture that does not fit, or weights that are missing or do not fit.
+        UserError: unknown name, an architecture that cannot be used, or weights that are missing or do not fit.
     """
     spec = get_spec(name)
     network = new_network(spec.architecture)
@@ -182,48 +128,8 @@ def build_backbone(name: str, weights: str | Path | None = None) -> FeatureExtra
     return FeatureExtractor(Trunk(network), spec)
 
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class _Tracer(fx.Tracer):
-    """Convolutions and batch norms stay whole, a library's subclasses of them too."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """The network with each batch norm that follows a convolution made part of it.
-
-    One pass over every feature map less. A network whose course depends on its input cannot be followed and
-    is returned as it is: transformers, which have no batch norms, and a few hybrids (MobileViT), which keep theirs.
-
-    Args:
-        network: in evaluation mode; left as it is.
-    """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network
-    try:
-        traced = fx.GraphModule(network, _Tracer().trace(network))
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
-        return network
-    modules = dict(traced.named_modules())
-    uses = [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    for node in traced.graph.nodes:
-        if node.op != "call_module" or not isinstance(norm := modules[node.target], nn.BatchNorm2d):
-            continue
-        source = node.args[0]
-        conv = modules.get(source.target) if source.op == "call_module" else None
-        alone = len(source.users) == 1 and uses.count(source.target) == uses.count(node.target) == 1
-        if isinstance(conv, nn.Conv2d) and alone:
-            traced.set_submodule(source.target, fuse_conv_bn_eval(conv, norm))
-            # timm's norms carry the activation that follows them.
-            traced.set_submodule(node.target, getattr(norm, "act", nn.Identity()))
-    return traced
-
-
 def speed_up(extractor: FeatureExtractor, precision: str) -> FeatureExtractor:
-    """Make an extractor as fast as this machine runs it: batch norms folded, channels last.
+    """Make an extractor faster, in place: fold batch norms, store channels last, compute in `precision`.
 
     Args:
         precision: `float32`, or `bfloat16` for hardware that multiplies it natively.
@@ -232,3 +138,40 @@ def speed_up(extractor: FeatureExtractor, precision: str) -> FeatureExtractor:
     trunk = fold_batch_norms(extractor.trunk)
     extractor.trunk = trunk.to(dtype=extractor.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return extractor
+
+
+class _Tracer(fx.Tracer):
+    """Traces a network without entering convolutions and batch norms, including a library's subclasses of them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Return the network with each batch norm folded into the convolution before it: one pass over the data less.
+
+    A network whose control flow depends on its input cannot be traced and is returned as it is: transformers, which
+    have no batch norms, and a few hybrids (MobileViT), which keep theirs.
+
+    Args:
+        network: in evaluation mode; not changed.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    try:
+        traced = fx.GraphModule(network, _Tracer().trace(network))
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
+        return network
+    modules = dict(traced.named_modules())
+    called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or not isinstance(norm := modules[node.target], nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        conv = modules.get(source.target) if source.op == "call_module" else None
+        has_one_use = len(source.users) == 1 and called.count(source.target) == called.count(node.target) == 1
+        if isinstance(conv, nn.Conv2d) and has_one_use:
+            traced.set_submodule(source.target, fuse_conv_bn_eval(conv, norm))
+            # timm's norms include the activation after them.
+            traced.set_submodule(node.target, getattr(norm, "act", nn.Identity()))
+    return traced

@@ -1,58 +1,37 @@
-"""A backbone's weights: the file they are in, and the tensors in a file.
+"""A backbone's weights: the file that holds them, and how its tensors become those of timm's network."""
 
-No checkpoint's code is ever executed: files are read with `weights_only`, or as safetensors.
-"""
-
-import argparse
-import hashlib
 import http.client
+import inspect
 import os
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
-from stage1_proposals.common.errors import UserError
-
-# Where public releases nest a state dict. Of DINO's two networks its authors publish and evaluate the teacher.
-_NESTINGS = ("state_dict", "model", "teacher", "student")
-# What they put before a backbone's names: MMSelfSup and DINO `backbone.`, MoCo `module.encoder_q.` (OpenSelfSup
-# `encoder_q.0.`, MoCo v3 `module.base_encoder.`), SwAV `module.`, DINOv2's trainer `teacher.backbone.`, SimMIM
-# `encoder.`, Lightning `model.`; torchvision, timm and DenseCL's export nothing. A contrastive learner's momentum
-# encoder (`encoder_k.`, `momentum_encoder.`) is not among them: the trained one is meant.
-_BRANCHES = (
-    *("", "backbone.", "encoder_q.", "encoder_q.0.", "base_encoder."),
-    *("teacher.backbone.", "student.backbone.", "encoder.", "model."),
+from stage1_proposals.common.checkpoints import (
+    Tensors,
+    match_tensors,
+    read_tensors,
+    rename_by_position,
+    strip_prefix,
 )
-_WRAPPERS = ("", "module.", "_orig_mod.")  # DistributedDataParallel's, torch.compile's
-_PREFIXES = tuple(wrapper + branch for wrapper in _WRAPPERS for branch in _BRANCHES)
-
-
-def file_sha256(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weights_cache() -> Path:
-    """Where downloaded weights are kept, one folder per user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saliency-prompt" / "weights"
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 
 
 def locate_weights(name: str, weights: str | Path | None = None) -> Path:
-    """The file with a backbone's weights: the one given, the bundled one, or the cached download.
+    """Return the file with a backbone's weights: the given one, the bundled one, or the cached download.
 
     Args:
-        name: a name of the catalogue, or timm's.
-        weights: the file; what timm names has no other.
+        name: of the catalogue, or timm's.
+        weights: the file; required for timm's names.
 
     Raises:
-        UserError: unknown name, no such file, a download that failed, a cached file with another hash; for a model
-            of timm's without a file, where to get one.
+        UserError: unknown name, no such file, a failed download, or a cached file with another hash; for a model of
+            timm's without a file, the message says where to get one.
     """
     architecture_of(name)
     if weights is not None:
@@ -61,7 +40,7 @@ def locate_weights(name: str, weights: str | Path | None = None) -> Path:
         return Path(weights)
     if name not in CATALOGUE:
         raise UserError(
-            f"backbone {name} needs a file with its weights, timm's are not downloaded by themselves: "
+            f"backbone {name} needs a file with its weights, since timm's are not downloaded automatically: "
             f"{_published_by_timm(name)} and pass the file (WEIGHTS=FILE)"
         )
     entry = CATALOGUE[name]
@@ -84,102 +63,94 @@ def _published_by_timm(name: str) -> str:
     return "timm knows of no public ones, so train some"
 
 
+def weights_cache() -> Path:
+    """Return the user's folder of downloaded weights."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saliency-prompt" / "weights"
+
+
 def cached_download(what: str, url: str, sha256_prefix: str, option: str) -> Path:
-    """A public file in the cache, downloaded when it is not there; its hash is checked each time.
+    """Return a public file from the cache, downloading it first if necessary; its hash is checked each time.
 
     Args:
         what: what it is, for messages.
-        sha256_prefix: head of its SHA-256.
-        option: how the file can be given instead, for messages.
+        sha256_prefix: first digits of its SHA-256.
+        option: how the user can pass the file instead, for messages.
 
     Raises:
-        UserError: a download that failed, a cached file with another hash; says which file to put where.
+        UserError: the download failed or the cached file has another hash; the message says which file to put where.
     """
     path = weights_cache() / url.rsplit("/", 1)[1]
-    elsewhere = f"put {url} at {path}, or pass the file ({option})"
+    alternative = f"put {url} at {path}, or pass the file ({option})"
     if not path.exists():
         print(f"Downloading {url} to {path}", flush=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written under a name of its own, and renamed once its hash is right.
+            # PyTorch writes under a temporary name and renames once the hash is right.
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256_prefix)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise UserError(f"{what} could not be downloaded ({error}): {elsewhere}") from error
+            raise UserError(f"{what} could not be downloaded ({error}): {alternative}") from error
     elif not file_sha256(path).startswith(sha256_prefix):
         raise UserError(
             f"{path}: is damaged or another file, its SHA-256 does not start with {sha256_prefix}: delete it to "
-            f"have it downloaded, or {elsewhere}"
+            f"have it downloaded, or {alternative}"
         )
     return path
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a checkpoint by name, out of whatever nesting; none when it holds other things.
+def new_network(architecture: str) -> nn.Module:
+    """Create timm's network with random weights, without classifier, and for any input size where it has a switch."""
+    import timm  # takes seconds: only where a network is needed
+
+    with torch.device("meta"):
+        bases = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__mro__[:-1]
+    has_switch = any("dynamic_img_size" in inspect.signature(base).parameters for base in bases)
+    options: dict[str, Any] = {"dynamic_img_size": True} if has_switch else {}
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **options)
+
+
+def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[str, Tensor]:
+    """Return a backbone's state dict under its architecture's names, without the classifier.
 
     Raises:
-        UserError: the file is unreadable, or holds objects beyond tensors and plain values.
+        UserError: the file is missing, unreadable, holds more than tensors and plain values, or does not fill the
+            network.
     """
+    path, architecture = locate_weights(name, weights), architecture_of(name)
+    with torch.device("meta"):
+        network = new_network(architecture)
+    expected = network.state_dict()
+    tensors = strip_prefix(read_tensors(path), expected)
+    match = match_tensors(tensors, expected)
+    if any(missing not in tensors for missing in match.lacking()):  # other names; other shapes are another network's
+        candidates = [_in_timms_names(tensors, network, architecture)]
+        if architecture == CATALOGUE["lite0_imagenet"].architecture:  # the bundled file has other names, in order
+            candidates.append(rename_by_position(tensors, expected))
+        matches = [match, *(match_tensors(candidate, expected) for candidate in candidates)]
+        match = max(matches, key=lambda match: len(match.found))
+    lacking = match.lacking()
+    if lacking:
+        shown = [f"{tensor} ({match.left[tensor]})" if tensor in match.left else tensor for tensor in lacking[:5]]
+        raise UserError(
+            f"{path}: does not fit {name} ({architecture}): {len(lacking)} of {len(expected)} tensors are "
+            f"missing or of another shape: {', '.join(shown)}{', ...' if len(lacking) > 5 else ''}"
+        )
+    counters = {tensor: torch.zeros((), dtype=expected[tensor].dtype) for tensor in match.missing}
+    filled = match.found | counters
+    return {tensor: filled[tensor] for tensor in expected}
+
+
+def _in_timms_names(tensors: Tensors, network: nn.Module, architecture: str) -> Tensors:
+    """Convert weights as a network's authors release them (CLIP, DINOv2, Swin, ConvNeXt, ...) by timm's converter.
+
+    The converter is in the file that defines the architecture, under the same name nearly everywhere; without one, no
+    tensors are returned.
+    """
+    import timm
+
+    convert = getattr(sys.modules[timm.model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return {}
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        # Many training scripts keep their options beside the weights, in this class of attributes alone.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its message advises to run the file's code: not passed on
-        raise UserError(f"{path}: not a checkpoint of plain tensors, and code in a checkpoint is not run") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # the unpickler raises nearly anything on files of another kind
-        kind = "safetensors file" if path.suffix == ".safetensors" else "PyTorch checkpoint"
-        raise UserError(f"{path}: not a {kind}") from error
-    for nesting in _NESTINGS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(nesting), Mapping):
-            checkpoint = checkpoint[nesting]
-    if not isinstance(checkpoint, Mapping):
+        return convert(dict(tensors), network)
+    except Exception:  # it raises nearly any exception on another network's tensors, which are refused by name later
         return {}
-    return {str(key): value for key, value in checkpoint.items() if isinstance(value, Tensor)}
-
-
-def strip_prefix(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's part under the one known prefix that stands before most of the expected names, without it."""
-    prefix = max(_PREFIXES, key=lambda prefix: sum(prefix + name in tensors for name in expected))
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How tensors fill the expected ones.
-
-    Attributes:
-        found: those of the expected name and shape.
-        missing: expected names that are not there.
-        misshapen: those of another shape, with both shapes.
-    """
-
-    found: dict[str, Tensor]
-    missing: list[str]
-    misshapen: list[str]
-
-
-def fit_by_name(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Fit:
-    """Fill the expected tensors (of any device, `meta` too) by name."""
-    fit = Fit({}, [], [])
-    for name, wanted in expected.items():
-        tensor = tensors.get(name)
-        if tensor is None and name.endswith("num_batches_tracked"):  # older files lack it; inference never reads it
-            tensor = torch.zeros(wanted.shape, dtype=wanted.dtype)
-        if tensor is None:
-            fit.missing.append(name)
-        elif tensor.shape != wanted.shape:
-            fit.misshapen.append(f"{name} {tuple(tensor.shape)}, not {tuple(wanted.shape)}")
-        else:
-            fit.found[name] = tensor
-    return fit
-
-
-def name_by_position(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first tensors under the expected names, when they stand in the same order and shapes; else nothing."""
-    values = list(tensors.values())[: len(expected)]
-    if [value.shape for value in values] != [value.shape for value in expected.values()]:
-        return {}
-    return dict(zip(expected, values, strict=True))

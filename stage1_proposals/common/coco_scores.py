@@ -1,4 +1,7 @@
-"""COCO's evaluation of detections, by faster-coco-eval: pycocotools' own in C++, which a test holds equal to it."""
+"""COCO's average precision and recall, computed by faster-coco-eval, pycocotools' evaluation in C++.
+
+A test holds it equal to pycocotools.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,62 +10,64 @@ from typing import Any
 import faster_coco_eval
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 
-KINDS = {"mask": "segm", "box": "bbox"}  # and COCO's names for them
-MAX_DETECTIONS = (20, 100)  # per image, best-scored first: what recall counts, and precision, as COCO's does
+from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoDocument, CocoImage, ImageId, Size, quoted
+from stage1_proposals.common.errors import UserError
+
+KINDS = {"mask": "segm", "box": "bbox"}  # our names and COCO's
+MAX_DETECTIONS = (20, 100)  # best-scored per image: for recall, and for precision as COCO has it
 IOUS = np.linspace(0.5, 0.95, 10)
-SIZES = ("all", "S", "M", "L")  # of objects, by their area: COCO's limits are 32 x 32 and 96 x 96 pixels
+SIZES = ("all", "S", "M", "L")  # of objects; COCO's limits are areas of 32 x 32 and 96 x 96 pixels
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found; -1 stands for a class without objects of a size.
+    """Precision and recall of detections; -1 stands for a class without objects of a size.
 
     Attributes:
-        precision: (IoU, 101 recalls, class, size), of at most 100 detections per image.
-        recall: (IoU, class, size), of the 20 best-scored.
+        precision: float64 (IoUs, 101 recalls, classes, sizes), of at most 100 detections per image.
+        recall: float64 (IoUs, classes, sizes), of the 20 best-scored detections per image.
     """
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
 
     def average_precision(self, iou: float | None = None, size: str = "all") -> float:
-        """The mean over recalls, classes and IoU thresholds, or at one; -1 when there are no objects of that size."""
+        """The mean over recalls, classes and IoU thresholds, or at one threshold; -1 without objects of that size."""
         return _mean(_at(self.precision, iou)[..., SIZES.index(size)])
 
     def average_recall(self, iou: float | None = None) -> float:
-        """The mean over classes and IoU thresholds, or at one, objects of all sizes; -1 when there are none."""
+        """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any."""
         return _mean(_at(self.recall, iou)[..., 0])
 
 
 def evaluate(
-    images: Iterable[Mapping[str, Any]],
+    images: Iterable[CocoImage],
     objects: Iterable[Mapping[str, Any]],
     detections: Iterable[Mapping[str, Any]],
     kind: str,
     class_ids: Sequence[int],
     class_agnostic: bool = False,
 ) -> Evaluation:
-    """Compare detections with what is labelled; a crowd is a region where nothing counts.
+    """Compare detections with labelled objects; a crowd is a region where nothing counts.
 
-    Ids of annotations are not read: to pycocotools, a match with the annotation of id 0 is none.
+    Annotations are numbered anew: pycocotools takes a match with the annotation of id 0 for none.
 
     Args:
-        images: COCO images.
-        objects: as `objects_of` makes them.
+        objects: as `labelled_objects` makes them.
         detections: `image_id`, `category_id`, `score`, `segmentation` as RLE, its `area`, and `bbox` (x, y, w, h).
-        kind: of `KINDS`. Boxes count by their own area among the sizes, objects always by that of their mask.
+        kind: one of `KINDS`. Detected boxes are sorted into sizes by their own area, objects always by their mask's.
         class_ids: the categories that count.
-        class_agnostic: they are all one.
+        class_agnostic: whether all of them count as one class.
     """
-    numbers: dict[Any, int] = {}
+    numbers: dict[ImageId, int] = {}
     numbered_images = []
-    for number, image in enumerate(images, 1):  # their ids may be anything
-        numbers[image["id"]] = number
-        numbered_images.append({"id": number, "height": image["height"], "width": image["width"]})
+    for number, image in enumerate(images, 1):  # ids may be text
+        numbers[image.id] = number
+        height, width = image.size or (0, 0)
+        numbered_images.append({"id": number, "height": height, "width": width})
     if kind == "box":
-        detections = ({**each, "area": each["bbox"][2] * each["bbox"][3]} for each in detections)
+        detections = ({**detection, "area": detection["bbox"][2] * detection["bbox"][3]} for detection in detections)
     truth, guess = (_index(numbered_images, numbers, annotations) for annotations in (objects, detections))
     evaluation = faster_coco_eval.COCOeval_faster(truth, guess, KINDS[kind])
     evaluation.params.catIds = list(class_ids)
@@ -73,27 +78,39 @@ def evaluate(
     return Evaluation(evaluation.eval["precision"][..., 1], evaluation.eval["recall"][..., 0])
 
 
-def objects_of(coco: COCO, annotations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """COCO annotations of images of `coco`, their masks as RLE.
+def labelled_objects(document: CocoDocument) -> list[dict[str, Any]]:
+    """The objects of a document's images as `evaluate` takes them, their masks as RLE.
 
     Raises:
-        Exception: nearly any, if one is malformed.
+        UserError: an image has no size.
+        AnnotationError: an object is malformed, or has no box or no area.
     """
-    return [
-        {
-            "image_id": annotation["image_id"],
-            "category_id": annotation["category_id"],
-            "segmentation": coco.annToRLE(annotation),
-            "bbox": np.array(annotation["bbox"], float).reshape(4).tolist(),
-            "area": float(annotation["area"]),
-            "iscrowd": int(annotation.get("iscrowd", 0)),
-        }
-        for annotation in annotations
-    ]
+    sizes: dict[ImageId, Size] = {}
+    for image in document.images:
+        if image.size is None:
+            raise UserError(f"{document.path}: image {quoted(image.file_name)} has no `height` and `width`; {ADVICE}")
+        sizes[image.id] = image.size
+    objects = []
+    for annotation in document.annotations():
+        if annotation.bbox is None:
+            raise AnnotationError(f"{annotation.where} has no `bbox` of four numbers")
+        if annotation.area is None:
+            raise AnnotationError(f"{annotation.where} has no `area` that is a number")
+        objects.append(
+            {
+                "image_id": annotation.image_id,
+                "category_id": annotation.category_id,
+                "segmentation": annotation.rle(sizes[annotation.image_id]),
+                "bbox": [float(value) for value in annotation.bbox],
+                "area": float(annotation.area),
+                "iscrowd": int(annotation.iscrowd),
+            }
+        )
+    return objects
 
 
 def _index(
-    numbered_images: list[dict[str, Any]], numbers: Mapping[Any, int], annotations: Iterable[Mapping[str, Any]]
+    numbered_images: list[dict[str, Any]], numbers: Mapping[ImageId, int], annotations: Iterable[Mapping[str, Any]]
 ) -> faster_coco_eval.COCO:
     index = faster_coco_eval.COCO()
     numbered = [

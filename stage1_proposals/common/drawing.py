@@ -1,4 +1,4 @@
-"""A contact sheet: images with their masks drawn in colours and their seeds marked."""
+"""Masks, seeds and names drawn on images, and contact sheets of such images."""
 
 import colorsys
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stage1_proposals.shards import ImageRecord
-
+# All but the opacity in pixels of the drawing.
 TILE = 256
 GAP = 6
 CAPTION = 18
-NAME = 11
+NAME_FONT = 11
+CAPTION_FONT = 13
+SEED_RADIUS = 4
 OPACITY = 0.4
 GOLDEN_RATIO = 0.618034
 
@@ -20,7 +21,7 @@ Colour = tuple[int, int, int]
 
 
 def palette(count: int) -> list[Colour]:
-    """Colours that stay apart however many there are: hues a golden ratio apart."""
+    """Colours that differ however many there are: hues a golden ratio apart."""
     hues = [(index * GOLDEN_RATIO) % 1 for index in range(count)]
     return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)) for hue in hues]  # type: ignore[misc]
 
@@ -28,14 +29,15 @@ def palette(count: int) -> list[Colour]:
 def draw_masks(
     pixels: NDArray[np.uint8], masks: NDArray[np.uint8], colours: Sequence[Colour], tile: int = TILE
 ) -> Image.Image:
-    """One image, its longer side `tile` pixels, with outlined masks.
+    """Draw outlined masks on an image.
 
-    Where masks overlap, the best one alone is seen: tints that mix cannot be told apart.
+    Where masks overlap, only the first one shows: mixed tints cannot be told apart.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        pixels: uint8 (H, W, 3), RGB.
         masks: 0 or 1, (N, H, W), best first.
-        colours: one for each.
+        colours: N of them.
+        tile: length of the drawing's longer side.
     """
     height, width = pixels.shape[:2]
     scale = tile / max(height, width)
@@ -51,48 +53,64 @@ def draw_masks(
     return Image.fromarray(canvas.round().astype(np.uint8))
 
 
-def draw_proposals(pixels: NDArray[np.uint8], record: ImageRecord, tile: int = TILE) -> Image.Image:
-    """`draw_masks` of an image of the record's size, best proposal first, with seeds as dots."""
-    colours = palette(len(record))
-    image = draw_masks(pixels, record.masks(), colours, tile)
-    draw = ImageDraw.Draw(image)
-    for (y, x), colour in zip(record.seed, colours, strict=True):
-        cx, cy = x * image.width, y * image.height
-        draw.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour, outline="black")
-    return image
+def draw_proposals(
+    pixels: NDArray[np.uint8], masks: NDArray[np.uint8], seeds: NDArray[np.floating], tile: int = TILE
+) -> Image.Image:
+    """`draw_masks` in colours of their own, with a dot at each mask's seed.
+
+    Args:
+        masks: 0 or 1, (N, H, W), best first.
+        seeds: (N, 2), y and x in [0, 1] of height and width.
+    """
+    colours = palette(len(masks))
+    drawing = draw_masks(pixels, masks, colours, tile)
+    draw = ImageDraw.Draw(drawing)
+    for (y, x), colour in zip(seeds, colours, strict=True):
+        draw.circle((x * drawing.width, y * drawing.height), SEED_RADIUS, fill=colour, outline="black")
+    return drawing
 
 
 def draw_named(
-    pixels: NDArray[np.uint8], masks: NDArray[np.uint8], names: Sequence[str], tile: int = TILE
+    pixels: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    names: Sequence[str],
+    colours: Sequence[Colour] | None = None,
+    tile: int = TILE,
 ) -> Image.Image:
-    """`draw_masks` with a name at each mask's upper left corner, in its colour, moved into the picture."""
-    colours = palette(len(masks))
-    image = draw_masks(pixels, masks, colours, tile)
-    draw = ImageDraw.Draw(image)
+    """`draw_masks` with a name above each mask's upper left corner, on its colour, moved into the drawing.
+
+    Args:
+        masks: 0 or 1, (N, H, W), best first.
+        names: N of them; none is written where it is empty.
+        colours: N of them; default: colours that differ.
+    """
+    colours = palette(len(masks)) if colours is None else colours
+    drawing = draw_masks(pixels, masks, colours, tile)
+    draw = ImageDraw.Draw(drawing)
     for mask, name, colour in reversed(list(zip(masks, names, colours, strict=True))):
         rows, columns = mask.nonzero()
-        if not len(rows):
+        if not name or not len(rows):
             continue
-        left, top, right, bottom = draw.textbbox((0, 0), name, font_size=NAME)
-        x = min(columns.min() * image.width / mask.shape[1], image.width - right)
-        y = max(0, rows.min() * image.height / mask.shape[0] - bottom)
+        left, top, right, bottom = draw.textbbox((0, 0), name, font_size=NAME_FONT)
+        x = min(columns.min() * drawing.width / mask.shape[1], drawing.width - right)
+        y = max(0, rows.min() * drawing.height / mask.shape[0] - bottom)
         draw.rectangle((x + left - 1, y + top - 1, x + right + 1, y + bottom + 1), fill=colour)
-        draw.text((x, y), name, "black", font_size=NAME)
-    return image
+        draw.text((x, y), name, "black", font_size=NAME_FONT)
+    return drawing
 
 
 def caption(tile: Image.Image, text: str) -> Image.Image:
-    """The tile with a line of text on white under it."""
+    """The tile with a line of text on white below it."""
     captioned = Image.new("RGB", (tile.width, tile.height + CAPTION), "white")
     captioned.paste(tile, (0, 0))
     ImageDraw.Draw(captioned).text(
-        (tile.width / 2, tile.height + CAPTION / 2), text, "black", anchor="mm", font_size=13
+        (tile.width / 2, tile.height + CAPTION / 2), text, "black", anchor="mm", font_size=CAPTION_FONT
     )
     return captioned
 
 
 def contact_sheet(tiles: Sequence[Image.Image], columns: int = 5, tile: int = TILE) -> Image.Image:
-    """Tiles in rows on white, each centred in its square."""
+    """Tiles in rows on white, each centred in a square of `tile` pixels."""
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (tile + GAP) + GAP, rows * (tile + GAP) + GAP), "white")

@@ -1,8 +1,8 @@
-"""The one exception for what a user can get wrong."""
+"""The one exception for a user's mistakes."""
 
 
 class UserError(Exception):
-    """Something the user can put right: one clear line saying what, where and what to do.
+    """A mistake that the user can correct: one clear line saying what is wrong, where, and what to do.
 
     Commands print the message without a traceback and exit with code 2.
     """

@@ -1,6 +1,7 @@
-"""Directories that a command writes: one run at a time, and one clear line when the disk says no."""
+"""Files and directories: exclusive locks, atomic writes, and one clear line when the disk is full or read-only."""
 
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -17,11 +18,11 @@ LOCK = ".lock"
 
 @contextmanager
 def writing(path: Path, hint: str = "") -> Iterator[None]:
-    """Turn a disk that is full or a folder that may not be written into the user's error.
+    """Make the folder of `path` and, inside, turn any OSError into a UserError that names `path`.
 
     Args:
-        path: what is written; its folder is made.
-        hint: what to do next, for the message's end.
+        path: the file or directory that is written.
+        hint: what to do next, added to the message.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +32,10 @@ def writing(path: Path, hint: str = "") -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a log of lines, of which a killed process may have left half; that half stays a line of its own.
+    """Append a line to a text file. A partial last line, left by a killed process, remains a line of its own.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     with writing(path), open(path, "a+b") as file:
         if file.tell():
@@ -44,7 +45,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written before the work for it is done; its folder is made.
+    """Check that a file can be written, before the work for it is done; its folder is made.
 
     Raises:
         UserError: it cannot.
@@ -60,7 +61,7 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
     """Make the directory and hold its lock; the system releases it however the process ends.
 
     Raises:
-        UserError: another run holds it, it cannot be made, or its file system has no locks.
+        UserError: another run holds it, the directory cannot be made, or its file system has no locks.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether some process holds the directory's lock; False where that cannot be told."""
+    """Return whether a process holds the directory's lock; False where that cannot be determined."""
     try:
         with open(directory / LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -90,8 +91,14 @@ def in_use(directory: Path) -> bool:
     return False
 
 
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fsync_directory(directory: str | os.PathLike[str]) -> None:
-    """Make renames inside a directory durable."""
+    """Flush a directory to disk, which makes renames inside it durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -101,8 +108,11 @@ def fsync_directory(directory: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a scratch path beside `path`; afterwards flush it to disk and rename it to `path`."""
-    # Containers that share a directory may well share process ids.
+    """Yield a scratch path beside `path`; afterwards flush it to disk and rename it to `path`.
+
+    `path` is either complete or as it was before, also after a crash.
+    """
+    # The host's name, since containers that share a directory may have the same process ids.
     scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         yield scratch
@@ -115,13 +125,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file atomically, indented and with sorted keys."""
     with atomic_write(path) as scratch:
         scratch.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file that appears under its name only when complete.
+    """Write a text file atomically, make its folder, and return `path`.
 
     Raises:
         UserError: it cannot be written.

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from stage1_proposals.common.coco import mask_areas, mask_boxes, rle_objects
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
 
@@ -67,16 +67,13 @@ class Proposals:
 
 
 def boxes(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Tight boxes of L masks, float32 (L, 4): x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
-    objects = [{"size": list(size), "counts": counts} for counts in rle]
-    corner_and_size = np.asarray(coco_mask.toBbox(objects), np.float32).reshape(-1, 4)
-    return np.concatenate([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]], axis=1)
+    """Tight boxes (L, 4) of masks: x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
+    return mask_boxes(rle_objects(rle, size)).astype(np.float32)
 
 
 def areas(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Number of pixels of L masks, int64 (L,)."""
-    objects = [{"size": list(size), "counts": counts} for counts in rle]
-    return np.asarray(coco_mask.area(objects), np.int64).reshape(-1)
+    """Pixels (L,) of masks."""
+    return mask_areas(rle_objects(rle, size))
 
 
 def to_record(proposals: Proposals, image: ImageInfo) -> ImageRecord:

@@ -1,4 +1,4 @@
-"""Bringing images to the backbone's input size, in batches."""
+"""Loading images at the backbone's input size, in batches."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,28 +15,28 @@ from stage1_proposals.images.decode import ImageError, read_reduced
 
 
 def input_size(height: int, width: int, short_side: int, long_side: int, stride: int) -> tuple[int, int]:
-    """Backbone input size: shorter side `short_side`, longer at most `long_side`, both rounded to the stride.
+    """Backbone input size (height, width): shorter side `short_side`, longer at most `long_side`, in whole strides.
 
-    Whole cells make each cell of the feature map cover the same share of the image, with no padding to leave
-    out, and images of like aspect share one size and so one batch. The stretch is at most half a cell.
+    Rounding to the stride lets each cell of the feature map cover the same share of the image without padding, and
+    images of similar aspect share one size and so a batch. It stretches the image by at most half a cell.
     """
     scale = min(short_side / min(height, width), long_side / max(height, width))
-    most = long_side // stride
+    max_cells = long_side // stride
 
-    def whole_cells(pixels: int) -> int:
-        return stride * max(1, min(round(pixels * scale / stride), most))
+    def round_to_stride(pixels: int) -> int:
+        return stride * max(1, min(round(pixels * scale / stride), max_cells))
 
-    return whole_cells(height), whole_cells(width)
+    return round_to_stride(height), round_to_stride(width)
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """One image ready for the backbone, or the reason why it is not.
+    """An image ready for the backbone, or the reason why it is not.
 
     Attributes:
         index: position in the task's list.
-        size: (height, width) in pixels of the image itself.
-        pixels: uint8 (h, w, 3), RGB, resized.
+        size: (height, width) of the original image in pixels.
+        pixels: uint8 (h, w, 3), RGB, resized to the input size.
         error: why the image cannot be used, or None.
     """
 
@@ -47,7 +47,7 @@ class LoadedImage:
 
 
 def load_image(path: Path, index: int, short_side: int, long_side: int, stride: int) -> LoadedImage:
-    """Read and resize (antialiased bilinear) one image; one that cannot be read is returned with its error."""
+    """Read an image and resize it (antialiased bilinear); one that cannot be read is returned with its error."""
     try:
         pixels, (height, width) = read_reduced(path, short_side)
     except ImageError as error:
@@ -60,7 +60,7 @@ def load_image(path: Path, index: int, short_side: int, long_side: int, stride: 
 def load_images(
     paths: Sequence[Path], short_side: int, long_side: int, stride: int, threads: int, ahead: int
 ) -> Iterator[LoadedImage]:
-    """Images in order, decoded by threads at most `ahead` of the consumer."""
+    """Load images in order; threads decode up to `ahead` images before they are consumed."""
     with ThreadPoolExecutor(threads) as pool:
         jobs = ((path, index, short_side, long_side, stride) for index, path in enumerate(paths))
         queue: list[Future[LoadedImage]] = [pool.submit(load_image, *job) for job in islice(jobs, ahead)]
@@ -75,7 +75,7 @@ def load_images(
 
 
 def batch_by_size(images: Iterable[LoadedImage], batch_size: int) -> Iterator[list[LoadedImage]]:
-    """Group images of equal input size into batches; which images share one depends on their order alone."""
+    """Group images of equal input size into batches; which images share a batch depends on their order alone."""
     waiting: dict[tuple[int, ...], list[LoadedImage]] = defaultdict(list)
     for image in images:
         group = waiting[image.pixels.shape]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stage1_proposals.backbones.extractor import FeatureExtractor, build_backbone, speed_up
+from stage1_proposals.backbones.extractor import build_extractor, speed_up
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import configure_process, keep_freed_memory
 from stage1_proposals.generators.base import Batch, ImageInfo, to_record
@@ -36,11 +36,6 @@ DECODE_THREADS = 2  # Pillow releases Python's lock while it decodes
 SOFTWARE = f"saliency-prompt {version('saliency-prompt')}"
 
 
-def build_extractor(recipe: Recipe) -> FeatureExtractor:
-    """The recipe's backbone on its device, optimised for it."""
-    return speed_up(build_backbone(recipe.backbone, recipe.weights), recipe.precision).to(recipe.device)
-
-
 class ShardBuilder:
     """Builds the shards of one request and holds the backbone for it. Each process has one.
 
@@ -57,12 +52,14 @@ class ShardBuilder:
         # On a CPU the number of threads changes the last bits of convolutions. With one thread per builder, shards are
         # the same for any number of workers, and one worker per core is as fast as one worker with all cores.
         torch.set_num_threads(1)
+        configure_process()
         keep_freed_memory()
         self.recipe = recipe
         self.request = request
         self.store = store
         self.retry_failed = retry_failed
-        self.backbone = build_extractor(recipe)
+        extractor = build_extractor(recipe.backbone, recipe.weights)
+        self.backbone = speed_up(extractor, recipe.precision).to(recipe.device)
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], ShardEntry]:
         """Compute a shard, unless a sound shard of this request exists.

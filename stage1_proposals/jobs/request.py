@@ -9,8 +9,9 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
 from stage1_proposals.backbones.extractor import PRECISIONS, get_spec
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.images.listing import ImageList

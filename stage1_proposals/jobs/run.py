@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from stage1_proposals.backbones.extractor import build_backbone
+from stage1_proposals.backbones.extractor import build_extractor
 from stage1_proposals.jobs.builder import ShardBuilder, build_on_node
 from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.store import open_store, store_manifest, stored_manifest
@@ -49,7 +49,7 @@ def run(
     store = open_store(shards)
     request = job.request()
     # A checkpoint that does not fit is refused here, once, not by every worker.
-    build_backbone(job.recipe.backbone, job.recipe.weights)
+    build_extractor(job.recipe.backbone, job.recipe.weights)
     with store.exclusive_lock():
         check_same_request(store, request)
         if retry_failed or stored_manifest(store) is None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from stage1_proposals.common.coco import mask_boxes
 from stage1_proposals.shards.manifest import ShardEntry
 from stage1_proposals.shards.reader import ShardReader, check_attributes, check_text_heaps, read_columns
 from stage1_proposals.shards.schema import (
@@ -70,8 +70,7 @@ def _mask_problem(reader: ShardReader) -> str | None:
             return f"{where}: a mask does not decode ({error})"
         if not (masks.sum((1, 2), dtype=np.int64) == record.area).all():
             return f"{where}: a mask's area is not the one stored"
-        box = coco_mask.toBbox(record.coco_rle()).reshape(-1, 4) if len(record) else np.zeros((0, 4))
-        if not np.array_equal(np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1), record.bbox):
+        if not np.array_equal(mask_boxes(record.coco_rle()), record.bbox):
             return f"{where}: a mask's box is not the one stored"
         if not (np.isfinite(record.score).all() and np.isfinite(record.feature).all()):
             return f"{where}: a score or feature is not finite"

@@ -1,4 +1,4 @@
-"""A run's config, made one that evaluates: on its own test images, or on those of any data set."""
+"""The config that evaluates a run's checkpoint, on the run's own test images or those of any dataset."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import read_fragment
-from stage2_training.config.overrides import Overrides, override
+from stage2_training.config.overrides import Overrides, apply_overrides
 
 
 def evaluation_config(
@@ -19,47 +19,47 @@ def evaluation_config(
 ) -> Config:
     """The config of a run with what evaluation needs.
 
-    Images are resized as the run's own are: as it tests, or where it is of pre-training as it trains. A Saliency
-    Prompt variant stays what it is: prompts exist in its losses only, and what it predicts is what the plain
-    detector predicts.
+    Images are resized as the run resizes its test images or, in pre-training, its training images. A Saliency Prompt
+    variant stays one: prompts only act in its losses, and it predicts what the plain detector predicts.
 
     Args:
         run: the config of a pre-training or fine-tuning run.
-        dataset: what `read_dataset` gives, whose test images are taken; None: the run's own.
+        dataset: fragment of a dataset whose test images are used; None: the run's own.
         overrides: of the command line.
-        class_agnostic: evaluate objects and detections of all classes as one; else by the run's own metric.
+        class_agnostic: evaluate objects and detections of all classes as one class; else by the run's own metric.
 
     Raises:
-        UserError: no data set is given and the run is of pre-training; no such schedule; or as `override`.
+        UserError: no dataset is given for a pre-training run; no such schedule; or as `apply_overrides`.
     """
-    config, overrides = deepcopy(run), overrides or Overrides()
+    config = deepcopy(run)
     if dataset is not None:
-        config.test_dataloader = _images(dataset, _resize(run))
+        config.test_dataloader = _test_loader(dataset, _resize_transform(run))
         config.test_evaluator = {"type": "MaskAP"}
         config.test_cfg = {"type": "TestLoop"}
     elif "test_dataloader" not in config:
         raise UserError(
             f"{run.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first, or name a "
-            f"data set with --dataset and --class-agnostic"
+            f"dataset with --dataset and --class-agnostic"
         )
     if class_agnostic:
         config.test_evaluator = {"type": "MaskAP", "class_agnostic": True}
-    return override(config, overrides)
+    return apply_overrides(config, overrides or Overrides())
 
 
-def _images(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:
-    """The data loader of a data set's test images, as fine-tuning's schedule has it but for their size."""
-    schedule = read_fragment("schedules", dataset.get("schedule", "finetune"))
-    loader = Config({"val_dataloader": schedule["val_dataloader"]})
-    loader.merge_from_dict({"val_dataloader": dataset["val_dataloader"]})
-    found = loader.val_dataloader
+def _test_loader(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:
+    """The data loader of a dataset's test images: its fine-tuning schedule's, with `resize` for the images' size."""
+    schedule = read_fragment("schedules", dataset.get("default_schedule", "finetune"))
+    config = Config({"val_dataloader": schedule["val_dataloader"]})
+    config.merge_from_dict({"val_dataloader": dataset["val_dataloader"]})
+    loader = config.val_dataloader
     if resize is not None:
-        pipeline = found.dataset.pipeline
-        found.dataset.pipeline = [resize if step["type"] == "Resize" else step for step in pipeline]
-    return found
+        loader.dataset.pipeline = [
+            resize if transform["type"] == "Resize" else transform for transform in loader.dataset.pipeline
+        ]
+    return loader
 
 
-def _resize(run: Config) -> dict[str, Any] | None:
-    """The transform that gives a run's images their size; None where it is none of a fixed size."""
+def _resize_transform(run: Config) -> dict[str, Any] | None:
+    """The transform that gives a run's images a fixed size; None where there is none."""
     part = "test_dataloader" if "test_dataloader" in run else "train_dataloader"
-    return next((step for step in run[part].dataset.pipeline if step["type"] == "Resize"), None)
+    return next((transform for transform in run[part].dataset.pipeline if transform["type"] == "Resize"), None)

@@ -1,4 +1,4 @@
-"""Shards to training batches; importing this registers the dataset, the transforms and the samplers."""
+"""From shards to training batches. Importing this package registers the dataset, the transforms and the samplers."""
 
 from stage2_training.data.dataset import PseudoLabelDataset
 from stage2_training.data.rle_masks import RunLengthMasks, masks_at

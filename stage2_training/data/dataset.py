@@ -1,4 +1,4 @@
-"""The dataset that streams pseudo labels from shards; it holds nothing per image."""
+"""The dataset that streams pseudo labels from shards. It keeps nothing per image in memory."""
 
 import os
 from collections import OrderedDict
@@ -18,23 +18,24 @@ CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, 
 
 @DATASETS.register_module()
 class PseudoLabelDataset(BaseDataset):
-    """Images and their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
+    """Images with their pseudo masks, class-agnostic (one class, `object`) or with the shards' clusters as classes.
 
-    The manifest gives the number of images in each shard, and that is all that is kept in memory. Shards are
-    opened when first read from, in the process that reads, and then read ahead whole: `ShardSampler` is about to ask
-    for all of their images. Images without proposals are part of the dataset.
+    Only the number of images in each shard, from the manifest, is kept in memory. A shard is opened on first use, in
+    the process that uses it, and then read ahead whole, because `ShardSampler` will request all of its images. Images
+    without proposals are part of the dataset.
 
     Args:
-        shards: directory of a finished shard set.
+        shards: directory of a complete shard set.
         pipeline: transforms, from `LoadRGBImage` and `LoadPseudoLabels` to `PackPseudoLabels`.
-        image_root: where the images are now, when not where stage 1 found them.
-        max_open_shards: files held open per process, some 4 MB each; the one unused longest is closed first.
-            `ShardSampler` mixes the images of no more shards than these.
-        pseudo_classes: clusters are the classes, `cluster 0` and so on.
+        image_root: folder of the images, if they have moved since stage 1.
+        max_open_shards: files open at a time per process, about 4 MB each; the least recently used is closed first.
+            `ShardSampler` mixes the images of at most as many shards.
+        pseudo_classes: use the clusters as classes, `cluster 0` and so on.
 
     Raises:
-        ShardError: no shard set, an unfinished one, or a shard file is missing; with `pseudo_classes`, the set has no
-            clusters, or not in every shard.
+        ShardError: no shard set, an incomplete one, or a missing shard file; with `pseudo_classes`, a set without
+            clusters or with clusters in some shards only.
+        UserError: `indices` is given.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
@@ -62,7 +63,7 @@ class PseudoLabelDataset(BaseDataset):
         super().__init__(pipeline=list(pipeline), **kwargs)
 
     def full_init(self) -> None:
-        """Nothing is loaded at start."""
+        """Load nothing: shards are read on demand."""
         self._fully_initialized = True
 
     def __len__(self) -> int:
@@ -72,10 +73,10 @@ class PseudoLabelDataset(BaseDataset):
         return {**self.__dict__, "_readers": OrderedDict()}
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """What the pipeline starts from: the image's path, id and size, its `ImageRecord` and its proposals' classes.
+        """The pipeline's input: the image's path, id and size, its `ImageRecord` and its proposals' classes.
 
         Raises:
-            ShardError: the shard is damaged, has gone, or was exchanged or clustered anew since the start.
+            ShardError: the shard is damaged or missing, or was replaced or clustered anew since training began.
         """
         idx = range(len(self))[idx]
         shard, row = self.shards.locate(idx)
@@ -93,7 +94,7 @@ class PseudoLabelDataset(BaseDataset):
         }
 
     def _reader(self, shard: int) -> ShardReader:
-        if self._pid != os.getpid():  # a forked worker must not share its parent's file positions
+        if self._pid != os.getpid():  # a forked worker must not share its parent's open files
             self._readers, self._pid = OrderedDict(), os.getpid()
         if shard not in self._readers:
             if len(self._readers) >= self.max_open_shards:

@@ -1,4 +1,8 @@
-"""Instance masks that stay run lengths until somebody needs pixels, and then are made at the size needed."""
+"""Instance masks kept as run-length encodings (RLE) until pixels are needed, and decoded at the size needed.
+
+Resizing to the nearest pixel, flipping and padding with zeros only select rows and columns of a mask. A transformed
+mask is described by two index arrays: for each of its rows (columns) the original row (column), or -1 for padding.
+"""
 
 from collections.abc import Sequence
 from copy import copy
@@ -21,7 +25,10 @@ Index = NDArray[np.int32]
 
 
 class Strips(NamedTuple):
-    """S strips, in the order of masks; strip s covers rows `top[s]` to `bottom[s] - 1` of a column."""
+    """Runs of L masks, cut at column borders: strip s covers rows `top[s]` to `bottom[s] - 1` of a column of a mask.
+
+    The S strips are in the order of masks.
+    """
 
     mask: Ints  # (S,)
     column: Ints  # (S,)
@@ -30,48 +37,50 @@ class Strips(NamedTuple):
 
 
 def strips(rle: Sequence[bytes], size: tuple[int, int]) -> Strips:
-    """The strips of L masks of `size` (height, width), from their COCO compressed run lengths."""
+    """The strips of L masks of `size` (height, width), from their compressed COCO RLE."""
     height = size[0]
     mask, pixel = read_changes(rle, size)
     start, end = pixel[::2], pixel[1::2]
     first = start // height
-    run, place = repeated(np.where(end > start, (end - 1) // height - first + 1, 0))
-    column = first[run] + place
+    run, offset = repeated(np.where(end > start, (end - 1) // height - first + 1, 0))
+    column = first[run] + offset
     top = np.maximum(start[run] - column * height, 0)
     return Strips(mask[::2][run], column, top, np.minimum(end[run] - column * height, height))
 
 
-def areas(of: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index) -> Ints:
-    """Pixels of `count` masks, given by strips at `size`, once transformed: int64 (count,).
+def areas(strips: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index) -> Ints:
+    """Areas in pixels of transformed masks: int64 (count,).
 
     Args:
-        rows, columns: index arrays of the transformed masks, see above.
+        strips: of `count` original masks of `size` (height, width).
+        rows, columns: index arrays of the transformed masks.
     """
-    across, down = _places(columns, size[1]), _places(rows, size[0])
-    pixels = abs(across[of.column + 1] - across[of.column]) * abs(down[of.bottom] - down[of.top])
-    return np.bincount(of.mask, pixels, count).astype(np.int64)
+    x, y = _transformed_edges(columns, size[1]), _transformed_edges(rows, size[0])
+    pixels = abs(x[strips.column + 1] - x[strips.column]) * abs(y[strips.bottom] - y[strips.top])
+    return np.bincount(strips.mask, pixels, count).astype(np.int64)
 
 
 def middle_means(
-    of: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index, device: torch.device | str
+    strips: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index, device: torch.device | str
 ) -> Tensor:
-    """Mean over two rows and two columns each, of `count` masks given by strips at `size`: float32 (count, h, w).
+    """Means over blocks of two rows and two columns of transformed masks: float32 (count, h, w).
 
-    Only the changes along columns are written, and then added up: the masks are not made at any other size.
+    Only the changes along each column are written; their cumulative sum gives the means. The masks are not decoded at
+    any other size.
 
     Args:
-        rows: index array (2 h) of the transformed masks' rows that are wanted, by twos.
-        columns: index array (2 w), likewise.
+        strips: of `count` original masks of `size` (height, width).
+        rows, columns: index arrays (2 h) and (2 w): rows 2 i and 2 i + 1 make block i.
     """
     height, width = len(rows) // 2, len(columns) // 2
-    across, down = _places(columns, size[1]), _places(rows, size[0])
-    left = np.minimum(across[of.column], across[of.column + 1])
-    begin, end = np.minimum(down[of.top], down[of.bottom]), np.maximum(down[of.top], down[of.bottom])
-    times = np.where(end > begin, abs(across[of.column + 1] - across[of.column]), 0)
-    strip, place = repeated(times)
-    corner = of.mask[strip] * ((height + 1) * width) + (left[strip] + place) // 2
-    # Wanted row r counts half for mean r // 2. From row `begin` on, half of a strip is in mean begin // 2 and all of it
-    # in the next one where begin is odd, and in begin // 2 both times where it is even.
+    x, y = _transformed_edges(columns, size[1]), _transformed_edges(rows, size[0])
+    left = np.minimum(x[strips.column], x[strips.column + 1])
+    begin, end = np.minimum(y[strips.top], y[strips.bottom]), np.maximum(y[strips.top], y[strips.bottom])
+    widths = np.where(end > begin, abs(x[strips.column + 1] - x[strips.column]), 0)
+    strip, offset = repeated(widths)
+    corner = strips.mask[strip] * ((height + 1) * width) + (left[strip] + offset) // 2
+    # Each row is half of its block. A strip that begins at an even row covers both halves from block begin // 2 on; one
+    # that begins at an odd row covers one half there, and both from the next block on.
     begin, end = begin[strip], end[strip]
     changes = torch.from_numpy(
         np.stack([corner + row * width for row in (begin // 2, (begin + 1) // 2, end // 2, (end + 1) // 2)])
@@ -82,36 +91,34 @@ def middle_means(
     return means.view(count, height + 1, width).cumsum_(1)[:, :height]
 
 
-def _places(index: Index, size: int) -> Ints:
-    """For each of `size` + 1 borders between a mask's rows, which of the transformed mask's it falls on: (size + 1,).
+def _transformed_edges(index: Index, size: int) -> Ints:
+    """Where the `size` + 1 edges of a mask's rows lie in the transformed mask: int64 (size + 1,).
 
-    Row y takes up the transformed rows between `places[y]` and `places[y + 1]`, whichever is lower.
+    Row y covers the transformed rows from the smaller of `edges[y]` and `edges[y + 1]` up to the larger, exclusive.
     """
-    there = np.flatnonzero(index >= 0)
-    if len(there) == 0:
+    inside = np.flatnonzero(index >= 0)
+    if len(inside) == 0:
         return np.zeros(size + 1, np.int64)
-    used = index[there[0] : there[-1] + 1]
-    falls = used[0] > used[-1]
-    before = np.searchsorted(used[::-1] if falls else used, np.arange(size + 1))
-    return there[0] + (len(used) - before if falls else before)
+    used = index[inside[0] : inside[-1] + 1]
+    flipped = used[0] > used[-1]
+    before = np.searchsorted(used[::-1] if flipped else used, np.arange(size + 1))
+    return inside[0] + (len(used) - before if flipped else before)
 
 
 class RunLengthMasks(BitmapMasks):
-    """MMDetection's bitmap masks, kept as COCO's run lengths of the whole image.
+    """MMDetection's bitmap masks, kept as COCO RLE of the original image together with the transforms applied since.
 
-    Resizing to the nearest pixel, flipping and padding with zeros only pick rows and columns of a mask, and are noted.
-    `at` and `areas` are computed from run lengths. Whatever else MMDetection asks for (`masks`, `to_tensor`,
-    `crop_and_resize`, `rotate`, ...) is done on bitmaps, which are made when first asked for and are those that there
-    would have been from the start.
+    `at` and `areas` are computed from the RLE. Everything else that MMDetection does with masks (`masks`, `to_tensor`,
+    `crop_and_resize`, `rotate`, ...) works on bitmaps, which are decoded on first use and equal those that bitmaps from
+    the start would have become.
 
     Args:
         rle: compressed counts of L masks.
         size: (height, width) of the masks.
 
     Attributes:
-        height, width: now, after the transforms noted.
-        rows: int32 (height,), the original row of each row, -1 for padding.
-        columns: int32 (width,), likewise.
+        height, width: current size, after all transforms.
+        rows, columns: int32 (height,) and (width,), the index arrays of the transforms (see above).
     """
 
     def __init__(self, rle: Sequence[bytes], size: tuple[int, int]) -> None:
@@ -121,28 +128,28 @@ class RunLengthMasks(BitmapMasks):
         self.height, self.width = size
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without bitmaps; strips travel along, so that the trainer's process need not make them again."""
+        """Without bitmaps, but with strips, so that the training process does not compute them again."""
         return {name: value for name, value in self.__dict__.items() if name != "masks"}
 
     def __len__(self) -> int:
         return len(self.rle)
 
     def __getitem__(self, index: Any) -> "RunLengthMasks":
-        """The masks of an index, slice, list or (boolean) array, always as masks."""
-        chosen = RunLengthMasks([self.rle[i] for i in np.atleast_1d(np.arange(len(self))[index])], self.size)
-        return chosen._picking(self.rows, self.columns)
+        """The masks selected by an index, slice, list or (boolean) array; also a single one as masks."""
+        selected = RunLengthMasks([self.rle[i] for i in np.atleast_1d(np.arange(len(self))[index])], self.size)
+        return selected._transformed(self.rows, self.columns)
 
     @cached_property
     def masks(self) -> NDArray[np.uint8]:
         """The bitmaps: uint8 (L, height, width), 0 or 1."""
-        found = np.zeros((len(self), self.height, self.width), np.uint8)
+        bitmaps = np.zeros((len(self), self.height, self.width), np.uint8)
         if len(self):
-            for bitmap, transposed in zip(found, decode(self.rle, self.size).transpose(0, 2, 1), strict=True):
+            for bitmap, transposed in zip(bitmaps, decode(self.rle, self.size).transpose(0, 2, 1), strict=True):
                 # Whole columns are copied, then whole rows.
                 cv2.transpose(transposed[self.columns]).take(self.rows, axis=0, out=bitmap)
-            found[:, self.rows < 0] = 0
-            found[:, :, self.columns < 0] = 0
-        return found
+            bitmaps[:, self.rows < 0] = 0
+            bitmaps[:, :, self.columns < 0] = 0
+        return bitmaps
 
     @cached_property
     def strips(self) -> Strips:
@@ -151,14 +158,14 @@ class RunLengthMasks(BitmapMasks):
 
     @property
     def areas(self) -> NDArray[np.int64]:
-        """Pixels of each mask: int64 (L,)."""
+        """Area of each mask in pixels: int64 (L,)."""
         return areas(self.strips, len(self), self.size, self.rows, self.columns)
 
     def at(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
-        """The masks bilinearly resized to `size` (h, w), as `masks_at` does it: float32 (L, h, w).
+        """The masks bilinearly resized to `size` (h, w), see `masks_at`: float32 (L, h, w).
 
-        Where height and width are an even number of times those wanted, each value is the mean of the four middle
-        pixels of its block, and comes from run lengths; else from bitmaps.
+        Where h and w divide height and width by an even number, each value is the mean of the four middle pixels of its
+        block and is computed from the RLE; elsewhere bitmaps are resized.
         """
         if not len(self) or self.height % (2 * size[0]) or self.width % (2 * size[1]):
             return _bilinear(self, size, device)
@@ -181,12 +188,12 @@ class RunLengthMasks(BitmapMasks):
         """See `BaseInstanceMasks.resize`."""
         if interpolation != "nearest":
             return super().resize(out_shape, interpolation)
-        return self._picking(_nearest(self.rows, out_shape[0]), _nearest(self.columns, out_shape[1]))
+        return self._transformed(_nearest(self.rows, out_shape[0]), _nearest(self.columns, out_shape[1]))
 
     def flip(self, flip_direction: str = "horizontal") -> "RunLengthMasks":
         """See `BaseInstanceMasks.flip`."""
         up_down, left_right = flip_direction != "horizontal", flip_direction != "vertical"
-        return self._picking(
+        return self._transformed(
             self.rows[::-1].copy() if up_down else self.rows, self.columns[::-1].copy() if left_right else self.columns
         )
 
@@ -195,24 +202,24 @@ class RunLengthMasks(BitmapMasks):
         if pad_val:
             return super().pad(out_shape, pad_val)
         below, right = out_shape[0] - self.height, out_shape[1] - self.width
-        return self._picking(
+        return self._transformed(
             np.pad(self.rows, (0, below), constant_values=-1), np.pad(self.columns, (0, right), constant_values=-1)
         )
 
     @classmethod
     def cat(cls, masks: Sequence[BitmapMasks]) -> BitmapMasks:
-        """See `BaseInstanceMasks.cat`; gives bitmaps."""
+        """See `BaseInstanceMasks.cat`; returns bitmaps."""
         return BitmapMasks.cat(masks)
 
-    def _picking(self, rows: NDArray[np.int32], columns: NDArray[np.int32]) -> "RunLengthMasks":
-        picked = copy(self)
-        picked.rows, picked.columns = rows, columns
-        picked.height, picked.width = len(rows), len(columns)
-        return picked
+    def _transformed(self, rows: Index, columns: Index) -> "RunLengthMasks":
+        transformed = copy(self)
+        transformed.rows, transformed.columns = rows, columns
+        transformed.height, transformed.width = len(rows), len(columns)
+        return transformed
 
 
 def masks_at(masks: BaseInstanceMasks, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
-    """L masks of any kind, bilinearly resized (no `align_corners`) to `size` (h, w): float32 (L, h, w), in [0, 1]."""
+    """L masks of any type, bilinearly resized (without `align_corners`) to `size` (h, w): float32 (L, h, w)."""
     return masks.at(size, device) if isinstance(masks, RunLengthMasks) else _bilinear(masks, size, device)
 
 
@@ -223,6 +230,6 @@ def _bilinear(masks: BaseInstanceMasks, size: tuple[int, int], device: torch.dev
     return F.interpolate(bitmaps, size=size, mode="bilinear", align_corners=False)[0]
 
 
-def _nearest(index: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+def _nearest(index: Index, length: int) -> Index:
     """An index array resized as MMDetection resizes bitmaps."""
     return mmcv.imresize(index[:, None], (1, length), interpolation="nearest", backend="cv2")[:, 0]

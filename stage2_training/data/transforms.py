@@ -1,8 +1,8 @@
-"""Transforms that keep each mask together with its seed feature, and read images as stage 1 does.
+"""Transforms that read images as stage 1 does, and keep each mask together with its seed feature.
 
-Between loading and packing, the seed features travel as `gt_seed_features`, float32 (L, D), row l belonging to
-mask l. Resizing and flipping do not touch the order of masks; every transform that drops masks must drop the
-same rows of `gt_seed_features`, as `DropVanishedMasks` does.
+Between loading and packing, the seed features are in `gt_seed_features`, float32 (L, D); row l belongs to mask l.
+Resizing and flipping keep the order of masks. A transform that drops masks must drop the same rows of
+`gt_seed_features`, as `DropVanishedMasks` does.
 """
 
 from typing import Any, ClassVar
@@ -23,17 +23,17 @@ INSTANCE_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_ignore_flags",
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """Read an image as stage 1 reads it: RGB, EXIF orientation applied.
+    """Reads an image as stage 1 does: RGB, with its EXIF orientation applied.
 
-    Used for labelled datasets too: masks and polygons refer to the image as a person sees it, which is also what
-    MMDetection's own loader assumes. Where the dataset states the image's size, an image of another size is
-    refused, because its masks would land elsewhere.
+    Labelled datasets use it, too: their masks and polygons refer to the image as it is displayed, as MMDetection's own
+    loader assumes. Where the dataset states the image's size, an image of another size is refused, because masks would
+    not fit it.
 
-    Reads `img_path`, and `height` and `width` where there are any; adds `img` uint8 (H, W, 3), `img_shape` and
+    Reads `img_path` and, if present, `height` and `width`; adds `img` uint8 (H, W, 3), `img_shape` and
     `ori_shape` (H, W).
 
     Raises:
-        UserError: the image cannot be read or has another size than its labels.
+        UserError: the image cannot be read, or its size is not that of its labels.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -59,10 +59,10 @@ class LoadRGBImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadPseudoLabels(BaseTransform):
-    """Make the proposals of `results["record"]`, of classes `results["labels"]`, MMDetection's ground truth.
+    """Turns the proposals of `results["record"]`, with classes `results["labels"]`, into MMDetection's ground truth.
 
-    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_ignore_flags` bool (L,), none of them set, `gt_masks`
-    (`RunLengthMasks`, L at full image size) and `gt_seed_features` float32 (L, D).
+    Adds `gt_bboxes` (L, 4), `gt_bboxes_labels` int64 (L,), `gt_ignore_flags` bool (L,), all False, `gt_masks` (L
+    `RunLengthMasks` of the image's size) and `gt_seed_features` float32 (L, D).
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -77,10 +77,10 @@ class LoadPseudoLabels(BaseTransform):
 
 @TRANSFORMS.register_module()
 class DropVanishedMasks(BaseTransform):
-    """Drop instances whose mask has fewer than `min_area` pixels left, with all that belongs to them.
+    """Drops instances whose mask has fewer than `min_area` pixels left.
 
-    A mask vanishes when a thin one is resized to less than a pixel or when rotation moves it out of the picture.
-    An image that loses all its masks stays.
+    A mask vanishes when it is resized to less than a pixel or rotated out of the image. An image that loses all its
+    masks is kept.
     """
 
     def __init__(self, min_area: int = 1) -> None:

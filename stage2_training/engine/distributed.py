@@ -1,4 +1,4 @@
-"""One run in several processes: joining them, and leaving to the first what only one may do."""
+"""One run in several processes: joining the process group, and doing things on rank 0 only."""
 
 import os
 import sys
@@ -19,23 +19,23 @@ from stage1_proposals.common.system import die_with_parent
 
 Result = TypeVar("Result")
 
-# Longer than the first process may download weights or evaluate while the others wait for it.
+# Longer than rank 0 may take to download weights or to evaluate while the others wait for it.
 TIMEOUT = timedelta(hours=1)
 
 
 @contextmanager
 def joined(device: str | None) -> Iterator[None]:
-    """Join the processes that torchrun started (it says which in RANK, LOCAL_RANK and so on), one per GPU.
+    """Join the process group that torchrun started (RANK, LOCAL_RANK, ... are set), one process per GPU.
 
-    Only the first process prints. Of the user errors that several processes raise only one gets through; the others
-    leave with its exit code and without a word.
+    Only rank 0 prints. If several processes raise a user error, one of them lets it through; the others exit silently
+    with the same exit code.
 
     Args:
         device: `cpu` for gloo, `cuda` for NCCL; None: the GPU when there is one.
 
     Raises:
         UserError: there are fewer GPUs than processes.
-        SystemExit: 2, another process has spoken.
+        SystemExit: 2, another process has reported the error.
     """
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
@@ -50,26 +50,26 @@ def joined(device: str | None) -> Iterator[None]:
         with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if rank == 0 else nowhere):
             yield
     except UserError as error:
-        if store.add("spoken", 1) == 1:
+        if store.add("reported_errors", 1) == 1:
             raise
-        time.sleep(1)  # the first failure ends all: let the process that speaks finish
+        time.sleep(1)  # torchrun ends all processes at the first failure: let the reporting one finish
         raise SystemExit(2) from error
     except Exception:
-        time.sleep(3)  # a process that lost another complains of that; torchrun ends it before it does
+        time.sleep(3)  # that a peer is lost is no news: torchrun ends this process before it reports so
         raise
     dist.destroy_process_group()
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the first process, or the only one."""
+    """Whether this is the first process or the only one."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def on_rank_zero(task: Callable[[], Result]) -> Result:
-    """Do something in the first process, while the others wait; all get its (picklable) result.
+    """Run a task in the first process while the others wait; all return its (picklable) result.
 
     Raises:
-        UserError: the task raised it; it is raised in every process.
+        UserError: the task raised it; it is then raised in every process.
     """
     if not dist.is_initialized():
         return task()
@@ -86,9 +86,9 @@ def on_rank_zero(task: Callable[[], Result]) -> Result:
 
 
 def bind_workers(loader: DataLoader) -> DataLoader:
-    """Let the workers of a data loader die with the process that started them.
+    """Make the workers of a data loader end with the process that started them.
 
-    A worker that waits for a queue whose other end was killed waits for ever, holding memory and the terminal.
+    A worker waiting for a queue whose other end was killed would wait forever, holding memory and the terminal.
     """
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
     return loader

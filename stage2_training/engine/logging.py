@@ -1,68 +1,93 @@
-"""What a training run prints: one short line now and then. The log file keeps everything."""
+"""What a run prints: one short line now and then. The log files keep everything."""
 
 import logging
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from mmengine.registry import LOG_PROCESSORS
-from mmengine.runner import LogProcessor, Runner
+from mmengine.dist import is_main_process
+from mmengine.hooks import LoggerHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from stage2_training.evaluation.scores import AP_NAMES, LOGGED, PLURALS, PREFIXES, RECALL
 
-TIME_WIDTH = len("12:34:56  ")
+
+@HOOKS.register_module()
+class ProgressLoggerHook(LoggerHook):
+    """MMEngine's logger hook, which also prints a line that fits a terminal every `interval` steps, and the scores.
+
+    Args:
+        kwargs: those of `LoggerHook`.
+    """
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        steps = len(runner.train_dataloader)
+        if self.every_n_inner_iters(batch_idx, self.interval) or batch_idx + 1 == steps <= self.interval:
+            scalars = runner.message_hub.log_scalars
+            # `lr` is that of the first parameter group, which may be the slower backbone's.
+            rate = scalars.get("train/base_lr", scalars["train/lr"]).current()
+            loss, seconds = (scalars[f"train/{name}"].mean(self.interval) for name in ("loss", "time"))
+            left = timedelta(seconds=int(runner.message_hub.get_info("eta", 0)))
+            _print(
+                f"epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{steps}  "
+                f"loss {loss:.3f}  lr {rate:.1e}  {seconds:.2f} s/step  {left} left"
+            )
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        super().after_val_iter(runner, batch_idx, data_batch, outputs)
+        self._print_evaluated(batch_idx, len(runner.val_dataloader))
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        super().after_test_iter(runner, batch_idx, data_batch, outputs)
+        self._print_evaluated(batch_idx, len(runner.test_dataloader))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        super().after_val_epoch(runner, metrics)
+        _print_scores(f"epoch {runner.epoch}", metrics or {})
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        super().after_test_epoch(runner, metrics)
+        _print_scores("test", metrics or {})
+
+    def _print_evaluated(self, batch_idx: int, batches: int) -> None:
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            _print(f"evaluating {batch_idx + 1}/{batches}")
 
 
-@LOG_PROCESSORS.register_module()
-class BriefLogProcessor(LogProcessor):
-    """MMEngine's log processor with lines that fit a terminal; all values still go to the JSON log."""
+def _print(text: str) -> None:
+    """Print a line, with the time, from the first process only."""
+    if is_main_process():
+        print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
-    def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
-        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
-        if mode != "train":
-            size = self._get_dataloader_size(runner, mode)
-            return tag, f"evaluating {batch_idx + 1}/{size}"
-        left = timedelta(seconds=int(runner.message_hub.get_info("eta", 0)))
-        rate = tag.get("base_lr", tag["lr"])  # `lr` is the first parameter group's, here the slower backbone's
-        line = (
-            f"epoch {runner.epoch + 1}/{runner.max_epochs}  step {batch_idx + 1}/{len(runner.train_dataloader)}  "
-            f"loss {tag['loss']:.3f}  lr {rate:.1e}  {tag['time']:.2f} s/step  {left} left"
-        )
-        return tag, line
 
-    def get_log_after_epoch(
-        self, runner: Runner, batch_idx: int, mode: str, with_non_scalar: bool = False
-    ) -> tuple[dict, str]:
-        tag, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
-        name = f"epoch {runner.epoch}" if mode == "val" else "test"
-        scores = score_lines(tag)
-        indent = "\n" + " " * (TIME_WIDTH + len(name))
-        return tag, f"{name}  {f'{indent}  '.join(scores)}" if scores else line
+def _print_scores(name: str, scores: Mapping[str, float]) -> None:
+    indent = "\n" + " " * len(f"12:34:56  {name}")
+    _print(f"{name}  {f'{indent}  '.join(score_lines(scores))}")
 
 
 def score_lines(scores: Mapping[str, float]) -> list[str]:
-    """`masks  AP 12.3  AP50 30.1 ...`, and `boxes ...`, in percent; -1, no objects of a size, is left out."""
+    """`masks  AP 12.3  AP50 30.1 ...` and `boxes ...`, in percent, without the -1 that means no objects of a size.
+
+    Scores of another metric than ours are one line of names and values.
+    """
     lines = []
     for kind, prefix in PREFIXES.items():
-        found = {name: scores.get(f"{LOGGED}{prefix}{name}", -1) for name in (*AP_NAMES, RECALL)}
-        values = "  ".join(f"{name} {100 * value:4.1f}" for name, value in found.items() if value >= 0)
-        lines += [f"{PLURALS[kind]}  {values}"] if values else []
-    return lines
-
-
-# Warnings about MMEngine's own calls, and about frozen layers being frozen.
-NEEDLESS = ("will be deprecated", "is skipped since its requires_grad=False")
-
-
-def _is_progress(record: logging.LogRecord) -> bool:
-    """Warnings, and the lines MMEngine's logger hook writes about losses and scores."""
-    if record.levelno >= logging.WARNING:
-        return not any(phrase in record.getMessage() for phrase in NEEDLESS)
-    return record.module == "logger_hook" and not record.getMessage().startswith("Exp name")
+        values = {name: scores.get(f"{LOGGED}{prefix}{name}", -1) for name in (*AP_NAMES, RECALL)}
+        line = "  ".join(f"{name} {100 * value:4.1f}" for name, value in values.items() if value >= 0)
+        lines += [f"{PLURALS[kind]}  {line}"] if line else []
+    return lines or ["  ".join(f"{name} {value}" for name, value in scores.items())]
 
 
 def quieten(logger: logging.Logger) -> None:
-    """Let only progress and warnings of a run's logger through to the terminal."""
+    """Let only errors of a run's logger through to the terminal; files get all of it."""
     for handler in logger.handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.addFilter(_is_progress)
-            handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)

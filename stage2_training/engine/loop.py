@@ -1,4 +1,4 @@
-"""An epoch loop that counts optimizer steps, and goes on in the middle of an epoch."""
+"""An epoch loop that counts optimizer steps and can resume in the middle of an epoch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,24 +11,27 @@ from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.overrides import passes
-from stage2_training.engine.divergence import match_despite_nan, mean_or_stop
+from stage2_training.engine.divergence import mean_or_stop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
-from stage2_training.engine.steps import StepLoader, seed_from
+from stage2_training.engine.steps import StepLoader, derive_seed
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's epoch loop, for checkpoints taken at any step, and steps of any number of batches.
+    """MMEngine's epoch loop for steps of any number of batches, resumable from a checkpoint taken after any step.
 
-    What MMEngine calls an iteration is here one step of the optimizer: schedules, intervals, logs and checkpoints
-    count steps, however many processes and passes a step takes, so a run may go on with another number of either.
+    What MMEngine calls an iteration is one optimizer step here: schedules, intervals, logs and checkpoints count steps,
+    however many processes and passes a step takes. So a run may be resumed with other numbers of them.
 
-    MMEngine's own loop would repeat an interrupted epoch from its first batch and so train for more iterations
-    than asked. This one reads the epoch and the place in it off the number of steps done, and leaves the
-    samples already seen to the sampler (`ResumableSampler`). Learning-rate schedules must count iterations
+    MMEngine's own loop would repeat an interrupted epoch from its first batch, and so train for too many iterations.
+    This one derives the epoch and the position in it from the number of steps done, and lets the sampler skip the
+    samples already seen (`ResumableSampler`). Learning-rate schedules must count iterations
     (`convert_to_iter_based=True`), because a checkpoint may fall between the last iteration of an epoch and the
-    epoch's end. What is random in loading a sample depends on seed, epoch and the sample's place in it, what is random
-    in the model on seed, step and process, so that an interruption changes neither.
+    epoch's end. Random transforms of a sample depend on the seed, the epoch and the sample's position in it; random
+    draws in the model depend on the seed, the step and the process. So an interruption changes neither.
+
+    `_iter`, `_epoch`, `_max_epochs` and `_max_iters` are set here because MMEngine (onedl-mmengine 0.10.12) gives
+    subclasses of its loops no public setter for them.
 
     Args:
         runner, max_epochs, kwargs: as in MMEngine.
@@ -36,10 +39,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         total_batch: images per step; by default one pass of each process.
 
     Raises:
-        UserError: `total_batch` is not so many passes of every process.
+        UserError: `total_batch` is not a whole number of passes of every process.
     """
 
-    dataloader: Any  # MMEngine's, until it is a StepLoader
+    dataloader: Any  # MMEngine's data loader, wrapped in a StepLoader in __init__
 
     def __init__(
         self,
@@ -49,19 +52,19 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         total_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
-        placed = {
+        seeded = {
             **dataloader,
-            "dataset": {"type": "PlacedDataset", "dataset": dataloader["dataset"]},
-            "batch_sampler": {"type": "PlacedBatches", "seed": runner.seed},
+            "dataset": {"type": "SeededDataset", "dataset": dataloader["dataset"]},
+            "batch_sampler": {"type": "SeededBatchSampler", "seed": runner.seed},
         }
-        super().__init__(runner, placed, max_epochs, **kwargs)
+        super().__init__(runner, seeded, max_epochs, **kwargs)
         self.rank, processes = get_dist_info()
         self.passes = passes(total_batch, dataloader["batch_size"], processes) if total_batch else 1
         self.dataloader = StepLoader(self.dataloader, self.passes)
         self._max_iters = self._max_epochs * len(self.dataloader)
 
     def run(self) -> nn.Module:
-        """Train to the end; evaluate after each epoch, first of all one whose evaluation the interruption took.
+        """Train to the end and evaluate after each epoch, also where the run was interrupted before an evaluation.
 
         Raises:
             UserError: a step takes several passes, and the optimizer wrapper cannot add up gradients; a loss is NaN or
@@ -72,7 +75,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f"optim_wrapper.type {type(self.runner.optim_wrapper).__name__}: a step takes {self.passes} passes; "
                 f"use {AccumulatingOptimWrapper.__name__}, or more processes"
             )
-        match_despite_nan()
         steps = len(self.dataloader)
         self._epoch = self._iter // steps
         self.runner.call_hook("before_train")
@@ -85,7 +87,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train on what is left of the epoch."""
+        """Train on the rest of the epoch."""
         done = self._iter - self._epoch * len(self.dataloader)
         self.dataloader.start_at(done)
         self.runner.call_hook("before_train_epoch")
@@ -103,8 +105,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         """Take one optimizer step.
 
         Args:
-            idx: of the step in its epoch.
-            data_batch: the step's batches, in this process.
+            idx: the step's index in its epoch.
+            data_batch: the step's batches in this process.
         """
         self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
         losses = self._step(data_batch)
@@ -118,7 +120,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         images = [len(batch["inputs"]) for batch in batches]
         means: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
-            torch.manual_seed(seed_from(self.runner.seed, self._iter, number, self.rank))
+            torch.manual_seed(derive_seed(self.runner.seed, self._iter, number, self.rank))
             share = images[number] / sum(images)
             if isinstance(wrapper, AccumulatingOptimWrapper):
                 wrapper.begin_batch(share, last=number == len(batches) - 1)
@@ -127,7 +129,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return means
 
     def evaluate(self) -> None:
-        """Run the validation loop when there is one and its turn has come."""
+        """Run the validation loop if there is one and it is due."""
         self._decide_current_val_interval()
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
         if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:

@@ -1,4 +1,4 @@
-"""MMEngine's optimizer wrapper for steps of several batches, and for mixed precision on any device."""
+"""An optimizer wrapper for steps of several batches, and for mixed precision on any device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 @OPTIM_WRAPPERS.register_module()
 class AccumulatingOptimWrapper(OptimWrapper):
-    """Gradients of a step's batches are added up, each by its share of the step's images, and exchanged once.
+    """MMEngine's optimizer wrapper, accumulating the gradients of a step's batches and synchronising them once.
 
-    MMEngine's own accumulation counts batches instead of steps, and so do all schedules and intervals with it.
+    Each batch counts by its share of the step's images. With MMEngine's own accumulation, schedules and intervals would
+    count batches instead of steps.
 
     Args:
-        amp: forward passes in bfloat16, where autocast does so. It has float32's range, so losses need no scaling.
+        amp: autocast forward passes to bfloat16. It has float32's range, so losses need no scaling.
         args, kwargs: those of `OptimWrapper`.
     """
 
@@ -28,7 +29,7 @@ class AccumulatingOptimWrapper(OptimWrapper):
         self.begin_batch(1.0, last=True)
 
     def begin_batch(self, share: float, *, last: bool) -> None:
-        """Say of the next batch what share of the step's images it has, and whether the step ends with it."""
+        """Announce the next batch: its share of the step's images, and whether it is the step's last."""
         self.share, self.last = share, last
 
     def should_update(self) -> bool:
@@ -38,9 +39,13 @@ class AccumulatingOptimWrapper(OptimWrapper):
         return self.last
 
     def step(self, **kwargs: Any) -> None:
-        """As MMEngine's, which tells the gradient's norm only where it is clipped; a run stops where it is NaN."""
+        """As MMEngine's, but the gradient's norm is always logged, not only when it is clipped.
+
+        `divergence.py` reads it there.
+        """
         if not self.clip_grad_kwargs:
-            gradients = [each.grad for group in self.param_groups for each in group["params"] if each.grad is not None]
+            parameters = (parameter for group in self.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             self.message_hub.update_scalar("train/grad_norm", float(torch.nn.utils.get_total_norm(gradients)))
         super().step(**kwargs)
 

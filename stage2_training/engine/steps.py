@@ -1,4 +1,4 @@
-"""What an optimizer step is made of: samples that know their place in the run, batches, and groups of batches."""
+"""What an optimizer step is made of: samples with seeds of their own, batches, and groups of batches."""
 
 import random
 from collections.abc import Iterable, Iterator, Sized
@@ -13,47 +13,48 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 Item = TypeVar("Item")
-# An index into the dataset, and the sample's place: seed, epoch, and number in the epoch's order over all processes.
-Placed = tuple[int, tuple[int, int, int]]
+# Names a sample in a run: the run's seed, the epoch, and the sample's position in the epoch's order over all processes.
+SampleKey = tuple[int, int, int]
+SeededIndex = tuple[int, SampleKey]
 
 
-def seed_from(*place: int) -> int:
-    """A seed in [0, 2^63), well mixed, from what names a place in the run."""
-    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derive_seed(*key: int) -> int:
+    """A well-mixed seed in [0, 2^63) from any numbers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @DATASETS.register_module()
-class PlacedDataset(Dataset):
-    """A dataset whose random transforms draw what the sample's place says, whichever process loads it, and when.
+class SeededDataset(Dataset):
+    """A dataset whose random transforms depend on the sample's key only, not on the process that loads it or on when.
 
     Args:
-        dataset: MMEngine's, or its config. It is indexed with `Placed` pairs.
+        dataset: MMEngine's, or its config. It is indexed with `SeededIndex` pairs.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
 
     def __getattr__(self, name: str) -> Any:
-        """What samplers and MMEngine ask of the dataset itself: `metainfo`, `full_init`, `shards`, ..."""
-        if name == "dataset":  # unpickled, before it is there
+        """What samplers and MMEngine read from the dataset itself: `metainfo`, `full_init`, `shards`, ..."""
+        if name == "dataset":  # while unpickling, before it is set
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, placed: Placed) -> Any:
-        index, place = placed
-        seed = seed_from(*place)
+    def __getitem__(self, seeded_index: SeededIndex) -> Any:
+        index, key = seeded_index
+        seed = derive_seed(*key)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # the CPU's: `torch.manual_seed` would ask for the GPUs as well
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: `torch.manual_seed` would initialise GPUs as well
         return self.dataset[index]
 
 
 @DATA_SAMPLERS.register_module()
-class PlacedBatches(Sampler[list[Placed]]):
-    """A sampler's indices, in batches, with their places.
+class SeededBatchSampler(Sampler[list[SeededIndex]]):
+    """A sampler's indices in batches, each with its `SampleKey`.
 
     Args:
         sampler: gives rank r of W the positions r, r + W, r + 2 W, ... of an order that depends on its `epoch`, and can
@@ -69,16 +70,16 @@ class PlacedBatches(Sampler[list[Placed]]):
         self._first = 0
 
     def start_at(self, batch: int) -> None:
-        """Let the next pass leave out the first batches; passes after it are whole again."""
+        """Let the next pass skip the first batches; later passes are whole again."""
         self._first = batch * self.batch_size
         self.sampler.start_at(self._first)
 
     def __len__(self) -> int:
         return ceil(len(self.sampler) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Placed]]:
-        # Nothing is done before the first batch is asked for: a data loader with workers makes two iterators, and uses
-        # the second.
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
+        # As a generator, this does nothing before the first batch is requested: a data loader with workers makes two
+        # iterators and uses the second.
         first, self._first = self._first, 0
         rank, processes = get_dist_info()
         epoch = self.sampler.epoch
@@ -89,22 +90,22 @@ class PlacedBatches(Sampler[list[Placed]]):
 
 
 class StepLoader(Sized, Iterable[list[Any]]):
-    """A data loader's batches in lists, one for each optimizer step; what MMEngine asks of a loader counts steps.
+    """A data loader's batches in lists, one list for each optimizer step. Its length is the number of steps.
 
     Args:
-        loader: over `PlacedBatches`.
+        loader: over a `SeededBatchSampler`.
         passes: batches per step; the last step of an epoch may have fewer.
     """
 
     def __init__(self, loader: DataLoader, passes: int) -> None:
         self.loader = loader
-        self.batches = cast(PlacedBatches, loader.batch_sampler)
+        self.batches = cast(SeededBatchSampler, loader.batch_sampler)
         self.dataset = loader.dataset
         self.sampler = self.batches.sampler
         self.passes = passes
 
     def start_at(self, step: int) -> None:
-        """Let the next pass over the data leave out the first steps; passes after it are whole again."""
+        """Let the next pass over the data skip the first steps; later passes are whole again."""
         self.batches.start_at(step * self.passes)
 
     def __len__(self) -> int:

@@ -1,7 +1,5 @@
-"""COCO AP of masks and boxes, at full precision."""
+"""COCO AP of masks and boxes at full precision, as a metric for MMDetection's evaluation loops."""
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,82 +7,73 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 
-from stage1_proposals.common.coco_scores import evaluate, objects_of
+from stage1_proposals.common.coco import CocoImage, Rle, encode_masks, mask_areas, mask_boxes, read_coco, to_xywh
+from stage1_proposals.common.coco_scores import evaluate, labelled_objects
 from stage2_training.evaluation.scores import METRIC, PREFIXES, RECALL
 
 
-def coco_scores(
-    images: Sequence[Mapping[str, Any]],
+def score_detections(
+    images: Sequence[CocoImage],
     objects: Sequence[Mapping[str, Any]],
     detections: Sequence[Mapping[str, Any]],
     class_ids: Sequence[int],
     class_agnostic: bool = False,
 ) -> dict[str, float]:
-    """AP over all images, at most 100 detections each; the arguments are those of `coco_evaluation.evaluate`.
+    """AP over all images, of at most 100 detections each; the arguments are those of `common.coco_scores.evaluate`.
 
     Returns:
         `SCORE_NAMES` to values in [0, 1], or -1 where no object of that size exists; class-agnostic also `AR@20` and
-        `box_AR@20`, the recall of an image's 20 best-scored detections.
+        `box_AR@20`, the recall of the 20 best-scored detections per image.
     """
     scores: dict[str, float] = {}
     for kind, prefix in PREFIXES.items():
-        found = evaluate(images, objects, detections, kind, class_ids, class_agnostic)
+        evaluation = evaluate(images, objects, detections, kind, class_ids, class_agnostic)
         scores |= {
-            f"{prefix}AP": found.average_precision(),
-            f"{prefix}AP50": found.average_precision(0.5),
-            f"{prefix}AP75": found.average_precision(0.75),
-            **{f"{prefix}AP_{size}": found.average_precision(size=size) for size in "SML"},
+            f"{prefix}AP": evaluation.average_precision(),
+            f"{prefix}AP50": evaluation.average_precision(0.5),
+            f"{prefix}AP75": evaluation.average_precision(0.75),
+            **{f"{prefix}AP_{size}": evaluation.average_precision(size=size) for size in "SML"},
         }
         if class_agnostic:
-            scores[prefix + RECALL] = found.average_recall()
+            scores[prefix + RECALL] = evaluation.average_recall()
     return scores
 
 
-def encode_masks(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Boolean masks (N, H, W) to N COCO RLE objects."""
-    return list(coco_mask.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))))
-
-
-def detection_boxes(boxes: NDArray[np.floating], masks: Sequence[dict[str, Any]]) -> NDArray[np.floating]:
-    """The boxes (N, 4) of an image's detections as x, y, w, h.
+def detection_boxes(boxes: NDArray[np.floating], masks: Sequence[Rle]) -> NDArray[np.floating]:
+    """The boxes (N, 4) of an image's detections as x, y, width, height.
 
     Args:
-        boxes: as MMDetection predicts them: x1, y1, x2, y2; all zero by those detectors that predict none.
-        masks: RLE; their boxes are taken where none are predicted.
+        boxes: (N, 4) as MMDetection predicts them: x1, y1, x2, y2; detectors without boxes predict zeros.
+        masks: N of them; their boxes are taken where none are predicted.
     """
-    if len(masks) and not boxes.any():
-        return coco_mask.toBbox(masks)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return to_xywh(boxes if boxes.any() else mask_boxes(masks))
 
 
 @METRICS.register_module()
 class MaskAP(BaseMetric):
-    """`coco_scores` as an MMDetection metric.
+    """`score_detections` as an MMDetection metric.
 
-    A detection's box is the one that the detector predicts; K-Net, Mask2Former and SOLOv2 predict none, so it is the
-    box around the mask.
+    A detection's box is the one that the detector predicts. K-Net, Mask2Former and SOLOv2 predict none; there it is
+    the box around the mask.
 
     Args:
-        ann_file: COCO JSON of the evaluated images; the dataset's class names choose the categories.
-        class_agnostic: objects of all these classes are of one, and so are detections, whatever theirs are.
+        ann_file: COCO JSON of the evaluated images; the dataset's class names select the categories.
+        class_agnostic: objects of all these classes count as one class, and so do detections, whatever their class.
     """
 
     default_prefix = METRIC
 
     def __init__(self, ann_file: str, class_agnostic: bool = False, **kwargs: Any) -> None:
-        # MMEngine's name for collecting through the process group; else it would leave files where one works.
+        # "gpu" is MMEngine's name for collecting through the process group; "cpu" leaves files in the working folder.
         super().__init__(collect_device="gpu", **kwargs)
         self.class_agnostic = class_agnostic
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.ground_truth = COCO(ann_file)
-        images, labelled = self.ground_truth.imgs, self.ground_truth.dataset["annotations"]
-        self.objects = objects_of(self.ground_truth, (each for each in labelled if each["image_id"] in images))
+        document = read_coco(ann_file, ignore_unknown_images=True, text_ids=True)
+        self.images, self.categories = document.images, document.categories
+        self.objects = labelled_objects(document)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep images' predictions, masks as RLE."""
+        """Keep the predictions of images, with masks as RLE."""
         for sample in data_samples:
             predicted = sample["pred_instances"]
             masks = encode_masks(predicted["masks"].cpu().numpy())
@@ -94,15 +83,16 @@ class MaskAP(BaseMetric):
                     "labels": predicted["labels"].tolist(),
                     "scores": predicted["scores"].tolist(),
                     "masks": masks,
-                    "areas": coco_mask.area(masks).tolist() if masks else [],
+                    "areas": mask_areas(masks).tolist(),
                     "boxes": detection_boxes(predicted["bboxes"].cpu().numpy(), masks).tolist(),
                 }
             )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """The scores of everything `process` kept."""
-        # MMDetection numbers classes by their categories' order in the file.
-        class_ids = self.ground_truth.getCatIds(catNms=list(self.dataset_meta["classes"]))
+        """The scores of the predictions that `process` kept."""
+        # MMDetection numbers classes by the order of their categories in the file.
+        classes = set(self.dataset_meta["classes"])
+        class_ids = [number for number, name in self.categories.items() if name in classes]
         detections = [
             {
                 "image_id": image["image_id"],
@@ -117,5 +107,4 @@ class MaskAP(BaseMetric):
                 image["labels"], image["scores"], image["masks"], image["areas"], image["boxes"], strict=True
             )
         ]
-        images = self.ground_truth.dataset["images"]
-        return coco_scores(images, self.objects, detections, class_ids, self.class_agnostic)
+        return score_detections(self.images, self.objects, detections, class_ids, self.class_agnostic)

@@ -1,4 +1,4 @@
-"""Learning curves: AP over epochs, of several seeds as one, drawn side by side."""
+"""Learning curves: AP over epochs, averaged over seeds, drawn in one figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,24 +13,23 @@ from stage2_training.evaluation.scores import Point
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
-    """One curve of several seeds': `epoch`, `metric`, their mean, and `lowest` and `highest` of it.
+    """The mean of several seeds' curves: `epoch`, `metric` (the mean), and its `lowest` and `highest` value.
 
-    Epochs that not all have are left out.
+    Epochs that a curve lacks are left out.
     """
     values = [{point["epoch"]: point[metric] for point in points} for points in curves]
-    shared = sorted(set.intersection(*map(set, values)))
     points = []
-    for epoch in shared:
-        found = [each[epoch] for each in values]
-        points.append({"epoch": epoch, metric: fmean(found), "lowest": min(found), "highest": max(found)})
+    for epoch in sorted(set.intersection(*map(set, values))):
+        at_epoch = [curve[epoch] for curve in values]
+        points.append({"epoch": epoch, metric: fmean(at_epoch), "lowest": min(at_epoch), "highest": max(at_epoch)})
     return points
 
 
-@rc_context({"text.parse_math": False})  # a name with dollars is a name
+@rc_context({"text.parse_math": False})  # names may contain dollar signs
 def plot_curves(
     curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP", title: str | None = None
 ) -> None:
-    """Draw `metric` (in percent) over epochs as an image file: a line per named curve, a band where it is of seeds."""
+    """Draw `metric` (in percent) over epochs as an image file: a line per named curve, with a band if it is a mean."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -1,17 +1,15 @@
-"""What each query of a detector sees in an image: the mask that it predicts last, however sure of an object it is."""
+"""What each query of a detector sees in an image: the mask it predicts last, however unsure of an object it is."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.detectors import BaseDetector, MaskFormer, QueryInst
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.knet.detector import KNet
+from stage2_training.saliency_prompt.detectors import detector_traits
 
 SIDE = 200  # as in the paper's Figure 6
 
@@ -21,54 +19,36 @@ def query_masks(model: BaseDetector, images: Tensor, samples: Sequence[DetDataSa
     """Mask probabilities float32 (B, N, 200, 200) of each query's last prediction, in the image without its padding.
 
     Args:
-        model: K-Net, MaskFormer, Mask2Former or QueryInst, in evaluation mode.
+        model: in evaluation mode; a vanilla detector or its Saliency Prompt variant.
         images: (B, 3, H, W), preprocessed and padded.
         samples: theirs, with `img_shape`.
 
     Raises:
         UserError: a detector without queries.
     """
-    if isinstance(model, KNet):
-        return _whole_image(model(images, samples)[1], images, samples)
-    if isinstance(model, MaskFormer):  # Mask2Former is one, too
-        return _whole_image(model(images, samples)[1][-1], images, samples)
-    if isinstance(model, QueryInst):
-        return _in_boxes(model, images, samples)
-    raise UserError(f"{type(model).__name__}: has no queries whose masks could be drawn")
+    name = type(model).__name__
+    read = detector_traits(name).query_masks
+    if read is None:
+        raise UserError(f"{name}: has no queries whose masks could be drawn")
+    logits, boxes = read(model, images, samples)
+    image_sizes = images.new_tensor([[*sample.img_shape[::-1], *sample.img_shape[::-1]] for sample in samples])
+    if boxes is None:
+        height, width = images.shape[-2:]
+        grids = _sampling_grids(images.new_tensor([0, 0, width, height]) / image_sizes)
+        return F.grid_sample(logits.float(), grids, padding_mode="border", align_corners=False).sigmoid()
+    grids = _sampling_grids((boxes / image_sizes[:, None]).flatten(0, 1))
+    probabilities = logits.float().sigmoid().flatten(0, 1)[:, None]
+    return F.grid_sample(probabilities, grids, align_corners=False).unflatten(0, boxes.shape[:2])[:, :, 0]
 
 
-def _whole_image(logits: Tensor, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
-    """Mask logits (B, N, h, w) of the padded images -> (B, N, 200, 200)."""
-    places = (torch.arange(SIDE, device=logits.device) + 0.5) / SIDE  # of pixels' middles, in [0, 1]
-    grids = []
-    for sample in samples:
-        filled = [2 * side / padded for side, padded in zip(sample.img_shape, images.shape[-2:], strict=True)]
-        y, x = (places * share - 1 for share in filled)
-        grids.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1))
-    grid = torch.stack(grids)
-    return F.grid_sample(logits.float(), grid, padding_mode="border", align_corners=False).sigmoid()
+def _sampling_grids(boxes: Tensor) -> Tensor:
+    """Where the pixels of 200 x 200 images lie in boxes, for `grid_sample`: (M, 200, 200, 2), -1 to 1 inside a box.
 
-
-def _in_boxes(model: QueryInst, images: Tensor, samples: Sequence[DetDataSample]) -> Tensor:
-    """QueryInst's masks are predicted in its boxes and are zero around them; each is that of its likeliest class."""
-    head, scores = model.roi_head, []
-    features = model.extract_feat(images)
-    start = model.rpn_head.predict(features, samples, rescale=False)
-    watch = head.bbox_head[-1].register_forward_hook(lambda module, args, output: scores.append(output[0]))
-    with watch:
-        found = head.predict_bbox(features, [sample.metainfo for sample in samples], start, head.test_cfg)
-    boxes = [each.proposals for each in found]  # of all queries, in their order
-    extractor = head.mask_roi_extractor[-1]
-    regions = extractor(features[: extractor.num_inputs], bbox2roi(boxes))
-    logits = head.mask_head[-1](regions, torch.stack([each.attn_feats for each in found]))  # (B * N, K, 28, 28)
-    classes = scores[0].flatten(0, 1).argmax(dim=1)
-    masks = logits[torch.arange(len(logits)), classes, None].float().sigmoid().unflatten(0, (len(samples), -1))
-    return torch.stack([_pasted(*each) for each in zip(masks, boxes, samples, strict=True)])
-
-
-def _pasted(masks: Tensor, boxes: Tensor, sample: DetDataSample) -> Tensor:
-    """Masks (N, 1, 28, 28) in boxes (N, 4) of the network's input -> (N, 200, 200)."""
-    height, width = sample.img_shape
-    boxes = boxes * SIDE / boxes.new_tensor([width, height, width, height])
-    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)], dim=1)  # none without extent
-    return _do_paste_mask(masks, boxes, SIDE, SIDE, skip_empty=False)[0]
+    Args:
+        boxes: (M, 4): x1, y1, x2, y2 as fractions of the image's width and height. A box without extent gets a little.
+    """
+    centers = (torch.arange(SIDE, device=boxes.device) + 0.5) / SIDE
+    start, end = boxes[:, None, :2], boxes[:, None, 2:]
+    extent = (end - start).clamp(min=1e-3 / SIDE)
+    x, y = (2 * (centers[:, None] - start) / extent - 1).unbind(dim=2)  # (M, 200) each
+    return torch.stack([x[:, None, :].expand(-1, SIDE, -1), y[:, :, None].expand(-1, -1, SIDE)], dim=-1)

@@ -1,4 +1,7 @@
-"""COCO's scores: their names, and the scores as text. Imports nothing, for commands that print them."""
+"""COCO's scores: their names, their text, and a run's scores as MMEngine logs them.
+
+Imports neither torch nor MMEngine, so that commands can print scores at once.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 METRIC = "coco"
-LOGGED = f"{METRIC}/"  # what logs put before these names
+LOGGED = f"{METRIC}/"  # prefix of these names in logs
 AP_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 RECALL = "AR@20"  # of class-agnostic evaluation alone
 PREFIXES = {"mask": "", "box": "box_"}
 PLURALS = {"mask": "masks", "box": "boxes"}
 SCORE_NAMES = tuple(prefix + name for prefix in PREFIXES.values() for name in AP_NAMES)
+MAX_VALUE = 1e30  # what is larger, or not a number, is no value
+
+Row = dict[str, float]
+# A point of a learning curve: `epoch` and the values of SCORE_NAMES; those of masks alone where boxes were not
+# evaluated.
+Point = dict[str, Any]
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """A line of names, and one each for masks and boxes in percent; `-` where there are no objects of that size.
+    """A line of names, and a line each for masks and boxes in percent; `-` where there are no objects of that size.
 
-    Runs made before boxes were evaluated have no line for them.
+    Boxes have no line in runs that did not evaluate them.
     """
     names = [name for name in (*AP_NAMES, RECALL) if name in scores]
     rows = [("", names)]
@@ -35,15 +44,11 @@ def percents(scores: Mapping[str, float], names: Sequence[str], prefix: str = ""
     return ["-" if value < 0 else f"{100 * value:.1f}" for value in values]
 
 
-LARGEST = 1e30  # what is more, or no number, is no value
-
-Row = dict[str, float]
-# One point of a curve: `epoch` and the values of SCORE_NAMES; where boxes were not evaluated, those of masks.
-Point = dict[str, Any]
-
-
 def read_scalars(run: Path) -> list[list[Row]]:
-    """Each start's lines, in order, with their numbers alone; half lines, of a killed run, and foreign ones are not."""
+    """The numbers that a run has logged: for each of its starts, in order, the lines of `scalars.json`.
+
+    Lines that a killed run has left unfinished, and lines of other kinds, are skipped.
+    """
     return [list(_rows(file)) for file in sorted(run.glob("*/vis_data/scalars.json"))]
 
 
@@ -54,15 +59,17 @@ def _rows(file: Path) -> Iterator[Row]:
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
-            row = {k: v for k, v in row.items() if isinstance(v, int | float) and abs(v) < LARGEST}
+            row = {
+                key: value for key, value in row.items() if isinstance(value, int | float) and abs(value) < MAX_VALUE
+            }
             if row.get("step", 0) > 0:
                 yield row
 
 
 def learning_curve(starts: Sequence[Sequence[Row]]) -> list[Point]:
-    """The evaluations in `read_scalars`' lines, one point per epoch, in order.
+    """The evaluations among the lines of `read_scalars`: one point per epoch, in order.
 
-    Where two starts evaluated the same epoch, the later one counts.
+    Of two evaluations of one epoch, the later one counts.
     """
     points: dict[int, Point] = {}
     for row in (row for rows in starts for row in rows):
@@ -74,5 +81,5 @@ def learning_curve(starts: Sequence[Sequence[Row]]) -> list[Point]:
 
 
 def read_curve(run: str | Path) -> list[Point]:
-    """A run's `learning_curve`."""
+    """The `learning_curve` of a run's work directory."""
     return learning_curve(read_scalars(Path(run)))

@@ -1,4 +1,4 @@
-"""A trained detector at work: on the test images of its config, or on any image."""
+"""Predictions of a trained detector, on the test images of its config or on any image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +15,20 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stage2_training.engine import read_weights
+from stage1_proposals.common.checkpoints import match_tensors, read_tensors
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
-from stage2_training.runs.transfer import plan_transfer
 
 
 def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
-    """The config's detector with a checkpoint's weights, ready to predict on the device that training would use.
+    """The config's detector with the weights of a checkpoint, in evaluation mode, on the device of training.
 
     Raises:
         UserError: the checkpoint cannot be read or is of another model.
     """
     model = build_model(config)
-    weights = read_weights(checkpoint)
-    plan_transfer(weights, model.state_dict()).require_all(checkpoint)
+    weights = read_tensors(checkpoint)
+    match_tensors(weights, model.state_dict()).require_all(checkpoint)
     model.load_state_dict(weights)
     return model.to(get_device()).eval()
 
@@ -41,8 +40,10 @@ def image_loader(config: Config, limit: int | None = None) -> DataLoader:
     return QuietRunner.build_dataloader(loader, seed=config.randomness.seed)
 
 
-def prepared(model: BaseDetector, batch: dict[str, Any], training: bool = False) -> tuple[Tensor, list[DetDataSample]]:
-    """What a data loader gives, as the network takes it: images (B, 3, H, W), padded, and their samples.
+def preprocess(
+    model: BaseDetector, batch: dict[str, Any], training: bool = False
+) -> tuple[Tensor, list[DetDataSample]]:
+    """A data loader's batch as the network takes it: normalised, padded images (B, 3, H, W), and their samples.
 
     Args:
         training: pad the labels, too.
@@ -53,10 +54,13 @@ def prepared(model: BaseDetector, batch: dict[str, Any], training: bool = False)
 
 @torch.no_grad()
 def detect(model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path) -> InstanceData:
-    """What a detector finds in an image: `masks` bool (R, H, W) of the image's size, `labels`, `scores`, `bboxes`.
+    """Detect the objects of an image.
 
     Args:
         pipeline: transforms of the config's test images.
+
+    Returns:
+        `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
 
     Raises:
         UserError: the image cannot be read.

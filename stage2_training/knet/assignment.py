@@ -1,4 +1,4 @@
-"""Bipartite matching of kernels with instances (K-Net: focal + dice + mask cost)."""
+"""The instances of a batch, and the bipartite matching of kernels with them (focal, dice and mask cost)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from stage2_training.data.rle_masks import masks_at
 
+# Of both the matching cost and the losses.
+DICE_EPS = 1e-3
+FOCAL_ALPHA = 0.25
+FOCAL_GAMMA = 2.0
+
 
 @dataclass(frozen=True)
 class Assignment:
-    """The M matched pairs of a batch: kernel `kernel[m]` of image `image[m]` has found its instance `instance[m]`.
+    """The M matched pairs of a batch: kernel `kernel[m]` of image `image[m]` with instance `instance[m]`.
 
     `x[image, kernel]` picks the matched rows of a (B, N, ...) tensor, `y[image, instance]` those of a (B, L, ...).
 
@@ -35,13 +40,13 @@ class Assignment:
 
 
 def mean_pairs(assignment: Assignment) -> Tensor:
-    """float32 scalar: matched pairs of the batch, see `mean_count`."""
-    # `torch.tensor` of a number would wait for the device.
+    """float32 scalar: the number of matched pairs, averaged over processes (`mean_count`)."""
+    # `torch.full` on the device: `torch.tensor` would synchronise with it.
     return mean_count(torch.full((), len(assignment), device=assignment.image.device))
 
 
 def mean_count(count: Tensor) -> Tensor:
-    """float32 scalar: a count in this process's part of the batch, averaged over processes; in all at least 1.
+    """float32 scalar: a count of this process, averaged over processes; the sum over processes is at least 1.
 
     DDP averages gradients over processes, so a sum divided by this is divided by the whole batch's count.
     """
@@ -49,9 +54,9 @@ def mean_count(count: Tensor) -> Tensor:
 
 
 class InstanceTargets(NamedTuple):
-    """The batch's instances; rows from `counts[b]` on are padding."""
+    """The instances of a batch; rows from `counts[b]` on are padding."""
 
-    masks: Tensor  # float32 (B, L, h, w), in [0, 1]: the share of a pixel that the instance covers
+    masks: Tensor  # float32 (B, L, h, w): the fraction of each pixel that the instance covers
     labels: Tensor  # int64 (B, L)
     counts: list[int]  # instances of each image
 
@@ -59,15 +64,15 @@ class InstanceTargets(NamedTuple):
 def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[int, int]) -> InstanceTargets:
     """Collect `gt_instances`, masks bilinearly resized from the padded input to `size` (h, w).
 
-    L is the largest number of instances in an image, and at least 1, so that a batch without any
-    instance needs no special case.
+    L is the largest number of instances in an image, but at least 1, so that a batch without instances needs no
+    special case.
     """
     masks, labels = [], []
     for sample in batch_data_samples:
         instances = sample.gt_instances
         masks.append(masks_at(instances.masks, size, instances.labels.device))
         labels.append(instances.labels)
-    counts = [len(each) for each in labels]
+    counts = [len(image_labels) for image_labels in labels]
     padded_masks, padded_labels = (pad_sequence(masks, batch_first=True), pad_sequence(labels, batch_first=True))
     if max(counts) == 0:
         padded_masks = padded_masks.new_zeros(len(counts), 1, *size)
@@ -75,14 +80,9 @@ def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[in
     return InstanceTargets(padded_masks, padded_labels, counts)
 
 
-DICE_EPS = 1e-3
-FOCAL_ALPHA = 0.25
-FOCAL_GAMMA = 2.0
-
-
 @dataclass(frozen=True)
 class CostWeights:
-    """How much each term of the matching cost counts."""
+    """Weights of the terms of the matching cost."""
 
     cls: float = 2.0
     dice: float = 4.0
@@ -101,7 +101,7 @@ def assign(
         targets: the batch's instances.
         weights: of the cost terms.
 
-    Where a cost is not a number (the network has diverged) the matching is any; the loss is not a number either.
+    Where a cost is NaN, because the network has diverged, the matching is arbitrary; the loss is NaN, too.
     """
     cost = matching_cost(mask_logits, cls_logits, targets, weights)
     pairs = match_images(cost.cpu(), targets.counts).to(cost.device, non_blocking=True)
@@ -109,7 +109,7 @@ def assign(
 
 
 def match_images(cost: Tensor, counts: Sequence[int]) -> Tensor:
-    """Costs (B, N, L) on the CPU, of which image b uses `counts[b]` columns -> int64 (3, M), as in `Assignment`."""
+    """Costs (B, N, L) on the CPU, of which image b uses `counts[b]` columns -> the rows of an `Assignment`, (3, M)."""
     pairs = []
     for image, count in enumerate(counts):
         kernel, instance = map(torch.from_numpy, linear_sum_assignment(cost[image, :, :count].nan_to_num().numpy()))
@@ -120,7 +120,7 @@ def match_images(cost: Tensor, counts: Sequence[int]) -> Tensor:
 def matching_cost(
     mask_logits: Tensor, cls_logits: Tensor | None, targets: InstanceTargets, weights: CostWeights
 ) -> Tensor:
-    """float32 (B, N, L): cost of each kernel for each instance; the columns of padding mean nothing."""
+    """float32 (B, N, L): the cost of matching each kernel with each instance; padding columns are arbitrary."""
     with torch.autocast(mask_logits.device.type, enabled=False):
         cost = mask_costs(mask_logits.float().sigmoid().flatten(2), targets.masks.flatten(2), weights)
         if cls_logits is not None:
@@ -129,10 +129,10 @@ def matching_cost(
 
 
 def mask_costs(probs: Tensor, masks: Tensor, weights: CostWeights) -> Tensor:
-    """Dice and mask cost, weighted: probabilities (B, N, P) and masks (B, L, P) of P pixels -> (B, N, L).
+    """Weighted sum of dice and mask cost: probabilities (B, N, P) and masks (B, L, P) of P pixels -> (B, N, L).
 
-    Dice: negated similarity with squared denominators. Mask: negated mean agreement `p t + (1 - p)(1 - t)` over
-    pixels, which is that of `1 - p - t + 2 p t`, so that both come from one product and four sums.
+    The dice cost is the negated similarity, with squared denominators. The mask cost is the negated mean over pixels of
+    the agreement `p t + (1 - p)(1 - t) = 1 - p - t + 2 p t`. So one matrix product and four sums give both.
     """
     overlap = probs @ masks.mT
     sizes = (squares(probs) + DICE_EPS)[:, :, None] + (squares(masks) + DICE_EPS)[:, None, :]
@@ -146,7 +146,7 @@ def squares(values: Tensor) -> Tensor:
 
 
 def focal_cost(cls_logits: Tensor, labels: Tensor) -> Tensor:
-    """Focal loss as a positive minus as a negative, for each label: (B, N, K) and (B, L) -> (B, N, L)."""
+    """Focal loss of each label as a positive minus that as a negative: (B, N, K) and (B, L) -> (B, N, L)."""
     probs = cls_logits.sigmoid()
     positive = -FOCAL_ALPHA * (1 - probs) ** FOCAL_GAMMA * F.logsigmoid(cls_logits)
     negative = -(1 - FOCAL_ALPHA) * probs**FOCAL_GAMMA * F.logsigmoid(-cls_logits)

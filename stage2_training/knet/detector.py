@@ -1,6 +1,6 @@
-"""K-Net for instance segmentation as an MMDetection 3 detector."""
+"""K-Net for instance segmentation, as an MMDetection 3 detector."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mmdet.models.detectors import BaseDetector
@@ -16,7 +16,7 @@ from stage2_training.knet.postprocess import predict_instances
 
 
 class TrainingPass(NamedTuple):
-    """A forward pass with its losses, and what a further loss on the kernels needs."""
+    """A training pass: its losses, and what a further loss on the kernels needs."""
 
     losses: dict[str, Tensor]
     stages: list[StageOutput]
@@ -25,9 +25,9 @@ class TrainingPass(NamedTuple):
 
 @MODELS.register_module()
 class KNet(BaseDetector):
-    """K-Net (Zhang et al., NeurIPS 2021). Any batch size; images without instances train too.
+    """K-Net (Zhang et al., NeurIPS 2021), for any batch size, also of images without instances.
 
-    Mixed precision: bfloat16. Sums over a mask's pixels can leave the range of float16.
+    Use bfloat16 for mixed precision: sums over a mask's pixels can exceed the range of float16.
 
     Args:
         backbone, neck: features at strides 4, 8, 16, 32, all with the heads' number of channels.
@@ -70,34 +70,32 @@ class KNet(BaseDetector):
         """The losses by name, see `knet_losses`."""
         return self.training_pass(batch_inputs, batch_data_samples).losses
 
-    def training_pass(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> TrainingPass:
-        """One pass over images (B, 3, H, W), whose samples hold `gt_instances` with masks and labels."""
-        feats = self.extract_feat(batch_inputs)
-        initial = self.kernel_head_output(feats, batch_data_samples)
+    def training_pass(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        kernel_head: Callable[[Sequence[Tensor]], KernelHeadOutput] | None = None,
+    ) -> TrainingPass:
+        """The losses, and what a further loss on the kernels needs.
+
+        Args:
+            batch_inputs: images (B, 3, H, W).
+            batch_data_samples: whose `gt_instances` have masks and labels.
+            kernel_head: from the FPN levels to what the update stages start from; by default `rpn_head`.
+        """
+        initial: KernelHeadOutput = (kernel_head or self.rpn_head)(self.extract_feat(batch_inputs))
         stages = self.roi_head(initial.features, initial.kernels, initial.mask_logits)
         height, width = initial.mask_logits.shape[-2:]
         targets = instance_targets(batch_data_samples, (2 * height, 2 * width))
         losses, assignments = knet_losses(initial, stages, targets, self.cost_weights, self.loss_weights, self.points)
         return TrainingPass(losses, stages, assignments)
 
-    def kernel_head_output(
-        self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
-    ) -> KernelHeadOutput:
-        """What the update stages start from in training: a place for subclasses to add to the kernels.
-
-        Args:
-            feats: FPN levels.
-            batch_data_samples: with `gt_instances`, in pixels of the padded input.
-        """
-        output: KernelHeadOutput = self.rpn_head(feats)
-        return output
-
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample], rescale: bool = True
     ) -> list[DetDataSample]:
-        """Fill in `pred_instances`: scores, labels, bboxes and masks at the image's size.
+        """Fill in `pred_instances`: scores, labels, bboxes and masks.
 
-        With `rescale=False` at the size of the image that the network saw.
+        Masks have the image's original size or, with `rescale=False`, the size of the network's input without padding.
         """
         cls_logits, mask_logits = self._forward(batch_inputs)
         height, width = batch_inputs.shape[-2:]

@@ -1,4 +1,4 @@
-"""K-Net's first head (`rpn_head`): initial kernels, their masks M^0 and the per-image kernels K^0."""
+"""K-Net's heads: `rpn_head` makes the first masks M^0 and kernels K^0, `roi_head` updates both stage by stage."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from stage2_training.knet.updator import KernelUpdator
 def group_features(features: Tensor, mask_logits: Tensor) -> Tensor:
     """Sum of the features over the pixels inside each mask, `sigmoid(mask_logits) > 0.5`.
 
-    Sums run over thousands of pixels, so they are taken in float32 under any autocast.
+    The sums run over thousands of pixels, so they are computed in float32 under autocast, too.
 
     Args:
         features: (B, C, H, W).
@@ -41,12 +41,12 @@ def conv1x1(channels: int) -> ConvModule:
 
 
 class SemanticFPN(BaseModule):
-    """The four FPN levels, brought to stride 8 and summed, under two 1x1 heads.
+    """Resamples the four FPN levels to stride 8, sums them and applies two 1x1 heads.
 
-    A sine positional encoding is added to the coarsest level only: the sum carries it to every pixel.
+    A sine positional encoding is added to the coarsest level only; the sum carries it to every pixel.
 
     Args:
-        channels: C, of every FPN level and both outputs; a multiple of 32 (group norm).
+        channels: C, of every FPN level and both outputs; a multiple of 32, for group norm.
         num_levels: FPN levels; level i has stride `4 * 2**i`.
     """
 
@@ -67,7 +67,7 @@ class SemanticFPN(BaseModule):
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """FPN levels (B, C, H/4, W/4) ... (B, C, H/32, W/32) -> localization and semantic features.
 
-        Both are (B, C, H/8, W/8). H and W are multiples of 32, so that the levels meet exactly.
+        Both are (B, C, H/8, W/8). H and W must be multiples of 32, so that all levels align.
         """
         *finer, coarsest = feats
         no_padding = torch.zeros_like(coarsest[:, 0], dtype=torch.bool)
@@ -77,7 +77,7 @@ class SemanticFPN(BaseModule):
 
 
 def _level_convs(channels: int, level: int) -> nn.Sequential:
-    """3x3 blocks that take FPN level `level` to stride 8: down from 4, or up by x2 steps."""
+    """3x3 blocks that resample FPN level `level` to stride 8: down from stride 4, or up in steps of x2."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     stride = 2 if level == 0 else 1
     blocks = max(level, 1)
@@ -91,15 +91,15 @@ def _level_convs(channels: int, level: int) -> nn.Sequential:
 class KernelHeadOutput(NamedTuple):
     """What the update stages start from; spatial sizes are those of stride 8."""
 
-    features: Tensor  # (B, C, H/8, W/8), the map that kernels are applied to and grouped over
-    kernels: Tensor  # (B, N, C), those that enter the first update stage: initial kernel + its group features
+    features: Tensor  # (B, C, H/8, W/8), that update stages apply kernels to and sum over masks
+    kernels: Tensor  # (B, N, C), K^0: initial kernels plus their group features
     mask_logits: Tensor  # (B, N, H/8, W/8), M^0
-    seg_logits: Tensor  # (B, K, H/8, W/8), per-pixel classes, used by a training loss only
+    seg_logits: Tensor  # (B, K, H/8, W/8), per-pixel class logits, for a training loss only
 
 
 @MODELS.register_module()
 class KernelHead(BaseModule):
-    """Semantic FPN, N learned kernels, and what they see in the image.
+    """Semantic FPN, N learned kernels, their masks and their group features.
 
     Args:
         num_kernels: N.
@@ -116,7 +116,7 @@ class KernelHead(BaseModule):
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
     def init_weights(self) -> None:
-        """Normal: 0.01 for the convolutions, 1 for the kernels; prior probability 0.01 for the classes."""
+        """Normal, std 0.01 for the convolutions and 1 for the kernels; class bias for a prior probability of 0.01."""
         super().init_weights()
         for module in (*self.loc_convs, *self.seg_convs):
             normal_init(module.conv, std=0.01)
@@ -133,7 +133,7 @@ class KernelHead(BaseModule):
 
         Args:
             feats: the levels.
-            initial_kernels: (B, N, C), in place of the learned ones, which are the same for every image.
+            initial_kernels: (B, N, C), per image, instead of the learned ones.
         """
         localization, semantic = self.localization_fpn(feats)
         localization = self.loc_convs[0](localization)
@@ -148,15 +148,15 @@ class KernelHead(BaseModule):
 
 
 class StageOutput(NamedTuple):
-    """What one update stage predicts."""
+    """The output of one update stage."""
 
     cls_logits: Tensor  # (B, N, K)
     mask_logits: Tensor  # (B, N, H/8, W/8)
-    kernels: Tensor  # (B, N, C), K^i, handed on to the next stage
+    kernels: Tensor  # (B, N, C), K^i, which enter the next stage
 
 
 class KernelUpdateStage(BaseModule):
-    """Group features -> kernel updator -> attention among kernels -> FFN -> class and mask branches.
+    """One update: group features, kernel updator, self-attention over kernels, FFN, class and mask branches.
 
     Args:
         num_classes: K.
@@ -190,12 +190,12 @@ class KernelUpdateStage(BaseModule):
         nn.init.constant_(self.fc_cls.bias, bias_init_with_prob(0.01))
 
     def forward(self, features: Tensor, kernels: Tensor, mask_logits: Tensor) -> StageOutput:
-        """One update.
+        """Update kernels and masks once.
 
         Args:
             features: (B, C, H/8, W/8), the same for every stage.
-            kernels: (B, N, C), from the stage before.
-            mask_logits: (B, N, H/8, W/8), from the stage before.
+            kernels: (B, N, C), of the previous stage.
+            mask_logits: (B, N, H/8, W/8), of the previous stage.
         """
         features = self.feat_transform(features)
         kernels = self.kernel_update_conv(group_features(features, mask_logits), kernels)
@@ -215,7 +215,7 @@ def _hidden_layer(channels: int) -> nn.Sequential:
 
 @MODELS.register_module()
 class KernelIterHead(BaseModule):
-    """A chain of `KernelUpdateStage`s with their own weights.
+    """A chain of `KernelUpdateStage`s, each with its own weights.
 
     Args:
         num_stages: S.
@@ -234,7 +234,7 @@ class KernelIterHead(BaseModule):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.mask_head = ModuleList(  # MMEngine's, whose `init_weights` reaches the stages
+        self.mask_head = ModuleList(  # MMEngine's, which calls the stages' `init_weights`
             KernelUpdateStage(num_classes, channels, num_heads, ffn_channels, dropout) for _ in range(num_stages)
         )
 

@@ -1,4 +1,4 @@
-"""K-Net's training losses. Loss maths is in float32 whatever the network ran in."""
+"""K-Net's training losses, computed in float32 also under autocast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ from stage2_training.knet.assignment import (
 )
 from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 
-OVERSAMPLING = 3.0  # candidates per point, of which the most uncertain are taken
-IMPORTANCE = 0.75  # the share of points taken so; the others are anywhere
+OVERSAMPLING = 3.0  # candidates per point, among which the most uncertain are chosen
+IMPORTANCE = 0.75  # fraction of points chosen so; the others are uniform
 
 
 @dataclass(frozen=True)
 class PointSampling:
-    """How many points of a mask are compared; None: all pixels, as in the paper.
+    """At how many points masks are compared; None: at all pixels, as in the paper.
 
     Args:
-        mask_points: for the mask losses, in each matched pair its own, most of them where the mask is uncertain.
-        cost_points: for the matching cost, in each image the same for all kernels and instances, anywhere.
+        mask_points: in the mask losses, drawn for each matched pair, most of them where the mask is uncertain.
+        cost_points: in the matching cost, drawn uniformly for each image, the same for all kernels and instances.
 
     Raises:
-        UserError: a number of points that is none.
+        UserError: a number of points that is not a positive integer.
     """
 
     mask_points: int | None = None
@@ -49,46 +49,17 @@ class PointSampling:
                 raise UserError(f"train_cfg.{name} {value!r}: use None or an integer from 1 up")
 
 
-def uncertain_points(mask_logits: Tensor, count: int) -> Tensor:
-    """Mask logits (M, h, w) -> `count` points of each, float32 (M, count, 2)."""
-    with torch.no_grad():
-        return get_uncertain_point_coords_with_randomness(
-            mask_logits[:, None].float(), None, count, OVERSAMPLING, IMPORTANCE
-        )
-
-
-def values_at(maps: Tensor, points: Tensor) -> Tensor:
-    """Maps (B, N, h, w) at points (B, P, 2), the same for the N maps of an image: float32 (B, N, P)."""
-    return point_sample(maps.float(), points, padding_mode="border")
-
-
 ALL_PIXELS = PointSampling()
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the losses: classes, mask cross-entropy, mask dice, and the per-pixel classes of M^0's head."""
+    """Weights of the losses: kernels' classes, mask cross-entropy, mask dice, and M^0's per-pixel classes."""
 
     cls: float = 2.0
     mask: float = 1.0
     dice: float = 4.0
     seg: float = 1.0
-
-
-def upsample_masks(mask_logits: Tensor) -> Tensor:
-    """(B, N, h, w) at stride 8 -> float32 (B, N, 2h, 2w) at stride 4, where masks are matched and compared."""
-    mask_logits = mask_logits.float()
-    if not mask_logits.requires_grad:
-        return F.interpolate(mask_logits, scale_factor=2, mode="bilinear", align_corners=False)
-    # The same as two products, since the way back through an interpolation takes three times as long on a CPU.
-    rows, columns = (_doubling(length, mask_logits.device) for length in mask_logits.shape[-2:])
-    with torch.autocast(mask_logits.device.type, enabled=False):
-        return rows @ (mask_logits @ columns.mT)
-
-
-def _doubling(length: int, device: torch.device) -> Tensor:
-    """(2 length, length): the weights of linear interpolation."""
-    return F.interpolate(torch.eye(length, device=device)[None], scale_factor=2, mode="linear")[0].mT
 
 
 def knet_losses(
@@ -99,21 +70,20 @@ def knet_losses(
     loss_weights: LossWeights,
     points: PointSampling = ALL_PIXELS,
 ) -> tuple[dict[str, Tensor], list[Assignment]]:
-    """Losses of the initial masks and of every update stage, and every stage's assignment.
+    """The losses of the initial masks M^0 and of every update stage, and every stage's assignment.
 
-    A stage is matched on what the stage before it predicted: stage 0 on the initial masks M^0, without
-    class cost, like the initial masks themselves.
+    A stage is matched on the predictions of the previous one; stage 0 on M^0, without class cost, like M^0 itself.
 
     Args:
         initial: output of the kernel head.
         stages: outputs of the S update stages.
         targets: the batch's instances at stride 4.
-        cost_weights, loss_weights: factors of the matching cost and of the losses.
+        cost_weights, loss_weights: weights of the matching cost and of the losses.
         points: where masks are compared.
 
     Returns:
-        The losses by their official names (`loss_rpn_mask`, ..., `s2.loss_dice`), all scalar and finite
-        without instances too; and the S assignments.
+        The losses by their official names (`loss_rpn_mask`, ..., `s2.loss_dice`), scalars that are finite also without
+        instances; and the S assignments.
     """
     mask_logits: Tensor = initial.mask_logits
     cls_logits: Tensor | None = None
@@ -147,7 +117,7 @@ def match(
     weights: CostWeights,
     points: PointSampling = ALL_PIXELS,
 ) -> Assignment:
-    """`assign` for masks (B, N, h, w) at stride 8, on all pixels of the targets or on points."""
+    """`assign` for masks (B, N, h, w) at stride 8, at all pixels of the targets or at points."""
     if points.cost_points is None:
         return assign(upsample_masks(mask_logits.detach()), cls_logits, targets, weights)
     coordinates = torch.rand(len(mask_logits), points.cost_points, 2, device=mask_logits.device)
@@ -160,7 +130,7 @@ def matched_masks(
 ) -> tuple[Tensor, Tensor]:
     """Mask logits and targets of the matched pairs, both float32 (M, P): of P points, or of all P = 4hw pixels.
 
-    Gradients flow through the upsampling of matched masks only: a fifth of all at 20 instances for 100 kernels.
+    Only matched masks are upsampled with gradients: a fifth of all, for 20 instances and 100 kernels.
 
     Args:
         mask_logits: (B, N, h, w), at stride 8.
@@ -175,10 +145,39 @@ def matched_masks(
     return values_at(logits[:, None], coordinates)[:, 0], values_at(targets[:, None], coordinates)[:, 0]
 
 
+def upsample_masks(mask_logits: Tensor) -> Tensor:
+    """(B, N, h, w) at stride 8 -> float32 (B, N, 2h, 2w) at stride 4, where masks are matched and supervised."""
+    mask_logits = mask_logits.float()
+    if not mask_logits.requires_grad:
+        return F.interpolate(mask_logits, scale_factor=2, mode="bilinear", align_corners=False)
+    # The same as two matrix products: on a CPU, the backward pass of an interpolation takes three times as long.
+    rows, columns = (_doubling(length, mask_logits.device) for length in mask_logits.shape[-2:])
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        return rows @ (mask_logits @ columns.mT)
+
+
+def _doubling(length: int, device: torch.device) -> Tensor:
+    """(2 length, length): the weights of linear interpolation by a factor of 2."""
+    return F.interpolate(torch.eye(length, device=device)[None], scale_factor=2, mode="linear")[0].mT
+
+
+def uncertain_points(mask_logits: Tensor, count: int) -> Tensor:
+    """Mask logits (M, h, w) -> `count` points in each, x and y in [0, 1]: float32 (M, count, 2)."""
+    with torch.no_grad():
+        return get_uncertain_point_coords_with_randomness(
+            mask_logits[:, None].float(), None, count, OVERSAMPLING, IMPORTANCE
+        )
+
+
+def values_at(maps: Tensor, points: Tensor) -> Tensor:
+    """Maps (B, N, h, w) at points (B, P, 2), the same for the N maps of an image: float32 (B, N, P)."""
+    return point_sample(maps.float(), points, padding_mode="border")
+
+
 def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy (mean over pixels or points) and dice loss, per matched pair (`mean_pairs`).
 
-    Without pairs both are 0 and still hang on the logits, so that every parameter gets a gradient.
+    Without pairs both are 0 but keep the graph, so that every parameter gets a gradient.
 
     Args:
         logits, targets: (M, P), of `matched_masks`.
@@ -211,11 +210,11 @@ def semantic_loss(seg_logits: Tensor, targets: InstanceTargets, assignment: Assi
 
 
 def semantic_map(targets: InstanceTargets, assignment: Assignment, num_classes: int) -> Tensor:
-    """int64 (B, h, w): label of the matched instance that covers any of the pixel, `num_classes` where none does.
+    """int64 (B, h, w): label of the matched instance that covers any part of the pixel, `num_classes` where none does.
 
-    Of several, the one whose kernel has the highest index.
+    Among several, the one whose kernel has the highest index counts.
     """
-    # One number carries both the kernel, which decides, and the label; 0 stays free for "nothing here".
+    # One number encodes both the kernel, which decides, and the label; 0 means that no instance covers the pixel.
     rank = torch.zeros_like(targets.labels, dtype=torch.int32)
     labels = targets.labels[assignment.image, assignment.instance]
     rank[assignment.image, assignment.instance] = ((assignment.kernel + 1) * num_classes + labels).int()
@@ -224,19 +223,19 @@ def semantic_map(targets: InstanceTargets, assignment: Assignment, num_classes: 
 
 
 def dense_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the focal losses of class logits (B, K, h, w) for labels (B, h, w), K meaning no class.
+    """Sum of the focal losses of class logits (B, K, h, w) for labels (B, h, w), where K means no class.
 
-    Nearly every logit is one of a class that is not there. So all are counted as such, without targets, and those of
-    the labels are put right.
+    Nearly every logit is a negative. So all are counted as negatives, without one-hot targets, and those of the labels
+    are corrected.
     """
     logits = logits.float()
     num_classes = logits.shape[1]
     labelled = logits.gather(1, labels[:, None].clamp(max=num_classes - 1))
-    wrong = FOCAL_ALPHA * (-labelled).sigmoid() ** FOCAL_GAMMA * F.softplus(-labelled) - _absent_loss(labelled)
-    return _absent_loss(logits).sum() + (wrong * (labels < num_classes)[:, None]).sum()
+    correction = FOCAL_ALPHA * (-labelled).sigmoid() ** FOCAL_GAMMA * F.softplus(-labelled) - _negative_loss(labelled)
+    return _negative_loss(logits).sum() + (correction * (labels < num_classes)[:, None]).sum()
 
 
-def _absent_loss(logits: Tensor) -> Tensor:
+def _negative_loss(logits: Tensor) -> Tensor:
     return (1 - FOCAL_ALPHA) * logits.sigmoid() ** FOCAL_GAMMA * F.softplus(logits)
 
 

@@ -1,4 +1,4 @@
-"""From the last stage's logits to instances at the size of the image."""
+"""From the last stage's logits to instances at the image's size."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stage2_training.knet.losses import upsample_masks
 
-MASKS_AT_ONCE = 16  # full-size float masks held at a time; the boolean results are a quarter of their size
+MASKS_AT_ONCE = 16  # full-size float masks in memory at a time; the boolean results take a quarter of that
 
 
 def predict_instances(
@@ -19,24 +19,24 @@ def predict_instances(
     max_per_img: int = 100,
     mask_threshold: float = 0.5,
 ) -> InstanceData:
-    """One image's best (kernel, class) pairs with their masks; sizes are (height, width).
+    """The best (kernel, class) pairs of one image, with their masks. Sizes are (height, width).
 
     Args:
         cls_logits: (N, K).
         mask_logits: (N, h, w), at stride 8 of the padded input.
-        padded_size: of the network's input.
-        image_size: of the image in it, top left.
-        output_size: of the masks to return.
-        max_per_img: number of pairs kept.
+        padded_size: size of the network's input.
+        image_size: size of the image in it, at its top left.
+        output_size: size of the returned masks.
+        max_per_img: maximum number of pairs.
         mask_threshold: on mask probabilities.
 
     Returns:
-        `scores` float32 (R,) falling, `labels` int64 (R,), `masks` bool (R, *output_size) and `bboxes`
+        `scores` float32 (R,) in descending order, `labels` int64 (R,), `masks` bool (R, *output_size) and `bboxes`
         float32 (R, 4), tight around the masks; R = min(max_per_img, N * K).
     """
     scores, pairs = _top_scores(cls_logits, max_per_img)
     num_classes = cls_logits.shape[1]
-    # A kernel may be kept with several classes: its mask is upsampled once.
+    # A kernel may be kept with several classes; its mask is upsampled only once.
     kernels, rows = torch.unique(pairs // num_classes, return_inverse=True)
     resized = [
         resize_masks(logits, padded_size, image_size, output_size) > mask_threshold
@@ -59,22 +59,22 @@ def resize_masks(
 def mask_boxes(masks: Tensor) -> Tensor:
     """Tight boxes (x1, y1, x2, y2) of bool masks (R, H, W): float32 (R, 4), zeros for an empty mask.
 
-    x2 and y2 are the last pixel's far edge: a mask of one pixel has a box of 1 x 1.
+    x2 and y2 are exclusive: a mask of one pixel has a box of 1 x 1.
     """
     x1, x2 = _extent(masks.any(dim=1))
     y1, y2 = _extent(masks.any(dim=2))
     return torch.stack([x1, y1, x2, y2], dim=1).float()
 
 
-def _extent(used: Tensor) -> tuple[Tensor, Tensor]:
-    """bool (R, S) -> index of the first True and one past the last, int64 (R,); 0 and 0 without any."""
-    used = used.int()
-    first = used.argmax(dim=1)
-    past_last = used.shape[1] - used.flip(1).argmax(dim=1)
-    return first, past_last * used.amax(dim=1)
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """bool (R, S) -> index of the first True and one past the last True, int64 (R,); 0 and 0 if there is none."""
+    occupied = occupied.int()
+    first = occupied.argmax(dim=1)
+    past_last = occupied.shape[1] - occupied.flip(1).argmax(dim=1)
+    return first, past_last * occupied.amax(dim=1)
 
 
 def _top_scores(cls_logits: Tensor, max_per_img: int) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) -> the highest scores, falling, and their places in the flattened (N * K)."""
+    """Logits (N, K) -> the highest scores, in descending order, and their indices in the flattened (N * K)."""
     scores = cls_logits.float().sigmoid().flatten()
     return scores.topk(min(max_per_img, scores.numel()))

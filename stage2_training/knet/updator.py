@@ -1,12 +1,12 @@
-"""The adaptive kernel update: a gated mix of a kernel and its group features."""
+"""K-Net's adaptive kernel update: a gated sum of a kernel and its group features."""
 
 from torch import Tensor, nn
 
 
 class KernelUpdator(nn.Module):
-    """Gates decide, channel by channel, how much of the group feature and of the old kernel to keep.
+    """Gates decide, for each channel, how much of the group feature and of the old kernel to keep.
 
-    Parameter names are those of the published checkpoints: `dynamic_layer` reads the group feature,
+    Parameter names are those of the published checkpoints: `dynamic_layer` transforms the group feature,
     `input_layer` the kernel; `norm_in` belongs to the update gate and `input_norm_in` to the input gate.
 
     Args:

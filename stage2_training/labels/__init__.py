@@ -1,1 +1,1 @@
-"""Converters of published label formats to COCO JSON; light to import, unlike MMDetection."""
+"""Converters of label formats to COCO JSON; none of them imports MMDetection."""

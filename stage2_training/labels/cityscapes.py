@@ -5,8 +5,8 @@ The layout is that of the published archives `leftImg8bit_trainvaltest.zip` and 
     leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png ...     images, 2,975 in train and 500 in val
     gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png ...   a number for each pixel, 16 bits
 
-A number of 1000 and more is class * 1000 + the object's number; a smaller one is the class of what is no single object.
-Where that class has objects, it is a group of them and becomes `iscrowd` 1. Objects are in the order of their numbers.
+A number of 1000 or more is class * 1000 + the object's number. A smaller number is a class alone: of a class that has
+objects, it marks a group of them and becomes `iscrowd` 1. Objects are in the order of their numbers.
 """
 
 import os
@@ -22,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
+from stage1_proposals.common.coco import Size, mask_fields
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.conversion import (
@@ -30,9 +31,8 @@ from stage2_training.labels.conversion import (
     check_count,
     image_size,
     info,
-    leaving_out,
-    masked,
     numbered,
+    skip_malformed,
     to_json,
 )
 
@@ -48,8 +48,10 @@ CLASSES = {
     32: "motorcycle",
     33: "bicycle",
 }
+# The size (height, width) of an instance map, and the COCO annotations of its objects, without ids.
+Label = tuple[Size, list[dict[str, Any]]]
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
-_FEW = 16  # images that a process of its own is not worth
+_IMAGES_PER_PROCESS = 16  # fewer are not worth a process
 
 
 def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None, expected: int | None = None) -> Coco:
@@ -60,20 +62,20 @@ def convert_cityscapes(root: Path, split: str, skipped: list[str] | None = None,
 
     Args:
         skipped: images whose label is missing or malformed, or that cannot be read, are left out and noted here.
-        expected: how many images the published split has; another number is noted in the JSON's `info`.
+        expected: number of images in the published split; another number is noted in the JSON's `info`.
 
     Raises:
-        UserError: a folder is missing or has no images; unless noted, a label is missing or malformed, or an image
-            cannot be read.
+        UserError: a folder is missing or has no images; unless `skipped` is a list, a label is missing or malformed,
+            or an image cannot be read.
     """
     paths = images_of(root, split)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (path, found) in enumerate(zip(paths, _read_all(root, paths), strict=True), 1):
-        with leaving_out(skipped):
-            if isinstance(found, LabelError):
-                raise found
-            (height, width), objects = found
+    for number, (path, label) in enumerate(zip(paths, _read_all(root, paths), strict=True), 1):
+        with skip_malformed(skipped):
+            if isinstance(label, LabelError):
+                raise label
+            (height, width), objects = label
             name = path.relative_to(root).as_posix()
             images.append({"id": number, "file_name": name, "width": width, "height": height})
             annotations += [{"image_id": number, **annotation} for annotation in objects]
@@ -115,8 +117,8 @@ def images_of(root: Path, split: str) -> list[Path]:
     return images
 
 
-def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """The size (height, width) of an instance map, and its objects' COCO annotations without ids of their own.
+def read_objects(path: Path) -> Label:
+    """The size (height, width) of an instance map, and the COCO annotations of its objects, without ids.
 
     Raises:
         LabelError: it is missing, cannot be read, or is no instance map.
@@ -125,46 +127,45 @@ def read_objects(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
         with Image.open(path) as image:
             numbers = np.asfortranarray(image)
     except FileNotFoundError as error:
-        raise LabelError(f"{path} is missing", "unpack gtFine anew") from error
+        raise LabelError(f"{path} is missing", "unpack gtFine again") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}", "unpack gtFine anew") from error
+        raise LabelError(f"{path} cannot be read as an image: {error}", "unpack gtFine again") from error
     if numbers.ndim != 2 or numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= 2**16:
-        raise LabelError(f"{path} is no map of instance numbers", "unpack gtFine anew")
+        raise LabelError(f"{path} is no map of instance numbers", "unpack gtFine again")
     objects = []
     for number in np.flatnonzero(np.bincount(numbers.ravel(order="K"))).tolist():
         category = number // 1000 if number >= 1000 else number
         if category not in CLASSES:
             continue
         rle = coco_mask.encode((numbers == number).view(np.uint8))
-        objects.append({"category_id": category, "iscrowd": int(number < 1000), **masked(rle)})
+        objects.append({"category_id": category, "iscrowd": int(number < 1000), **mask_fields(rle)})
     return numbers.shape, objects
 
 
-Found = tuple[tuple[int, int], list[dict[str, Any]]] | LabelError
-
-
-def _read_image(root: Path, path: Path) -> Found:
-    """`read_objects` of an image's label; what is wrong is handed back, so that the other images can go on."""
+def _read_label(root: Path, path: Path) -> Label | LabelError:
+    """`read_objects` of an image's label; an error is returned, so that the other images can go on."""
     label = root / "gtFine" / path.relative_to(root / "leftImg8bit").with_name(path.name.replace(_IMAGE, _LABEL))
     try:
-        width, height = image_size(path)
+        height, width = image_size(path)
         size, objects = read_objects(label)
         if size != (height, width):
             raise LabelError(
-                f"{label} is {size[1]} x {size[0]} pixels, but its image {width} x {height}", "unpack both anew"
+                f"{label} is {size[1]} x {size[0]} pixels, but its image {width} x {height}", "unpack both again"
             )
     except LabelError as error:
         return error
     return size, objects
 
 
-def _read_all(root: Path, images: list[Path]) -> Iterator[Found]:
+def _read_all(root: Path, images: list[Path]) -> Iterator[Label | LabelError]:
     """Read all labels, in several processes if there are many, with a progress bar."""
-    processes = min(len(os.sched_getaffinity(0)), len(images) // _FEW)
-    read = partial(_read_image, root)
+    processes = min(len(os.sched_getaffinity(0)), len(images) // _IMAGES_PER_PROCESS)
+    read = partial(_read_label, root)
     with ExitStack() as stack:
         if processes > 1:
             results = stack.enter_context(ProcessPoolExecutor(processes)).map(read, images, chunksize=4)
         else:
             results = map(read, images)
-        yield from tqdm(results, desc="Cityscapes", unit="image", total=len(images), disable=len(images) < _FEW)
+        yield from tqdm(
+            results, desc="Cityscapes", unit="image", total=len(images), disable=len(images) < _IMAGES_PER_PROCESS
+        )

@@ -1,4 +1,4 @@
-"""What every conversion to COCO JSON shares: malformed labels, the sizes of images, the file that is written."""
+"""What the converters to COCO JSON share: malformed labels, partial sets, and the JSON that they write."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
-from pycocotools import mask as coco_mask
-
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.decode import ImageError, read_size
 
 # A COCO instance dictionary: `info`, `images`, `annotations`, `categories`.
 Coco = dict[str, Any]
@@ -17,7 +15,7 @@ PARTIAL = "OPTS=--partial accepts a part of it"
 
 
 class LabelError(UserError):
-    """An image's label that is missing or malformed, or an image that cannot be read: one can do without the image.
+    """An image's label is missing or malformed, or the image cannot be read; the other images can be used.
 
     Args:
         what: what is wrong, and where.
@@ -33,10 +31,10 @@ class LabelError(UserError):
 
 
 @contextmanager
-def leaving_out(skipped: list[str] | None) -> Iterator[None]:
-    """Do without an image whose label is malformed: note it in `skipped` and go on.
+def skip_malformed(skipped: list[str] | None) -> Iterator[None]:
+    """Leave out an image whose label is malformed: note the reason in `skipped` and go on.
 
-    An image is left out whole, since what is not labelled in it would count as background.
+    The whole image is left out, because its unlabelled objects would count as background.
 
     Raises:
         UserError: `skipped` is None.
@@ -49,70 +47,54 @@ def leaving_out(skipped: list[str] | None) -> Iterator[None]:
         skipped.append(error.what)
 
 
-def check_count(what: object, found: int, expected: int, source: str) -> None:
-    """Check that a published set is whole.
+def check_count(what: object, count: int, expected: int, source: str) -> None:
+    """Check that a published set is complete.
 
     Args:
-        what: the folder or file that is counted.
+        what: the folder or file whose images are counted.
         source: where to get it.
 
     Raises:
-        UserError: with the number found and the number expected.
+        UserError: with both numbers.
     """
-    if found != expected:
-        raise UserError(f"{what}: {found:,} images, not the {expected:,} it should have: get it at {source}; {PARTIAL}")
+    if count != expected:
+        raise UserError(f"{what}: {count:,} images, not the {expected:,} it should have: get it at {source}; {PARTIAL}")
 
 
 def info(
-    description: str, source: str, found: int, expected: int | None, skipped: Sequence[str] | None
+    description: str, source: str, count: int, expected: int | None, skipped: Sequence[str] | None
 ) -> dict[str, Any]:
-    """What a COCO JSON says of itself: also that it is a part of a published split, and what was left out.
+    """The `info` of a COCO JSON; it also notes that a published split is partial, and which images are left out.
 
     Args:
-        found: how many images there are.
-        expected: how many it should have; None where there is no such number.
+        count: number of images.
+        expected: number of images in the published split; None where there is no such number.
     """
     record: dict[str, Any] = {"description": description, "url": source}
-    if expected not in (None, found):
-        record["partial"] = {"found": found, "expected": expected}
+    if expected not in (None, count):
+        record["partial"] = {"found": count, "expected": expected}
     if skipped:
         record["skipped"] = list(skipped)
     return record
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as displayed, from its header alone.
+    """Height and width of an image as displayed.
 
     Raises:
         LabelError: it is not a readable image.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise LabelError(f"{path} cannot be read as an image: {error}", "put it back") from error
-    return (height, width) if turned else (width, height)
-
-
-def masked(rle: Mapping[str, Any]) -> dict[str, Any]:
-    """What a COCO annotation says of a mask.
-
-    Args:
-        rle: run lengths, as pycocotools encodes them.
-    """
-    return {
-        "area": int(coco_mask.area(rle)),
-        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-    }
+        return read_size(path)
+    except ImageError as error:
+        raise LabelError(f"{path} cannot be read as an image: it {error}", "put it back") from error
 
 
 def numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Annotations with ids from 1: to pycocotools, a match with the annotation of id 0 is none."""
+    """Annotations with ids from 1: pycocotools takes a match with the annotation of id 0 for none."""
     return [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)]
 
 
 def to_json(coco: Mapping[str, Any]) -> str:
-    """The text of a COCO JSON, the same for the same labels."""
+    """The text of a COCO JSON; equal labels give equal text."""
     return json.dumps(coco, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -5,14 +5,14 @@ The layout is that of the published archives, unpacked side by side:
     train_images/0001.jpg ...   ctw1500_train_labels/0001.xml ...    1,000 images, one XML file each
     test_images/1001.jpg ...    gt_ctw1500/0001001.txt ...           500 images, one text file each
 
-What the labels leave open is decided so:
+The labels leave some questions open; they are read as follows:
 
-- Polygons are in the pixels of the image as displayed, EXIF orientation applied: what this project's image reader
-  and MMDetection's loader both see.
-- A line whose transcription is `###` cannot be read. It becomes `iscrowd` 1: COCO evaluation then neither asks for it
-  nor counts a detection on it as false, and MMDetection leaves it out of training.
-- `area` and `bbox` are those of the rasterised polygon inside the image, as pycocotools rasterises it.
-- A polygon with no pixel inside its image is left out and named in the JSON's `info.dropped`.
+- Polygons are in pixels of the image as displayed, with EXIF orientation applied, which is what both this project's
+  image reader and MMDetection's loader see.
+- A line with the transcription `###` is illegible. It becomes `iscrowd` 1: COCO evaluation does not require it and
+  counts no detection on it as false, and MMDetection leaves it out of training.
+- `area` and `bbox` are those of the polygon as pycocotools rasterises it, inside the image.
+- A polygon without a pixel inside its image is left out and listed in the JSON's `info.dropped`.
 """
 
 import re
@@ -22,8 +22,8 @@ from pathlib import Path
 from xml.parsers import expat
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from stage1_proposals.common.coco import MAX_COORDINATE, Size, mask_fields, to_rle
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.conversion import (
@@ -33,15 +33,14 @@ from stage2_training.labels.conversion import (
     check_count,
     image_size,
     info,
-    leaving_out,
     numbered,
+    skip_malformed,
     to_json,
 )
 
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
 ILLEGIBLE = "###"
 POINTS = 14
-_LARGEST_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
 
 
@@ -51,12 +50,12 @@ class TextLine:
 
     polygon: np.ndarray  # int64 (14, 2): x, y in pixels
     text: str  # transcription; `###` when illegible
-    line: int  # where it stands in its label file, from 1
+    line: int  # line number in the label file, from 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where one half of CTW1500 lies, and how it is read."""
+    """The files of one half of CTW1500, and how its labels are read."""
 
     images: str
     labels: str
@@ -71,10 +70,10 @@ class Split:
 
 
 def read_train_label(path: Path) -> list[TextLine]:
-    """Read the XML label of a training image; bare ampersands in transcriptions are tolerated.
+    """Read the XML label of a training image; transcriptions may contain bare ampersands.
 
     Raises:
-        LabelError: naming file and line, when it is not XML of this form or a polygon is not 14 points.
+        LabelError: naming file and line, if it is not XML of this form or a polygon has not 14 points.
     """
     boxes: list[dict] = []
     open_tags: list[str] = []
@@ -110,7 +109,7 @@ def read_test_label(path: Path) -> list[TextLine]:
     """Read the text label of a test image: per line 28 numbers, then `####` and the transcription.
 
     Raises:
-        LabelError: naming file and line, when a line is not of this form.
+        LabelError: naming file and line, if a line is not of this form.
     """
     lines = []
     for number, row in enumerate(_read_text(path).split("\n"), start=1):
@@ -137,11 +136,11 @@ def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, ex
 
     Args:
         skipped: images whose label is missing or malformed, or that cannot be read, are left out and noted here.
-        expected: how many images the published split has; another number is noted in the JSON's `info`.
+        expected: number of images in the published split; another number is noted in the JSON's `info`.
 
     Raises:
-        UserError: a folder is missing, a label belongs to no image; unless noted, a label is missing or malformed, or
-            an image cannot be read.
+        UserError: a folder is missing, or a label belongs to no image; unless `skipped` is a list, a label is missing
+            or malformed, or an image cannot be read.
     """
     parts = SPLITS[split]
     paths = _images(root, parts)
@@ -153,16 +152,16 @@ def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, ex
     annotations: list[dict] = []
     dropped: list[str] = []
     for path in paths:
-        with leaving_out(skipped):
+        with skip_malformed(skipped):
             label = root / parts.labels / parts.label_name(path)
             if label.name not in labels:
                 raise LabelError(f"{label} is missing: it labels {path}", "put it back")
-            width, height = image_size(path)
+            height, width = image_size(path)
             lines = parts.read(label)
             image = {"id": int(path.stem), "file_name": f"{parts.images}/{path.name}", "width": width, "height": height}
             images.append(image)
             for line in lines:
-                annotation = _annotate(line, width, height)
+                annotation = _annotate(line, (height, width))
                 if annotation is None:
                     dropped.append(f"{parts.labels}/{label.name}, line {line.line}")
                 else:
@@ -185,7 +184,7 @@ def write_annotations(root: Path, split: str, skipped: list[str] | None = None, 
 
 
 def check_complete(root: Path, split: str, count: int) -> None:
-    """Check that a split's images and labels are all there: `count` of each, numbered without a gap.
+    """Check that a split has all its images and labels: `count` of each, numbered without a gap.
 
     Raises:
         UserError: naming the folder, the first missing file and where to get it.
@@ -205,18 +204,17 @@ def check_complete(root: Path, split: str, count: int) -> None:
     check_count(root / parts.images, len(_images(root, parts)), count, SOURCE)
 
 
-def _annotate(line: TextLine, width: int, height: int) -> dict | None:
-    """A line's COCO annotation without its ids; None when none of it lies inside the image."""
+def _annotate(line: TextLine, size: Size) -> dict | None:
+    """A line's COCO annotation without its ids; None if no pixel of it lies inside the image."""
     polygon = line.polygon.ravel().tolist()
-    (mask,) = coco_mask.frPyObjects([polygon], height, width)
-    area = int(coco_mask.area(mask))
-    if area == 0:
+    mask = mask_fields(to_rle([polygon], size))
+    if mask["area"] == 0:
         return None
     return {
         "category_id": 1,
         "segmentation": [polygon],
-        "area": area,
-        "bbox": [int(value) for value in coco_mask.toBbox(mask)],
+        "area": mask["area"],
+        "bbox": mask["bbox"],
         "iscrowd": int(line.text == ILLEGIBLE),
         "text": line.text,
     }
@@ -233,19 +231,19 @@ def _images(root: Path, parts: Split) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder by name, without hidden ones."""
+    """The files of a folder in the order of their names, without hidden ones."""
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: download CTW1500 from {SOURCE} and unpack it into {folder.parent}")
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _read_text(path: Path) -> str:
-    """A label's text: byte order mark dropped, Unix line ends; what is not UTF-8 is replaced."""
+    """A label's text without a byte order mark, with Unix line ends; bytes that are not UTF-8 are replaced."""
     return path.read_bytes().decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
 def _polygon(fields: list[str], path: Path, line: int) -> np.ndarray:
-    """28 numbers as text, an empty one at the end tolerated -> int64 (14, 2)."""
+    """28 numbers as text, perhaps with an empty field at the end -> int64 (14, 2)."""
     fields = fields[:-1] if fields[-1].strip() == "" else fields
     if len(fields) != 2 * POINTS:
         raise _malformed(path, line, f"{len(fields)} numbers where {2 * POINTS} (14 points) are expected")
@@ -253,10 +251,10 @@ def _polygon(fields: list[str], path: Path, line: int) -> np.ndarray:
         values = [int(field) for field in fields]
     except ValueError as error:
         raise _malformed(path, line, f"a coordinate is no integer ({error})") from error
-    if max(map(abs, values)) > _LARGEST_COORDINATE:
-        raise _malformed(path, line, f"a coordinate exceeds {_LARGEST_COORDINATE:,} pixels")
+    if max(map(abs, values)) > MAX_COORDINATE:
+        raise _malformed(path, line, f"a coordinate exceeds {MAX_COORDINATE:,} pixels")
     return np.array(values, dtype=np.int64).reshape(POINTS, 2)
 
 
 def _malformed(path: Path, line: int, what: str) -> LabelError:
-    return LabelError(f"{path}, line {line}: malformed CTW1500 label: {what}", "correct it, unpack it anew")
+    return LabelError(f"{path}, line {line}: malformed CTW1500 label: {what}", "correct it or unpack it again")

@@ -1,37 +1,37 @@
-"""A labelled set of the user's own: from COCO JSON or labelme files to a dataset fragment, with no code.
+"""The user's own labelled set: from COCO JSON or labelme files to a dataset config.
 
-Both halves, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, the hash being that of what they
-hold. So other labels, or the same divided otherwise, are other files, and a run goes on with those it began with.
+Both halves, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, where the hash is that of their
+content. Other labels, or another division, are other files, so a run goes on with the labels that it began with.
 Images stay where they are.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
-from stage2_training.labels.coco import read_coco
-from stage2_training.labels.coco_subset import draw
+from stage2_training.labels.coco import convert_coco
+from stage2_training.labels.coco_subset import draw_share
 from stage2_training.labels.conversion import Coco, numbered, to_json
 from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
-EPOCHS, MILESTONES = 48, (36, 44)  # as on a tenth of COCO
+EPOCHS = 48  # as on a tenth of COCO
 
 
 @dataclass(frozen=True)
 class CustomDatasetOptions:
-    """What a command line says of a set of the user's own.
+    """How to divide and read a custom dataset.
 
     Attributes:
         test_labels: COCO JSON or labelme folder to evaluate on; None: a fifth of the images is held out for it.
-        classes: names of those to use; none: all.
-        held_out_seed: which images are held out.
+        classes: names of the classes to use; empty: all.
+        held_out_seed: decides which images are held out.
         skip_malformed: leave out images whose labels are missing or malformed.
     """
 
@@ -43,7 +43,7 @@ class CustomDatasetOptions:
 
 @dataclass(frozen=True)
 class CustomDataset:
-    """A set that is ready for training.
+    """A custom dataset that is ready for training.
 
     Attributes:
         train, test: COCO JSON files.
@@ -60,6 +60,17 @@ class CustomDataset:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Halves:
+    """Training and test half, each with the folder of its images."""
+
+    train: Coco
+    train_images: Path
+    test: Coco
+    test_images: Path
+    remarks: list[str] = field(default_factory=list)
+
+
 def is_custom(dataset: str) -> bool:
     """Whether a dataset is named by its labels: a JSON file or a folder."""
     return dataset.endswith(".json") or Path(dataset).is_dir()
@@ -70,42 +81,29 @@ def name_of(dataset: str) -> str:
     return Path(dataset).resolve().stem
 
 
-def prepare(dataset: str, data_root: str | None = None, choices: CustomDatasetOptions | None = None) -> CustomDataset:
-    """Check a set, divide it and write it as COCO JSON.
+def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOptions | None = None) -> CustomDataset:
+    """Check a custom dataset, divide it and write it as COCO JSON.
 
     Args:
         dataset: COCO JSON, or folder of labelme files.
         data_root: folder of the images; None: where the labels say.
 
     Raises:
-        UserError: as `read_coco` and `convert_labelme`; no such class; too few images to hold any out.
+        UserError: as `convert_coco` and `convert_labelme`; a class is unknown; there are too few images to hold any
+            out.
     """
-    choices = choices or CustomDatasetOptions()
-    skipped: list[str] | None = [] if choices.skip_malformed else None
-    train, train_images = _read(dataset, data_root, skipped)
-    known = [category["name"] for category in train["categories"]]
-    classes = tuple(name for name in known if name in choices.classes) if choices.classes else tuple(known)
-    for name in choices.classes:
-        if name not in known:
-            raise UserError(f"--classes {name}: {dataset} has no such class; it has {', '.join(known)}")
-    if not classes:
-        raise UserError(f"{dataset}: has no classes")
-    if choices.test_labels is None:
-        test, test_images = train, train_images
-        train, test, remark = _divided(dataset, train, choices.held_out_seed)
-        remarks = [remark]
-    else:
-        test, test_images = train, train_images
-        if Path(choices.test_labels).resolve() != Path(dataset).resolve():
-            test, test_images = _read(choices.test_labels, data_root, skipped)
-        remarks = _shared(dataset, train, train_images, test, test_images)
-        unknown = {category["name"] for category in test["categories"]} - set(known)
-        if unknown:
-            remarks.append(f"{choices.test_labels}: {', '.join(sorted(unknown))}: no class of {dataset}, not evaluated")
-    remarks += [f"left out: {what}" for what in skipped or ()]
+    options = options or CustomDatasetOptions()
+    skipped: list[str] | None = [] if options.skip_malformed else None
+    labels, images = _read(dataset, data_root, skipped)
+    categories = labels["categories"]
+    classes = _chosen_classes(dataset, [category["name"] for category in categories], options.classes)
+    halves = _divide(dataset, labels, images, data_root, options, skipped)
+    info = {"skipped": skipped} if skipped else {}
     texts = {
-        half: to_json(_of_classes(coco, train["categories"], classes) | {"info": _info(half, skipped)})
-        for half, coco in (("train", train), ("test", test))
+        half: to_json(
+            _only_classes(coco, categories, classes) | {"info": {"description": f"labels of one's own, {half}", **info}}
+        )
+        for half, coco in (("train", halves.train), ("test", halves.test))
     }
     digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:8]
     folder = WRITTEN / f"{name_of(dataset)}-{digest}"
@@ -114,32 +112,30 @@ def prepare(dataset: str, data_root: str | None = None, choices: CustomDatasetOp
     return CustomDataset(
         folder / "train.json",
         folder / "test.json",
-        train_images,
-        test_images,
+        halves.train_images,
+        halves.test_images,
         classes,
-        tuple(remarks),
+        tuple(halves.remarks + [f"left out: {what}" for what in skipped or ()]),
     )
 
 
-def fragment(own: CustomDataset) -> dict[str, Any]:
-    """The set as `configs/datasets/*.py` would have it."""
-
-    metainfo = {"classes": own.classes, "palette": palette(len(own.classes))}
+def as_config(dataset: CustomDataset) -> dict[str, Any]:
+    """The dataset as a config in `configs/datasets/` states one."""
+    metainfo = {"classes": dataset.classes, "palette": palette(len(dataset.classes))}
 
     def loader(labels: Path, image_root: Path, **more: Any) -> dict[str, Any]:
-        # An absolute `ann_file`, so that `data_root` is of the images alone.
-        where = {
+        # With an absolute `ann_file`, `data_root` is the folder of the images alone.
+        paths = {
             "data_root": str(image_root.absolute()),
             "ann_file": str(labels.absolute()),
             "data_prefix": {"img": ""},
         }
-        return {"dataset": {"type": "CocoDataset", **where, "metainfo": metainfo, **more}}
+        return {"dataset": {"type": "CocoDataset", **paths, "metainfo": metainfo, **more}}
 
     return {
-        "epochs": EPOCHS,
-        "milestones": MILESTONES,
-        "train_dataloader": loader(own.train, own.train_images, filter_cfg={"filter_empty_gt": True}),
-        "val_dataloader": loader(own.test, own.test_images, test_mode=True),
+        "train_cfg": {"max_epochs": EPOCHS},
+        "train_dataloader": loader(dataset.train, dataset.train_images, filter_cfg={"filter_empty_gt": True}),
+        "val_dataloader": loader(dataset.test, dataset.test_images, test_mode=True),
         "val_evaluator": {"type": "MaskAP"},
     }
 
@@ -148,18 +144,51 @@ def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> tupl
     path, image_root = Path(labels), Path(data_root) if data_root else None
     if image_root is not None and not image_root.is_dir():
         raise UserError(f"--data-root {image_root}: no such folder")
-    return convert_labelme(path, image_root, skipped) if path.is_dir() else read_coco(path, image_root, skipped)
+    return convert_labelme(path, image_root, skipped) if path.is_dir() else convert_coco(path, image_root, skipped)
 
 
-def _divided(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:
-    """Training and test half; an image's name alone decides, and the seed, which half it is nearer to."""
+def _divide(
+    dataset: str,
+    labels: Coco,
+    images: Path,
+    data_root: str | None,
+    options: CustomDatasetOptions,
+    skipped: list[str] | None,
+) -> _Halves:
+    """The labels as training half with the given test half, or divided into both."""
+    if options.test_labels is None:
+        train, test, remark = _hold_out(dataset, labels, options.held_out_seed)
+        return _Halves(train, images, test, images, [remark])
+    halves = _Halves(labels, images, labels, images)
+    if Path(options.test_labels).resolve() != Path(dataset).resolve():
+        halves = _Halves(labels, images, *_read(options.test_labels, data_root, skipped))
+    halves.remarks.extend(_shared_images(dataset, halves))
+    known, evaluated = ({category["name"] for category in half["categories"]} for half in (labels, halves.test))
+    if evaluated - known:
+        names = ", ".join(sorted(evaluated - known))
+        halves.remarks.append(f"{options.test_labels}: {names}: no class of {dataset}, not evaluated")
+    return halves
+
+
+def _chosen_classes(dataset: str, known: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
+    """The classes to use, in the order of the labels."""
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"--classes {name}: {dataset} has no such class; it has {', '.join(known)}")
+    if not known:
+        raise UserError(f"{dataset}: has no classes")
+    return tuple(name for name in known if name in chosen) if chosen else tuple(known)
+
+
+def _hold_out(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:
+    """Training half, test half, and a remark; an image's half depends on its name and the seed alone."""
     names = [image["file_name"] for image in coco["images"]]
     if len(names) < 2:
         raise UserError(f"{dataset}: {len(names)} images are too few to hold out any: give --test-labels")
-    held_out = set(draw(names, TEST_SHARE, seed))
+    held_out = set(draw_share(names, TEST_SHARE, seed))
     halves = []
-    for inside in (False, True):
-        images = [image for image in coco["images"] if (image["file_name"] in held_out) == inside]
+    for is_test in (False, True):
+        images = [image for image in coco["images"] if (image["file_name"] in held_out) == is_test]
         ids = {image["id"] for image in images}
         annotations = [annotation for annotation in coco["annotations"] if annotation["image_id"] in ids]
         halves.append({**coco, "images": images, "annotations": annotations})
@@ -167,15 +196,16 @@ def _divided(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:
     return halves[0], halves[1], remark
 
 
-def _shared(dataset: str, train: Coco, train_images: Path, test: Coco, test_images: Path) -> list[str]:
+def _shared_images(dataset: str, halves: _Halves) -> list[str]:
     """A remark, if images are in both halves."""
-    there = {(train_images / image["file_name"]).resolve() for image in train["images"]}
-    both = sum((test_images / image["file_name"]).resolve() in there for image in test["images"])
-    return [f"{both:,} of the {len(test['images']):,} test images are among those of {dataset}"] if both else []
+    train = {(halves.train_images / image["file_name"]).resolve() for image in halves.train["images"]}
+    shared = sum((halves.test_images / image["file_name"]).resolve() in train for image in halves.test["images"])
+    count = len(halves.test["images"])
+    return [f"{shared:,} of the {count:,} test images are among those of {dataset}"] if shared else []
 
 
-def _of_classes(coco: Coco, categories: list[dict[str, Any]], classes: Sequence[str]) -> Coco:
-    """A set with these classes alone, in this order and with the ids they have in `categories`."""
+def _only_classes(coco: Coco, categories: list[dict[str, Any]], classes: Sequence[str]) -> Coco:
+    """Labels of these classes alone, in the order and with the ids that the classes have in `categories`."""
     kept = [category for category in categories if category["name"] in classes]
     ids = {category["name"]: category["id"] for category in kept}
     names = {category["id"]: category["name"] for category in coco["categories"]}
@@ -185,7 +215,3 @@ def _of_classes(coco: Coco, categories: list[dict[str, Any]], classes: Sequence[
         if names[annotation["category_id"]] in ids
     ]
     return {"images": coco["images"], "annotations": numbered(annotations), "categories": kept}
-
-
-def _info(half: str, skipped: list[str] | None) -> dict[str, Any]:
-    return {"description": f"labels of one's own, {half}", **({"skipped": skipped} if skipped else {})}

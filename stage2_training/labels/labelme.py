@@ -1,13 +1,13 @@
-"""A folder of labelme's files -> COCO JSON.
+"""A folder of labelme files -> COCO JSON.
 
-labelme writes one JSON file per image, wherever it likes in the folder:
+labelme writes one JSON file per image, anywhere in the folder:
 
     {"imagePath": "../images/a.jpg", "imageHeight": 480, "imageWidth": 640, "shapes": [
         {"label": "cat", "shape_type": "polygon", "points": [[x, y], ...], "group_id": null}, ...]}
 
-- Objects are polygons, also turned rectangles; rectangles (two opposite corners); circles (centre, a point on the rim);
-  and masks (the first and the last pixel of a box, and a PNG of it in base64). Points and lines are none.
-- Shapes of one label and one `group_id` are parts of one object.
+- Objects are polygons, including rotated rectangles; rectangles (two opposite corners); circles (the centre and a
+  point on the rim); and masks (the first and last pixel of a box, and its PNG in base64). Points and lines are refused.
+- Shapes with the same label and `group_id` are parts of one object.
 - Classes are the labels in alphabetical order. A file without shapes is an image without objects; an image without
   a file is not used.
 """
@@ -17,64 +17,87 @@ import io
 import json
 import os
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from stage1_proposals.common.coco import Rle, Size, mask_fields, to_rle
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.conversion import Coco, LabelError, image_size, leaving_out, masked
+from stage2_training.labels.conversion import Coco, LabelError, image_size, skip_malformed
 
-CIRCLE_POINTS = 72  # its polygon is a thousandth of the radius off
+CIRCLE_POINTS = 72  # the polygon deviates from the circle by a thousandth of the radius
 POLYGONS = ("polygon", "oriented_rectangle", "rectangle", "circle")
 
-# What a shape covers: a polygon (x, y, x, y, ...) or a mask's run lengths.
-Area = list[float] | dict[str, Any]
-# A shape: its label, its group, what it covers.
-Shape = tuple[str, Any, Area]
+
+# A polygon (x, y, x, y, ...) or the run lengths of a mask.
+Area = list[float] | Rle
+
+
+class Shape(NamedTuple):
+    """A labelled part of an image, or all of an object."""
+
+    label: str
+    group: Any
+    area: Area
+
+
+class LabelledImage(NamedTuple):
+    """A labelme file's image and shapes."""
+
+    file: Path
+    image: Path
+    size: Size
+    shapes: list[Shape]
 
 
 def convert_labelme(folder: Path, image_root: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
     """Convert a folder of labelme files to a COCO instance dictionary.
 
     Args:
-        images: folder of the images, by the paths or the names that the files have; None: where the files say.
+        image_root: folder of the images, which have the paths or the names that the files state; None: the images are
+            where the files say.
         skipped: images that are missing, or whose file is malformed, are left out and noted here.
 
     Returns:
         the dictionary, its `file_name` relative to the folder of the images; and that folder.
 
     Raises:
-        UserError: there are no labelme files in the folder, or two label the same image; unless noted, an image is
-            missing or its file malformed.
+        UserError: there are no labelme files in the folder, or two label the same image; unless `skipped` is a list,
+            an image is missing or its file is malformed.
     """
     files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
     if not files:
         raise UserError(f"{folder}: no labelme files in it (*.json)")
     root = image_root or folder
-    labelled: dict[str, tuple[Path, tuple[int, int], list[Shape]]] = {}
+    labelled: dict[str, LabelledImage] = {}
     for path in files:
-        with leaving_out(skipped):
-            image, size, shapes = _read(path, image_root)
-            name = Path(os.path.relpath(image, root)).as_posix()
+        with skip_malformed(skipped):
+            read = _read(path, image_root)
+            name = Path(os.path.relpath(read.image, root)).as_posix()
             if name in labelled:
-                raise UserError(f"{path}: labels {image}, as {labelled[name][0]} does; remove one of them")
-            labelled[name] = path, size, shapes
-    classes = sorted({label for _, _, shapes in labelled.values() for label, _, _ in shapes})
+                raise UserError(f"{path}: labels {read.image}, as {labelled[name].file} does; remove one of them")
+            labelled[name] = read
+    classes = sorted({shape.label for image in labelled.values() for shape in image.shapes})
     images, annotations = [], []
-    for number, (name, (_, (width, height), shapes)) in enumerate(sorted(labelled.items()), 1):
+    for number, (name, image) in enumerate(sorted(labelled.items()), 1):
+        height, width = image.size
         images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for label, parts in _objects(shapes):
-            annotation = _annotate(parts, (height, width))
+        for label, parts in _objects(image.shapes):
+            annotation = _annotate(parts, image.size)
             annotations.append({"image_id": number, "category_id": classes.index(label) + 1, **annotation})
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}, root
 
 
-def _read(path: Path, image_root: Path | None) -> tuple[Path, tuple[int, int], list[Shape]]:
-    """A file's image, the image's (width, height), and its shapes, each with a pixel in it."""
+def _read(path: Path, image_root: Path | None) -> LabelledImage:
+    """Read a labelme file; each of its shapes has a pixel inside the image.
+
+    Raises:
+        LabelError: it is malformed, its image is missing, or has another size.
+    """
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -82,37 +105,33 @@ def _read(path: Path, image_root: Path | None) -> tuple[Path, tuple[int, int], l
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
         raise _malformed(path, "not a labelme file, it has no list `shapes`")
     image = _image(path, document.get("imagePath"), image_root)
-    width, height = image_size(image)
+    height, width = image_size(image)
     stated = (document.get("imageWidth") or width, document.get("imageHeight") or height)
     if stated != (width, height):
         raise _malformed(path, f"is for {stated[0]} x {stated[1]} pixels, but {image} has {width} x {height}")
-    shapes = []
-    for number, entry in enumerate(document["shapes"], 1):
-        shape = _shape(path, number, entry, (height, width))
-        if not coco_mask.area(_run_lengths(shape[2], (height, width))):
-            raise _malformed(path, f"shape {number} ({shape[0]!r}) has no pixel inside its image")
-        shapes.append(shape)
-    return image, (width, height), shapes
+    shapes = [_shape(path, number, entry, (height, width)) for number, entry in enumerate(document["shapes"], 1)]
+    return LabelledImage(path, image, (height, width), shapes)
 
 
-def _image(path: Path, name: Any, images: Path | None) -> Path:
+def _image(path: Path, name: Any, image_root: Path | None) -> Path:
+    """Where the image of a labelme file is; its name may be a Windows path."""
     if not isinstance(name, str) or not name:
         raise _malformed(path, "has no `imagePath`")
     relative = PureWindowsPath(name).as_posix()
     places = [path.parent / relative]
-    if images is not None:
-        places = [images / relative, images / Path(relative).name, *places]
+    if image_root is not None:
+        places = [image_root / relative, image_root / Path(relative).name, *places]
     for place in places:
         if place.is_file():
             return place
     raise LabelError(f"{places[0]} is missing: {path} labels it", "say where the images are with --data-root (ROOT=)")
 
 
-def _shape(path: Path, number: int, entry: Any, size: tuple[int, int]) -> Shape:
-    """The shape that stands at a number, from 1.
+def _shape(path: Path, number: int, entry: Any, size: Size) -> Shape:
+    """A file's shape, numbered from 1.
 
     Raises:
-        LabelError: it has no label, is of a kind without area, or its points are not those of its kind.
+        LabelError: it has no label, is of a kind without area, has no pixel, or its points do not fit its kind.
     """
     where = f"shape {number}"
     if not isinstance(entry, dict) or not isinstance(entry.get("label"), str) or not entry["label"]:
@@ -127,15 +146,18 @@ def _shape(path: Path, number: int, entry: Any, size: tuple[int, int]) -> Shape:
             raise ValueError("a coordinate is not finite")
         if kind in ("polygon", "oriented_rectangle") and len(points) < 3:
             raise ValueError(f"it has {len(points)} points")
-        # Some programs write a rectangle by its four corners.
+        # Some programs write a rectangle as its four corners.
         if kind in ("circle", "mask", "rectangle") and len(points) != 2 and (kind, len(points)) != ("rectangle", 4):
             raise ValueError(f"it has {len(points)} points, not 2")
         area = _mask(points.astype(int), entry["mask"], size) if kind == "mask" else _polygon(kind, points)
+        is_empty = not coco_mask.area(_rle(area, size))
         group = entry.get("group_id")
         hash(group)
     except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise _malformed(path, f"{where} is no {kind}: {error}") from error
-    return entry["label"], group, area
+    if is_empty:
+        raise _malformed(path, f"{where} has no pixel inside its image")
+    return Shape(entry["label"], group, area)
 
 
 def _polygon(kind: str, points: NDArray[np.float64]) -> list[float]:
@@ -150,8 +172,8 @@ def _polygon(kind: str, points: NDArray[np.float64]) -> list[float]:
     return points.ravel().tolist()
 
 
-def _mask(corners: NDArray[np.int_], png: str, size: tuple[int, int]) -> dict[str, Any]:
-    """Run lengths of a mask in its image, from the first and the last pixel of its box and the PNG of it in base64."""
+def _mask(corners: NDArray[np.int_], png: str, size: Size) -> Rle:
+    """A mask in its image, from the first and last pixel (x, y) of its box and the box's PNG in base64."""
     (x0, y0), (x1, y1) = corners
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
         inside = np.asarray(image).astype(bool)
@@ -165,23 +187,23 @@ def _mask(corners: NDArray[np.int_], png: str, size: tuple[int, int]) -> dict[st
 
 
 def _objects(shapes: list[Shape]) -> list[tuple[str, list[Area]]]:
-    """Labels and parts of the objects: shapes of one label and one group are one object, of none one each."""
+    """Labels and parts of the objects: shapes with the same label and group are one object."""
     objects: dict[Any, tuple[str, list[Area]]] = {}
-    for number, (label, group, area) in enumerate(shapes):
-        key = number if group is None else (label, group)
-        objects.setdefault(key, (label, []))[1].append(area)
+    for number, shape in enumerate(shapes):
+        key = number if shape.group is None else (shape.label, shape.group)
+        objects.setdefault(key, (shape.label, []))[1].append(shape.area)
     return list(objects.values())
 
 
-def _annotate(parts: list[Area], size: tuple[int, int]) -> dict[str, Any]:
-    """A COCO annotation without its ids: of polygons as they are, else of run lengths."""
-    rle = coco_mask.merge([_run_lengths(part, size) for part in parts])
+def _annotate(parts: list[Area], size: Size) -> dict[str, Any]:
+    """A COCO annotation without its ids; polygons stay polygons, unless a part is a mask."""
+    rle = coco_mask.merge([_rle(part, size) for part in parts])
     polygons = {"segmentation": parts} if all(isinstance(part, list) for part in parts) else {}
-    return {"iscrowd": 0, **masked(rle), **polygons}
+    return {"iscrowd": 0, **mask_fields(rle), **polygons}
 
 
-def _run_lengths(area: Area, size: tuple[int, int]) -> dict[str, Any]:
-    return coco_mask.frPyObjects([area], *size)[0] if isinstance(area, list) else area
+def _rle(area: Area, size: Size) -> Rle:
+    return to_rle([area] if isinstance(area, list) else area, size)
 
 
 def _malformed(path: Path, what: str) -> LabelError:

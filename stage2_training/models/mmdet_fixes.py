@@ -1,6 +1,10 @@
-"""Parts of MMDetection with a fault of theirs mended; the configs of its models name them."""
+"""Parts of MMDetection with one of their faults mended; the model configs name them instead of MMDetection's own.
 
-from collections.abc import Sequence
+All faults are those of onedl-mmdetection 3.5.1 and onedl-mmcv 2.3.6. Each class says which one it mends, so that it can
+be dropped when a newer version no longer has it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,17 +12,65 @@ from mmdet.models.dense_heads import RPNHead
 from mmdet.models.losses import FocalLoss
 from mmdet.models.roi_heads.mask_heads import DynamicMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.registry import MODELS
+from mmdet.models.task_modules.assigners import AssignResult, HungarianAssigner
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 
+@TASK_UTILS.register_module()
+class NaNSafeHungarianAssigner(HungarianAssigner):
+    """Hungarian matching that survives costs that are not numbers, and can report its results.
+
+    MMDetection's (onedl-mmdetection 3.5.1) raises an error in SciPy when the network has diverged. In distributed
+    training that error would leave the other processes waiting, and it names no image. Here a NaN counts as cost 0
+    and an infinite cost as the largest finite one: the loss, which is made of the same predictions, is not finite
+    either, and `engine/divergence.py` stops the run there, in every process. Finite costs give the same matching as
+    MMDetection's.
+
+    MMDetection's heads keep their assignments to themselves. Kernel supervision (Eq. 9) needs them.
+
+    Args:
+        match_costs: as in MMDetection.
+
+    Attributes:
+        observer: called with the result of every `assign`; None by default.
+    """
+
+    match_costs: Any  # MMDetection: a list of match costs
+
+    def __init__(self, match_costs: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+        super().__init__(match_costs)
+        self.match_costs = [_FiniteSum(self.match_costs)]
+        self.observer: Callable[[AssignResult], None] | None = None
+
+    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
+        """As MMDetection's."""
+        result = super().assign(*args, **kwargs)
+        if self.observer is not None:
+            self.observer(result)
+        return result
+
+
+class _FiniteSum:
+    """The sum of matching costs (N, L), as `HungarianAssigner` adds them up, without NaN and infinities."""
+
+    match_costs: Any  # MMDetection: a list of match costs
+
+    def __init__(self, match_costs: Sequence[Callable[..., Tensor]]) -> None:
+        self.match_costs = match_costs
+
+    def __call__(self, **predictions_and_truth: Any) -> Tensor:
+        costs = [match_cost(**predictions_and_truth) for match_cost in self.match_costs]
+        return torch.stack(costs).sum(dim=0).nan_to_num()
+
+
 @MODELS.register_module()
 class Float32RoIExtractor(SingleRoIExtractor):
-    """In float32 under autocast, too.
+    """RoIAlign in float32 under autocast, too.
 
-    MMDetection's casts boxes to the features' type, which in bfloat16 moves them by up to 2 px beyond 512, and has no
-    RoIAlign for it.
+    MMDetection's (onedl-mmdetection 3.5.1) casts boxes to the features' type, which in bfloat16 moves them by up to
+    2 px beyond 512; and MMCV (onedl-mmcv 2.3.6) has no RoIAlign in bfloat16.
     """
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
@@ -28,21 +80,22 @@ class Float32RoIExtractor(SingleRoIExtractor):
 
 @MODELS.register_module()
 class Float32RPNHead(RPNHead):
-    """Proposals in float32 under autocast, too: MMCV's NMS knows no bfloat16."""
+    """RPN that selects proposals in float32 under autocast, too: MMCV's NMS (onedl-mmcv 2.3.6) has no bfloat16."""
 
     def predict_by_feat(
         self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
     ) -> list[InstanceData]:
         """As MMDetection's."""
-        cls_scores, bbox_preds = ([each.float() for each in level] for level in (cls_scores, bbox_preds))
+        cls_scores, bbox_preds = ([level.float() for level in levels] for levels in (cls_scores, bbox_preds))
         return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
 
 @MODELS.register_module()
 class Float32FocalLoss(FocalLoss):
-    """In float32 under autocast, too, and never per less than one object.
+    """Focal loss in float32 under autocast, too, and never divided by less than one object.
 
-    MMCV's GPU kernel knows no bfloat16, and QueryInst divides the loss of a batch without any object by 1e-7.
+    MMCV's GPU kernel (onedl-mmcv 2.3.6) has no bfloat16, and QueryInst (onedl-mmdetection 3.5.1) divides the loss of a
+    batch without any object by 1e-7.
     """
 
     def forward(self, pred: Tensor, target: Tensor, *args: Any, avg_factor: Any = None, **kwargs: Any) -> Tensor:
@@ -54,10 +107,14 @@ class Float32FocalLoss(FocalLoss):
 
 @MODELS.register_module()
 class BoundedDynamicMaskHead(DynamicMaskHead):
-    """Boxes that QueryInst puts wholly outside the image get empty masks; MMDetection's fails on them on CPU."""
+    """QueryInst's mask head, giving empty masks to boxes that lie wholly outside the image.
+
+    MMDetection's (onedl-mmdetection 3.5.1) fails on such boxes on a CPU. It has no public place between the boxes and
+    the pasting of masks, so a protected method is overridden.
+    """
 
     def _predict_by_feat_single(self, mask_preds: Tensor, bboxes: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As MMDetection's, with such boxes moved in place until they touch the image's border."""
+        """As MMDetection's, with boxes outside the image moved in place until they touch its border."""
         height, width = kwargs["img_meta"]["ori_shape"][:2]
         size = bboxes.new_tensor([width, height]) * bboxes.new_tensor(kwargs["img_meta"]["scale_factor"])
         shift = (-bboxes[:, 2:]).clamp(min=0) - (bboxes[:, :2] - size).clamp(min=0)

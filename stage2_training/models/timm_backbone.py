@@ -1,4 +1,4 @@
-"""Any timm network as an MMDetection backbone."""
+"""timm networks as MMDetection backbones."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ STRIDES = (4, 8, 16, 32)
 
 @MODELS.register_module()
 class TimmBackbone(BaseModule):
-    """The features of a timm network at strides 4, 8, 16 and 32.
+    """A timm network that gives its features at strides 4, 8, 16 and 32.
 
     Weights are not downloaded: load a checkpoint, or pass MMEngine's `init_cfg=dict(type="Pretrained", ...)`.
 
@@ -25,7 +25,7 @@ class TimmBackbone(BaseModule):
         init_cfg: as in MMEngine; its names start with `model.`, followed by timm's own.
 
     Attributes:
-        channels: of the four outputs.
+        channels: number of channels of the four outputs.
 
     Raises:
         ValueError: the network lacks one of the strides.
@@ -55,7 +55,7 @@ class TimmBackbone(BaseModule):
         return tuple(features[i] for i in self._outputs)
 
     def train(self, mode: bool = True) -> "TimmBackbone":
-        """Training mode for all but what is frozen or, with `norm_eval`, a batch norm."""
+        """Set training mode for all but frozen layers and, with `norm_eval`, batch norms."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -67,10 +67,10 @@ class TimmBackbone(BaseModule):
 
 
 def _modules_up_to(network: nn.Module, name: str) -> list[nn.Module]:
-    """The modules that a network's input passes on its way through the submodule `name`, in their order."""
+    """The modules that a network's input passes up to and including the submodule `name`, in order."""
     modules = dict(network.named_modules())
     if name not in modules:
         name = name.replace(".", "_")  # timm flattens `stages.0` to `stages_0` in some networks
     paths = list(modules)
-    # What holds the submodule holds later layers too.
+    # A module that contains the submodule contains later layers, too.
     return [modules[path] for path in paths[1 : paths.index(name) + 1] if not name.startswith(f"{path}.")]

@@ -1,18 +1,18 @@
-"""The commands that started a run, a line each in its `commands.jsonl`: what to type to have the same run again."""
+"""Provenance of a run: the commands that started it, one JSON line each in its `commands.jsonl`."""
 
 import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from stage1_proposals.common.files import append_line
 
 COMMANDS = "commands.jsonl"
-# What a run's numbers may depend on: the name it is imported by, and the one it is installed by.
+# Libraries that a run's numbers may depend on: the name of the module, and of the package.
 PACKAGES = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -25,57 +25,76 @@ PACKAGES = {
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def record_command(directory: Path, argv: Sequence[str], device: str) -> None:
-    """Append a start to the directory's `commands.jsonl`.
+@dataclass(frozen=True)
+class CommandRecord:
+    """One start of a run: what to type to have the same run again, and what it ran on.
 
-    Args:
+    Attributes:
         argv: as typed, paths included, from `python` on.
-        device: what it ran on, for a person to read.
-
-    Raises:
-        UserError: the file cannot be written.
+        started: ISO 8601, UTC.
+        software: versions by name; `code` is that of this project.
+        device: for a person to read.
     """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    line = json.dumps({"argv": list(argv), "started": started, "software": _software(), "device": device})
-    append_line(directory / COMMANDS, line)
 
+    argv: list[str]
+    started: str
+    software: dict[str, str]
+    device: str
 
-def read_commands(directory: Path) -> list[dict[str, Any]]:
-    """Every start of a run, the first first: `argv`, `started`, `software`, `device`; without half and foreign lines.
+    @classmethod
+    def now(cls, argv: Sequence[str], device: str) -> "CommandRecord":
+        """The record of a run that starts now, with this software."""
+        software = {"code": code_version(), "python": platform.python_version()}
+        software |= {name: version(package) for name, package in PACKAGES.items()}
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(argv=list(argv), started=started, software=software, device=device)
 
-    Raises:
-        OSError: the file is there and cannot be read.
-    """
-    try:
-        lines = (directory / COMMANDS).read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return [record for record in map(_record, lines) if record]
+    def append_to(self, directory: Path) -> None:
+        """Append this record to the `commands.jsonl` of a work directory.
 
+        Raises:
+            UserError: the file cannot be written.
+        """
+        append_line(directory / COMMANDS, json.dumps(asdict(self)))
 
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    kinds = {"argv": list, "started": str, "software": dict, "device": str}
-    sound = isinstance(record, dict) and all(isinstance(record.get(key), kind) for key, kind in kinds.items())
-    return record if sound and all(isinstance(word, str) for word in record["argv"]) else None
+    @classmethod
+    def read_all(cls, directory: Path) -> list["CommandRecord"]:
+        """Every start of a run, the first one first; incomplete and foreign lines are skipped.
 
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            lines = (directory / COMMANDS).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        return [record for record in map(cls._parse, lines) if record]
 
-def _software() -> dict[str, str]:
-    versions = {name: version(package) for name, package in PACKAGES.items()}
-    return {"code": _code(), "python": platform.python_version(), **versions}
-
-
-def _code() -> str:
-    """The commit this code is at, with `-dirty` when it was changed since; `unknown` outside a git checkout."""
-    if not (ROOT / ".git").exists():  # else a repository further up would answer
-        return "unknown"
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    @classmethod
+    def _parse(cls, line: str) -> "CommandRecord | None":
+        try:
+            values = json.loads(line)
+            record = cls(values["argv"], values["started"], values["software"], values["device"])
+        except (ValueError, RecursionError, TypeError, KeyError):
+            return None
+        is_valid = (
+            isinstance(record.argv, list)
+            and all(isinstance(word, str) for word in record.argv)
+            and isinstance(record.started, str)
+            and isinstance(record.software, dict)
+            and isinstance(record.device, str)
         )
-    except OSError:  # no git here
-        return "unknown"
-    return described.stdout.strip() or "unknown"
+        return record if is_valid else None
+
+
+def code_version() -> str:
+    """The commit that this code is at, with `-dirty` if it was changed since; the version outside a git checkout."""
+    if (ROOT / ".git").exists():  # else git would answer for a repository further up
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+        try:
+            described = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        except OSError:  # git is not installed
+            described = ""
+        if described:
+            return described
+    return version("saliency-prompt")

@@ -1,4 +1,4 @@
-"""Starting, continuing and evaluating runs."""
+"""Training and evaluating runs: from a config and initial weights to a finished work directory, and to scores."""
 
 import errno
 import io
@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import mmengine.device.utils
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
@@ -22,46 +21,113 @@ from mmengine.runner import set_random_seed
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
+from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage1_proposals.common.system import keep_freed_memory
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error, passes
-from stage2_training.engine import read_weights
+from stage2_training.engine import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.evaluation.scores import LOGGED
-from stage2_training.runs.initial_weights import Initialisation
-from stage2_training.runs.provenance import record_command
-from stage2_training.runs.runner import QuietRunner, TrainingRunner
-from stage2_training.runs.transfer import Transfer, plan_transfer
-from stage2_training.runs.work_dir import GO_ON, WorkDir
+from stage2_training.runs.initial_weights import Initialisation, transfer_report, write_transfer
+from stage2_training.runs.provenance import CommandRecord
+from stage2_training.runs.runner import BuildProgress, QuietRunner
+from stage2_training.runs.work_dir import GO_ON, Result, WorkDir
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
-def use_device(device: str | None) -> str:
-    """Train on `cpu` or `cuda`; by default on the GPU when there is one.
+def train(
+    work: WorkDir,
+    config: Config,
+    start: Initialisation,
+    purpose: str,
+    judge: Callable[[], dict[str, Any]],
+    command: Sequence[str],
+    options: Sequence[str] = (),
+) -> Result:
+    """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
+
+    Of several processes, the first writes there while the others wait; all must see the same directory.
+
+    Args:
+        work: where everything goes; nothing is done if it holds this run, finished.
+        config: the composed config.
+        start: initial weights.
+        purpose: what the run is for, for the screen.
+        judge: called after training for the run's outcome, as in `Result`.
+        command: what was typed, for the directory's `commands.jsonl`.
+        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
     Raises:
-        UserError: `cuda` without a GPU that torch can use.
+        UserError: the directory holds another run, is in use or cannot be written; an image, shard or checkpoint cannot
+            be used; `options` do not fit.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; use --device cpu")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    # MMEngine decides when it is imported and has no setting for it.
-    mmengine.device.utils.DEVICE = device
-    if device == "cpu":
-        keep_freed_memory()
-    return device
+    config.initialisation = start.record.as_dict()
+    with ExitStack() as lock, plain_user_errors(work.path, GO_ON):
+
+        def prepare() -> Result | None:
+            """Claim the directory and make it ready for training; returns the result if there is one already."""
+            lock.enter_context(exclusive_lock(work.path))
+            with _blaming(options):
+                work.claim(config)
+                work.read_config()
+            result = work.result()
+            if result is None:
+                if not work.initial.exists():
+                    print(transfer_report(write_initial_weights(work, start, options), start.source))
+                CommandRecord.now(command, _devices()).append_to(work.path)
+            return result
+
+        def finish() -> Result:
+            result = Result(str(work.latest_checkpoint()), judge())
+            work.finish(result)
+            return result
+
+        result = on_rank_zero(prepare)
+        if result is not None:
+            print(f"{work.path}: finished already")
+            return result
+        config = work.read_config()
+        print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
+        checkpoint = work.latest_checkpoint()
+        config.resume = checkpoint is not None
+        if checkpoint is not None:
+            print(f"Going on from {checkpoint}", flush=True)
+            config.load_from = str(checkpoint)
+        _run(config, QuietRunner.train, options)
+        return on_rank_zero(finish)
+
+
+def evaluate(
+    config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
+) -> dict[str, float]:
+    """The scores of a checkpoint on the config's test set, as its metric names them (`score_detections`).
+
+    Args:
+        work_dir: where the log goes.
+        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
+
+    Raises:
+        UserError: the checkpoint does not fit the model, an image cannot be used, or `options` do not fit.
+    """
+    match_tensors(read_tensors(checkpoint), initial_model(config, options)).require_all(checkpoint)
+    training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
+    config = Config({key: value for key, value in config.items() if not key.startswith(training)})
+    config.work_dir, config.load_from = str(work_dir), str(checkpoint)
+    with plain_user_errors(Path(work_dir)):
+        scores = _run(config, QuietRunner.test, options)
+    return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}
 
 
 def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
     """The config's model as its own initialisation leaves it, on CPU, by the config's seed.
 
     Raises:
-        UserError: there is no such model, and `options`, the `--cfg-options` in the config, are to blame.
+        UserError: the model cannot be built, and `options`, the `--cfg-options` in the config, are to blame.
     """
     if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
         MMLogger.get_instance("initialisation", log_level="WARNING")
+    use_safe_checkpoint_loader()
     with _blaming(options):
         import_modules_from_strings(**config.custom_imports)
         init_default_scope("mmdet")
@@ -76,122 +142,40 @@ def initial_model(config: Config, options: Sequence[str] = ()) -> dict[str, Tens
     return build_model(config, options).state_dict()
 
 
-def write_initial_weights(work: WorkDir, initialisation: Initialisation, options: Sequence[str] = ()) -> Transfer:
+def write_initial_weights(work: WorkDir, start: Initialisation, options: Sequence[str] = ()) -> TensorMatch:
     """Write `initial.pth`, the model at step 0: the given weights where they fit, its own initialisation elsewhere.
 
     Raises:
         UserError: the weights cannot be read, or do not fill what they must; the directory cannot be written.
     """
     target = initial_model(work.read_config(), options)
-    transfer = plan_transfer(initialisation.read(target), target)
-    transfer.require(initialisation.needed, initialisation.source, initialisation.hint)
-    weights = io.BytesIO()  # torch hides what the disk says
-    torch.save({"state_dict": {**target, **transfer.taken}}, weights)
+    match = start.match(target)
+    weights = io.BytesIO()  # written to disk below: `torch.save` hides the system's error
+    torch.save({"state_dict": {**target, **match.found}}, weights)
     with writing(work.initial):
-        transfer.write(work.transfer, initialisation.source)
+        write_transfer(match, work.transfer, start.source)
         with atomic_write(work.initial) as scratch:
             scratch.write_bytes(weights.getbuffer())
-    return transfer
-
-
-def train(
-    work: WorkDir,
-    config: Config,
-    start: Initialisation,
-    purpose: str,
-    judge: Callable[[], dict[str, Any]],
-    command: Sequence[str],
-    options: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
-
-    Of several processes, the first writes there, and the others wait for it; they must see the same directory.
-
-    Args:
-        work: where everything goes; nothing is done when it holds this run, finished.
-        config: the composed config.
-        start: initial weights.
-        purpose: what the run is for, for the screen.
-        judge: called after training for what the run has to say of its outcome.
-        command: what was typed, for the directory's `commands.jsonl`.
-        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
-
-    Returns:
-        `judge`'s result, with the path of the last `checkpoint`.
-
-    Raises:
-        UserError: the directory holds other work, is in use or cannot be written; an image, shard or checkpoint cannot
-            be used; `options` do not fit.
-    """
-    config.initialisation = start.record
-    with ExitStack() as held, plain_user_errors(work.path, GO_ON):
-
-        def begin() -> dict[str, Any] | None:
-            held.enter_context(exclusive_lock(work.path))
-            with _blaming(options):
-                work.claim(config)
-                work.read_config()
-            result = work.result()
-            if result is None:
-                if not work.initial.exists():
-                    print(write_initial_weights(work, start, options).report(start.source))
-                record_command(work.path, command, _devices())
-            return result
-
-        def end() -> dict[str, Any]:
-            result = judge() | {"checkpoint": str(work.latest_checkpoint())}
-            work.finish(result)
-            return result
-
-        result = on_rank_zero(begin)
-        if result is not None:
-            print(f"{work.path}: finished already")
-            return result
-        config = work.read_config()
-        print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
-        _run(TrainingRunner, config, TrainingRunner.train, options)
-        return on_rank_zero(end)
+    return match
 
 
 def _devices() -> str:
-    """`cpu`, or the GPU's name, and how many processes have one each."""
+    """`cpu`, or the GPU's name; with several processes also their number."""
     device = torch.cuda.get_device_name() if get_device() == "cuda" else get_device()
     processes = get_world_size()
     return f"{processes} x {device}" if processes > 1 else device
 
 
 def _batch(config: Config) -> str:
-    """`batch 96 (8 processes x 6 images x 2 passes)`, of which what is 1 is left out."""
+    """`batch 96 (8 processes x 6 images x 2 passes)`, without the factors that are 1."""
     total, images, processes = config.train_cfg.total_batch, config.train_dataloader.batch_size, get_world_size()
     parts = [(processes, "processes"), (images, "images"), (passes(total, images, processes), "passes")]
     shared = " x ".join(f"{count} {what}" for count, what in parts if count > 1)
     return f"batch {total}" + (f" ({shared})" if " x " in shared else "")
 
 
-def evaluate(
-    config: Config, checkpoint: str | Path, work_dir: str | Path, options: Sequence[str] = ()
-) -> dict[str, float]:
-    """The scores of a checkpoint on the config's test set, as its metric names them (`coco_scores`).
-
-    Args:
-        work_dir: where the log goes.
-        options: the `--cfg-options` in the config, to be named when nothing can be built from it.
-
-    Raises:
-        UserError: the checkpoint does not fit the model, an image cannot be used, or `options` do not fit.
-    """
-    plan_transfer(read_weights(checkpoint), initial_model(config, options)).require_all(checkpoint)
-    training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
-    config = Config({key: value for key, value in config.items() if not key.startswith(training)})
-    config.work_dir, config.load_from = str(work_dir), str(checkpoint)
-    with plain_user_errors(Path(work_dir)):
-        scores = _run(QuietRunner, config, QuietRunner.test, options)
-    return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}
-
-
-def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], options: Sequence[str]) -> Any:
-    """Make a runner and let it `train` or `test`; until it is built, blame `options` for what fails."""
-    runner: QuietRunner | None = None
+def _run(config: Config, task: Callable[[QuietRunner], Any], options: Sequence[str]) -> Any:
+    """Build a runner and let it `train` or `test`; until all is built, blame `options` for what fails."""
     if dist.is_initialized():
         config.launcher = "pytorch"
         config.model_wrapper_cfg = {
@@ -202,27 +186,29 @@ def _run(kind: type[QuietRunner], config: Config, task: Callable[[Any], Any], op
         if get_device() == "cpu":
             config.model_wrapper_cfg.device_ids = None
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
-    with _blaming(options, lambda: runner is None or not runner.built):
-        runner = kind.from_cfg(config)
+    progress = BuildProgress()
+    with _blaming(options, unless=lambda: progress.finished):
+        runner = QuietRunner.from_cfg(config)
+        runner.register_hook(progress, priority="LOWEST")
         return task(runner)
 
 
 @contextmanager
-def _blaming(options: Sequence[str], still: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Blame `--cfg-options`, where any were given, for what cannot be built; later faults are not theirs."""
+def _blaming(options: Sequence[str], unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Blame `--cfg-options`, where any were given, for what cannot be built."""
     try:
         yield
     except CONFIG_ERRORS as error:
-        if not options or not still():
+        if not options or unless():
             raise
         raise config_error(options, error) from error
 
 
 @contextmanager
 def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
-    """Give a user error from a data-loading process its own message back; torch wraps it in a traceback.
+    """Give a user error from a data-loading process its own message back, which torch puts into a traceback.
 
-    A disk that is full or may not be used is the user's error as well.
+    A disk that is full or must not be written is the user's error as well.
 
     Args:
         directory: where everything goes.
@@ -231,6 +217,7 @@ def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        # Text is all that torch (2.13, `torch._utils.ExceptionWrapper`) hands over from a worker process.
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
     except OSError as error:

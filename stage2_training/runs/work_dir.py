@@ -1,10 +1,10 @@
-"""A run's work directory: its config, its latest checkpoint, whether it is finished, and that it is one run's only.
+"""A run's work directory: its config, its latest checkpoint, and what it came to. It belongs to one run.
 
 - `config.py`: the composed config, plain MMDetection.
 - `initial.pth`: the weights at step 0, every tensor of the model.
 - `transfer.json`: where those came from: what was taken, what was left and why, every tensor by name.
 - `transfer.txt`: the same as a table, by parts of the network, as it is printed.
-- `commands.jsonl`: what was typed, once for each start (`commands.py`).
+- `commands.jsonl`: what was typed, once for each start (`provenance.py`).
 - `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
 - `<time>/`: MMEngine's log and scalars of each start.
 - `non_finite.json`: written when a loss was NaN or infinite.
@@ -12,34 +12,41 @@
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import write_json, writing
+from stage1_proposals.common.files import atomic_write, write_json, writing
 from stage2_training.runs.provenance import COMMANDS
 
 NON_FINITE = "non_finite.json"
 GO_ON = "finished checkpoints are kept, run again to go on"
 
+# Kept in each `config.py`, and raised when this program can no longer go on with a config of before. Configs without
+# it named types and modules that are gone.
+CONFIG_VERSION = 2
+
 # Settings that a run may change when it is continued: they do not change what is learned.
-FREE = frozenset(
+CHANGEABLE = frozenset(
     {
+        "config_version",  # checked by itself
         "work_dir",
         "load_from",
+        "resume",
         "env_cfg",
         "find_unused_parameters",
         "default_hooks.logger",
         "default_hooks.checkpoint",
         "log_processor",
         "visualizer",
-        "train_dataloader.batch_size",  # `train_cfg.total_batch` says how many make a step
+        "train_dataloader.batch_size",  # `train_cfg.total_batch` decides how many images make a step
         "train_dataloader.num_workers",
         "train_dataloader.persistent_workers",
         "train_dataloader.dataset.shards",  # `pseudo_labels` says what they hold
@@ -51,15 +58,46 @@ FREE = frozenset(
     }
 )
 
-# Differences that explain others, and what the message calls them.
-TOLD_FIRST = {"pseudo_labels": "pseudo labels", "labels": "labels", "initialisation": "initial weights"}
+# Where one of these differs, other settings follow from it: the message names it first, as this.
+CAUSES = {"pseudo_labels": "pseudo labels", "labels": "labels", "initialisation": "initial weights"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run came to, as `finished.json` holds it.
+
+    Attributes:
+        checkpoint: path of the last checkpoint.
+        outcome: further values by name: the epochs of pre-training, or the scores after fine-tuning's last epoch.
+    """
+
+    checkpoint: str
+    outcome: Mapping[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write it as flat JSON.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        with writing(path, GO_ON):
+            write_json(path, {**self.outcome, "checkpoint": self.checkpoint})
+
+    @classmethod
+    def read(cls, path: Path) -> "Result | None":
+        """None where there is no such file, or it holds no result."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(values.pop("checkpoint"), values)
+        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+            return None
 
 
 class WorkDir:
     """The directory of one training run.
 
     Args:
-        path: made by `claim`.
+        path: `claim` creates it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -67,64 +105,80 @@ class WorkDir:
         self.config_file = self.path / "config.py"
         self.initial = self.path / "initial.pth"
         self.transfer = self.path / "transfer.json"
+        self.finished = self.path / "finished.json"
 
     def claim(self, config: Config) -> None:
         """Write the run's config, or check that this directory's run is the same.
 
-        A run that left neither checkpoint nor result begins anew, with any settings. Whoever claims is the only one to
-        write here.
+        A run that left neither checkpoint nor result begins anew, with any settings. Only one process may claim a
+        directory, under an exclusive lock.
 
         Raises:
-            UserError: the directory holds a run with other settings, the message names the first difference; or it
-                cannot be written.
+            UserError: the directory holds a run with other settings (the message names the first difference), or a run
+                of an earlier version; or it cannot be written.
         """
-        begun = self.latest_checkpoint() is not None or self.result() is not None
-        if begun:
-            self._check_same(self.read_config(), config)
+        started = self.latest_checkpoint() is not None or self.result() is not None
+        if started:
+            self._check_same(self._load_config(), config)
             if self.result() is not None:
                 return
+        config.config_version = CONFIG_VERSION
         config.work_dir = str(self.path)
         config.load_from = str(self.initial)
         text = config.dump()
         with writing(self.config_file):
-            if not begun and self.config_file.exists():
-                self.initial.unlink(missing_ok=True)
-                for name in (COMMANDS, NON_FINITE):
-                    (self.path / name).unlink(missing_ok=True)
-                for log in self.path.glob("*/vis_data"):  # else its scores would count as this run's
-                    shutil.rmtree(log.parent)
+            if not started and self.config_file.exists():
+                self._clear()
             for leftover in self.path.glob(".*.tmp"):  # of a write that was killed
                 leftover.unlink()
-            scratch = self.path / ".config.py.tmp"
-            scratch.write_text(text)
-            os.replace(scratch, self.config_file)
+            with atomic_write(self.config_file) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+
+    def _clear(self) -> None:
+        """Remove what a run without a checkpoint left; its logs would be read as those of the next."""
+        self.initial.unlink(missing_ok=True)
+        for name in (COMMANDS, NON_FINITE):
+            (self.path / name).unlink(missing_ok=True)
+        for log in self.path.glob("*/vis_data"):
+            shutil.rmtree(log.parent)
 
     def read_config(self) -> Config:
-        """The run's config, with the modules it names imported.
+        """The run's config, after importing the modules that it names.
 
         Raises:
-            UserError: no run was started here.
+            UserError: no run was started here, or an earlier version of this program wrote its config.
         """
+        config = self._load_config()
+        import_modules_from_strings(**config.get("custom_imports", {"imports": []}))
+        return config
+
+    def _load_config(self) -> Config:
         if not self.config_file.is_file():
             raise UserError(f"{self.path}: no run here (no {self.config_file.name})")
-        return Config.fromfile(self.config_file)
-
-    def _check_same(self, there: Config, asked: Config) -> None:
-        old, new = settings(there.to_dict()), settings(asked.to_dict())
-        differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        differing.sort(key=lambda key: key.startswith("param_scheduler"))  # it follows from others
-        if differing:
-            # Where the labels are others, so is much that follows from them.
-            kind, key = next(
-                ((kind, key) for part, kind in TOLD_FIRST.items() for key in differing if _below(key, part)),
-                ("settings", differing[0]),
-            )
-            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        config = Config.fromfile(self.config_file, import_custom_modules=False)
+        if config.get("config_version") != CONFIG_VERSION:
             raise UserError(
-                f"{self.path} holds a run with other {kind}: {key} is {old.get(key, 'not set')!r} there, "
-                f"{new.get(key, 'not set')!r} now{more}; give the same {kind} to go on, or another --work-dir "
-                f"(WORK_DIR=) to begin a second run"
+                f"{self.path}: holds a run of another version of this program, which cannot go on with this one; "
+                f"begin a new run in another --work-dir (WORK_DIR=), or evaluate its checkpoints with --model, "
+                f"--dataset and --checkpoint"
             )
+        return config
+
+    def _check_same(self, old: Config, new: Config) -> None:
+        stored, asked = settings(old.to_dict()), settings(new.to_dict())
+        differing = [key for key in {**stored, **asked} if stored.get(key) != asked.get(key)]
+        if not differing:
+            return
+        kind, key = next(
+            ((kind, key) for cause, kind in CAUSES.items() for key in differing if _is_below(key, cause)),
+            ("settings", differing[0]),
+        )
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise UserError(
+            f"{self.path} holds a run with other {kind}: {key} is {stored.get(key, 'not set')!r} there, "
+            f"{asked.get(key, 'not set')!r} now{more}; give the same {kind} to go on, or another --work-dir "
+            f"(WORK_DIR=) to begin a second run"
+        )
 
     def latest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from or to use; None before the first."""
@@ -135,7 +189,7 @@ class WorkDir:
         # By name only: the directory may have been moved since.
         if name and (self.path / name).is_file():
             return self.path / name
-        # The name may be missing where the file is not: it is written after it.
+        # The file is written before its name, so the name may be missing.
         return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
 
     def require_checkpoint(self) -> Path:
@@ -149,26 +203,26 @@ class WorkDir:
             raise UserError(f"{self.path}: has no checkpoint yet")
         return checkpoint
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """Mark the run as finished.
 
         Raises:
             UserError: the directory cannot be written.
         """
-        with writing(self.path / "finished.json", GO_ON):
-            write_json(self.path / "finished.json", result)
+        result.write(self.finished)
 
-    def result(self) -> dict[str, Any] | None:
-        """What `finish` was given; None while the run is not finished."""
-        try:
-            return json.loads((self.path / "finished.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+    def result(self) -> Result | None:
+        """What the run came to; None while it is not finished."""
+        return Result.read(self.finished)
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """A config's settings by dotted key that make it this run: without those of `FREE`."""
-    return {key: value for key, value in flatten(config) if FREE.isdisjoint(accumulate(key.split("."), "{}.{}".format))}
+    """The settings, by dotted key, that make a config this run and no other: all but those of `CHANGEABLE`."""
+    return {
+        key: value
+        for key, value in flatten(config)
+        if CHANGEABLE.isdisjoint(accumulate(key.split("."), "{}.{}".format))
+    }
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -183,5 +237,5 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, list(value) if isinstance(value, tuple) else value
 
 
-def _below(key: str, ancestor: str) -> bool:
+def _is_below(key: str, ancestor: str) -> bool:
     return key == ancestor or key.startswith(ancestor + ".")

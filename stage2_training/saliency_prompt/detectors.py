@@ -1,19 +1,79 @@
-"""Saliency Prompt pre-training of K-Net."""
+"""The detectors of this project. Each declares here all that is its own, under one heading per model.
 
-from collections.abc import Sequence
-from typing import Any
+A model of your own can be declared in this file, or in a module of your own that its config names in
+`custom_imports`; nothing else has to know of it.
+"""
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
 from mmdet.models.detectors import Mask2Former, MaskFormer, QueryInst
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import ConfigType
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.knet.detector import KNet
 from stage2_training.knet.heads import KernelHeadOutput
-from stage2_training.saliency_prompt.mixin import SaliencyPromptAdapter, SaliencyPromptMixin
+from stage2_training.saliency_prompt.mixin import PromptedPass, SaliencyPromptAdapter, SaliencyPromptMixin
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder
+
+
+class QueryMasks(NamedTuple):
+    """The mask that each of N queries predicts last, in each of B images.
+
+    Attributes:
+        logits: (B, N, h, w), of the whole padded input or of the boxes.
+        boxes: (B, N, 4): x1, y1, x2, y2 in pixels of the padded input; None: masks cover the whole padded input.
+    """
+
+    logits: Tensor
+    boxes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DetectorTraits:
+    """What this project has to know of a detector besides what MMDetection knows.
+
+    Attributes:
+        pretrained_parts: leading names of the tensors that pre-training is for: a pre-trained checkpoint that cannot
+            fill one of them is refused.
+        class_branch: matches (`search`) the names of the tensors whose shape follows the number of classes. They may
+            stay at their own initialisation, and are not taken over from pseudo classes.
+        query_masks: from the detector in evaluation mode, images (B, 3, H, W) and their samples to its `QueryMasks`;
+            None: the detector has no queries.
+    """
+
+    pretrained_parts: tuple[str, ...] = ()
+    class_branch: re.Pattern[str] = re.compile(r"(^|\.)(fc_cls|conv_cls|conv_seg|cls_embed|conv_logits)\.")
+    query_masks: Callable[[Any, Tensor, Sequence[DetDataSample]], QueryMasks] | None = None
+
+
+_TRAITS: dict[str, DetectorTraits] = {}
+
+
+def declare_traits(*detector_types: str, traits: DetectorTraits) -> None:
+    """State a detector's traits, for its registered type and that of its Saliency Prompt variant."""
+    _TRAITS.update(dict.fromkeys(detector_types, traits))
+
+
+def detector_traits(detector_type: str) -> DetectorTraits:
+    """The traits of a detector.
+
+    Args:
+        detector_type: registered name, of the vanilla detector or of its Saliency Prompt variant. A detector without a
+            declaration has the defaults of `DetectorTraits`.
+    """
+    return _TRAITS.get(detector_type, DetectorTraits())
+
+
+# --- K-Net ---
 
 
 @MODELS.register_module()
@@ -25,37 +85,76 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
         kwargs: those of `KNet`.
 
     Raises:
-        UserError: settings that make no sense.
+        UserError: an unknown setting, a bad value, or settings that contradict each other.
     """
 
     def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.init_saliency_prompt(saliency_prompt, self.rpn_head.initial_kernels.shape[1])
-        self.settings.check_level(len(self.rpn_head.localization_fpn.convs_all_levels))
-        if (self.settings.match_on, self.settings.add_to) == ("object", "initial"):
+        settings = self.prompter.settings
+        settings.check_level(len(self.rpn_head.localization_fpn.convs_all_levels))
+        if (settings.match_on, settings.add_to) == ("object", "initial"):
             raise UserError(
-                "saliency_prompt.match_on 'object': the image's own kernels are there after the first masks; "
+                "saliency_prompt.match_on 'object': the per-image kernels exist only after the first masks; "
                 "use it with add_to=object"
             )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """K-Net's losses and `s0.loss_kernel`, `s1.loss_kernel`, ... (Eq. 9)."""
-        losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples)
-        kernels = [stage.kernels for stage in stages]
-        return losses | self.kernel_losses(kernels, assignments, batch_data_samples)
+        """The losses of a `prompted_pass`."""
+        return self.prompted_pass(batch_inputs, batch_data_samples).losses
 
-    def kernel_head_output(
-        self, feats: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
-    ) -> KernelHeadOutput:
-        """Add to each kernel its best-matched prompt (Eq. 5-8), before or after it makes its first mask."""
+    def prompted_pass(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        prompter: Prompter | None = None,
+    ) -> PromptedPass:
+        """K-Net's training pass, with prompts added before or after the kernels make their first masks.
+
+        Args:
+            batch_inputs: images (B, 3, H, W).
+            batch_data_samples: with `gt_instances`.
+            prompter: used instead of the detector's own.
+        """
+        prompter = prompter or self.prompter
         learned = self.rpn_head.initial_kernels
-        if self.settings.add_to == "initial":
-            kernels = learned.expand(len(batch_data_samples), -1, -1)
-            output: KernelHeadOutput = self.rpn_head(feats, self.prompted(kernels, learned, feats, batch_data_samples))
-            return output
-        plain: KernelHeadOutput = self.rpn_head(feats)
-        reference = learned if self.settings.match_on == "initial" else plain.kernels
-        return plain._replace(kernels=self.prompted(plain.kernels, reference, feats, batch_data_samples))
+        match: PromptMatch | None = None
+
+        def prompted_kernel_head(feats: Sequence[Tensor]) -> KernelHeadOutput:
+            nonlocal match
+            if prompter.settings.add_to == "initial":
+                match = prompter.match(learned, feats, batch_data_samples)
+                kernels = prompter.add(learned.expand(len(batch_data_samples), -1, -1), match, self.training)
+                output: KernelHeadOutput = self.rpn_head(feats, kernels)
+                return output
+            plain: KernelHeadOutput = self.rpn_head(feats)
+            reference = learned if prompter.settings.match_on == "initial" else plain.kernels
+            match = prompter.match(reference, feats, batch_data_samples)
+            return plain._replace(kernels=prompter.add(plain.kernels, match, self.training))
+
+        losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples, prompted_kernel_head)
+        kernels = [stage.kernels for stage in stages]
+        losses |= self.kernel_losses(kernels, assignments, batch_data_samples)
+        return PromptedPass(losses, match, kernels, assignments)
+
+
+def _knet_query_masks(model: KNet, images: Tensor, samples: Sequence[DetDataSample]) -> QueryMasks:
+    _, mask_logits = model(images, samples)
+    return QueryMasks(mask_logits)
+
+
+declare_traits(
+    "KNet",
+    "SaliencyPromptKNet",
+    traits=DetectorTraits(
+        pretrained_parts=("rpn_head.init_kernels", "rpn_head.localization_fpn", "roi_head.mask_head"),
+        class_branch=re.compile(r"^rpn_head\.conv_seg\.|^roi_head\.mask_head\.\d+\.fc_cls\."),
+        query_masks=_knet_query_masks,
+    ),
+)
+
+
+# --- Mask2Former and MaskFormer ---
 
 
 @MODELS.register_module()
@@ -90,9 +189,30 @@ class SaliencyPromptMaskFormer(SaliencyPromptAdapter, MaskFormer):
             argument="query",
             output=lambda queries: queries,
             pyramid=head.pixel_decoder,
-            levels=list,  # what masks are made of, at stride 4, and what the decoder looks at, at stride 32
+            levels=list,  # what masks are made of, at stride 4, and what the decoder attends to, at stride 32
             assigners=[head.assigner],
         )
+
+
+def _last_layer_masks(model: MaskFormer, images: Tensor, samples: Sequence[DetDataSample]) -> QueryMasks:
+    _, mask_logits = model(images, samples)
+    return QueryMasks(mask_logits[-1])
+
+
+declare_traits(
+    "Mask2Former",
+    "SaliencyPromptMask2Former",
+    "MaskFormer",
+    "SaliencyPromptMaskFormer",
+    traits=DetectorTraits(
+        pretrained_parts=("panoptic_head",),
+        class_branch=re.compile(r"^panoptic_head\.cls_embed\."),
+        query_masks=_last_layer_masks,
+    ),
+)
+
+
+# --- QueryInst ---
 
 
 @MODELS.register_module()
@@ -109,3 +229,46 @@ class SaliencyPromptQueryInst(SaliencyPromptAdapter, QueryInst):
             levels=list,
             assigners=self.roi_head.bbox_assigner,
         )
+
+
+def _queryinst_query_masks(model: QueryInst, images: Tensor, samples: Sequence[DetDataSample]) -> QueryMasks:
+    """QueryInst predicts a mask of each class in each query's box; that of the likeliest class is taken."""
+    head, cls_logits = model.roi_head, []
+    features = model.extract_feat(images)
+    proposals = model.rpn_head.predict(features, samples, rescale=False)
+    with head.bbox_head[-1].register_forward_hook(lambda module, args, output: cls_logits.append(output[0])):
+        predicted = head.predict_bbox(features, [sample.metainfo for sample in samples], proposals, head.test_cfg)
+    boxes = [instances.proposals for instances in predicted]  # of all queries, in their order
+    extractor = head.mask_roi_extractor[-1]
+    regions = extractor(features[: extractor.num_inputs], bbox2roi(boxes))
+    object_features = torch.stack([instances.attn_feats for instances in predicted])
+    logits = head.mask_head[-1](regions, object_features)  # (B * N, K, 28, 28)
+    classes = cls_logits[0].flatten(0, 1).argmax(dim=1)
+    logits = logits[torch.arange(len(logits)), classes].unflatten(0, (len(samples), -1))
+    return QueryMasks(logits, torch.stack(boxes))
+
+
+declare_traits(
+    "QueryInst",
+    "SaliencyPromptQueryInst",
+    traits=DetectorTraits(
+        pretrained_parts=("neck", "rpn_head", "roi_head"),
+        class_branch=re.compile(r"^roi_head\.(bbox_head\.\d+\.fc_cls|mask_head\.\d+\.conv_logits)\."),
+        query_masks=_queryinst_query_masks,
+    ),
+)
+
+
+# --- Baselines without queries, which pre-train on pseudo labels without prompts ---
+
+declare_traits(
+    "MaskRCNN",
+    traits=DetectorTraits(
+        pretrained_parts=("neck", "rpn_head", "roi_head"),
+        class_branch=re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\."),
+    ),
+)
+declare_traits(
+    "SOLOv2",
+    traits=DetectorTraits(pretrained_parts=("neck", "mask_head"), class_branch=re.compile(r"^mask_head\.conv_cls\.")),
+)

@@ -1,33 +1,34 @@
-"""What a model in pre-training makes of its prompts: its losses with them, with others, and without."""
+"""Whether a model in pre-training reads its prompts: its losses with its own prompts, swapped ones, and none."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.knet.assignment import Assignment
-from stage2_training.saliency_prompt.mixin import PromptMatch, SaliencyPromptMixin
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
 from stage2_training.saliency_prompt.prompts import Prompts
+from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
-OWN, OTHERS, NONE = "its own", "another image's", "none"
+OWN, SWAPPED, NONE = "own", "swapped", "none"
 
 
-class PromptUse(NamedTuple):
-    """Means over batches.
+@dataclass(frozen=True)
+class PromptDiagnosis:
+    """How a model uses its prompts; means over batches.
 
     Attributes:
-        images: how many were looked at.
-        losses: by the loss's name, then by what each query got: the prompt that it matches, one of another image of
-            the batch in its place, or nothing. Where the three are alike, prompts are not read.
+        images: number of images.
+        losses: by the loss's name, then by which prompt each query got: `own`, the one it matches; `swapped`, one of
+            another image of the batch; `none`. Where the three losses are alike, prompts are not read.
         length: L2 norm of what was added to a query, divided by that of the query; the median over queries that are
             not zero, 0 where all are.
-        hits: of each stage or layer: the share of instances whose matched query had that very instance's prompt.
-        chance: what `hits` would be, had every query a prompt of its image at random.
+        hits: for each stage or layer, the share of instances whose matched query had that very instance's prompt.
+        chance: what `hits` would be if every query had a random prompt of its image.
     """
 
     images: int
@@ -38,100 +39,98 @@ class PromptUse(NamedTuple):
 
 
 @torch.no_grad()
-def prompt_use(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSample]]]) -> PromptUse:
-    """Measure it, in training mode but for the dropping of prompts.
+def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSample]]]) -> PromptDiagnosis:
+    """Run a model on each batch with its own prompts, with swapped ones and with none, without dropping any.
 
-    Where a batch has one image with prompts alone, another image's are its own.
+    In a batch with prompts in one image only, swapped prompts are the image's own.
 
     Args:
-        model: with `SaliencyPromptMixin`, and prompts that are not switched off; left as it was.
-        batches: images (B, 3, H, W) and samples with `gt_instances`; of them all, one instance at least.
+        model: a Saliency Prompt detector whose prompts are not switched off. It is left unchanged.
+        batches: images (B, 3, H, W) and samples with `gt_instances`; at least one instance in all.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no instance.
     """
     losses: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     hits: dict[int, list[bool]] = defaultdict(list)
     lengths: list[float] = []
     chances: list[float] = []
     image_count = 0
-    training, settings = model.training, model.settings
+    training = model.training
     model.train()
-    model.settings = replace(settings, drop_prob=0.0)
     try:
         for number, (images, samples) in enumerate(batches):
             image_count += len(samples)
-            for given in (OWN, OTHERS, NONE):
-                watch = _Watch(model, given, number)
-                with watch:
-                    found = model.loss(images, samples)
-                for name, loss in found.items():
+            for variant in (OWN, SWAPPED, NONE):
+                prompter = _DiagnosticPrompter(model.prompter.settings, variant, seed=number)
+                prompted = model.prompted_pass(images, samples, prompter)
+                for name, loss in prompted.losses.items():
                     if isinstance(loss, Tensor) and "loss" in name:
-                        losses[name][given].append(loss.item())
-                if given == OWN and watch.matched is not None:
-                    lengths.append(watch.length)
-                    for stage, assignment in enumerate(watch.assignments):
-                        index = watch.matched.index[assignment.image, assignment.kernel]
+                        losses[name][variant].append(loss.item())
+                if variant == OWN and prompted.match is not None:
+                    lengths.append(prompter.length)
+                    for stage, assignment in enumerate(prompted.assignments):
+                        index = prompted.match.index[assignment.image, assignment.kernel]
                         hits[stage] += (index == assignment.instance).tolist()
-                        chances += (1 / watch.matched.prompts.counts[assignment.image]).tolist()
+                        chances += (1 / prompted.match.prompts.counts[assignment.image]).tolist()
     finally:
-        model.settings = settings
         model.train(training)
     if not lengths:
         raise UserError("none of these images has a proposal; take more --batches")
-    return PromptUse(
+    return PromptDiagnosis(
         image_count,
-        {name: {given: _mean(values) for given, values in row.items()} for name, row in losses.items()},
+        {name: {variant: _mean(values) for variant, values in row.items()} for name, row in losses.items()},
         _mean(lengths),
         [_mean(stage) for stage in hits.values()],
         _mean(chances),
     )
 
 
-class _Watch:
-    """While it is entered, a model's queries get the prompts that it says, and what they got is kept."""
+class _DiagnosticPrompter(Prompter):
+    """A prompter without dropping that can swap prompts or leave them out, and measures what it adds.
 
-    def __init__(self, model: Any, given: str, seed: int) -> None:
-        self.model, self.given, self.seed = model, given, seed
-        self.matched: PromptMatch | None = None
-        self.length = 0.0
-        self.assignments: Sequence[Assignment] = ()
+    Args:
+        settings: the model's.
+        variant: `own`, `swapped` or `none`.
+        seed: for what is drawn at random after the prompts, such as points of masks: the same for every variant.
 
-    def __enter__(self) -> None:
-        self.model.matched, self.model.prompted, self.model.kernel_losses = self._match, self._prompt, self._supervise
-
-    def __exit__(self, *exception: object) -> None:
-        del self.model.matched, self.model.prompted, self.model.kernel_losses
-
-    def _match(self, *arguments: Any) -> PromptMatch | None:
-        self.matched = None if self.given == NONE else SaliencyPromptMixin.matched(self.model, *arguments)
-        return _exchanged(self.matched) if self.matched is not None and self.given == OTHERS else self.matched
-
-    def _prompt(self, queries: Tensor, *arguments: Any) -> Tensor:
-        decorated = SaliencyPromptMixin.prompted(self.model, queries, *arguments)
-        if self.matched is not None:
-            lengths = queries.norm(dim=-1)
-            given = (self.matched.prompts.counts[:, None] > 0) & (lengths > 0)
-            if given.any():
-                self.length = ((decorated - queries).norm(dim=-1) / lengths)[given].median().item()
-        torch.manual_seed(self.seed)  # what is drawn from here on, as points of masks, is the same whatever was given
-        return decorated
-
-    def _supervise(self, queries: Any, assignments: Sequence[Assignment], samples: Any) -> dict[str, Tensor]:
-        self.assignments = assignments
-        return SaliencyPromptMixin.kernel_losses(self.model, queries, assignments, samples)
-
-
-def _exchanged(matched: PromptMatch) -> PromptMatch:
-    """Each image with prompts gets those of the next one that has any.
-
-    Of the same image they would tell nothing: kernels that have exchanged their prompts exchange their instances, too.
+    Attributes:
+        length: see `PromptDiagnosis`, for this batch.
     """
-    features, counts = matched.prompts
-    shown = counts.nonzero().flatten()
+
+    def __init__(self, settings: SaliencyPromptSettings, variant: str, seed: int) -> None:
+        super().__init__(replace(settings, drop_prob=0.0))
+        self.variant, self.seed = variant, seed
+        self.length = 0.0
+
+    def match(self, *args: Any) -> PromptMatch | None:
+        if self.variant == NONE:
+            return None
+        match = super().match(*args)
+        return swap_prompts(match) if match is not None and self.variant == SWAPPED else match
+
+    def add(self, queries: Tensor, match: PromptMatch | None, training: bool) -> Tensor:
+        prompted = super().add(queries, match, training)
+        if match is not None:
+            lengths = queries.norm(dim=-1)
+            measurable = (match.prompts.counts[:, None] > 0) & (lengths > 0)
+            if measurable.any():
+                self.length = ((prompted - queries).norm(dim=-1) / lengths)[measurable].median().item()
+        torch.manual_seed(self.seed)
+        return prompted
+
+
+def swap_prompts(match: PromptMatch) -> PromptMatch:
+    """Give each image that has prompts those of the next one that has any.
+
+    Swapping within an image would show nothing: kernels that swap their prompts swap their instances, too.
+    """
+    features, counts = match.prompts
+    with_prompts = counts.nonzero().flatten()
     donors = torch.arange(len(counts), device=counts.device)
-    donors[shown] = shown.roll(-1)
-    return PromptMatch(Prompts(features[donors], counts[donors]), matched.index % counts[donors].clamp(min=1)[:, None])
+    donors[with_prompts] = with_prompts.roll(-1)
+    prompts = Prompts(features[donors], counts[donors])
+    return replace(match, prompts=prompts, index=match.index % prompts.counts.clamp(min=1)[:, None])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Kernel supervision: a matched kernel should look like its proposal's seed feature (Section 3.4, Eq. 9)."""
+"""Kernel supervision: pulls a matched kernel towards its proposal's seed feature (Section 3.4, Eq. 9)."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from stage2_training.knet.assignment import Assignment, mean_pairs
 
 
 class KernelSupervision(nn.Module):
-    """The linear layer that takes seed features to kernels; thrown away after pre-training.
+    """The kernel loss, with its linear layer from seed features to kernels, which is discarded after pre-training.
 
     Args:
         feature_dim: D, length of a seed feature.
         channels: C, length of a kernel.
-        weight: of the loss.
+        weight: weight of the loss.
     """
 
     def __init__(self, feature_dim: int, channels: int, weight: float = 1.0) -> None:
@@ -26,10 +26,10 @@ class KernelSupervision(nn.Module):
     def forward(
         self, seed_features: Sequence[Tensor], kernels: Sequence[Tensor], assignments: Sequence[Assignment]
     ) -> dict[str, Tensor]:
-        """Losses `s0.loss_kernel`, `s1.loss_kernel`, ...: one for each update stage, to be summed.
+        """Losses `s0.loss_kernel`, `s1.loss_kernel`, ...: one for each update stage.
 
         Args:
-            seed_features: of each image, float32 (L_b, D), in the order of its instances.
+            seed_features: one for each image, float32 (L_b, D), in the order of its instances.
             kernels: of each stage, (B, N, C).
             assignments: of each stage.
         """
@@ -41,9 +41,9 @@ class KernelSupervision(nn.Module):
 
 
 def kernel_loss(targets: Tensor, kernels: Tensor, assignment: Assignment) -> Tensor:
-    """Mean of `1 - cos(targets_l, kernels_n)` over the matched pairs of the batch on all GPUs.
+    """Mean of `1 - cos(targets_l, kernels_n)` over the matched pairs of the batch in all processes.
 
-    Without pairs it is 0 and still hangs on both arguments, so that every parameter gets a gradient.
+    Without pairs it is 0 but keeps the graph, so that every parameter gets a gradient.
 
     Args:
         targets: (B, L, C).

@@ -1,4 +1,4 @@
-"""Prompt-kernel matching: which prompt each kernel gets, and the adding of it (Section 3.3, Eq. 6-8)."""
+"""Prompt-kernel matching, and adding matched prompts to kernels (Section 3.3, Eq. 6-8)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,16 @@ from stage2_training.saliency_prompt.prompts import Prompts
 
 @torch.no_grad()
 def match_prompts(kernels: Tensor, prompts: Prompts, matching: str) -> Tensor:
-    """The index of each kernel's prompt: int64 (B, N); without meaning for images that have no prompt.
+    """The index of each kernel's prompt: int64 (B, N); arbitrary for images that have no prompt.
 
     Args:
         kernels: (N, C), the same for every image, or (B, N, C).
         prompts: of the B images, L >= 1 rows.
-        matching: `cosine`: the prompt most similar to the kernel (Eq. 6, 7); `sequential`: prompts in order,
-            again and again; `random`: the sequential order shuffled (UP-DETR's "shuffle").
+        matching: `cosine`: the prompt most similar to the kernel (Eq. 6, 7); `sequential`: prompts in
+            order, repeated; `random`: the sequential order shuffled (UP-DETR's "shuffle").
 
     Raises:
-        ValueError: another `matching`.
+        ValueError: unknown `matching`.
     """
     images, num_kernels = len(prompts.counts), kernels.shape[-2]
     if matching == "cosine":
@@ -42,20 +42,18 @@ def cosine_similarity(kernels: Tensor, prompts: Tensor) -> Tensor:
 def add_prompts(
     kernels: Tensor, prompts: Prompts, index: Tensor, drop_prob: float = 0.0, length: Tensor | None = None
 ) -> Tensor:
-    """Kernels (B, N, C) plus, for each, its prompt (Eq. 8), dropped with probability `drop_prob`.
-
-    Images without prompts keep their kernels.
+    """Kernels (B, N, C) plus their prompts (Eq. 8). Kernels of images without prompts stay as they are.
 
     Args:
         kernels: (B, N, C).
         prompts: of the B images, L >= 1 rows.
         index: int64 (B, N), from `match_prompts`.
-        drop_prob: in [0, 1], of each kernel's own draw.
-        length: L2 norm that prompts take, (N, 1) or (B, N, 1); None: they keep their own.
+        drop_prob: probability, for each kernel, that its prompt is dropped.
+        length: L2 norm that prompts are scaled to, (N, 1) or (B, N, 1); None: they keep their own.
     """
-    chosen = prompts.features.gather(1, index[:, :, None].expand(-1, -1, prompts.features.shape[2]))
+    added = prompts.features.gather(1, index[:, :, None].expand(-1, -1, prompts.features.shape[2]))
     if length is not None:
-        chosen = F.normalize(chosen, dim=-1) * length
+        added = F.normalize(added, dim=-1) * length
     kept = torch.rand(index.shape, device=kernels.device) >= drop_prob
     kept &= prompts.counts[:, None] > 0
-    return kernels + chosen * kept[:, :, None]
+    return kernels + added * kept[:, :, None]

@@ -1,94 +1,61 @@
-"""What every detector with Saliency Prompt has: its settings, prompts for its queries, a loss on them."""
+"""What every Saliency Prompt detector has: a prompter for its queries, and a loss on them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType
 from torch import Tensor
 
-from stage1_proposals.common.errors import UserError
 from stage2_training.knet.assignment import Assignment
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
-from stage2_training.saliency_prompt.matching import add_prompts, match_prompts
-from stage2_training.saliency_prompt.prompts import Prompts, box_prompts
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder, recording
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 
-@dataclass(frozen=True)
-class PromptMatch:
-    """The prompts of a batch, and which of them each query gets.
+class PromptedPass(NamedTuple):
+    """A training pass with prompts.
 
     Attributes:
-        prompts: L >= 1 rows.
-        index: int64 (B, N), without meaning for images that have no prompt.
+        losses: the detector's, and `s0.loss_kernel`, `s1.loss_kernel`, ... (Eq. 9), one for each stage or layer.
+        match: which query got which prompt; None where no query got any.
+        queries: that each stage or layer puts out, (B, N, C).
+        assignments: of each stage or layer.
     """
 
-    prompts: Prompts
-    index: Tensor
+    losses: dict[str, Tensor]
+    match: PromptMatch | None
+    queries: list[Tensor]
+    assignments: list[Assignment]
 
 
 class SaliencyPromptMixin:
-    """Comes before a detector in the bases of its Saliency Prompt variant.
+    """The parts of a Saliency Prompt detector; comes before the vanilla detector in the bases.
 
-    `gt_instances` hold `bboxes` and `seed_features` float32 (L, D) besides masks and labels. All that is added to
-    the state dict is `kernel_supervision.*`.
+    `gt_instances` hold `bboxes` and `seed_features` float32 (L, D) besides masks and labels. The state dict gains
+    `kernel_supervision.*` and nothing else.
     """
 
-    training: bool  # as of any torch module
-    settings: SaliencyPromptSettings
+    training: bool  # as in any torch module
+    prompter: Prompter
     kernel_supervision: KernelSupervision
 
     def init_saliency_prompt(self, saliency_prompt: ConfigType, channels: int) -> None:
-        """Call it at the end of `__init__`, with the fields of `SaliencyPromptSettings` and C, a query's length.
-
-        Raises:
-            UserError: a setting that makes no sense.
-        """
-        self.settings = SaliencyPromptSettings(**saliency_prompt)
-        self.kernel_supervision = KernelSupervision(
-            self.settings.feature_dim, channels, self.settings.kernel_loss_weight
-        )
-
-    def prompted(
-        self,
-        queries: Tensor,
-        reference: Tensor,
-        levels: Sequence[Tensor],
-        batch_data_samples: Sequence[DetDataSample],
-    ) -> Tensor:
-        """Queries (B, N, C), each with its best-matched prompt added (Eq. 5-8).
+        """Set up both parts; to be called at the end of `__init__`.
 
         Args:
-            queries: that prompts are added to.
-            reference: what prompts are compared with, (N, C) or (B, N, C).
-            levels: of the feature pyramid, (B, C, h, w), finest first.
-            batch_data_samples: with `gt_instances`, in pixels of the padded input.
-        """
-        matched = self.matched(reference, levels, batch_data_samples)
-        if matched is None:
-            return queries
-        drop_prob = self.settings.drop_prob if self.training else 0.0
-        length = reference.detach().norm(dim=-1, keepdim=True) if self.settings.rescale else None
-        return add_prompts(queries, matched.prompts, matched.index, drop_prob, length)
+            saliency_prompt: fields of `SaliencyPromptSettings`.
+            channels: C, length of a query.
 
-    def matched(
-        self, reference: Tensor, levels: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
-    ) -> PromptMatch | None:
-        """The prompts of a batch and which each query gets (Eq. 5-7), as for `prompted`; None: no query gets one."""
-        settings = self.settings
-        boxes = [sample.gt_instances.bboxes for sample in batch_data_samples]
-        if settings.matching == "none" or not any(len(each) for each in boxes):
-            return None
-        feature = levels[settings.level]
-        if settings.detach:
-            feature = feature.detach()
-        prompts = box_prompts(feature, boxes, batch_data_samples[0].batch_input_shape[1])
-        return PromptMatch(prompts, match_prompts(reference, prompts, settings.matching))
+        Raises:
+            UserError: an unknown setting, or a bad value.
+        """
+        settings = SaliencyPromptSettings(**saliency_prompt)
+        self.prompter = Prompter(settings)
+        self.kernel_supervision = KernelSupervision(settings.feature_dim, channels, settings.kernel_loss_weight)
 
     def kernel_losses(
         self,
@@ -108,15 +75,16 @@ class SaliencyPromptMixin:
 
 
 class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
-    """Comes before a detector in the bases of its Saliency Prompt variant, which says where its `query_decoder` is.
+    """Saliency Prompt for MMDetection's own detectors; comes before one of them in the bases of its variant.
 
-    In training only, the queries that enter the first decoder layer get prompts, and the queries that each layer puts
-    out a loss. A prediction made before the first layer keeps the plain queries. Prompts are compared with the learned
-    queries, which are the same for every image: `match_on` and `add_to` make no difference.
+    The variant only says where its `query_decoder` is. In training, the queries that enter the first decoder layer get
+    prompts, and the queries that each layer puts out a loss. A prediction made before the first layer keeps the plain
+    queries. Prompts are compared with the learned queries, which are the same for every image, so `match_on` and
+    `add_to` make no difference.
 
     Args:
         saliency_prompt: fields of `SaliencyPromptSettings`.
-        kwargs: those of the detector.
+        kwargs: those of the vanilla detector.
     """
 
     def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
@@ -128,27 +96,36 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
         """Where this detector keeps what Saliency Prompt needs."""
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
-        """The detector's losses and `s0.loss_kernel`, `s1.loss_kernel`, ... (Eq. 9), one for each layer.
+        """The losses of a `prompted_pass`."""
+        return self.prompted_pass(batch_inputs, batch_data_samples).losses
+
+    def prompted_pass(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: Sequence[DetDataSample],
+        prompter: Prompter | None = None,
+    ) -> PromptedPass:
+        """The detector's training pass, with prompts and kernel supervision.
+
+        Args:
+            batch_inputs: images (B, 3, H, W).
+            batch_data_samples: with `gt_instances`.
+            prompter: used instead of the detector's own.
 
         Raises:
-            UserError: the settings' level of the pyramid does not exist, or has not the queries' number of channels.
+            UserError: the settings' level of the pyramid does not exist, or its number of channels is not that of the
+                queries; an assigner that does not report its matches.
         """
-        decoder = self.query_decoder()
+        prompter, decoder = prompter or self.prompter, self.query_decoder()
+        match: PromptMatch | None = None
 
-        def prompted(queries: Tensor, levels: Sequence[Tensor]) -> Tensor:
-            self._check_level(levels, queries.shape[2])
-            return self.prompted(queries, decoder.learned, levels, batch_data_samples)
+        def add_prompts(queries: Tensor, levels: Sequence[Tensor]) -> Tensor:
+            nonlocal match
+            match = prompter.match(decoder.learned, levels, batch_data_samples)
+            return prompter.add(queries, match, self.training)
 
-        with recording(decoder, prompted) as record:
+        with recording(decoder, add_prompts) as record:
             losses: dict[str, Tensor] = super().loss(batch_inputs, batch_data_samples)
         assignments = record.assignments(len(batch_data_samples))
-        return losses | self.kernel_losses(record.queries, assignments, batch_data_samples)
-
-    def _check_level(self, levels: Sequence[Tensor], channels: int) -> None:
-        self.settings.check_level(len(levels))
-        found = levels[self.settings.level].shape[1]
-        if found != channels:
-            raise UserError(
-                f"saliency_prompt.level {self.settings.level}: has {found} channels, but the queries have {channels}; "
-                "use a level, or a pixel decoder, with as many"
-            )
+        losses |= self.kernel_losses(record.queries, assignments, batch_data_samples)
+        return PromptedPass(losses, match, record.queries, assignments)

@@ -1,4 +1,7 @@
-"""Watching one of MMDetection's detectors compute its losses, and putting prompts in, without touching its code."""
+"""Records a training pass of one of MMDetection's detectors and adds prompts to its queries, without touching its code.
+
+The layers are reached by torch's forward hooks, the assignments by the observer of `NaNSafeHungarianAssigner`.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,22 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.assignment import Assignment
 
 
 @dataclass(frozen=True)
 class QueryDecoder:
-    """Where a detector keeps what Saliency Prompt needs; all that an adapter has to say.
+    """Where a detector keeps what Saliency Prompt needs.
 
     Attributes:
         learned: the learned queries (N, C), which prompts are compared with (Eq. 6).
         layers: the decoder layers or update stages, in order.
-        argument: the parameter of a layer's `forward` by which the queries (B, N, C) come in.
+        argument: the parameter of a layer's `forward` that takes the queries (B, N, C).
         output: from what a layer returns to the queries (B, N, C) that it puts out.
-        pyramid: the module that makes the features which prompts are read from; it runs before the layers.
+        pyramid: the module that makes the features which prompts are pooled from; it runs before the layers.
         levels: from what it returns to those features, each (B, C, h, w), finest first.
-        assigners: MMDetection's, which match predictions with instances: a layer after the other, and in each the
-            images in order. Predictions made before the first layer, if they are matched at all, come first.
+        assigners: the `NaNSafeHungarianAssigner`s that match predictions with instances: layer by layer, and within
+            a layer image by image. Matches of predictions made before the first layer, if there are any, come first.
     """
 
     learned: Tensor
@@ -38,85 +42,80 @@ class QueryDecoder:
 
 @dataclass
 class Recording:
-    """What one pass has shown.
+    """What happened in one training pass.
 
     Attributes:
         levels: of the feature pyramid, (B, C, h, w), finest first.
         queries: that each layer has put out, (B, N, C).
-        matched: of each call of an assigner, int64 (N,): the number of the query's instance, from 1 up, or 0.
+        matches: of each call of an assigner, int64 (N,): each query's instance, counted from 1, or 0 for none.
     """
 
     levels: Sequence[Tensor] = ()
     queries: list[Tensor] = field(default_factory=list)
-    matched: list[Tensor] = field(default_factory=list)
+    matches: list[Tensor] = field(default_factory=list)
 
     def assignments(self, images: int) -> list[Assignment]:
-        """The assignment of each layer's own predictions, over a batch of so many images.
+        """The assignment of each layer's predictions, over a batch of so many images.
 
         Raises:
             ValueError: the assigners were not called once for each layer and image; the adapter is wrong.
         """
         layers = len(self.queries)
-        if len(self.matched) not in (layers * images, (layers + 1) * images):
-            raise ValueError(f"{layers} layers ran on {images} images, but {len(self.matched)} matches were made")
-        numbers = torch.stack(self.matched[-layers * images :]).unflatten(0, (layers, images))
-        return [_assignment(each) for each in numbers]
+        if len(self.matches) not in (layers * images, (layers + 1) * images):
+            raise ValueError(f"{layers} layers ran on {images} images, but {len(self.matches)} matches were made")
+        matches = torch.stack(self.matches[-layers * images :]).unflatten(0, (layers, images))
+        return [_assignment(layer_matches) for layer_matches in matches]
 
 
-def _assignment(numbers: Tensor) -> Assignment:
-    """int64 (B, N), each query's instance from 1 up, or 0 -> the matched pairs."""
-    image, query = (numbers > 0).nonzero(as_tuple=True)
-    return Assignment(image, query, numbers[image, query] - 1)
+def _assignment(matches: Tensor) -> Assignment:
+    """int64 (B, N), each query's instance, counted from 1, or 0 -> the matched pairs."""
+    image, query = (matches > 0).nonzero(as_tuple=True)
+    return Assignment(image, query, matches[image, query] - 1)
 
 
 @contextmanager
-def recording(decoder: QueryDecoder, prompted: Callable[[Tensor, Sequence[Tensor]], Tensor]) -> Iterator[Recording]:
-    """Record one training pass, and exchange the queries that enter the first layer; nothing stays behind.
+def recording(decoder: QueryDecoder, add_prompts: Callable[[Tensor, Sequence[Tensor]], Tensor]) -> Iterator[Recording]:
+    """Record one training pass, and replace the queries that enter the first layer; all hooks are removed at the end.
 
     Args:
-        decoder: what to watch.
-        prompted: from the queries (B, N, C) that would enter the first layer, and the pyramid's levels, to those
-            that shall.
+        decoder: what to hook.
+        add_prompts: from the queries (B, N, C) that would enter the first layer, and the pyramid's levels, to those
+            that enter it instead.
+
+    Raises:
+        UserError: an assigner that cannot report its matches.
     """
     record = Recording()
 
     def keep_levels(module: nn.Module, args: Any, output: Any) -> None:
         record.levels = decoder.levels(output)
 
-    def add_prompts(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if record.queries:  # a layer that runs again, as in decoders whose layers are one
+    def replace_queries(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if record.queries:  # the same layer runs again, in decoders whose layers share weights
             return None
         call = signature(layer.forward).bind(*args, **kwargs)
-        call.arguments[decoder.argument] = prompted(call.arguments[decoder.argument], record.levels)
+        call.arguments[decoder.argument] = add_prompts(call.arguments[decoder.argument], record.levels)
         return call.args, call.kwargs
 
     def keep_queries(layer: nn.Module, args: Any, output: Any) -> None:
         record.queries.append(decoder.output(output))
 
-    with ExitStack() as installed:
+    def keep_match(result: Any) -> None:
+        record.matches.append(result.gt_inds)
+
+    with ExitStack() as cleanup:
         for handle in (
             decoder.pyramid.register_forward_hook(keep_levels),
-            decoder.layers[0].register_forward_pre_hook(add_prompts, with_kwargs=True),
+            decoder.layers[0].register_forward_pre_hook(replace_queries, with_kwargs=True),
             *(layer.register_forward_hook(keep_queries) for layer in decoder.layers),
         ):
-            installed.callback(handle.remove)
+            cleanup.callback(handle.remove)
         for assigner in decoder.assigners:
-            installed.enter_context(_matches_kept(assigner, record.matched))
+            if not hasattr(assigner, "observer"):
+                raise UserError(
+                    f"the model's assigner {type(assigner).__name__} does not report its matches, which kernel "
+                    f"supervision needs; use NaNSafeHungarianAssigner"
+                )
+            assigner.observer = keep_match
+            cleanup.callback(setattr, assigner, "observer", None)
         yield record
-
-
-@contextmanager
-def _matches_kept(assigner: Any, matched: list[Tensor]) -> Iterator[None]:
-    """Until the end, `assigner.assign` also appends what it finds."""
-    assign = assigner.assign
-
-    def assign_and_keep(*args: Any, **kwargs: Any) -> Any:
-        result = assign(*args, **kwargs)
-        matched.append(result.gt_inds)
-        return result
-
-    assigner.assign = assign_and_keep
-    try:
-        yield
-    finally:
-        del assigner.assign  # the instance's, which hid the class's

@@ -1,63 +1,54 @@
-"""The settings of Saliency Prompt, the same for every detector. Imports no torch, for commands that show them."""
+"""The settings of Saliency Prompt, the same for every detector. Imports no torch: commands show them without it."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from stage1_proposals.common.errors import UserError
 
-MATCHINGS = ("cosine", "sequential", "random", "none")
-KERNELS = ("initial", "object")
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class SaliencyPromptSettings:
-    """How prompts are made and matched, and how much the kernels are supervised.
+    """How prompts are made and matched, and how strongly the kernels are supervised.
 
     Args:
         feature_dim: D, length of the seed features.
         matching: which prompt a kernel gets: `cosine` (Eq. 6-8), `sequential`, `random`, or `none`.
         match_on: what `cosine` compares K-Net's prompts with: the learned kernels (`initial`, the paper's text)
             or the per-image ones (`object`).
-        add_to: which of K-Net's kernels get them: the learned ones, before they make their first masks
+        add_to: which of K-Net's kernels get prompts: the learned ones, before they make their first masks
             (`initial`, Eq. 8), or the per-image ones that enter the first update stage (`object`).
-        rescale: give each prompt the length of the kernel that it was compared with; Eq. 8 leaves it its own.
-        level: FPN level that prompts are read from; -1 is the coarsest.
-        detach: keep the gradient of the prompts out of the FPN.
+        rescale: scale each prompt to the length of the kernel that it was compared with; in Eq. 8 it keeps its own.
+        level: FPN level that prompts are pooled from; -1 is the coarsest.
+        detach: stop the gradient between prompts and the FPN.
         drop_prob: probability that a kernel gets no prompt, in training.
-        kernel_loss_weight: of the kernel supervision (Eq. 9).
+        kernel_loss_weight: weight of the kernel supervision (Eq. 9).
 
     Raises:
-        UserError: a setting of another type or out of its range.
+        UserError: an unknown setting, or a value of another type or out of range.
     """
 
-    feature_dim: int
-    matching: str = "cosine"
-    match_on: str = "initial"
-    add_to: str = "initial"
+    feature_dim: Annotated[int, Field(gt=0)]
+    matching: Literal["cosine", "sequential", "random", "none"] = "cosine"
+    match_on: Literal["initial", "object"] = "initial"
+    add_to: Literal["initial", "object"] = "initial"
     rescale: bool = False
     level: int = -1
     detach: bool = True
-    drop_prob: float = 0.1
-    kernel_loss_weight: float = 1.0
+    drop_prob: Probability = 0.1
+    kernel_loss_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    def __post_init__(self) -> None:
-        for name, sound, expected in (
-            ("feature_dim", _is_integer(self.feature_dim) and self.feature_dim > 0, "an integer from 1 up"),
-            ("matching", self.matching in MATCHINGS, f"one of {', '.join(MATCHINGS)}"),
-            ("match_on", self.match_on in KERNELS, f"one of {', '.join(KERNELS)}"),
-            ("add_to", self.add_to in KERNELS, f"one of {', '.join(KERNELS)}"),
-            ("rescale", isinstance(self.rescale, bool), "True or False"),
-            ("level", _is_integer(self.level), "an integer"),
-            ("detach", isinstance(self.detach, bool), "True or False"),
-            ("drop_prob", _is_number(self.drop_prob) and 0 <= self.drop_prob <= 1, "a probability from 0 to 1"),
-            (
-                "kernel_loss_weight",
-                _is_number(self.kernel_loss_weight) and 0 <= self.kernel_loss_weight < math.inf,
-                "a number from 0 up",
-            ),
-        ):
-            if not sound:
-                raise UserError(f"saliency_prompt.{name} {getattr(self, name)!r}: use {expected}")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_user_error(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise UserError(_one_line(error, cls)) from error
 
     def check_level(self, levels: int) -> None:
         """Check `level` against the number of a detector's FPN levels.
@@ -69,9 +60,13 @@ class SaliencyPromptSettings:
             raise UserError(f"saliency_prompt.level {self.level}: use one from {-levels} to {levels - 1}")
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return _is_integer(value) or isinstance(value, float)
+def _one_line(error: ValidationError, settings: type) -> str:
+    """The first of pydantic's complaints, naming the setting and its value."""
+    complaint, names = error.errors()[0], [field.name for field in fields(settings)]
+    location = complaint["loc"][0]  # the position of a positional argument
+    name = f"saliency_prompt.{names[location] if isinstance(location, int) else location}"
+    if complaint["type"] == "missing":
+        return f"{name}: is missing"
+    if complaint["type"] == "unexpected_keyword_argument":
+        return f"{name}: no such setting; use one of {', '.join(names)}"
+    return f"{name} {complaint['input']!r}: {complaint['msg'].removeprefix('Input ')}"

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,21 +8,25 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmengine.utils import import_modules_from_strings
 
 from stage2_training.config.compose import set_num_classes
-from stage2_training.runs.transfer import CLASS_BRANCH, ESSENTIAL
+from stage2_training.runs.initial_weights import detector_traits
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "models"
+PRETRAINING = CONFIGS.parent / "pretraining"
 MODELS_OF_KNET = ("knet", "knet_lite0")
 ALL = sorted(file.stem for file in CONFIGS.glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0")]
+WITH_QUERIES = [name for name in ALL if not name.startswith(("mask_rcnn", "solov2"))]
 
 
-def build(name: str, pretraining: bool = False, classes: int = 80) -> BaseDetector:
-    config = Config.fromfile(CONFIGS / f"{name}.py")
-    if pretraining:
-        config.pretraining.pop("saliency_prompt", None)
-        config.merge_from_dict({"model": config.pretraining})
+def build(name: str, classes: int = 80) -> BaseDetector:
+    return build_model(Config.fromfile(CONFIGS / f"{name}.py"), classes)
+
+
+def build_model(config: Config, classes: int = 80) -> BaseDetector:
+    import_modules_from_strings(Config.fromfile(CONFIGS.parent / "runtime.py").custom_imports.imports)
     set_num_classes(config.model, classes)
     with DefaultScope.overwrite_default_scope("mmdet"):
         return MODELS.build(config.model)
@@ -44,9 +49,37 @@ def test_every_model_comes_in_both_sizes() -> None:
     assert {name.removesuffix("_lite0") for name in SMALL} == set(ALL) - set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_pretraining_freezes_the_backbone_and_nothing_else(name: str) -> None:
-    model = build(name, pretraining=True).train()
+def with_prompts(name: str) -> Config:
+    config = Config.fromfile(PRETRAINING / f"{name}.py")
+    config.model.saliency_prompt.feature_dim = 8
+    return config
+
+
+def without_prompts(name: str) -> Config:
+    config = Config.fromfile(CONFIGS / f"{name}.py")
+    config.merge_from_dict(Config.fromfile(PRETRAINING / "parts" / "frozen_backbone.py"))
+    return config
+
+
+def test_every_model_with_queries_has_a_variant_with_prompts() -> None:
+    assert {file.stem for file in PRETRAINING.glob("*.py")} == set(WITH_QUERIES)
+
+
+@pytest.mark.parametrize("name", WITH_QUERIES)
+def test_a_variant_with_prompts_is_the_plain_model_otherwise(name: str) -> None:
+    variant, plain = with_prompts(name).model, Config.fromfile(CONFIGS / f"{name}.py").model
+    assert variant.pop("saliency_prompt").feature_dim == 8
+    assert variant.pop("type") == f"SaliencyPrompt{plain.pop('type')}"
+    assert (variant.backbone.pop("frozen_stages"), plain.backbone.pop("frozen_stages")) == (4, 1)
+    assert variant == plain
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [*((without_prompts, name) for name in SMALL), *((with_prompts, name) for name in SMALL if name in WITH_QUERIES)],
+)
+def test_pretraining_freezes_the_backbone_and_nothing_else(config: Callable[[str], Config], name: str) -> None:
+    model = build_model(config(name)).train()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.requires_grad != parameter_name.startswith("backbone."), parameter_name
     norms = [module for module in model.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -84,11 +117,11 @@ def test_only_class_branches_follow_the_classes(name: str) -> None:
     shapes = {key: value.shape for key, value in three.state_dict().items()}
     following = {key for key, value in one.state_dict().items() if value.shape != shapes[key]}
     assert following
-    assert following == {key for key in shapes if CLASS_BRANCH.search(key)}
-    essential = ESSENTIAL[type(one).__name__]
-    for part in essential:
+    traits = detector_traits(type(one).__name__)
+    assert following == {key for key in shapes if traits.class_branch.search(key)}
+    for part in traits.pretrained_parts:
         assert any(key.startswith(part) for key in shapes), part
-    heads = {key for key in shapes if key.startswith(tuple(essential))} - following
+    heads = {key for key in shapes if key.startswith(traits.pretrained_parts)} - following
     assert len(heads) > 20
 
 

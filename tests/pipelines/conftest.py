@@ -1,17 +1,18 @@
-"""Commands that do nothing but leave what the real ones leave."""
+"""Commands that leave what the real ones leave, without their work."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from pipelines import steps
+from pipelines import launch
+from pipelines.experiments import execute
 from pipelines.experiments.scales import DEMO, Scale
-from stage1_proposals.shards import Manifest
-from tests.shard_sets import make_request
 
 CONFIG = """
 model = dict(backbone=dict(type="TimmBackbone", model_name="lite0"), rpn_head=dict(num_kernels=50))
@@ -21,51 +22,71 @@ train_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadRGBImage"), dict(t
 """
 
 
+class EndedProcess:
+    """Stands for a process that has ended."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.code
+
+    def send_signal(self, number: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Commands:
-    """Stands for `steps.step`.
+    """Stands for the processes that `execute` and `launch.step` start.
 
     Attributes:
         seen: the words of every command, in order.
-        fail: what to raise, by the number of the command, in place of leaving anything.
+        codes: exit codes by the number of the command, other than 0; such a command leaves nothing.
         scores: of a fine-tuning or evaluation, by what is in its words; the first that fits.
     """
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
-        self.fail: dict[int, BaseException] = {}
+        self.codes: dict[int, int] = {}
         self.scores: dict[str, dict[str, float]] = {}
 
-    def step(self, title: str, module: str, *arguments: str) -> float:
-        self.seen.append([module, *arguments])
-        if error := self.fail.get(len(self.seen)):
-            raise error
-        given = options_in(arguments)
-        if module == "draw":
-            return 1.0
-        if module == "proposals":
-            Path(given["--shards"]).mkdir(parents=True)
-            Manifest(make_request(), ()).write(Path(given["--shards"]))
-            return 1.0
-        file = {
-            "prepare_data": lambda: Path(given["--root"]) / "objects/annotations.json",
-            "evaluate": lambda: Path(given["--out"]),
-        }.get(module, lambda: Path(given["--work-dir"]) / "finished.json")()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        line = " ".join(arguments)
-        file.write_text(json.dumps(next((scores for part, scores in self.scores.items() if part in line), {})))
-        (file.parent / "config.py").write_text(CONFIG.format(epochs=given.get("--epochs")))
+    def step(self, title: str, command: str, *arguments: str) -> float:
+        launch.check(command, self.start([command, *arguments], None, None).code)
         return 1.0
 
+    def start(self, words: Sequence[str], output: IO[bytes] | None, threads: int | None) -> EndedProcess:
+        self.seen.append([*words])
+        code = self.codes.get(len(self.seen), 0)
+        if not code:
+            self.leave(words)
+        return EndedProcess(code)
 
-def options_in(words: Sequence[str]) -> dict[str, str]:
-    """Each option of a command and its first value."""
-    return {option: value for option, value in pairwise(words) if option.startswith("--")}
+    def leave(self, words: Sequence[str]) -> None:
+        """Write the scores and the config of a run."""
+        options = {option: value for option, value in pairwise(words) if option.startswith("--")}
+        names = {"data": "--data-root", "proposals": "--shards", "evaluate": "--out", "draw": "--out"}
+        path = Path(options.get(names.get(words[0], "--work-dir"), os.devnull))
+        if words[0] in ("pretrain", "finetune"):
+            path.mkdir(parents=True)
+            (path / "config.py").write_text(CONFIG.format(epochs=options.get("--epochs")))
+            path /= "finished.json"
+        elif words[0] in ("data", "proposals"):
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = " ".join(words)
+        path.write_text(json.dumps(next((scores for part, scores in self.scores.items() if part in line), {})))
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     made = Commands()
-    monkeypatch.setattr(steps, "step", made.step)
+    monkeypatch.setattr(launch, "step", made.step)
+    monkeypatch.setattr(execute, "start_process", made.start)
+    monkeypatch.setattr(execute, "POLL", 0)
     return made
 
 

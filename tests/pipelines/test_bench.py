@@ -1,27 +1,39 @@
-"""`make bench`: which benchmarks there are, and what they refuse."""
+"""`bench`: the benchmarks, and what they refuse."""
+
+from pathlib import Path
 
 import pytest
 
-from pipelines import cli
-from pipelines.bench import BENCHMARKS, build_parser, main
+from pipelines.bench import command
+from tests.pipelines.command import run_command
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_says_what_it_measures_and_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        cli.run(main, build_parser(), [name, "--help"])
+@pytest.mark.parametrize("name", command.commands)
+def test_every_benchmark_says_what_it_measures(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("bench", name, "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert str(BENCHMARKS[name].__doc__) in printed
+    assert " ".join(str(command.commands[name].help).split()) in printed
 
 
-def test_a_benchmark_that_is_not_there_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.run(main, build_parser(), ["gossip"])
+def test_a_benchmark_that_does_not_exist_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("bench", "gossip") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "invalid choice: 'gossip'" in line
+    assert "No such command 'gossip'" in line
 
 
-def test_images_that_are_not_there_are_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(main, build_parser(), ["proposals", "--images", "gone"]) == 2
+def test_images_that_do_not_exist_are_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("bench", "proposals", "--images", "gone") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "gone: no such folder" in line
+
+
+def test_without_a_checkout_there_is_nothing_to_compare_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.bench.find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("training", "streaming"):
+        assert run_command("bench", name) == 2
+        assert capsys.readouterr().err == (
+            "error: tests/reference: not found; run `bench` in the root of a checkout of the project\n"
+        )

@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import cli
-from pipelines.cluster import build_parser, main
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import Manifest, ShardReader, ShardSet
+from tests.pipelines.command import run_command
 
 
 def run(*argv: object) -> int:
-    return cli.run(main, build_parser(), [str(part) for part in argv])
+    return run_command("cluster", *argv)
 
 
 @pytest.fixture

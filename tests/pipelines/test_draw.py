@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import cli, draw
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.scores import SCORE_NAMES
 from tests import miniatures, tiny_knet
+from tests.pipelines.command import run_command
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
 
     def run(*argv: object) -> tuple[int, str]:
         capfd.readouterr()
-        code = cli.run(draw.main, draw.build_parser(), [str(word) for word in argv])
+        code = run_command("draw", *argv)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 
@@ -84,8 +84,7 @@ def test_curves_that_cannot_be_drawn_are_one_line(command: Callable, tmp_path: P
     later = write_curve(tmp_path / "later")
     (later / "20260101_100000/vis_data/scalars.json").write_text('{"coco/AP": 0.5, "step": 99}\n')
     fails("a: its runs have no epoch in common", f"a={old},{later}", *out)
-    with pytest.raises(SystemExit):
-        command("curves", str(old), *out)
+    fails("write it as NAME=RUN_DIR", old, *out)
 
 
 def test_activations_of_a_run(
@@ -93,7 +92,7 @@ def test_activations_of_a_run(
 ) -> None:
     root = tmp_path / "labelled"
     common = ("--dataset", "demo", "--data-root", root, "--device", "cpu", "--workers", 0, "--out", tmp_path / "x.png")
-    code, printed = command("activations", f"K-Net={run_dir}", "--images", 3, *common)
+    code, printed = command("activations", f"K-Net={run_dir}", "--count", 3, *common)
     assert code == 0, printed
     numbers = json.loads((tmp_path / "x.json").read_text())
     assert list(numbers) == ["K-Net"]
@@ -126,16 +125,15 @@ def test_proposals_beside_detections(
     write_shards: Callable,
     make_record: Callable,
     rectangles: Callable,
-    capfd: pytest.CaptureFixture,
 ) -> None:
     masks = rectangles([(4, 4, 30, 40)], 64, 64)
     shards = write_shards([[make_record(number, f"{number}.png", masks, np.zeros((1, 4))) for number in range(3)]])
-    common = ("--shards", shards.directory, "--run", run_dir, "--device", "cpu", "--out", tmp_path / "x.png")
-    code, printed = command("results", "--images", 2, "--score", 0, *common)
+    common = ("--shards", shards.directory, "--work-dir", run_dir, "--device", "cpu", "--out", tmp_path / "x.png")
+    code, printed = command("results", "--count", 2, "--score", 0, *common)
     assert code == 0, printed
     assert "2 images, 12 detections from score 0.0 up" in printed
     everything = np.asarray(Image.open(tmp_path / "x.png"))
-    code, printed = command("results", "--images", 2, "--score", 1, *common)
+    code, printed = command("results", "--count", 2, "--score", 1, *common)
     assert "2 images, 0 detections" in printed
     none = np.asarray(Image.open(tmp_path / "x.png"))
     assert everything.shape == none.shape
@@ -143,9 +141,10 @@ def test_proposals_beside_detections(
     assert set(differs) == {1, 3}  # of the four columns those to the right of proposals
 
     for wrong in ("1.5", "-0.1", "nan", "high"):
-        with pytest.raises(SystemExit, match="2"):
-            command("results", "--score", wrong, *common)
-        assert capfd.readouterr().err == f"error: argument --score: '{wrong}' is no number from 0 to 1\n"
+        assert command("results", "--score", wrong, *common) == (
+            2,
+            f"error: --score '{wrong}': is no number from 0 to 1\n",
+        )
 
     (tmp_path / "images" / "0.png").unlink()
     (tmp_path / "images" / "1.png").unlink()

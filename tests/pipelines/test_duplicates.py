@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import cli
-from pipelines.duplicates import build_parser, main
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
+from tests.pipelines.command import run_command
 
 
 def run(*argv: object) -> int:
-    return cli.run(main, build_parser(), [str(part) for part in argv])
+    return run_command("duplicates", *argv)
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_an_image_smaller_and_compressed_is_found_among_others(
     recipe = Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
     job = Job(list_images(tmp_path / "images"), recipe)
     run_job(job, tmp_path / "shards", 0, lambda _: None)
-    assert run("--shards", tmp_path / "shards", "--output", tmp_path / "out.json") == 0
+    assert run("--shards", tmp_path / "shards", "--out", tmp_path / "out.json") == 0
     assert json.loads((tmp_path / "out.json").read_text())["groups"] == [["0004.png", "copy.jpg"]]
 
 

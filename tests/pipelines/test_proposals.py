@@ -1,6 +1,5 @@
 """The command: settings, user errors, summary."""
 
-import argparse
 import json
 import os
 import shutil
@@ -12,11 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines import cli, fetch_shards, inspect_shards
-from pipelines.proposals import CONFIGS, build_parser, choose_device, choose_precision, main, read_settings
-from stage1_proposals.backbones.extractor import new_network
-from stage1_proposals.backbones.weights import file_sha256
+from pipelines.proposals import CONFIGS, fastest_precision, read_settings
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
+from stage1_proposals.common.system import choose_device
 from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
@@ -25,12 +24,13 @@ from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.shards import BackboneRecord, Manifest, ShardReader, ShardSet
+from tests.pipelines.command import parse, run_command
 
 SMALL = ("--workers", "0", "--short-side", "64", "--images-per-shard", "8")
 
 
 def run(*argv: object) -> int:
-    return cli.run(main, build_parser(), [str(part) for part in argv])
+    return run_command("proposals", *argv)
 
 
 def test_images_in_shards_out(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,8 +77,7 @@ def test_images_and_shards_in_one_folder_go_on_after_inspect(image_folder: Path,
     root = Path(shutil.copytree(image_folder, tmp_path / "all"))
     given = ("--images", root, "--shards", root / "shards", *SMALL)
     assert run(*given) == 0
-    shards = ["--shards", str(root / "shards")]
-    assert cli.run(inspect_shards.main, inspect_shards.build_parser(), shards) == 0
+    assert run_command("inspect", "--shards", root / "shards") == 0
     assert (root / "shards" / "contact_sheet.png").exists()
     assert run(*given) == 0
 
@@ -91,11 +90,10 @@ def test_shards_go_to_a_url_and_are_fetched_from_it(
     out = capsys.readouterr().out
     assert f"14 images from {image_folder} -> 2 shards in {url}\n{url}: 2 shards, 12 images, " in out
     assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
-    fetching = ["--shards", url, "--to", str(directory)]
-    assert cli.run(fetch_shards.main, fetch_shards.build_parser(), fetching) == 0
+    assert run_command("fetch", "--shards", url, "--to", directory) == 0
     assert f"{url} -> {directory}: 2 shards verified, 12 images" in capsys.readouterr().out
     assert ShardSet.open(directory).image_counts == [7, 5]
-    assert cli.run(inspect_shards.main, inspect_shards.build_parser(), ["--shards", str(directory)]) == 0
+    assert run_command("inspect", "--shards", directory) == 0
 
 
 def test_a_long_list_of_failures_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,10 +153,10 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--images", "{tmp}/images.json"], "images.json: none of its 1 images is under {tmp} or "),
         (["--images", "{tmp}/images.json", "--image-root", "{tmp}/gone"], "image root {tmp}/gone: no such folder"),
         (["--weights", "{tmp}/gone.pth"], "backbone weights {tmp}/gone.pth: no such file"),
-        (["--weights", "{tmp}/text"], "{tmp}/text: not a PyTorch checkpoint"),
+        (["--weights", "{tmp}/text"], "{tmp}/text: damaged or not a PyTorch checkpoint"),
         (["--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit lite0_imagenet"),
         (["--backbone", "densecl_r50", "--weights", "{tmp}/small.pth"], "{tmp}/small.pth: does not fit densecl_r50"),
-        (["--device", "tpu"], "device 'tpu': use cpu or cuda"),
+        (["--device", "tpu"], "Invalid value for '--device': 'tpu' is not one of 'cpu', 'cuda'"),
         (["--config", "{tmp}/gone.toml"], "config {tmp}/gone.toml: cannot be read"),
         (["--config", "{tmp}/text"], "config {tmp}/text: "),
         (["--config", "{tmp}/unknown.toml"], "unknown settings stride"),
@@ -208,12 +206,11 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device(None) == "cpu"
     assert choose_device("cuda", on_cluster=True) == "cuda"
     assert choose_device(None, on_cluster=True) == "cpu"
-    assert [choose_precision(None, device) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
-    assert choose_precision("float32", "cuda") == "float32"
+    assert [fastest_precision(device) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
 
 
 def test_set_values_are_toml_or_bare_words() -> None:
-    overrides = ["threshold=0.6", "nms=matrix", "seed_grid=[3, 4]", 'similarity="dot"']
+    overrides = ("threshold=0.6", "nms=matrix", "seed_grid=[3, 4]", 'similarity="dot"')
     generator = read_settings(None, None, overrides)["generator"]
     assert (generator["threshold"], generator["nms"]) == (0.6, "matrix")
     assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
@@ -234,32 +231,33 @@ FREEMASK = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_ma
 def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
     name: str | None, generator: ProposalGenerator
 ) -> None:
-    settings = read_settings(None, name, [])
+    settings = read_settings(None, name, ())
     assert build_generator(settings["generator"]) == generator
     assert set(settings) == {"generator"}
 
 
 def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
     (tmp_path / "masks.json").write_text("[]")
-    generator = build_generator(read_settings(None, "import", [f"file={tmp_path}/masks.json"])["generator"])
+    generator = build_generator(read_settings(None, "import", (f"file={tmp_path}/masks.json",))["generator"])
     assert generator == ImportGenerator(f"{tmp_path}/masks.json")
 
 
 def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
     name = "stage1_proposals.generators.random_shapes:RandomGenerator"
-    settings = read_settings(None, name, ["count=3"])
+    settings = read_settings(None, name, ("count=3",))
     assert build_generator(settings["generator"]) == RandomGenerator(count=3)
     assert set(settings) == {"generator"}
 
 
 def test_a_config_of_another_generator_is_refused() -> None:
     with pytest.raises(UserError, match="is for the generator random, not saliency"):
-        read_settings(CONFIGS / "random.toml", "saliency", [])
+        read_settings(CONFIGS / "random.toml", "saliency", ())
     with pytest.raises(UserError, match="no generator 'magic'; there are freemask, import, random, saliency"):
-        read_settings(None, "magic", [])
+        read_settings(None, "magic", ())
 
 
 def test_nothing_but_images_and_shards_must_be_given() -> None:
-    args = build_parser().parse_args(["--images", "a", "--shards", "b"])
-    assert isinstance(args, argparse.Namespace)
-    assert (args.backbone, args.workers, args.device, args.set) == ("lite0_imagenet", None, None, [])
+    settings = parse("proposals", "--images", "a", "--shards", "b")
+    assert (settings["images"], settings["shards"]) == (Path("a"), "b")
+    assert (settings["backbone"], settings["workers"], settings["device"]) == ("lite0_imagenet", None, None)
+    assert settings["changes"] == ()

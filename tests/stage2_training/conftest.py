@@ -16,17 +16,21 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import stage2_training.models.mmdet_fixes
-import stage2_training.saliency_prompt  # noqa: F401 (both register what the configs name)
+import stage2_training.saliency_prompt.detectors  # noqa: F401 (both register what the configs name)
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import set_num_classes
 
 CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
 HEIGHT, WIDTH = 64, 96
 FRAGMENTS = Path(__file__).parents[2] / "configs" / "models"
+
+# MMEngine announces the initialisation of every parameter, at INFO.
+MMLogger.get_instance("tests", log_level="WARNING")
 
 # More threads than idle cores wait for each other; on tensors this small that is all they do.
 torch.set_num_threads(1)

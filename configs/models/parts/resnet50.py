@@ -20,6 +20,3 @@ model = dict(
         style="pytorch",
     ),
 )
-
-# In pre-training the backbone is frozen whole.
-pretraining = dict(backbone=dict(frozen_stages=4))

@@ -1,4 +1,4 @@
-"""SGD and unclipped gradients, the backbone like the rest: how the paper trains CNNs."""
+"""SGD, unclipped gradients, one learning rate for all parts: how the paper trains the CNN baselines."""
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),

@@ -1,4 +1,4 @@
-"""The yardstick computes the losses that the product computes, so that their times may be compared."""
+"""The plain K-Net computes the losses of ours, so that their times may be compared."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
-from pipelines.benchmarks.plain_knet import plain_instances, plain_losses
 from stage2_training.knet.assignment import CostWeights, instance_targets
 from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 from stage2_training.knet.losses import LossWeights, knet_losses
+from tests.reference.plain_knet import plain_instances, plain_losses
 
 KERNELS, HEIGHT, WIDTH = 7, 64, 96
 

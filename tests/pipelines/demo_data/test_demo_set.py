@@ -55,23 +55,23 @@ def test_everything_is_there_in_the_layout_of_ctw1500(built):
 def test_the_annotations_name_files_beside_them(built, split, ids):
     coco = COCO(built / "ctw1500" / "annotations" / f"{split}.json")
     assert sorted(coco.imgs) == ids
-    for image in coco.imgs.values():
-        assert coco.getAnnIds(image["id"])
-        with Image.open(built / "ctw1500" / image["file_name"]) as image:
-            assert image.size == (image["width"], image["height"])
+    for entry in coco.imgs.values():
+        assert coco.getAnnIds(entry["id"])
+        with Image.open(built / "ctw1500" / entry["file_name"]) as image:
+            assert image.size == (entry["width"], entry["height"])
 
 
 def test_the_labels_of_objects_are_where_they_were_pasted(built):
     coco = COCO(built / demo_set.OBJECTS)
     assert sorted(coco.imgs) == [1, 2]
-    for image in coco.imgs.values():
-        things = coco.imgToAnns[image["id"]]
+    for entry in coco.imgs.values():
+        things = coco.imgToAnns[entry["id"]]
         assert things
         masks = [coco.annToMask(thing) for thing in things]
         assert sum(masks).max() == 1  # what is covered belongs to what covers it
         assert [int(mask.sum()) for mask in masks] == [thing["area"] for thing in things]
-        with Image.open(built / "objects" / image["file_name"]) as image:
-            assert image.size == (image["width"], image["height"])
+        with Image.open(built / "objects" / entry["file_name"]) as image:
+            assert image.size == (entry["width"], entry["height"])
     assert not {path.read_bytes() for path in (built / "objects").glob("*.jpg")} & {
         path.read_bytes() for path in (built / "unlabeled").glob("*.jpg")
     }

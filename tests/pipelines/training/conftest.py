@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import cli
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights
+from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
+from tests.pipelines.command import run_command
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def dataset(write_labels, tmp_path) -> Path:
     loader = "dict(dataset=dict(type='CocoDataset', data_root={root!r}, ann_file='annotations/{split}.json', {rest}))"
     common = "data_prefix=dict(img=''), metainfo=dict(classes=('text',)),"
     (tmp_path / "tiny.py").write_text(
-        "epochs = 2\nmilestones = (1,)\n"
+        "train_cfg = dict(max_epochs=2)\n"
         f"train_dataloader = {loader.format(root=str(root), split='train', rest=common)}\n"
         f"val_dataloader = {loader.format(root=str(root), split='test', rest=common + ' test_mode=True')}\n"
         "val_evaluator = dict(type='MaskAP')\n"
@@ -49,9 +50,9 @@ def one_thread(all_threads: None) -> None:
 def command(tmp_path, capfd) -> Callable[..., tuple[int, str]]:
     """Run a command in this process: its exit code, and what it printed."""
 
-    def run(module, *argv: object) -> tuple[int, str]:
+    def run(*words: object) -> tuple[int, str]:
         capfd.readouterr()
-        code = cli.run(module.main, module.build_parser(), [str(word) for word in argv])
+        code = run_command(*words)
         printed = capfd.readouterr()
         return code, printed.out + printed.err
 

@@ -10,7 +10,6 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
-from pipelines import finetune, pretrain
 from stage2_training.engine import ResumableEpochLoop
 from stage2_training.runs.work_dir import WorkDir
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
@@ -20,7 +19,7 @@ from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain
 def unfinished(shards, command, tmp_path) -> list[object]:
     """The arguments of a pre-training run in `tmp_path / "run"` that has come to step 2 of 3."""
     arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "1")
-    assert command(pretrain, *arguments)[0] == 0
+    assert command("pretrain", *arguments)[0] == 0
     (tmp_path / "run" / "finished.json").unlink()
     (tmp_path / "run" / "last_checkpoint").write_text("iter_2.pth")
     return arguments
@@ -30,14 +29,14 @@ def test_a_run_goes_on_with_a_checkpoint_of_its_own_alone(unfinished, command, t
     path = tmp_path / "run" / "iter_2.pth"
     checkpoint = torch.load(path)
     torch.save({**checkpoint, "extra": Evil(tmp_path / "proof")}, path)
-    code, printed = command(pretrain, *unfinished)
+    code, printed = command("pretrain", *unfinished)
     assert (code, printed.splitlines()[-1].startswith(f"error: {path}: holds ")) == (2, True), printed
     assert not (tmp_path / "proof").exists()
 
     # Of seed features of another length: MMEngine would go on with a new linear layer and say nothing.
     checkpoint["state_dict"]["kernel_supervision.linear.weight"] = torch.zeros(32, 2048)
     torch.save(checkpoint, path)
-    code, printed = command(pretrain, *unfinished)
+    code, printed = command("pretrain", *unfinished)
     assert (code, printed.splitlines()[-1]) == (
         2,
         f"error: {path}: not a checkpoint of this model; 1 tensors differ: kernel_supervision.linear.weight "
@@ -47,7 +46,7 @@ def test_a_run_goes_on_with_a_checkpoint_of_its_own_alone(unfinished, command, t
 
 def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_path, monkeypatch):
     def fails(message: str, *more: str) -> None:
-        code, printed = command(pretrain, *unfinished, *more)
+        code, printed = command("pretrain", *unfinished, *more)
         lines = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert (code, len(lines)) == (2, 1), printed
         assert re.search(message, lines[0]), printed
@@ -89,11 +88,11 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
 def test_images_that_moved_are_found_under_another_root(shards, command, tmp_path):
     (tmp_path / "images").rename(tmp_path / "moved")
     arguments = pretrain_arguments(shards, tmp_path / "run", "--epochs", "1")
-    code, printed = command(pretrain, *arguments)
+    code, printed = command("pretrain", *arguments)
     assert code == 2
     assert re.match(r"error: \S+/images/\d\.png: does not exist; put the image back", printed.splitlines()[-1])
     arguments[arguments.index("--workers") + 1] = 1
-    code, printed = command(pretrain, "--image-root", tmp_path / "moved", *arguments)
+    code, printed = command("pretrain", "--image-root", tmp_path / "moved", *arguments)
     assert code == 0, printed
 
 
@@ -115,13 +114,13 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_pat
     crash_at = None
     arguments = finetune_arguments(dataset, tmp_path / "whole", "--init", "imagenet", "--ema")
     arguments[arguments.index("default_hooks.checkpoint.interval=2")] = "default_hooks.checkpoint.interval=3"
-    assert command(finetune, *arguments)[0] == 0
+    assert command("finetune", *arguments)[0] == 0
     whole, batches[:] = list(batches), []
     assert len(whole) == 4
 
     arguments[arguments.index(tmp_path / "whole")] = tmp_path / "parts"
     crash_at = 3
-    code, printed = command(finetune, *arguments)
+    code, printed = command("finetune", *arguments)
     assert code == 130
     assert WorkDir(tmp_path / "parts").latest_checkpoint() == tmp_path / "parts" / "iter_3.pth"
     crash_at = None
@@ -131,11 +130,11 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_pat
             raise KeyboardInterrupt
 
         evaluation.setattr(ValLoop, "run", interrupted)
-        code, printed = command(finetune, *arguments)
+        code, printed = command("finetune", *arguments)
     assert code == 130
     assert "Going on from" in printed
     assert batches == whole
-    code, printed = command(finetune, *arguments)
+    code, printed = command("finetune", *arguments)
     assert code == 0
     assert batches == whole
     curves = [json.loads((tmp_path / name / "curve.json").read_text()) for name in ("whole", "parts")]
@@ -162,9 +161,9 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_checkpoints_are_kept(s
             put(backend, data, path)
 
         disk.setattr(LocalBackend, "put", fill_up)
-        code, printed = command(pretrain, *arguments)
+        code, printed = command("pretrain", *arguments)
     message = "No space left on device; finished checkpoints are kept, run again to go on"
     assert (code, printed.splitlines()[-1]) == (2, f"error: {tmp_path / 'run'}: {message}")
-    code, printed = command(pretrain, *arguments)
+    code, printed = command("pretrain", *arguments)
     assert code == 0
     assert f"Going on from {tmp_path / 'run' / 'iter_2.pth'}" in printed

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import evaluate, finetune, pretrain
 from stage2_training.config import compose
 from stage2_training.engine import ResumableEpochLoop
 from stage2_training.runs import train as training
@@ -20,43 +19,45 @@ def test_no_checkpoint_runs_code(dataset, command, tmp_path):
     torch.save({"state_dict": {"backbone.a": torch.ones(1)}, "meta": Evil(tmp_path / "proof")}, evil)
     evil_backbone = ("model.backbone.init_cfg.type=Pretrained", f"model.backbone.init_cfg.checkpoint={evil}")
     evaluated = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint", evil, "--device", "cpu"]
-    for module, arguments in (
-        (finetune, finetune_arguments(dataset, fine, "--init", evil)),
-        (finetune, finetune_arguments(dataset, fine, "--checkpoint", evil)),
-        (finetune, finetune_arguments(dataset, fine, "--init", "imagenet", "--backbone-weights", evil)),
-        (finetune, [*finetune_arguments(dataset, fine, "--init", "scratch"), *evil_backbone]),
-        (evaluate, evaluated),
+    for name, arguments in (
+        ("finetune", finetune_arguments(dataset, fine, "--init", evil)),
+        ("finetune", finetune_arguments(dataset, fine, "--checkpoint", evil)),
+        ("finetune", finetune_arguments(dataset, fine, "--init", "imagenet", "--weights", evil)),
+        ("finetune", [*finetune_arguments(dataset, fine, "--init", "scratch"), *evil_backbone]),
+        ("evaluate", evaluated),
     ):
-        code, printed = command(module, *arguments)
+        code, printed = command(name, *arguments)
         assert (code, printed.count("error: ")) == (2, 1), printed
-        assert re.search(r"a\.pth: (holds .*mkdir.*never code|not a checkpoint of plain tensors)", printed)
+        assert re.search(r"a\.pth: holds .*mkdir.*never code", printed)
     assert not (tmp_path / "proof").exists()
 
 
 def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_path):
-    def fails(message: str, module, *argv: object) -> None:
-        code, printed = command(module, *argv)
+    def fails(message: str, *words: object) -> None:
+        code, printed = command(*words)
         lines = [line for line in printed.strip().splitlines() if line.startswith("error: ")]
         assert code == 2, printed
         assert [bool(re.search(message, line)) for line in lines] == [True], printed
         assert "Traceback" not in printed
 
-    fails("no model 'knot'", pretrain, "--model", "knot", "--shards", shards.directory)
-    fails("no shard set here", pretrain, "--model", "knet_lite0", "--shards", tmp_path)
+    fails("no model 'knot'", "pretrain", "--model", "knot", "--shards", shards.directory)
+    fails("no shard set here", "pretrain", "--model", "knet_lite0", "--shards", tmp_path)
     run = tmp_path / "run"
-    fails("a.pth: no such checkpoint", finetune, *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth"))
+    fails(
+        "a.pth: no such checkpoint", "finetune", *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth")
+    )
     torch.save({"state_dict": {"backbone.a": torch.ones(1)}}, tmp_path / "a.pth")
     needed = r"a\.pth: \d+ tensors that the model needs.*; use a checkpoint of the same model"
-    fails(needed, finetune, *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth"))
+    fails(needed, "finetune", *finetune_arguments(dataset, run, "--checkpoint", tmp_path / "a.pth"))
     fails(
         "--checkpoint goes with --init sp",
-        finetune,
+        "finetune",
         *finetune_arguments(dataset, run, "--init", "scratch", "--checkpoint", "a"),
     )
-    fails("nothing to evaluate", evaluate, "--model", "knet_lite0")
+    fails("nothing to evaluate", "evaluate", "--model", "knet_lite0")
     fails(
         "not a checkpoint of this model",
-        evaluate,
+        "evaluate",
         "--model",
         "knet_lite0",
         "--dataset",
@@ -73,14 +74,16 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
     arguments = pretrain_arguments(shards, tmp_path / "pre")
     arguments[arguments.index("--workers") + 1] = 1
     fails(
-        r"^error: \S+/images/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore", pretrain, *arguments
+        r"^error: \S+/images/\d\.png: is 10 x 10 pixels, but its labels are for 64 x 48; restore",
+        "pretrain",
+        *arguments,
     )
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("model.saliency_prompt.drop_probb=0.2", r"does not fit the config \(.*'drop_probb'\)"),
+        ("model.saliency_prompt.drop_probb=0.2", r"saliency_prompt\.drop_probb: no such setting; use one of"),
         ("model.saliency_prompt.level=9", r"saliency_prompt\.level 9: use one from -4 to 3"),
         ("=3", r"--cfg-options : no such setting$"),
         ("custom_imports=3", r"does not fit the config \("),
@@ -96,7 +99,7 @@ def test_user_errors_are_one_line_and_exit_code_2(shards, dataset, command, tmp_
     ids=lambda value: value if "=" in value else "",
 )
 def test_mistyped_options_are_one_line_and_exit_code_2(shards, command, tmp_path, option, message):
-    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"), option)
+    code, printed = command("pretrain", *pretrain_arguments(shards, tmp_path / "run"), option)
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert (code, len(lines)) == (2, 1), printed
     assert re.search(message, lines[0])
@@ -108,7 +111,7 @@ def test_mistyped_options_of_an_evaluation_are_one_line_too(dataset, command, tm
     torch.save({"state_dict": model}, tmp_path / "a.pth")
     common = ["--model", "knet_lite0", "--dataset", dataset, "--checkpoint", tmp_path / "a.pth", "--device", "cpu"]
     for option in ("model.rpn_head.channelss=8", "test_dataloader.bach_size=9"):
-        code, printed = command(evaluate, *common, "--cfg-options", option)
+        code, printed = command("evaluate", *common, "--cfg-options", option)
         assert code == 2, printed
         assert printed.splitlines()[-1].startswith(f"error: --cfg-options {option}: does not fit the config (")
 
@@ -118,7 +121,7 @@ def test_initial_weights_that_cannot_be_written_are_one_line(shards, command, tm
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    code, printed = command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+    code, printed = command("pretrain", *pretrain_arguments(shards, tmp_path / "run"))
     assert (code, printed) == (
         2,
         f"error: {tmp_path / 'run' / 'initial.pth'}: cannot be written (No space left on device)\n",
@@ -139,7 +142,7 @@ def test_where_scores_go_is_checked_before_they_are_made(dataset, command, tmp_p
         ("", tmp_path / "x.json", f"{tmp_path}: has no checkpoint yet"),
     ):
         arguments = (*common, tmp_path / checkpoint, "--device", "cpu", "--out", out)
-        assert command(evaluate, *arguments) == (2, f"error: {message}\n")
+        assert command("evaluate", *arguments) == (2, f"error: {message}\n")
     assert not (tmp_path / "x.json").exists()
 
 
@@ -149,7 +152,7 @@ def test_options_are_not_blamed_for_what_fails_in_training(shards, command, tmp_
 
     monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
     with pytest.raises(ValueError, match="ours"):
-        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+        command("pretrain", *pretrain_arguments(shards, tmp_path / "run"))
 
 
 def test_what_else_the_system_says_in_training_is_not_hidden(shards, command, tmp_path, monkeypatch):
@@ -158,4 +161,4 @@ def test_what_else_the_system_says_in_training_is_not_hidden(shards, command, tm
 
     monkeypatch.setattr(ResumableEpochLoop, "run_iter", fail)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        command(pretrain, *pretrain_arguments(shards, tmp_path / "run"))
+        command("pretrain", *pretrain_arguments(shards, tmp_path / "run"))

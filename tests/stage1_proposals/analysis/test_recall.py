@@ -36,7 +36,7 @@ def propose(make_record: Callable, rectangles: Callable) -> Propose:
 def annotation(box: Box, crowd: bool = False) -> dict[str, Any]:
     y0, x0, y1, x1 = box
     return {
-        "category_id": 1 + (y0 + x0) % 2,  # whatever it is
+        "category_id": 1 + (y0 + x0) % 2,  # does not matter
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": (x1 - x0) * (y1 - y0),
         "iscrowd": int(crowd),
@@ -45,7 +45,7 @@ def annotation(box: Box, crowd: bool = False) -> dict[str, Any]:
 
 
 def write(path: Path, objects_of: dict[int, list[dict[str, Any]]]) -> Labels:
-    """Labels of `NUMBER.jpg`, whose image ids are others than the records', annotations numbered from 0."""
+    """Labels of `NUMBER.jpg`, whose image ids differ from the records'; annotations are numbered from 0."""
     images = [{"id": 100 + number, "file_name": f"{number}.jpg", "height": 20, "width": 20} for number in objects_of]
     objects = [(number, each) for number, annotations in objects_of.items() for each in annotations]
     annotations = [{"id": row, "image_id": 100 + number} | each for row, (number, each) in enumerate(objects)]
@@ -63,7 +63,7 @@ def scores(*values: float) -> dict[str, Any]:
 A, B = (0, 0, 10, 10), (10, 10, 20, 20)
 
 
-def test_what_is_found_exactly_scores_1(tmp_path: Path, propose: Propose) -> None:
+def test_exact_proposals_score_1(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A), annotation(B)], 2: [annotation(B)]})
     assert labels.object_count == 3
     records = [propose(1, (A, 0.3), (B, 0.9)), propose(2, (B, 0.1))]
@@ -71,7 +71,7 @@ def test_what_is_found_exactly_scores_1(tmp_path: Path, propose: Propose) -> Non
 
 
 def test_half_of_the_objects_found_is_half_of_the_recall_points(tmp_path: Path, propose: Propose) -> None:
-    """Precision is 1 at the recalls 0, 0.01, ... 0.5, and 0 beyond; what is scored lower and wrong costs nothing."""
+    """Precision is 1 at the recalls 0, 0.01, ... 0.5, and 0 beyond; a worse-scored mistake costs nothing."""
     labels = write(tmp_path / "l.json", {1: [annotation(A), annotation(B)]})
     found = evaluate([propose(1, (A, 0.9), ((0, 10, 10, 20), 0.8))], labels)
     assert found == scores(51 / 101, 51 / 101, 0.5, 0.5)
@@ -88,7 +88,7 @@ def test_an_overlap_counts_up_to_its_iou(tmp_path: Path, propose: Propose) -> No
     assert evaluate([propose(1, ((0, 0, 7, 10), 1.0))], labels) == scores(0.5, 1, 0.5, 1)
 
 
-def test_masks_and_boxes_are_judged_apart(tmp_path: Path, propose: Propose) -> None:
+def test_masks_and_boxes_are_scored_separately(tmp_path: Path, propose: Propose) -> None:
     """Half a square, cut at its diagonal, has the square's box."""
     triangle = annotation(A) | {"segmentation": [[0, 0, 10, 0, 0, 10]], "area": 50}
     found = evaluate([propose(1, (A, 1.0))], write(tmp_path / "l.json", {1: [triangle]}))
@@ -96,7 +96,7 @@ def test_masks_and_boxes_are_judged_apart(tmp_path: Path, propose: Propose) -> N
     assert found["mask"]["AP"] < 0.2
 
 
-def test_proposals_in_a_crowd_count_neither_way(tmp_path: Path, propose: Propose) -> None:
+def test_proposals_in_a_crowd_do_not_count(tmp_path: Path, propose: Propose) -> None:
     record = propose(1, (A, 0.5), ((10, 10, 15, 15), 0.9), ((15, 15, 20, 20), 0.8))
     crowd = annotation(B, crowd=True)
     assert evaluate([record], write(tmp_path / "a.json", {1: [annotation(A), crowd]})) == scores(1, 1, 1, 1)
@@ -119,8 +119,8 @@ def test_images_without_a_record_are_missed_and_those_without_labels_left_out(tm
     assert evaluate([propose(1), propose(2)], labels) == scores(0, 0, 0, 0)
 
 
-def test_a_path_outdoes_a_file_name(tmp_path: Path, propose: Propose) -> None:
-    """Two images of one name: the labels' own path decides."""
+def test_a_path_takes_precedence_over_a_file_name(tmp_path: Path, propose: Propose) -> None:
+    """Of two images with one file name, the labels mean the one with their path."""
     records = [propose(1, (A, 0.5)), replace(propose(1), file_name="other/1.jpg")]
     write(tmp_path / "l.json", {1: [annotation(A)]})
     text = (tmp_path / "l.json").read_text()
@@ -195,10 +195,10 @@ def test_labels_of_images_of_another_size_are_refused(tmp_path: Path, propose: P
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not COCO instance JSON"),
-        ("[]", "not COCO instance JSON"),
-        ("{}", r"not COCO instance JSON \(KeyError\('images'\)\)"),
-        ('{"annotations": [{}], "images": []}', "not COCO instance JSON"),
+        ("{", "not JSON"),
+        ("[]", "not COCO JSON, it has no list `images`"),
+        ("{}", "not COCO JSON, it has no list `images`"),
+        ('{"annotations": [{}], "images": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": []}', "no objects in it"),
         (None, r"cannot be read \(No such file or directory\)"),
     ],
@@ -211,11 +211,21 @@ def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str | None, 
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"bbox": [1, 2]}, {"bbox": None}, {"segmentation": [[1]]}, {"image_id": 3}, {"area": "large"}, {"iscrowd": None}],
+    ("change", "fault"),
+    [
+        ({"bbox": [1, 2]}, "no `bbox` of four numbers"),
+        ({"bbox": None}, "no `bbox` of four numbers"),
+        (
+            {"segmentation": [[1]]},
+            "no `segmentation` that is polygons or run lengths of its image: a polygon",
+        ),
+        ({"image_id": 3}, "no `image_id` that is in its images"),
+        ({"area": "large"}, "no `area` that is a number"),
+        ({"iscrowd": None}, "an `iscrowd` that is neither 0 nor 1"),
+    ],
 )
-def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="not COCO instance JSON"):
+def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UserError, match=rf"labels .*l\.json: annotations\[1\] has {fault}"):
         write(tmp_path / "l.json", {1: [annotation(A), annotation(A) | change]})
 
 

@@ -19,7 +19,7 @@ from stage1_proposals.backbones.extractor import (
     BackboneSpec,
     FeatureExtractor,
     Trunk,
-    build_backbone,
+    build_extractor,
     get_spec,
     new_network,
     read_backbone_weights,
@@ -161,10 +161,11 @@ def test_a_missing_tensor_is_named(tmp_path: Path, resnet: dict[str, Tensor], vi
 
 def test_another_shape_is_named(tmp_path: Path, resnet: dict[str, Tensor], vit: dict[str, Tensor]) -> None:
     path = save(tmp_path / "w.pth", resnet | {"conv1.weight": torch.zeros(64, 3, 3, 3)})
-    with pytest.raises(UserError, match=r"conv1\.weight \(64, 3, 3, 3\), not \(64, 3, 7, 7\)"):
+    with pytest.raises(UserError, match=r"conv1\.weight \(shape \(64, 3, 3, 3\), the model's is \(64, 3, 7, 7\)\)$"):
         read_backbone_weights("densecl_r50", path)
     path = save(tmp_path / "w.pth", vit | {"patch_embed.proj.weight": torch.zeros(192, 3, 8, 8)})
-    with pytest.raises(UserError, match=r"patch_embed\.proj\.weight \(192, 3, 8, 8\), not \(192, 3, 16, 16\)"):
+    reason = r"\(shape \(192, 3, 8, 8\), the model's is \(192, 3, 16, 16\)\)"
+    with pytest.raises(UserError, match=rf"patch_embed\.proj\.weight {reason}$"):
         read_backbone_weights(VIT, path)
 
 
@@ -187,7 +188,7 @@ def test_another_backbones_weights_are_refused(tmp_path: Path, resnet: dict[str,
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path, checkpoint: object) -> None:
     path = save(tmp_path / "w.pth", checkpoint)
     for name in ("densecl_r50", "lite0_imagenet", VIT):
-        with pytest.raises(UserError, match="does not fit"):
+        with pytest.raises(UserError, match=r"w\.pth: holds (no weights|Tensor, not a checkpoint)$"):
             read_backbone_weights(name, path)
 
 
@@ -237,7 +238,7 @@ def test_an_architecture_that_fixes_its_input_is_refused(name: str, reason: str)
 def initialised(name: str, path: Path) -> FeatureExtractor:
     """A backbone of timm's with random weights that went through a file."""
     torch.manual_seed(0)
-    return build_backbone(name, save(path / "w.pth", new_network(name).state_dict()))
+    return build_extractor(name, save(path / "w.pth", new_network(name).state_dict()))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_vit2"])
@@ -292,7 +293,7 @@ def test_images_are_normalised_before_the_trunk() -> None:
 
 
 def test_the_backbone_is_frozen() -> None:
-    backbone = build_backbone("lite0_imagenet")
+    backbone = build_extractor("lite0_imagenet")
     assert not backbone.training
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
@@ -300,7 +301,7 @@ def test_the_backbone_is_frozen() -> None:
 
 def test_built_twice_it_sees_the_same() -> None:
     images = torch.from_numpy(data.chelsea()[None, :64, :64].copy()).permute(0, 3, 1, 2)
-    assert torch.equal(build_backbone("lite0_imagenet")(images), build_backbone("lite0_imagenet")(images))
+    assert torch.equal(build_extractor("lite0_imagenet")(images), build_extractor("lite0_imagenet")(images))
 
 
 def test_the_bundled_weights_know_a_cat_and_an_espresso() -> None:
@@ -308,7 +309,7 @@ def test_the_bundled_weights_know_a_cat_and_an_espresso() -> None:
     tensors = torch.load(locate_weights("lite0_imagenet"), weights_only=True)
     classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     classifier.load_state_dict(dict(zip(classifier.state_dict(), tensors.values(), strict=True)))
-    backbone = build_backbone("lite0_imagenet")
+    backbone = build_extractor("lite0_imagenet")
     for pixels, classes in ((data.chelsea(), range(281, 286)), (data.coffee(), [967])):
         image = torch.from_numpy(np.array(Image.fromarray(pixels).resize((320, 224)))).permute(2, 0, 1)[None]
         with torch.inference_mode():

@@ -8,7 +8,7 @@ from stage1_proposals.backbones.extractor import (
     BackboneSpec,
     FeatureExtractor,
     Trunk,
-    build_backbone,
+    build_extractor,
     fold_batch_norms,
     speed_up,
 )
@@ -76,9 +76,9 @@ def test_a_convolution_with_another_use_keeps_its_norm() -> None:
 
 def test_the_bundled_backbone_sped_up_gives_the_same_features() -> None:
     images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
-    expected = build_backbone("lite0_imagenet")(images)
-    assert relative_difference(speed_up(build_backbone("lite0_imagenet"), "float32")(images), expected) < 1e-4
-    half = speed_up(build_backbone("lite0_imagenet"), "bfloat16")(images)
+    expected = build_extractor("lite0_imagenet")(images)
+    assert relative_difference(speed_up(build_extractor("lite0_imagenet"), "float32")(images), expected) < 1e-4
+    half = speed_up(build_extractor("lite0_imagenet"), "bfloat16")(images)
     assert half.dtype == torch.float32
     assert 1e-4 < relative_difference(half, expected) < 0.1
 

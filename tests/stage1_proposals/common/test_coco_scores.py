@@ -1,7 +1,9 @@
-"""The fast evaluation against pycocotools: equal on whatever is labelled and detected."""
+"""The fast evaluation equals pycocotools on random labels and detections."""
 
 import contextlib
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +14,19 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from stage1_proposals.common.coco_scores import KINDS, SIZES, evaluate, objects_of
+from stage1_proposals.common.coco import CocoImage, read_coco
+from stage1_proposals.common.coco_scores import KINDS, SIZES, evaluate, labelled_objects
+from stage1_proposals.common.errors import UserError
 
 SIDE = 12
 CLASSES = (2, 7, 9)
 
-areas = st.sampled_from([None, 32.0**2, 32.0**2 - 1, 96.0**2, 2e4])  # of the mask, or at COCO's limits
+areas = st.sampled_from([None, 32.0**2, 32.0**2 - 1, 96.0**2, 2e4])  # None: the mask's; else at COCO's limits
 sides = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE))
-rectangles = st.tuples(sides, sides)  # of no pixel, too
+rectangles = st.tuples(sides, sides)  # some without a pixel
 objects = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0, 0, 1]))
 detections = st.tuples(rectangles, st.sampled_from(CLASSES), areas, st.sampled_from([0.25, 0.5, 0.75]), st.booleans())
-times = st.sampled_from([1, 1, 1, 30])  # more than count
+times = st.sampled_from([1, 1, 1, 30])  # 30: more detections than count
 drawn_images = st.tuples(
     st.lists(objects, max_size=4), st.tuples(st.lists(detections, max_size=8), times).map(lambda two: two[0] * two[1])
 )
@@ -39,9 +43,9 @@ def rectangle(spans: Any) -> dict[str, Any]:
 
 def indexed(images: list, annotations: list, box: bool) -> COCO:
     coco = COCO()
-    numbered = [{**each, "id": number} for number, each in enumerate(annotations, 1)]
-    for each in numbered if box else ():
-        each["area"] = each["bbox"][2] * each["bbox"][3]
+    numbered = [{**one, "id": number} for number, one in enumerate(annotations, 1)]
+    for one in numbered if box else ():
+        one["area"] = one["bbox"][2] * one["bbox"][3]
     categories = [{"id": number} for number in CLASSES]
     coco.dataset = {"images": images, "annotations": numbered, "categories": categories}
     coco.createIndex()
@@ -63,7 +67,8 @@ def test_it_equals_pycocotools(drawn: list[Any], kind: str, class_agnostic: bool
             each = rectangle(spans) | {"image_id": image, "category_id": category, "score": score}
             each["bbox"][0] += 0.3 * shifted
             found.append(each | ({} if area is None else {"area": area}))
-    ours = evaluate(images, truth, found, kind, CLASSES[:2], class_agnostic)
+    typed = [CocoImage(image["id"], "", (SIDE, SIDE)) for image in images]
+    ours = evaluate(typed, truth, found, kind, CLASSES[:2], class_agnostic)
 
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = COCOeval(indexed(images, truth, False), indexed(images, found, kind == "box"), KINDS[kind])
@@ -80,14 +85,21 @@ def test_it_equals_pycocotools(drawn: list[Any], kind: str, class_agnostic: bool
     assert [*stats, ours.average_recall()] == pytest.approx([*theirs.stats[:6], theirs.stats[7]], rel=0, abs=1e-12)
 
 
-def test_the_objects_of_a_file_have_masks_as_pycocotools_draws_them() -> None:
-    coco = COCO()
-    coco.imgs = {1: {"height": SIDE, "width": SIDE}}
+def test_the_objects_of_a_file_have_masks_as_pycocotools_draws_them(tmp_path: Path) -> None:
     polygon = [1.5, 2, 9, 3.2, 4, 11]
     common = {"image_id": 1, "category_id": 7, "bbox": (1, 2, 8, 9), "area": 30}
     uncompressed = {"size": [SIDE, SIDE], "counts": [5, 20, 119]}
-    there = [common | {"segmentation": [polygon]}, common | {"segmentation": uncompressed, "iscrowd": 1, "id": 0}]
-    first, second = objects_of(coco, there)
+    both = [common | {"segmentation": [polygon]}, common | {"segmentation": uncompressed, "iscrowd": 1, "id": 0}]
+    images = [{"id": 1, "file_name": "1.png", "height": SIDE, "width": SIDE}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": both}))
+    first, second = labelled_objects(read_coco(tmp_path / "a.json", categories=False))
     assert first["segmentation"] == coco_mask.frPyObjects([polygon], SIDE, SIDE)[0]
     assert (first["bbox"], first["area"], first["iscrowd"], second["iscrowd"]) == ([1, 2, 8, 9], 30, 0, 1)
     assert coco_mask.area(second["segmentation"]) == 20
+
+
+def test_images_of_unknown_size_have_no_objects_to_compare_with(tmp_path: Path) -> None:
+    document = {"images": [{"id": 1, "file_name": "1.png", "height": SIDE}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"a\.json: image '1\.png' has no `height` and `width`"):
+        labelled_objects(read_coco(tmp_path / "a.json", categories=False))

@@ -1,9 +1,7 @@
-"""The picture that `make inspect` draws."""
+"""Masks, seeds and names drawn on images, and contact sheets."""
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.drawing import (
     CAPTION,
@@ -15,24 +13,6 @@ from stage1_proposals.common.drawing import (
     draw_proposals,
     palette,
 )
-from stage1_proposals.shards import ImageRecord
-
-
-def record(masks: NDArray[np.uint8], seeds: list[tuple[float, float]]) -> ImageRecord:
-    count = len(masks)
-    rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
-    return ImageRecord(
-        image_id=1,
-        file_name="a.jpg",
-        height=masks.shape[1],
-        width=masks.shape[2],
-        bbox=np.zeros((count, 4), np.float32),
-        score=np.ones(count, np.float32),
-        area=masks.sum((1, 2)).astype(np.int64),
-        seed=np.array(seeds, np.float32).reshape(count, 2),
-        feature=np.zeros((count, 2), np.float16),
-        rle=[rle["counts"] for rle in rles],
-    )
 
 
 def test_colours_are_all_different() -> None:
@@ -41,15 +21,15 @@ def test_colours_are_all_different() -> None:
 
 def test_an_image_keeps_its_shape_at_the_tiles_size() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
-    empty = record(np.zeros((0, 100, 200), np.uint8), [])
-    assert draw_proposals(image, empty, tile=64).size == (64, 32)
-    assert not np.asarray(draw_proposals(image, empty, tile=64)).any()
+    drawing = draw_proposals(image, np.zeros((0, 100, 200), np.uint8), np.zeros((0, 2)), tile=64)
+    assert drawing.size == (64, 32)
+    assert not np.asarray(drawing).any()
 
 
 def test_masks_are_tinted_outlined_and_their_seeds_marked() -> None:
     masks = np.zeros((1, 64, 64), np.uint8)
     masks[0, 16:48, 16:48] = 1
-    drawn = np.asarray(draw_proposals(np.full((64, 64, 3), 100, np.uint8), record(masks, [(0.25, 0.75)]), tile=64))
+    drawn = np.asarray(draw_proposals(np.full((64, 64, 3), 100, np.uint8), masks, np.array([(0.25, 0.75)]), tile=64))
     (colour,) = palette(1)
     assert drawn[4, 4].tolist() == [100, 100, 100]
     assert drawn[16, 30].tolist() == list(colour)
@@ -58,9 +38,9 @@ def test_masks_are_tinted_outlined_and_their_seeds_marked() -> None:
     assert drawn[16, 48].tolist() == list(colour)  # the seed, beside the mask
 
 
-def test_where_masks_overlap_the_best_alone_is_seen() -> None:
+def test_where_masks_overlap_the_first_one_shows() -> None:
     masks = np.ones((2, 32, 32), np.uint8)
-    drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), record(masks, [(0.5, 0.5)] * 2), tile=32))
+    drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), masks, np.full((2, 2), 0.5), tile=32))
     assert drawn[0, 16].tolist() == list(palette(2)[0])
     assert drawn[8, 8].tolist() == [round(OPACITY * value) for value in palette(2)[0]]
 
@@ -93,3 +73,10 @@ def test_names_stand_above_their_masks_and_inside_the_picture() -> None:
     assert second[:14, 30:58].sum() > 60
     assert not third.any()
     assert (drawn[28:40].max(axis=2) < 90).any()  # letters
+
+
+def test_a_mask_may_have_no_name_and_a_given_colour() -> None:
+    masks = np.ones((1, 32, 32), np.uint8)
+    drawn = np.asarray(draw_named(np.zeros((32, 32, 3), np.uint8), masks, [""], [(255, 255, 255)], tile=32))
+    assert (drawn[0] == 255).all()
+    assert (drawn[1:-1, 1:-1] == round(OPACITY * 255)).all()

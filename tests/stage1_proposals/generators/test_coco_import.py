@@ -1,4 +1,4 @@
-"""Masks made elsewhere, from every form that COCO JSON knows."""
+"""Masks of other programs, in every form that COCO JSON has."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ def compressed(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(SIZE), "counts": rle["counts"].decode()}
 
 
-def annotation(segmentation: Any, image_id: int = 7, **more: Any) -> dict[str, Any]:
+def annotation(segmentation: Any, image_id: int | str = 7, **more: Any) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": 1, "segmentation": segmentation, **more}
 
 
@@ -65,7 +65,7 @@ def test_every_form_of_mask_is_read(tmp_path: Path, segmentation: Any) -> None:
     assert np.array_equal(mask, square(5, 3, 6))
 
 
-def test_masks_stand_by_score_the_best_few(tmp_path: Path) -> None:
+def test_the_best_scored_masks_come_first(tmp_path: Path) -> None:
     squares = {0.3: square(0, 0, 3), 0.9: square(5, 5, 4), 0.6: square(10, 10, 5)}
     data = coco(*(annotation(compressed(mask), score=score) for score, mask in squares.items()))
     proposals = propose(data, tmp_path, max_proposals=2, min_score=0.2)
@@ -86,8 +86,8 @@ def test_a_data_sets_images_are_found_by_path_or_name(tmp_path: Path, name: str)
     assert len(masks_of(propose(data, tmp_path, ImageInfo(1, name, SIZE)))) == 1
 
 
-def test_no_image_gets_anothers_masks(tmp_path: Path) -> None:
-    """Two images of one name are told apart by their paths alone, and a data set's ids are its own."""
+def test_images_of_one_file_name_keep_their_own_masks(tmp_path: Path) -> None:
+    """Images with one file name are distinguished by their paths; the ids of a data set do not matter."""
     data = coco(annotation(compressed(square(1, 1, 2))), annotation(compressed(square(5, 5, 4)), 8))
     data["images"].append({"id": 8, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]})
     for name, mask in (("sub/a.jpg", square(1, 1, 2)), ("a.jpg", square(5, 5, 4))):
@@ -97,7 +97,7 @@ def test_no_image_gets_anothers_masks(tmp_path: Path) -> None:
         assert masks_of(propose(data, tmp_path, unknown)) == []
 
 
-def test_an_image_that_the_file_does_not_know_has_no_proposals(tmp_path: Path) -> None:
+def test_an_image_that_the_file_does_not_name_has_no_proposals(tmp_path: Path) -> None:
     data = coco(annotation(compressed(square(1, 1, 2))))
     assert masks_of(propose(data, tmp_path, ImageInfo(1, "c.jpg", SIZE))) == []
 
@@ -110,7 +110,7 @@ def test_a_list_of_results_finds_images_by_id(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (coco(annotation([[5, 3, 11, 3, 11, 9]])), "is 40 x 30, and 20 x 30 in masks.json"),
-        ([annotation(compressed(square(1, 1, 2)))], "mask in masks.json that cannot be read .its size is"),
+        ([annotation(compressed(square(1, 1, 2)))], "mask in masks.json that cannot be read: its size is"),
     ],
 )
 def test_an_image_of_another_size_is_a_failure_with_its_reason(tmp_path: Path, data: Any, reason: str) -> None:
@@ -133,11 +133,29 @@ def test_a_mask_that_cannot_be_read_is_the_images_failure(tmp_path: Path, segmen
     assert isinstance(propose(coco(annotation(segmentation)), tmp_path), ImageError)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"annotations": [{}], "images": []}', '"x"'])
-def test_a_file_that_is_not_coco_json_is_refused_before_any_work(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "not JSON"),
+        ("[1]", r"results\[0\] has no `image_id`"),
+        ('[{"image_id": 1, "iscrowd": "0", "segmentation": []}]', r"results\[0\] has an `iscrowd` that is neither"),
+        ('[{"image_id": 1, "score": "high", "segmentation": []}]', r"results\[0\] has a `score` that is no number"),
+        ('[{"image_id": 1}]', r"results\[0\] has no `segmentation`"),
+        ("{}", "not COCO JSON, it has no list `images`"),
+        ('{"annotations": [{}], "images": []}', r"annotations\[0\] has no `image_id`"),
+        ('"x"', "not COCO JSON"),
+    ],
+)
+def test_a_file_that_is_not_coco_json_is_refused_before_any_work(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "masks.json").write_text(text)
-    with pytest.raises(UserError, match=r"masks\.json: not COCO-format JSON"):
+    with pytest.raises(UserError, match=rf"^masks to import .*masks\.json: {fault}"):
         build_generator({"name": "import", "file": str(tmp_path / "masks.json")}).parameters()
+
+
+def test_a_data_set_without_sizes_and_with_ids_of_text_is_read(tmp_path: Path) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2)), "seven"))
+    data["images"] = [{"id": "seven", "file_name": "sub/a.jpg", "height": None}]
+    assert len(masks_of(propose(data, tmp_path))) == 1
 
 
 def test_settings_count_the_files_content_and_travel_without_it(tmp_path: Path) -> None:

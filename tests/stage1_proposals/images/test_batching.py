@@ -1,4 +1,4 @@
-"""How images come to the backbone: their size there, decoding, batches."""
+"""Input sizes, loading and batches."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ sides = st.integers(1, 5000)
 
 
 @given(sides, sides, st.integers(32, 1000), st.integers(0, 1000), st.sampled_from([16, 32]))
-def test_input_sizes_are_whole_cells_within_half_a_cell_of_the_aim(
-    height: int, width: int, short_side: int, more: int, stride: int
+def test_input_sizes_are_whole_cells_within_half_a_cell_of_the_target(
+    height: int, width: int, short_side: int, extra: int, stride: int
 ) -> None:
-    long_side = short_side + more
+    long_side = short_side + extra
     scale = min(short_side / min(height, width), long_side / max(height, width))
-    for aim, size in zip(
+    for target, size in zip(
         (height * scale, width * scale), input_size(height, width, short_side, long_side, stride), strict=True
     ):
         assert size % stride == 0
         assert stride <= size <= max(stride, long_side)
-        assert abs(size - aim) <= stride / 2 or size in (stride, long_side // stride * stride)
+        assert abs(size - target) <= stride / 2 or size in (stride, long_side // stride * stride)
 
 
 @given(sides, sides)
@@ -45,8 +45,8 @@ def test_batches_hold_each_image_once_and_one_size_each(sizes: list[int], batch_
     assert sorted(image.index for batch in batches for image in batch) == list(range(len(images)))
     assert all(0 < len(batch) <= batch_size for batch in batches)
     assert all(len({image.pixels.shape for image in batch}) == 1 for batch in batches)
-    assert [[p.index for p in batch] for batch in batch_by_size(iter(images), batch_size)] == [
-        [p.index for p in batch] for batch in batches
+    assert [[image.index for image in batch] for batch in batch_by_size(iter(images), batch_size)] == [
+        [image.index for image in batch] for batch in batches
     ]
 
 
@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_read_comes_with_its_error(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ahead", [1, 4, 100])
-def test_images_come_in_order_whatever_the_threads(tmp_path: Path, ahead: int) -> None:
+def test_images_come_in_order_with_any_number_of_threads(tmp_path: Path, ahead: int) -> None:
     # The first ones are the slowest.
     paths = [image(tmp_path / f"{index}.png", 800 // (index + 1), 800) for index in range(8)]
     loaded = list(load_images([*paths, tmp_path / "gone.png"], 32, 64, 32, threads=4, ahead=ahead))

@@ -1,4 +1,4 @@
-"""Images as a person sees them; anything else is a ImageError that says why."""
+"""Images as a person sees them; anything else is an ImageError that says why."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from stage1_proposals.images import decode as images
-from stage1_proposals.images.decode import MAX_PIXELS, REDUCING_GAP, ImageError, read_image, read_reduced
+from stage1_proposals.images.decode import MAX_PIXELS, REDUCING_GAP, ImageError, read_image, read_reduced, read_size
 
 ORIENTATION = 0x0112
 # What a viewer does with the stored pixels for each EXIF orientation.
@@ -58,8 +58,44 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str
     assert np.abs(read_image(path) - expected).max() <= tolerance
 
 
+FORMATS_WITH_EXIF = ["image.png", "image.jpg", "image.tif", "image.webp", "image.avif"]
+
+
 @pytest.mark.parametrize("orientation", AS_SEEN)
-@pytest.mark.parametrize("name", ["image.png", "image.jpg"])
+@pytest.mark.parametrize("name", FORMATS_WITH_EXIF)
+def test_the_size_is_that_of_the_decoded_image(tmp_path: Path, orientation: int, name: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = saved(tmp_path / name, Image.fromarray(pattern(cell=16)), exif=exif)
+    assert read_size(path) == read_image(path).shape[:2] == ((48, 32) if orientation >= 5 else (32, 48))
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.ppm", "a.jp2"])
+def test_the_size_of_formats_without_exif(tmp_path: Path, name: str) -> None:
+    assert read_size(saved(tmp_path / name, Image.fromarray(pattern(cell=16)))) == (32, 48)
+
+
+def test_the_size_is_read_without_decoding(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(pattern(cell=160)))
+    path.write_bytes(path.read_bytes()[:1000])
+    assert read_size(path) == (320, 480)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(path)
+
+
+def test_the_size_of_a_file_that_is_not_a_usable_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="does not exist"):
+        read_size(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_text("text")
+    with pytest.raises(ImageError, match="is not an image"):
+        read_size(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(gif(65_535, 65_535))
+    with pytest.raises(ImageError, match="too large"):
+        read_size(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("orientation", AS_SEEN)
+@pytest.mark.parametrize("name", FORMATS_WITH_EXIF)
 def test_a_reduced_image_has_its_own_size_and_enough_pixels(tmp_path: Path, orientation: int, name: str) -> None:
     """Odd sizes: what a decoder rounds up, the size must not follow."""
     exif = Image.Exif()
@@ -324,7 +360,8 @@ def test_pillows_warnings_are_neither_printed_nor_raised(tmp_path: Path) -> None
     exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x0e\x01\x02\0\xff\0\0\0\xff\xff\xff\0"
     saved(tmp_path / "exif.jpg", Image.fromarray(pattern(cell=8)), exif=exif)
     script = (
-        "from PIL import Image; from stage1_proposals.images.decode import read_image; Image.MAX_IMAGE_PIXELS = 2000;"
+        "from PIL import Image; from stage1_proposals.common.system import configure_process\n"
+        "from stage1_proposals.images.decode import read_image; configure_process(); Image.MAX_IMAGE_PIXELS = 2000\n"
         f"print(read_image({str(tmp_path / 'large.png')!r}).shape, read_image({str(tmp_path / 'exif.jpg')!r}).shape)"
     )
     command = [sys.executable, "-W", "error", "-c", script]

@@ -1,4 +1,4 @@
-"""Which images, under which ids: from a folder, a COCO JSON or a text list."""
+"""The images of a run and their ids: from a folder, a COCO JSON or a text list."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.images.listing import ImageList, finder, image_ids, list_images
+from stage1_proposals.images.listing import ImageList, image_ids, list_images
 from stage1_proposals.shards import Manifest
 from tests.shard_sets import make_request
 
@@ -93,7 +93,7 @@ def test_the_shards_own_folder_holds_no_images_and_is_not_the_image_folder(tmp_p
         list_images(tmp_path / "shards", leave_out=tmp_path / "link")
 
 
-def test_the_list_hash_knows_the_names_and_their_borders(tmp_path: Path) -> None:
+def test_the_list_hash_depends_on_the_set_of_names(tmp_path: Path) -> None:
     for folder, names in (("one", ["a.jpg", "b.jpg"]), ("same", ["b.jpg", "a.jpg"]), ("other", ["a.jpg", "c.jpg"])):
         touch(tmp_path / folder, *names)
     one, same, other = (list_images(tmp_path / folder).sha256() for folder in ("one", "same", "other"))
@@ -122,7 +122,7 @@ def test_ids_are_different_and_fit_int64(names: list[str]) -> None:
     assert all(0 <= number < 2**63 for number in ids)
 
 
-# Names that file systems of Linux allow and people have: each stays itself, byte for byte.
+# Names that Linux allows and people use; they are kept byte for byte.
 ODD_NAMES = [
     unicodedata.normalize("NFC", "é.jpg"),
     unicodedata.normalize("NFD", "é.jpg"),
@@ -203,7 +203,7 @@ def test_other_ids_are_another_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folder", ["set/annotations", "set/annotations/images", "set", "set/unlabeled2017", "set/images", "elsewhere"]
 )
-def test_the_images_of_a_json_are_found_where_coco_has_them_or_where_one_says(tmp_path: Path, folder: str) -> None:
+def test_the_images_of_a_json_are_found_in_cocos_folders_or_the_given_one(tmp_path: Path, folder: str) -> None:
     touch(tmp_path / folder, "images/1.jpg")
     path = coco(tmp_path / "set/annotations/image_info_unlabeled2017.json", entries("images/1.jpg", "images/gone.jpg"))
     images = list_images(path, tmp_path / folder if folder == "elsewhere" else None)
@@ -211,7 +211,7 @@ def test_the_images_of_a_json_are_found_where_coco_has_them_or_where_one_says(tm
     assert images.names == ("images/1.jpg", "images/gone.jpg")
 
 
-def test_the_root_one_names_comes_before_the_lists_own_folder(tmp_path: Path) -> None:
+def test_a_given_root_takes_precedence_over_the_folder_of_the_list(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "elsewhere/1.jpg")
     path = lines(tmp_path / "images.txt", "1.jpg")
     assert list_images(path).root == tmp_path.resolve()
@@ -298,9 +298,9 @@ def test_an_id_is_a_whole_number_of_64_bits(tmp_path: Path, number: object) -> N
         ("{}", "not COCO JSON"),
         ('{"images": 3}', "not COCO JSON"),
         ('{"images": []}', "no images in it"),
-        ('{"images": ["1.jpg"]}', r"images\[0\] has no `file_name`"),
-        ('{"images": [{"id": 1}]}', r"images\[0\] has no `file_name`"),
-        ('{"images": [{"id": 1, "file_name": 1}]}', r"images\[0\] has no `file_name`"),
+        ('{"images": ["1.jpg"]}', r"images\[0\] needs a text as `file_name`"),
+        ('{"images": [{"id": 1}]}', r"images\[0\] needs a text as `file_name`"),
+        ('{"images": [{"id": 1, "file_name": 1}]}', r"images\[0\] needs a text as `file_name`"),
     ],
 )
 def test_what_is_no_coco_json_is_refused(tmp_path: Path, content: str, fault: str) -> None:
@@ -348,9 +348,3 @@ def test_ten_thousand_images_in_one_folder_are_listed(tmp_path: Path) -> None:
     images = list_images(tmp_path)
     assert images.ids == tuple(range(10_000))
     assert images.names[-1] == "000000009999.jpg"
-
-
-def test_images_are_found_by_path_or_by_a_name_that_only_one_has() -> None:
-    find = finder({"a/1.jpg": "a1", "b/1.jpg": "b1", "b/2.jpg": "b2", "3.jpg": "3", "c/3.jpg": "c3"})
-    paths = ("a/1.jpg", "1.jpg", "2.jpg", "z/2.jpg", "3.jpg", "z/3.jpg", "4.jpg")
-    assert [find(path) for path in paths] == ["a1", None, "b2", "b2", "3", None, None]

@@ -43,7 +43,7 @@ class Command:
         self.errors = directory.with_name("errors.txt")
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.proposals", *where, *settings],
+                [sys.executable, "-m", "pipelines", "proposals", *where, *settings],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

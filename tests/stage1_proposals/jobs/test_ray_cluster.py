@@ -41,7 +41,7 @@ def test_a_node_killed_in_mid_run_costs_nothing(
         shutil.copytree(image_folder, images / str(copy))
     settings = {"images_per_shard": 5, "short_side": 256, "long_side": 512}
     node = cluster.add_node(num_cpus=1)
-    command = [sys.executable, "-m", "pipelines.proposals", "--images", str(images), "--shards", str(shards)]
+    command = [sys.executable, "-m", "pipelines", "proposals", "--images", str(images), "--shards", str(shards)]
     command += [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     driver = subprocess.Popen(
         [*command, "--batch-size", "3"],

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from stage1_proposals.backbones.extractor import new_network
+from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import exclusive_lock
 from stage1_proposals.jobs.request import Job, check_same_request

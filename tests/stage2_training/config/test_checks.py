@@ -1,4 +1,4 @@
-"""What is wrong with a data set's labels is said before training."""
+"""Unusable labels are refused before training."""
 
 import json
 
@@ -38,10 +38,10 @@ def annotation(image: int, category: int, crowd: int) -> dict:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"images": [IMAGE]}, r"not COCO JSON with images, annotations and categories \('annotations'\)"),
-        ({"annotations": []}, r"not COCO JSON with images, annotations and categories \('images'\)"),
-        ({"images": [IMAGE], "annotations": ["a"]}, "not COCO JSON"),
-        ({"images": [IMAGE], "annotations": None}, "not COCO JSON"),
+        ({"images": [IMAGE]}, "not COCO JSON, it has no list `annotations`"),
+        ({"annotations": []}, "not COCO JSON, it has no list `images`"),
+        ({"images": [IMAGE], "annotations": ["a"]}, r"annotations\[0\] has no `image_id`"),
+        ({"images": [IMAGE], "annotations": None}, "not COCO JSON, it has no list `annotations`"),
         ({"images": [], "annotations": []}, "has no images"),
         ({"images": [IMAGE], "annotations": []}, "nothing to train on; its images have no object of 'text'"),
         ({"images": [IMAGE], "annotations": [annotation(1, 1, 1)]}, "nothing to train on"),
@@ -68,7 +68,7 @@ def test_one_object_is_enough_to_train_on_and_none_to_evaluate(tmp_path):
 
 
 def test_classes_in_another_order_are_refused(tmp_path):
-    """MMDetection numbers classes by their order in each file: in two orders they would be taken for each other."""
+    """MMDetection numbers classes by their order in each file: in another order, classes would be confused."""
     metainfo = {"classes": ("text", "other")}
     part = {"dataset": {"data_root": str(tmp_path), "ann_file": "a.json", "metainfo": metainfo}}
     config = Config({"val_dataloader": part})
@@ -83,7 +83,7 @@ def test_classes_in_another_order_are_refused(tmp_path):
     check("more", "text", "between", "other")
     with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have 'text'; give them as"):
         check("other", "text")
-    with pytest.raises(UserError, match=r"a\.json: has 'other' where the dataset's classes have None"):
+    with pytest.raises(UserError, match=r"a\.json: categories\[1\] and categories\[2\] have the same name 'other'"):
         check("text", "other", "other")
 
 

@@ -19,7 +19,7 @@ import stage2_training.models.timm_backbone  # noqa: F401 (both register what th
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.config.overrides import Overrides
-from stage2_training.evaluation import MaskAP
+from stage2_training.evaluation.coco_metric import MaskAP
 
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]
@@ -30,8 +30,10 @@ WITHOUT_QUERIES = ("mask_rcnn", "solov2")
 def shards(write_shards: Callable, make_record: Callable, rectangles: Callable) -> ShardSet:
     """Two images with three masks and one."""
     rng = np.random.default_rng(0)
-    masks = [rectangles([(20 * m, 10, 20 * m + 30, 60 + 20 * m) for m in range(count)], 90, 120) for count in (3, 1)]
-    records = [make_record(i, f"{i}.png", each, rng.standard_normal((len(each), 5))) for i, each in enumerate(masks)]
+    records = []
+    for number, count in enumerate((3, 1)):
+        masks = rectangles([(20 * m, 10, 20 * m + 30, 60 + 20 * m) for m in range(count)], 90, 120)
+        records.append(make_record(number, f"{number}.png", masks, rng.standard_normal((count, 5))))
     return write_shards([records], {"feature_dim": 5})
 
 
@@ -60,10 +62,8 @@ def test_fragments_compose(name: str, shards: ShardSet) -> None:
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("name", SMALL)
 def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
-    """On what the pipeline makes of shards."""
-    size = {"train_dataloader.dataset.pipeline.2.scale": (128, 128)}
-    config = pretraining(name, shards, amp=amp)
-    config.merge_from_dict(size)
+    """On samples that the pipeline makes of shards."""
+    config = pretraining(name, shards, amp=amp, image_size=128)
     model = built(config)
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(config.train_dataloader.dataset)
@@ -79,7 +79,7 @@ def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_fine_tuning_predicts_what_the_metric_reads(name: str, make_batch: Callable, tmp_path: Path) -> None:
+def test_the_metric_reads_what_a_fine_tuned_model_predicts(name: str, make_batch: Callable, tmp_path: Path) -> None:
     model = built(finetuning_config(name, "ctw1500"))
     images, samples = make_batch([2, 0])
     for number, sample in enumerate(samples):
@@ -88,13 +88,13 @@ def test_fine_tuning_predicts_what_the_metric_reads(name: str, make_batch: Calla
     losses = model(images, samples, mode="loss")
     assert model.parse_losses(losses)[0].isfinite()
     with torch.no_grad():
-        found = model.eval()(images, samples, mode="predict")
+        predicted = model.eval()(images, samples, mode="predict")
     objects = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}]
     objects[0]["segmentation"] = [[0, 0, 9, 0, 9, 9, 0, 9]]
-    entries = [{"id": number, "width": 180, "height": 120} for number in range(2)]
+    entries = [{"id": number, "file_name": f"{number}.jpg", "width": 180, "height": 120} for number in range(2)]
     labels = {"images": entries, "annotations": objects, "categories": [{"id": 1, "name": "text"}]}
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     metric = MaskAP(str(tmp_path / "labels.json"))
     metric.dataset_meta = {"classes": ("text",)}
-    metric.process(None, [sample.to_dict() for sample in found])
+    metric.process(None, [sample.to_dict() for sample in predicted])
     assert 0 <= metric.evaluate(2)["coco/AP"] <= 1

@@ -21,10 +21,11 @@ def pretraining(write_shards, make_record, rectangles):
 
 
 def resized_to(config) -> list:
-    return [step.scale for step in config.test_dataloader.dataset.pipeline if step["type"] == "Resize"]
+    pipeline = config.test_dataloader.dataset.pipeline
+    return [transform.scale for transform in pipeline if transform["type"] == "Resize"]
 
 
-def test_a_pretrained_model_sees_a_data_sets_images_at_the_size_of_its_own(pretraining):
+def test_a_pretrained_model_sees_images_at_the_size_that_it_was_trained_on(pretraining):
     run = pretraining("train_dataloader.dataset.pipeline.2.scale=(96,64)")
     dataset = read_dataset("demo")
     config = evaluation_config(run, dataset, Overrides(data_root="elsewhere", workers=0), class_agnostic=True)
@@ -48,7 +49,7 @@ def test_images_without_a_fixed_size_are_resized_as_in_fine_tuning(pretraining):
     assert resized_to(evaluation_config(run, read_dataset("ctw1500"))) == [(1333, 800)]
 
 
-def test_a_fine_tuned_run_has_its_own_images_or_others_at_their_size():
+def test_a_fine_tuned_run_is_evaluated_on_its_own_images_or_others_at_their_size():
     run = finetuning_config("knet_lite0", "demo")
     assert evaluation_config(run).test_dataloader == run.test_dataloader
     assert evaluation_config(run).test_evaluator == run.test_evaluator
@@ -58,7 +59,7 @@ def test_a_fine_tuned_run_has_its_own_images_or_others_at_their_size():
     assert other.test_evaluator.class_agnostic
 
 
-def test_what_has_no_labels_is_refused(pretraining):
+def test_a_pretraining_run_has_no_labels_of_its_own(pretraining):
     run = pretraining()
     run.work_dir = "runs/pre"
     with pytest.raises(UserError, match="runs/pre is a pre-training run, which has no labels to evaluate on"):

@@ -9,9 +9,15 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import Sequential
 from mmengine.runner import CheckpointLoader, Runner
 
+from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.errors import UserError
-from stage2_training.engine import PlainCheckpointHook, read_checkpoint, read_weights
+from stage2_training.engine import PlainCheckpointHook, use_safe_checkpoint_loader
 from stage2_training.engine.checkpoints import read_for_mmengine
+
+
+@pytest.fixture(autouse=True)
+def safe_loader() -> None:
+    use_safe_checkpoint_loader()
 
 
 class Evil:
@@ -24,16 +30,15 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("read", [read_checkpoint, CheckpointLoader.load_checkpoint])
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, read):
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "meta": Evil(str(tmp_path / "proof"))}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"a\.pth: holds .*mkdir.*never code"):
-        read(str(tmp_path / "a.pth"))
+        CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))
     assert not (tmp_path / "proof").exists()
 
 
 @pytest.mark.parametrize("scheme", list(CheckpointLoader._schemes))
-def test_every_path_to_mmengines_loaders_reads_files_plainly(scheme):
+def test_every_loader_of_mmengine_is_replaced(scheme):
     assert CheckpointLoader._schemes[scheme] is read_for_mmengine
 
 
@@ -41,7 +46,7 @@ def test_every_path_to_mmengines_loaders_reads_files_plainly(scheme):
     "url", ["https://127.0.0.1/a.pth", "torchvision://resnet50", "open-mmlab://a", "x:s3://a/b.pth"]
 )
 def test_what_a_config_would_download_is_refused(url):
-    """torch's own download unpickles code, too."""
+    """PyTorch's own download unpickles code, too."""
     with pytest.raises(UserError, match=rf"^{url}: no such checkpoint; nothing is downloaded here: get the file"):
         CheckpointLoader.load_checkpoint(url)
 
@@ -59,7 +64,7 @@ def test_weights_that_a_config_names_run_no_code(tmp_path):
 
 
 def test_a_config_in_a_checkpoint_is_not_run_when_mmengine_resumes(tmp_path):
-    """Runner.resume evaluates `meta.config`, of checkpoints of old, as Python."""
+    """Runner.resume evaluates `meta.config` of old checkpoints as Python."""
     code = f"import os\nos.mkdir({str(tmp_path / 'proof')!r})\n"
     meta = {"epoch": 0, "iter": 1, "config": code}
     hub = {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}}
@@ -78,51 +83,6 @@ def test_a_config_in_a_checkpoint_is_not_run_when_mmengine_resumes(tmp_path):
     runner.resume(str(tmp_path / "a.pth"), resume_optimizer=False, resume_param_scheduler=False)
     assert runner.iter == 1
     assert not (tmp_path / "proof").exists()
-
-
-def test_missing_damaged_and_foreign_files_are_user_errors(tmp_path):
-    with pytest.raises(UserError, match="no such checkpoint"):
-        read_checkpoint(tmp_path / "a.pth")
-    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth")
-    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:2000])
-    (tmp_path / "text.pth").write_text("not a checkpoint")
-    (tmp_path / "empty.pth").touch()
-    torch.save(torch.ones(1), tmp_path / "tensor.pth")
-    torch.save({"epoch": 1}, tmp_path / "weightless.pth")
-    torch.save({"state_dict": 3}, tmp_path / "number.pth")
-    torch.save({1: torch.ones(1)}, tmp_path / "nameless.pth")
-    for name in ("cut", "text", "empty", "tensor", "weightless", "number", "nameless"):
-        with pytest.raises(UserError, match=f"{name}.pth"):
-            read_weights(tmp_path / f"{name}.pth")
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["today's format", "of before PyTorch 1.6"])
-def test_a_damaged_checkpoint_gives_weights_or_a_user_error(tmp_path, zipped):
-    path = tmp_path / "a.pth"
-    torch.save({"state_dict": {"a": torch.ones(3)}, "meta": {"epoch": 1}}, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    read = 0
-    for _ in range(500):
-        damaged = bytearray(whole)
-        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
-        path.write_bytes(damaged[: rng.integers(len(whole))] if rng.random() < 0.3 else damaged)
-        try:
-            read_weights(path)
-            read += 1
-        except UserError:
-            pass
-    assert 0 < read < 500
-
-
-def test_reads_weights_bare_and_nested(tmp_path):
-    weights = {"a": torch.ones(2)}
-    for name, content in {
-        "bare": weights,
-        "nested": {"state_dict": OrderedDict(weights), "meta": {"epoch": 1}},
-    }.items():
-        torch.save(content, tmp_path / name)
-        assert list(read_weights(tmp_path / name)) == ["a"]
 
 
 def test_saved_checkpoints_hold_plain_values_only(tmp_path):

@@ -97,7 +97,7 @@ def train(
             "clip_grad": clip,
             "amp": amp,
         },
-        default_hooks={"checkpoint": {"type": "AtomicCheckpointHook", "by_epoch": False, "interval": 1}},
+        default_hooks={"checkpoint": {"type": "AtomicCheckpointHook", "interval": 1}},
         custom_hooks=[watch],
         randomness={"seed": 0},
         load_from=str(directory / f"start_{os.getpid()}.pth"),

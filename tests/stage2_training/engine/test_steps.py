@@ -1,4 +1,4 @@
-"""Samples know their place: what is random in loading them depends on nothing else."""
+"""Random transforms of a sample depend on its key (seed, epoch, position) and on nothing else."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stage2_training.data.sampler import ResumableSampler
 from stage2_training.engine import steps as batches
-from stage2_training.engine.steps import PlacedBatches, PlacedDataset, StepLoader
+from stage2_training.engine.steps import SeededBatchSampler, SeededDataset, StepLoader
 
 SAMPLES = 10
 
@@ -28,12 +28,12 @@ class Draws(Dataset):
 
 
 def loader(batch_size: int, passes: int, workers: int = 0, epoch: int = 0) -> StepLoader:
-    dataset = PlacedDataset(Draws())
+    dataset = SeededDataset(Draws())
     sampler = ResumableSampler(dataset, shuffle=True, seed=7)
     sampler.set_epoch(epoch)
-    placed = PlacedBatches(sampler, batch_size, seed=3)
+    batch_sampler = SeededBatchSampler(sampler, batch_size, seed=3)
     data = DataLoader(
-        dataset, batch_sampler=placed, num_workers=workers, persistent_workers=workers > 0, collate_fn=list
+        dataset, batch_sampler=batch_sampler, num_workers=workers, persistent_workers=workers > 0, collate_fn=list
     )
     return StepLoader(data, passes)
 
@@ -49,7 +49,7 @@ def test_steps_are_groups_of_batches_and_the_last_may_be_short():
     assert [[len(batch) for batch in step] for step in loader(3, 1)] == [[3], [3], [3], [1]]
 
 
-def test_randomness_depends_on_the_place_alone():
+def test_randomness_depends_on_the_key_alone():
     expected = samples(loader(2, 2))
     assert sorted(sample[0] for sample in expected) == list(range(SAMPLES))
     assert len({sample[1:] for sample in expected}) == SAMPLES
@@ -68,15 +68,15 @@ def test_randomness_depends_on_the_place_alone():
     assert not any(other[sample[0]] == sample[1:] for sample in expected)
 
 
-@pytest.mark.parametrize(("processes", "each"), [(2, 2), (5, 1), (3, 1), (3, 2)])
-def test_processes_share_what_one_would_load_step_by_step(monkeypatch, processes, each):
+@pytest.mark.parametrize(("processes", "per_process"), [(2, 2), (5, 1), (3, 1), (3, 2)])
+def test_processes_share_what_one_would_load_step_by_step(monkeypatch, processes, per_process):
     """Each step's samples, and what they draw, are the same."""
-    whole = [samples([step]) for step in loader(each * processes, 1)]
+    whole = [samples([step]) for step in loader(per_process * processes, 1)]
     shared: list[list] = []
     for rank in range(processes):
         monkeypatch.setattr(batches, "get_dist_info", lambda rank=rank: (rank, processes))
         monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, processes))
-        shared.append([samples([step]) for step in loader(each, 1)])
+        shared.append([samples([step]) for step in loader(per_process, 1)])
     together = [sorted(chain(*step)) for step in zip(*shared, strict=True)]
     assert together[: len(whole) - 1] == [sorted(step) for step in whole[:-1]]
     # Processes end an epoch together, which may take a few samples twice.
@@ -86,6 +86,6 @@ def test_processes_share_what_one_would_load_step_by_step(monkeypatch, processes
 def test_metainfo_is_the_datasets_and_batches_are_mmengines():
     dataset = Draws()
     dataset.metainfo = {"classes": ("a",)}
-    assert PlacedDataset(dataset).metainfo == {"classes": ("a",)}
-    assert not hasattr(PlacedDataset(Draws()), "metainfo")
+    assert SeededDataset(dataset).metainfo == {"classes": ("a",)}
+    assert not hasattr(SeededDataset(Draws()), "metainfo")
     assert pseudo_collate([{"inputs": 1}, {"inputs": 2}]) == {"inputs": [1, 2]}  # what the loop counts images by

@@ -18,10 +18,10 @@ from stage2_training.evaluation.activations import (
 
 
 def spots(*places: tuple[int, int], side: int = 22) -> np.ndarray:
-    """Maps with a spot of 2 x 2 pixels each, its upper left one at (row, column)."""
+    """Maps with one spot of 2 x 2 pixels each, whose upper left pixel is at (row, column)."""
     maps = np.full((len(places), side, side), 0.1)
-    for each, (row, column) in zip(maps, places, strict=True):
-        each[row : row + 2, column : column + 2] = 0.7
+    for spot_map, (row, column) in zip(maps, places, strict=True):
+        spot_map[row : row + 2, column : column + 2] = 0.7
     return maps
 
 
@@ -34,7 +34,7 @@ def test_the_mean_is_over_all_images_of_all_batches():
         mean_maps([])
 
 
-def test_overlap_of_maps_that_are_alike_is_1_and_of_those_apart_0():
+def test_overlap_is_1_for_equal_maps_and_0_for_disjoint_maps():
     assert mean_overlap(spots((2, 2), (2, 2), (2, 2))) == 1
     assert mean_overlap(spots((0, 0), (10, 4), (6, 16))) == 0
     assert mean_overlap(spots((0, 0), (0, 1))) == pytest.approx(2 / 6)  # of 2 x 2 pixels each, two are shared
@@ -43,7 +43,7 @@ def test_overlap_of_maps_that_are_alike_is_1_and_of_those_apart_0():
     assert mean_overlap(np.concatenate([spots((0, 0)), np.zeros((1, 22, 22))])) == 0
 
 
-def test_entropy_is_0_in_one_place_and_1_where_each_has_its_own():
+def test_entropy_is_0_in_one_cell_and_1_in_different_cells():
     assert location_entropy(spots((10, 10), (10, 10), (10, 10))) == 0
     assert location_entropy(spots((0, 0), (10, 4), (6, 16), (20, 20))) == pytest.approx(1)
     assert location_entropy(spots((0, 0), (0, 0), (6, 6), (6, 6))) == pytest.approx(0.5)  # log 2 / log 4
@@ -52,7 +52,7 @@ def test_entropy_is_0_in_one_place_and_1_where_each_has_its_own():
     assert location_entropy(np.ones((3, 22, 22))) == location_entropy(corner) == 0
 
 
-def test_wide_maps_that_differ_a_little_are_all_in_the_middle():
+def test_wide_maps_with_small_differences_have_their_centre_in_the_middle():
     rng = np.random.default_rng(0)
     assert location_entropy(rng.random((50, 40, 40)) * 0.1 + 0.5) == 0
 
@@ -67,7 +67,7 @@ def test_both_numbers_are_in_their_range_whatever_the_scale(maps, scale):
     assert stretched.max() in (0, 1)
 
 
-def test_every_map_has_its_place_in_the_picture(tmp_path):
+def test_every_map_is_in_the_mosaic(tmp_path):
     maps = spots(*[(number, number) for number in range(10)])
     picture = mosaic(maps)
     assert picture.shape == (2 * 22 + 8, 5 * 22 + 4 * 8, 3)  # two full rows

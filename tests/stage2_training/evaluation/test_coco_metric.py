@@ -13,8 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import tensor
 
-from stage1_proposals.common.coco_scores import objects_of
-from stage2_training.evaluation import MaskAP, coco_scores
+from stage1_proposals.common.coco import read_coco
+from stage1_proposals.common.coco_scores import labelled_objects
+from stage2_training.evaluation.coco_metric import MaskAP, score_detections
 from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 
 SIZE = 128
@@ -86,12 +87,12 @@ def run_metric(metric, results: list[dict], image_ids: list[int]) -> dict[str, f
     """Feed a metric one image at a time, as the test loop does."""
     metric.dataset_meta = {"classes": ("text", "sign")}
     for image_id in image_ids:
-        own = [result for result in results if result["image_id"] == image_id]
-        masks = np.array([result["mask"] for result in own]).reshape(-1, SIZE, SIZE).astype(bool)
+        of_image = [result for result in results if result["image_id"] == image_id]
+        masks = np.array([result["mask"] for result in of_image]).reshape(-1, SIZE, SIZE).astype(bool)
         predicted = InstanceData(
-            bboxes=tensor([result["box"] for result in own]).double().reshape(-1, 4),
-            labels=tensor([(3, 5).index(result["category_id"]) for result in own]),
-            scores=tensor([result["score"] for result in own]).double(),
+            bboxes=tensor([result["box"] for result in of_image]).double().reshape(-1, 4),
+            labels=tensor([(3, 5).index(result["category_id"]) for result in of_image]),
+            scores=tensor([result["score"] for result in of_image]).double(),
             masks=tensor(masks),
         )
         metric.process({}, [{"img_id": image_id, "ori_shape": (SIZE, SIZE), "pred_instances": predicted.to_dict()}])
@@ -125,19 +126,18 @@ def test_known_values(tmp_path):
         x, y = 20 * (number % 5), 0
         annotation["segmentation"] = [[x, y, x + 10, y, x + 10, y + 99, x, y + 99]]
     (tmp_path / "a.json").write_text(json.dumps(truth))
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(tmp_path / "a.json"))
-    objects = objects_of(coco, truth["annotations"])
+    document = read_coco(tmp_path / "a.json")
+    objects = labelled_objects(document)
     perfect = [{"area": 990.0, "score": 0.5} | each for each in objects]
     ap = {"AP": 1, "AP50": 1, "AP75": 1, "AP_S": -1, "AP_M": -1, "AP_L": 1}
     both = ap | {f"box_{name}": value for name, value in ap.items()}
     for number, each in enumerate(perfect):
         x, y = 20 * (number % 5), 0
         each["bbox"] = objects[number]["bbox"] = [x, y, 10, 99]
-    assert coco_scores(truth["images"], objects, perfect, [3]) == pytest.approx(both)
+    assert score_detections(document.images, objects, perfect, [3]) == pytest.approx(both)
     nothing = {name: min(value, 0) for name, value in both.items()}
-    assert coco_scores(truth["images"], objects, [], [3]) == nothing
-    merged = coco_scores(truth["images"], objects, perfect, [3], class_agnostic=True)
+    assert score_detections(document.images, objects, [], [3]) == nothing
+    merged = score_detections(document.images, objects, perfect, [3], class_agnostic=True)
     assert merged == pytest.approx(both | {"AR@20": 1, "box_AR@20": 1})
 
 
@@ -150,8 +150,8 @@ def test_images_without_detections_count_as_missed(tmp_path):
     assert ours["coco/AP"] < run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])["coco/AP"]
 
 
-def test_a_detection_without_a_box_has_that_of_its_mask(tmp_path):
-    """As the paper's Table 6 has it; detectors that predict no boxes put zeros in their place."""
+def test_a_detection_without_a_box_has_the_box_of_its_mask(tmp_path):
+    """As in the paper's Table 6; detectors that predict no boxes return zeros."""
     truth, results = random_case(2, detections=15)
     (tmp_path / "a.json").write_text(json.dumps(truth))
     for result in results:
@@ -164,14 +164,13 @@ def test_a_detection_without_a_box_has_that_of_its_mask(tmp_path):
     assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
 
 
-def test_class_agnostic_is_that_of_labels_with_one_class(tmp_path):
+def test_class_agnostic_scores_are_those_of_labels_with_one_class(tmp_path):
     truth, results = random_case(3, detections=30)
     (tmp_path / "a.json").write_text(json.dumps(truth))
     metric = MaskAP(str(tmp_path / "a.json"), class_agnostic=True)
     metric.dataset_meta = {"classes": ("text", "sign")}
-    for each in (truth["annotations"], results):
-        for part in each:
-            part["category_id"] = 3
+    for part in (*truth["annotations"], *results):
+        part["category_id"] = 3
     (tmp_path / "b.json").write_text(json.dumps(truth))
     expected = reference_scores(tmp_path / "b.json", results)
     for label, result in enumerate(results):  # whatever it is, of more classes than are labelled
@@ -182,7 +181,7 @@ def test_class_agnostic_is_that_of_labels_with_one_class(tmp_path):
     assert all(0 < recall <= 1 for recall in recalls)
 
 
-def test_images_may_be_called_anything_and_annotations_of_others_are_left_out(tmp_path):
+def test_image_ids_may_be_text_and_annotations_of_unknown_images_are_left_out(tmp_path):
     truth, results = random_case(4, detections=15)
     (tmp_path / "a.json").write_text(json.dumps(truth))
     expected = run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])

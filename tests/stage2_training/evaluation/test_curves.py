@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stage2_training.evaluation import mean_curve, plot_curves
+from stage2_training.evaluation.curves import mean_curve, plot_curves
 
 
 def test_draws_every_curve(tmp_path):
@@ -15,7 +15,7 @@ def test_draws_every_curve(tmp_path):
     assert (two != one).any()
 
 
-def test_seeds_are_a_mean_over_the_epochs_that_all_have():
+def test_seeds_are_averaged_over_the_epochs_that_all_have():
     seeds = [{1: 0.1, 2: 0.2, 4: 0.4}, {2: 0.3, 1: 0.2}, {1: 0.6, 2: 0.1, 3: 0.3}]
     curves = [[{"epoch": epoch, "AP50": value, "AP": 9} for epoch, value in seed.items()] for seed in seeds]
     first, second = mean_curve(curves, "AP50")
@@ -27,14 +27,14 @@ def test_seeds_are_a_mean_over_the_epochs_that_all_have():
 def test_a_band_is_drawn_around_a_mean(tmp_path):
     points = [{"epoch": 1, "AP": 0.1}, {"epoch": 2, "AP": 0.3}]
     plot_curves({"a": points}, tmp_path / "line.png")
-    plot_curves({"a": [each | {"lowest": 0.05, "highest": 0.35} for each in points]}, tmp_path / "band.png")
+    plot_curves({"a": [point | {"lowest": 0.05, "highest": 0.35} for point in points]}, tmp_path / "band.png")
     line, band = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("line.png", "band.png"))
-    tinted = [((each[..., 2] > each[..., 0]) & (each[..., 0] < 240)).sum() for each in (line, band)]  # blue
+    tinted = [((rgb[..., 2] > rgb[..., 0]) & (rgb[..., 0] < 240)).sum() for rgb in (line, band)]  # blue
     assert tinted[1] > 5 * tinted[0]
 
 
 @pytest.mark.parametrize("epochs", [[1], [12], [1, 2], [5, 10], [*range(1, 49)]])
-def test_the_axis_has_whole_epochs_alone(epochs, tmp_path, monkeypatch):
+def test_the_axis_has_whole_epochs_only(epochs, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     plot_curves({"a": [{"epoch": epoch, "AP": 0.1} for epoch in epochs]}, tmp_path / "a.png")
@@ -45,6 +45,6 @@ def test_the_axis_has_whole_epochs_alone(epochs, tmp_path, monkeypatch):
     assert all(tick == int(tick) for tick in ticks)
 
 
-def test_a_name_with_dollars_is_a_name(tmp_path):
+def test_names_may_contain_dollar_signs(tmp_path):
     plot_curves({r"a $\nothing$ b": [{"epoch": 1, "AP": 0.2}]}, tmp_path / "curve.png", title=r"$\nothing$")
     assert (tmp_path / "curve.png").stat().st_size > 0

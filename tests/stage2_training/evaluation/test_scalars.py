@@ -32,7 +32,7 @@ def test_joins_the_logs_of_an_interrupted_run(tmp_path):
     assert read_curve(tmp_path / "nothing") == []
 
 
-def test_runs_from_before_boxes_were_evaluated_are_read(tmp_path):
+def test_runs_without_box_scores_are_read(tmp_path):
     scores = {f"coco/{name}": 0.1 for name in SCORE_NAMES}
     write_log(tmp_path / "new/20260101_100000/vis_data/scalars.json", {**scores, "step": 1})
     write_log(tmp_path / "old/20260101_100000/vis_data/scalars.json", evaluation(1, 0.1))
@@ -43,7 +43,7 @@ def test_runs_from_before_boxes_were_evaluated_are_read(tmp_path):
 @pytest.mark.parametrize(
     "line", ['{"loss": 1', "[1]", "3", '{"loss": 2, "step": NaN}', '{"loss": 1}', "\x00", "[" * 99_999]
 )
-def test_lines_that_are_none_are_passed_over(tmp_path, line):
+def test_malformed_lines_are_skipped(tmp_path, line):
     file = tmp_path / "20260101_100000/vis_data/scalars.json"
     write_log(file, {"loss": 1.5, "step": 1, "time": float("inf"), "mode": "train"})
     with open(file, "a") as log:

@@ -2,26 +2,27 @@ import pytest
 import torch
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import choose_device
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
-from stage2_training.inference.predictor import detect, image_loader, load_detector, prepared
+from stage2_training.inference.predictor import detect, image_loader, load_detector, preprocess
 from stage2_training.runs import train as training
 from tests import tiny_knet
 
 
 @pytest.fixture
 def config(write_labels):
-    training.use_device("cpu")
+    choose_device("cpu")
     small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
     overrides = Overrides(data_root=str(write_labels(images=3, size=(48, 80))), workers=0, cfg_options=small)
     return finetuning_config("knet_lite0", "demo", overrides=overrides)
 
 
-def test_an_image_gives_what_the_test_loop_gives(config, tmp_path):
+def test_an_image_is_predicted_as_in_the_test_loop(config, tmp_path):
     torch.save({"state_dict": training.initial_model(config)}, tmp_path / "a.pth")
     model = load_detector(config, tmp_path / "a.pth")
     assert not model.training
-    batches = [prepared(model, batch) for batch in image_loader(config)]
+    batches = [preprocess(model, batch) for batch in image_loader(config)]
     assert len(batches) == 3
     assert len(list(image_loader(config, limit=2))) == 2
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Against MMDetection's facts (ids, groups, classes) as `tests/miniatures.py` draws them, and slow reference code."""
+"""Against the ids, groups and classes of MMDetection, which `tests/miniatures.py` draws, and slow reference code."""
 
 import json
 
@@ -76,9 +76,9 @@ def test_every_pixel_of_an_object_is_in_its_mask_and_no_other(tmp_path_factory, 
     assert (drawn == np.where(things, numbers, 0)).all()
 
 
-def test_many_images_are_read_by_several_processes_all_the_same(root, monkeypatch):
+def test_several_processes_read_many_images_with_the_same_result(root, monkeypatch):
     alone = convert_cityscapes(root, "train")
-    monkeypatch.setattr(cityscapes, "_FEW", 2)
+    monkeypatch.setattr(cityscapes, "_IMAGES_PER_PROCESS", 2)
     monkeypatch.setattr(cityscapes.os, "sched_getaffinity", lambda process: range(2))
     assert convert_cityscapes(root, "train") == alone
     (root / LABEL).write_bytes(b"no picture")
@@ -94,11 +94,15 @@ def save(array):
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        (LABEL, lambda path: path.unlink(), "instanceIds.png is missing; unpack gtFine anew, or leave such images out"),
+        (
+            LABEL,
+            lambda path: path.unlink(),
+            "instanceIds.png is missing; unpack gtFine again, or leave such",
+        ),
         (LABEL, lambda path: path.write_bytes(b"no picture"), "instanceIds.png cannot be read as an image"),
         (LABEL, lambda path: path.write_bytes(path.read_bytes()[:150]), "instanceIds.png cannot be read as an image"),
         (LABEL, save(np.zeros((48, 64, 3), np.uint8)), "instanceIds.png is no map of instance numbers"),
-        (LABEL, save(np.zeros((48, 60), np.uint16)), "60 x 48 pixels, but its image 64 x 48; unpack both anew"),
+        (LABEL, save(np.zeros((48, 60), np.uint16)), "60 x 48 pixels, but its image 64 x 48; unpack both again"),
         (IMAGE, lambda path: path.write_bytes(b"no picture"), "leftImg8bit.png cannot be read as an image"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.coco import read_coco
+from stage2_training.labels.coco import convert_coco
 from tests import miniatures
 
 POLYGON = [[4, 4, 20, 4, 20, 12, 4, 12]]
@@ -34,7 +34,7 @@ def one(**more):
 
 def test_what_is_missing_is_filled_in_from_the_mask(write, tmp_path):
     images = [{"id": 1, "file_name": "1.png", "date": "x"}, {"id": 2, "file_name": "2.png", "height": 48, "width": 64}]
-    coco, root = read_coco(write([one()], images=images), None)
+    coco, root = convert_coco(write([one()], images=images), None)
     assert root == tmp_path
     assert coco["images"] == [{"id": n, "file_name": f"{n}.png", "height": 48, "width": 64} for n in (1, 2)]
     assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
@@ -58,7 +58,7 @@ def test_what_is_missing_is_filled_in_from_the_mask(write, tmp_path):
     ],
 )
 def test_a_box_that_is_not_around_its_mask_is_the_masks(write, box, read):
-    assert read_coco(write([one(bbox=box)]), None)[0]["annotations"][0]["bbox"] == read
+    assert convert_coco(write([one(bbox=box)]), None)[0]["annotations"][0]["bbox"] == read
 
 
 def test_what_is_stated_is_kept_and_run_lengths_are_read(write):
@@ -69,7 +69,7 @@ def test_what_is_stated_is_kept_and_run_lengths_are_read(write):
     lengths = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=0, append=0)), prepend=0).tolist()
     plain = {"size": [48, 64], "counts": [*lengths, 48 * 64 - sum(lengths)]}
     annotations = [one(area=77.5), one(segmentation=compressed), one(segmentation=plain, iscrowd=1)]
-    found = read_coco(write(annotations), None)[0]["annotations"]
+    found = convert_coco(write(annotations), None)[0]["annotations"]
     assert [each["area"] for each in found] == [77.5, 128, 128]
     assert [each["bbox"] for each in found] == [[4, 4, 16, 8]] * 3
     assert [each["iscrowd"] for each in found] == [0, 0, 1]
@@ -82,11 +82,11 @@ def test_images_are_found_in_folders_or_where_the_user_says(write, tmp_path, ima
         (tmp_path / images).mkdir(exist_ok=True)
         (tmp_path / f"{number}.png").rename(tmp_path / images / f"{number}.png")
     if images == "images":
-        assert read_coco(path, None)[1] == tmp_path / "images"
+        assert convert_coco(path, None)[1] == tmp_path / "images"
     else:
         with pytest.raises(UserError, match=r"labels.json: none of its 2 images is under .*--data-root \(ROOT=\)"):
-            read_coco(path, None)
-    assert read_coco(path, tmp_path / images)[1] == tmp_path / images
+            convert_coco(path, None)
+    assert convert_coco(path, tmp_path / images)[1] == tmp_path / images
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_images_are_found_in_folders_or_where_the_user_says(write, tmp_path, ima
 def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, message):
     path = write(**({"annotations": [one()]} | change))
     with pytest.raises(UserError, match=message + ".*leave such images out with OPTS=--skip-malformed$"):
-        read_coco(path, None)
+        convert_coco(path, None)
     skipped = []
-    coco, _ = read_coco(path, None, skipped)
+    coco, _ = convert_coco(path, None, skipped)
     assert len(skipped) == 1
     assert 1 not in {image["id"] for image in coco["images"]}
     assert coco["annotations"] == []
@@ -119,20 +119,23 @@ def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, mes
     ("text", "message"),
     [
         ("{", r"labels.json: not JSON \(Expecting property name enclosed in double quotes: line 1 column 2"),
-        ("[]", "not COCO instance JSON, it has no list `images`"),
-        ('{"images": []}', "not COCO instance JSON, it has no list `annotations`"),
+        ("[]", "not COCO JSON, it has no list `images`"),
+        ('{"images": []}', "not COCO JSON, it has no list `annotations`"),
         ('{"images": [], "annotations": [], "categories": {}}', "it has no list `categories`"),
-        ('{"shapes": []}', "is a labelme file, which labels one image; name the folder"),
-        ('{"images": [{"id": "1"}], "annotations": [], "categories": []}', r"images\[0\] needs a whole number as `id`"),
+        ('{"shapes": []}', "is a labelme file, which labels one image; to use such labels, name the folder"),
+        (
+            '{"images": [{"id": "1", "file_name": "1.png"}], "annotations": [], "categories": []}',
+            r"images\[0\] \('1\.png'\) needs a whole number of 64 bits as `id`; correct the file",
+        ),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\] needs a text as `file_name`"),
         (
             '{"images": [{"id": 1, "file_name": "1.png"}, {"id": 1, "file_name": "2.png"}], "annotations": [], '
             '"categories": []}',
-            r"images\[1\] has the id 1 of another; correct the file",
+            r"images\[0\] and images\[1\] have the same id 1; correct the file",
         ),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
-            r"categories\[1\] has the name 'a' of another",
+            r"categories\[0\] and categories\[1\] have the same name 'a'",
         ),
         ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": [3], "categories": []}', r"annotations\[0\] has no `image_id`"),
@@ -143,4 +146,4 @@ def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):
     path = tmp_path / "labels.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_coco(path, None, skipped=[])
+        convert_coco(path, None, skipped=[])

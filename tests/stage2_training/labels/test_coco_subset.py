@@ -6,32 +6,32 @@ from hypothesis import strategies as st
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.labels import coco_subset
-from stage2_training.labels.coco_subset import SHARES, draw, ids_file, unlabeled_images, write_subset
+from stage2_training.labels.coco_subset import SHARES, draw_share, ids_file, unlabeled_images, write_subset
 from tests import miniatures
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Forty training images and two of val2017, as if they were all there are."""
+    """Forty training images and two of val2017, as if COCO had no more."""
     monkeypatch.setattr(coco_subset, "COUNTS", {"train2017": 40, "val2017": 2, "unlabeled2017": 3})
     return miniatures.coco(tmp_path, train=40)
 
 
 def test_a_draw_is_the_same_on_every_machine():
     """Computed with sha256sum: `for i in $(seq 20); do printf 7:$i | sha256sum; done`, sorted."""
-    assert draw(range(1, 21), 0.2, seed=7) == [4, 7, 12, 3]
+    assert draw_share(range(1, 21), 0.2, seed=7) == [4, 7, 12, 3]
 
 
 @given(st.sets(st.integers(0, 10**6), min_size=1, max_size=200), st.integers(0, 9))
-def test_a_smaller_share_is_a_part_of_a_larger_whatever_the_order(ids, seed):
-    ten, five = (draw(ids, share, seed) for share in (0.10, 0.05))
+def test_a_smaller_share_is_part_of_a_larger_one_in_any_order(ids, seed):
+    ten, five = (draw_share(ids, share, seed) for share in (0.10, 0.05))
     assert ten[: len(five)] == five
     assert len(ten) == max(1, round(len(ids) / 10))
-    assert draw(sorted(ids, reverse=True), 0.10, seed) == ten
+    assert draw_share(sorted(ids, reverse=True), 0.10, seed) == ten
 
 
-def test_the_paper_s_numbers_of_images():
-    counts = {name: len(draw(range(118_287), share, 0)) for name, share in SHARES.items()}
+def test_the_number_of_images_is_that_of_the_paper():
+    counts = {name: len(draw_share(range(118_287), share, 0)) for name, share in SHARES.items()}
     assert counts == {"coco10": 11_829, "coco5": 5_914}
 
 
@@ -64,11 +64,11 @@ def test_a_subset_has_its_images_their_objects_and_all_classes(root):
         ),
         (
             lambda root: (root / "annotations" / "instances_train2017.json").write_text('{"images": ['),
-            r"instances_train2017.json: not COCO's instance labels \(Expecting",
+            r"instances_train2017.json: not JSON \(Expecting",
         ),
         (
             lambda root: (root / "annotations" / "instances_val2017.json").write_text('{"images": [{}]}'),
-            r"instances_val2017.json: not COCO's instance labels \('id'\)",
+            "instances_val2017.json: not COCO JSON, it has no list `annotations`",
         ),
         (
             lambda root: (root / "annotations" / "instances_val2017.json").write_text(
@@ -87,7 +87,7 @@ def test_what_is_not_whole_is_one_clear_line(root, damage, message):
 
 
 def test_a_part_is_noted_and_the_images_of_the_subset_must_be_there(root):
-    chosen = sorted(draw(range(1, 41), 0.10, 0))
+    chosen = sorted(draw_share(range(1, 41), 0.10, 0))
     for path in (root / "train2017").iterdir():
         if int(path.stem) not in chosen:
             path.unlink()

@@ -4,20 +4,20 @@ import pytest
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
-from stage2_training.labels.conversion import LabelError, check_count, info, leaving_out, numbered
+from stage2_training.labels.conversion import LabelError, check_count, info, numbered, skip_malformed
 
 
 def test_a_malformed_label_ends_the_conversion_unless_such_are_left_out():
     with (
         pytest.raises(UserError, match=r"^a.xml is bad; mend it, or leave such images out with OPTS=--skip-malformed$"),
-        leaving_out(None),
+        skip_malformed(None),
     ):
         raise LabelError("a.xml is bad", "mend it")
     skipped = []
-    with leaving_out(skipped):
+    with skip_malformed(skipped):
         raise LabelError("a.xml is bad", "mend it")
     assert skipped == ["a.xml is bad"]
-    with pytest.raises(UserError, match="not a label"), leaving_out(skipped):
+    with pytest.raises(UserError, match="not a label"), skip_malformed(skipped):
         raise UserError("not a label")
     assert str(pickle.loads(pickle.dumps(LabelError("a", "b")))) == "a; b"  # it comes from other processes
 

@@ -1,16 +1,16 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels import custom as own
-from stage2_training.labels.custom import CustomDatasetOptions, fragment, is_custom, name_of, prepare
+from stage2_training.labels.custom import CustomDatasetOptions, as_config, is_custom, name_of, prepare
 from tests import miniatures
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working folder, in which the sets are written."""
+    """A working folder, in which the datasets are written."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -38,21 +38,21 @@ def test_a_fifth_is_held_out_by_seed(labels):
         assert {annotation["image_id"] for annotation in half["annotations"]} <= ids
         assert [annotation["id"] for annotation in half["annotations"]] == list(range(1, len(half["annotations"]) + 1))
         assert [category["name"] for category in half["categories"]] == list(prepared.classes)
-    whole = read(own.Path(labels))
+    whole = read(Path(labels))
     assert len(train["annotations"]) + len(test["annotations"]) == len(whole["annotations"])
-    assert prepared.train_images == prepared.test_images == own.Path(labels).parents[1] / "train2017"
+    assert prepared.train_images == prepared.test_images == Path(labels).parents[1] / "train2017"
     assert prepare(labels) == prepared
-    other = read(prepare(labels, choices=CustomDatasetOptions(held_out_seed=1)).test)
+    other = read(prepare(labels, options=CustomDatasetOptions(held_out_seed=1)).test)
     assert {image["file_name"] for image in other["images"]} != names[1]
 
 
-def test_an_image_more_moves_few_others(labels):
-    """An image's name and the seed decide; so most stay in their half."""
+def test_another_image_moves_few_others(labels):
+    """Name and seed alone decide on an image, so most images stay in their half."""
     before = {image["file_name"] for image in read(prepare(labels).test)["images"]}
-    whole = read(own.Path(labels))
+    whole = read(Path(labels))
     whole["images"].append({"id": 99, "file_name": "99.jpg", "height": 48, "width": 64})
-    miniatures.image(99, own.Path(labels).parents[1] / "train2017" / "99.jpg")
-    own.Path(labels).write_text(json.dumps(whole))
+    miniatures.image(99, Path(labels).parents[1] / "train2017" / "99.jpg")
+    Path(labels).write_text(json.dumps(whole))
     after = {image["file_name"] for image in read(prepare(labels).test)["images"]}
     assert len(before - after) <= 1
 
@@ -60,13 +60,13 @@ def test_an_image_more_moves_few_others(labels):
 def test_other_labels_are_other_files(labels):
     first = prepare(labels)
     text = first.train.read_text()
-    whole = read(own.Path(labels))
+    whole = read(Path(labels))
     whole["annotations"][3]["iscrowd"] = 1
-    own.Path(labels).write_text(json.dumps(whole))
+    Path(labels).write_text(json.dumps(whole))
     second = prepare(labels)
     assert second.train != first.train
     assert first.train.read_text() == text
-    assert first.train.parent.parent == own.Path("data/own")
+    assert first.train.parent.parent == Path("data/own")
 
 
 def test_test_labels_may_be_given_with_their_own_ids_and_order_of_classes(labels, tmp_path):
@@ -84,7 +84,7 @@ def test_test_labels_may_be_given_with_their_own_ids_and_order_of_classes(labels
     path.write_text(json.dumps(test))
     val2017 = tmp_path / "set" / "val2017"
     val2017.rename(tmp_path / "images")
-    prepared = prepare(labels, choices=CustomDatasetOptions(test_labels=str(path)))
+    prepared = prepare(labels, options=CustomDatasetOptions(test_labels=str(path)))
     train, found = read(prepared.train), read(prepared.test)
     assert len(train["images"]) == 12
     assert found["categories"] == train["categories"]
@@ -94,42 +94,42 @@ def test_test_labels_may_be_given_with_their_own_ids_and_order_of_classes(labels
     assert prepared.remarks == (f"{path}: unicorn: no class of {labels}, not evaluated",)
 
 
-def test_images_in_both_halves_are_told(labels):
-    remarks = prepare(labels, choices=CustomDatasetOptions(test_labels=labels)).remarks
+def test_images_in_both_halves_are_reported(labels):
+    remarks = prepare(labels, options=CustomDatasetOptions(test_labels=labels)).remarks
     assert remarks == (f"12 of the 12 test images are among those of {labels}",)
 
 
 def test_classes_are_chosen_by_name(labels):
-    prepared = prepare(labels, choices=CustomDatasetOptions(classes=("toothbrush",)))
+    prepared = prepare(labels, options=CustomDatasetOptions(classes=("toothbrush",)))
     assert prepared.classes == ("toothbrush",)
     train = read(prepared.train)
     assert train["categories"] == [{"id": 90, "name": "toothbrush"}]
     assert {annotation["category_id"] for annotation in train["annotations"]} == {90}
     assert len(train["images"]) == 10
     with pytest.raises(UserError, match=r"--classes unicorn: .*json has no such class; it has person, bicycle"):
-        prepare(labels, choices=CustomDatasetOptions(classes=("person", "unicorn")))
+        prepare(labels, options=CustomDatasetOptions(classes=("person", "unicorn")))
 
 
-def test_what_is_left_out_is_told_and_recorded(labels, tmp_path):
+def test_skipped_images_are_reported_and_recorded(labels, tmp_path):
     (tmp_path / "set" / "train2017" / "000000000005.jpg").unlink()
     with pytest.raises(UserError, match=r"000000000005\.jpg is missing"):
         prepare(labels)
-    prepared = prepare(labels, choices=CustomDatasetOptions(skip_malformed=True))
+    prepared = prepare(labels, options=CustomDatasetOptions(skip_malformed=True))
     (note,) = read(prepared.train)["info"]["skipped"]
     assert "000000000005.jpg is missing" in note
     assert prepared.remarks[1:] == (f"left out: {note}",)
-    remarks = prepare(labels, choices=CustomDatasetOptions(test_labels=labels, skip_malformed=True)).remarks
+    remarks = prepare(labels, options=CustomDatasetOptions(test_labels=labels, skip_malformed=True)).remarks
     assert remarks[1:] == (f"left out: {note}",)
 
 
-def test_a_labelme_folder_is_a_set(tmp_path):
+def test_a_labelme_folder_is_a_dataset(tmp_path):
     prepared = prepare(str(miniatures.labelme(tmp_path / "my images")))
     assert prepared.classes == ("cat", "dog")
     assert prepared.train.parent.name.startswith("my images-")
     assert [len(read(half)["images"]) for half in (prepared.train, prepared.test)] == [4, 1]
 
 
-def test_what_cannot_be_a_set_is_one_clear_line(tmp_path, labels):
+def test_unusable_labels_are_one_clear_line(tmp_path, labels):
     miniatures.labelme(tmp_path / "one", images=1)
     with pytest.raises(UserError, match="one: 1 images are too few to hold out any: give --test-labels"):
         prepare(str(tmp_path / "one"))
@@ -142,7 +142,7 @@ def test_what_cannot_be_a_set_is_one_clear_line(tmp_path, labels):
         prepare(labels, "nowhere")
 
 
-def test_what_is_a_set_of_ones_own(tmp_path, monkeypatch):
+def test_custom_datasets_are_recognised_by_their_path(tmp_path, monkeypatch):
     assert is_custom("a/b.json")
     assert is_custom(str(tmp_path))
     assert not is_custom("ctw1500")
@@ -153,10 +153,10 @@ def test_what_is_a_set_of_ones_own(tmp_path, monkeypatch):
     assert name_of(".") == tmp_path.name
 
 
-def test_the_fragment_has_what_datasets_decide(labels, tmp_path):
-    values = fragment(prepare(labels))
-    assert (values["epochs"], values["milestones"]) == (48, (36, 44))
+def test_the_config_has_what_datasets_decide(labels, tmp_path):
+    values = as_config(prepare(labels))
+    assert values["train_cfg"] == {"max_epochs": 48}
     train, val = (values[f"{part}_dataloader"]["dataset"] for part in ("train", "val"))
-    assert own.Path(train["ann_file"]).is_absolute()  # so that another data_root is one of the images alone
+    assert Path(train["ann_file"]).is_absolute()  # so that another data_root is one of the images alone
     assert train["data_root"] == val["data_root"] == str(tmp_path / "set" / "train2017")
     assert len(train["metainfo"]["classes"]) == 80

@@ -13,10 +13,10 @@ from tests import miniatures
 from tests.miniatures import SIZE, labelme_file, mask_shape, shape
 
 
-def drawn(how):
+def drawn(draw_on):
     """A mask as Pillow draws it, bool (H, W)."""
     canvas = Image.new("1", SIZE[::-1])
-    how(ImageDraw.Draw(canvas))
+    draw_on(ImageDraw.Draw(canvas))
     return np.asarray(canvas)
 
 
@@ -58,7 +58,7 @@ PASTED[9:21, 5:22] = BLOB
         (mask_shape("a", 5, 9, BLOB), PASTED),
     ],
 )
-def test_a_shape_covers_what_it_draws(tmp_path, entry, expected):
+def test_a_shape_covers_the_pixels_that_it_draws(tmp_path, entry, expected):
     labelme_file(tmp_path, 1, [entry])
     coco, _ = convert_labelme(tmp_path, None)
     (mask,) = masks(coco)
@@ -123,6 +123,7 @@ TRIANGLE = [[4, 4], [20, 4], [20, 20]]
         (shape("polygon", "a", [[1, 2, 3]]), r"shape 2 \('a'\) is no polygon: cannot reshape"),
         (shape("polygon", "a", [["x", 1], *TRIANGLE]), r"shape 2 \('a'\) is no polygon: could not convert"),
         (shape("polygon", "a", [[float("inf"), 1], *TRIANGLE]), r"shape 2 .* a coordinate is not finite"),
+        (shape("polygon", "a", [[4e10, 1], *TRIANGLE]), r"shape 2 .* a coordinate exceeds 100,000 pixels"),
         (shape("rectangle", "a", TRIANGLE), r"shape 2 \('a'\) is no rectangle: it has 3 points, not 2"),
         (shape("circle", "a", TRIANGLE), r"shape 2 \('a'\) is no circle: it has 3 points"),
         (shape("mask", "a", TRIANGLE[:2]), r"shape 2 \('a'\) is no mask"),

@@ -1,8 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 from mmdet.models.losses import FocalLoss
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules.assigners import AssignResult, HungarianAssigner
+from mmdet.registry import TASK_UTILS
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 
 from stage2_training.models.mmdet_fixes import BoundedDynamicMaskHead, Float32FocalLoss, Float32RoIExtractor
 
@@ -55,3 +61,65 @@ def test_boxes_outside_the_image_have_empty_masks(rescale: bool) -> None:
     assert masks.flatten(1).any(dim=1).tolist() == [True] * 2 + [False] * 5
     factor = 2 if rescale else 1
     assert masks[0].sum() == (8 * factor) ** 2
+
+
+COSTS = [
+    {"type": "BBoxL1Cost", "weight": 5.0, "box_format": "xyxy"},
+    {"type": "IoUCost", "iou_mode": "giou", "weight": 2.0},
+    {"type": "FocalLossCost", "weight": 2.0},
+]
+
+
+def assigners(match_costs: Any) -> list[HungarianAssigner]:
+    """Ours and MMDetection's."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return [
+            TASK_UTILS.build({"type": name, "match_costs": match_costs})
+            for name in ("NaNSafeHungarianAssigner", "HungarianAssigner")
+        ]
+
+
+def random_instances(count: int, *, truth: bool) -> InstanceData:
+    corners = torch.rand(count, 2, 2) * 40
+    boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1) + 1], dim=1)
+    if truth:
+        return InstanceData(bboxes=boxes, labels=torch.randint(0, 3, (count,)))
+    return InstanceData(bboxes=boxes, scores=torch.randn(count, 3))
+
+
+@pytest.mark.parametrize("match_costs", [COSTS, COSTS[0]], ids=["several costs", "one cost"])
+@pytest.mark.parametrize("instances", [0, 4, 12])
+def test_finite_costs_are_matched_as_by_mmdetection(match_costs: Any, instances: int) -> None:
+    torch.manual_seed(instances)
+    ours, theirs = assigners(match_costs)
+    for _ in range(20):
+        arguments = random_instances(8, truth=False), random_instances(instances, truth=True), {"img_shape": (48, 48)}
+        found, expected = ours.assign(*arguments), theirs.assign(*arguments)
+        assert torch.equal(found.gt_inds, expected.gt_inds)
+        assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_matching_survives_costs_that_are_not_finite(value: float) -> None:
+    ours, theirs = assigners({"type": "BBoxL1Cost"})
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 8, 8], [4, 4, 8, 8]])
+    truth = InstanceData(bboxes=boxes[[2, 0]], labels=torch.tensor([1, 0]))
+    meta = {"img_shape": (8, 8)}
+    found = ours.assign(InstanceData(bboxes=boxes, scores=torch.zeros(3, 2)), truth, meta)
+    assert found.gt_inds.tolist() == [2, 0, 1]  # one more than the index, 0 for none
+    diverged = InstanceData(bboxes=boxes * value, scores=torch.zeros(3, 2))
+    assert sorted(ours.assign(diverged, truth, meta).gt_inds.tolist()) == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"matrix contains invalid|infeasible"):  # else the fix is no longer needed
+        theirs.assign(diverged, truth, meta)
+
+
+def test_results_are_reported_to_the_observer_only_while_there_is_one() -> None:
+    ours, _ = assigners(COSTS)
+    arguments = random_instances(5, truth=False), random_instances(2, truth=True), {"img_shape": (48, 48)}
+    reported: list[AssignResult] = []
+    ours.assign(*arguments)
+    ours.observer = reported.append
+    found = ours.assign(*arguments)
+    ours.observer = None
+    ours.assign(*arguments)
+    assert reported == [found]

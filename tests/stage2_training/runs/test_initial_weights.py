@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -7,12 +8,13 @@ from mmdet.registry import MODELS
 from mmengine.registry import DefaultScope
 
 import stage2_training.models.timm_backbone  # noqa: F401 (registers TimmBackbone)
-from stage1_proposals.backbones.extractor import new_network, read_backbone_weights
-from stage1_proposals.backbones.weights import file_sha256, locate_weights
+from stage1_proposals.backbones.weights import locate_weights, new_network, read_backbone_weights
+from stage1_proposals.common.checkpoints import match_tensors
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
 from stage2_training.runs import initial_weights as initialisation
-from stage2_training.runs.transfer import CLASS_BRANCH, plan_transfer
-from stage2_training.runs.work_dir import WorkDir
+from stage2_training.runs.initial_weights import detector_traits, name_as_backbone, transfer_report, write_transfer
+from stage2_training.runs.work_dir import Result, WorkDir
 
 LITE0 = {"type": "TimmBackbone", "model_name": "tf_efficientnet_lite0"}
 RESNET = {"type": "ResNet", "depth": 50}
@@ -46,30 +48,28 @@ def test_stage_1s_backbone_fills_a_detector_of_its_architecture(write_shards):
     used = {"name": "lite0_imagenet", "weights": None, "sha256": file_sha256(locate_weights("lite0_imagenet"))}
     start = initialisation.stage1_backbone(write_shards([[]], used))
     target = detector(LITE0)
-    transfer = plan_transfer(start.read(target), target)
-    transfer.require(start.needed, start.source, start.hint)
-    assert transfer.missing == ("neck.weight",)
+    match = start.match(target)
+    assert match.missing == ("neck.weight",)
     bundled = read_backbone_weights("lite0_imagenet")
-    assert torch.equal(transfer.taken["backbone.model.conv_stem.weight"], bundled["conv_stem.weight"])
+    assert torch.equal(match.found["backbone.model.conv_stem.weight"], bundled["conv_stem.weight"])
 
     other = detector(RESNET)
     with pytest.raises(UserError, match=r"lite0_imagenet \(.*another than stage 1's.*--backbone NAME"):
-        plan_transfer(start.read(other), other).require(start.needed, start.source, start.hint)
+        start.match(other)
 
 
 def test_stage_1s_file_must_still_be_the_one_it_used(write_shards, resnet_file):
     used = {"name": "densecl_r50", "weights": resnet_file, "sha256": "0" * 64}
     shards = write_shards([[]], used)
-    with pytest.raises(UserError, match=r"is not the file that stage 1 used.*--backbone-weights FILE"):
+    with pytest.raises(UserError, match=r"is not the file that stage 1 used.*--weights FILE"):
         initialisation.stage1_backbone(shards)
     Path(resnet_file).unlink()
-    with pytest.raises(UserError, match="no such file; pass --backbone densecl_r50 --backbone-weights FILE"):
+    with pytest.raises(UserError, match="no such file; pass --backbone densecl_r50 --weights FILE"):
         initialisation.stage1_backbone(shards)
 
 
 def missing_of_backbone(start: initialisation.Initialisation, target: dict) -> list[str]:
-    missing = plan_transfer(start.read(target), target).missing
-    return [name for name in missing if name.startswith("backbone")]
+    return [name for name in start.match(target).missing if name.startswith("backbone")]
 
 
 def test_supervised_weights_follow_the_models_backbone(resnet_file):
@@ -77,7 +77,7 @@ def test_supervised_weights_follow_the_models_backbone(resnet_file):
     assert not missing_of_backbone(named("imagenet"), lite0)
     given = named("imagenet", weights=resnet_file)
     assert not missing_of_backbone(given, resnet)
-    assert given.record == {"kind": "imagenet", "sha256": file_sha256(resnet_file)}
+    assert given.record.as_dict() == {"kind": "imagenet", "sha256": file_sha256(resnet_file)}
     for target in ({"backbone.unknown": torch.ones(1)}, {"neck.weight": torch.ones(1)}):
         with pytest.raises(UserError, match="imagenet: these are weights of tf_efficientnet_lite0, resnet50, and the"):
             named("imagenet").read(target)
@@ -88,11 +88,9 @@ def test_supervised_weights_follow_the_models_backbone(resnet_file):
 @pytest.mark.parametrize("name", ["densecl", "mocov2_r50"])
 def test_self_supervised_backbones_are_for_the_architecture_the_catalogue_has_them_in(name, resnet_file):
     start = named(name, weights=resnet_file)
-    assert start.record == {"kind": name, "sha256": file_sha256(resnet_file)}
+    assert start.record.as_dict() == {"kind": name, "sha256": file_sha256(resnet_file)}
     target = detector(RESNET)
-    transfer = plan_transfer(start.read(target), target)
-    transfer.require(start.needed, start.source, start.hint)
-    assert transfer.missing == ("neck.weight",)
+    assert start.match(target).missing == ("neck.weight",)
 
 
 @pytest.mark.parametrize("name", ["swav", "imagenet_r50"])
@@ -108,7 +106,7 @@ def test_a_backbone_without_counters_of_steps_is_whole(resnet_file):
     torch.save(weights, resnet_file)
     resnet = detector(RESNET)
     for start in (named(resnet_file), named("swav", weights=resnet_file)):
-        plan_transfer(start.read(resnet), resnet).require(start.needed, start.source, start.hint)
+        start.match(resnet)
 
 
 def test_names_and_options_that_do_not_go_together_are_refused(resnet_file):
@@ -116,7 +114,7 @@ def test_names_and_options_that_do_not_go_together_are_refused(resnet_file):
         with pytest.raises(UserError, match=r"^--checkpoint goes with --init sp, pseudo or coco, not .*--init FILE$"):
             named(name, checkpoint=resnet_file)
     for name in ("scratch", "sp", "pseudo", "coco", resnet_file):
-        with pytest.raises(UserError, match=r"^--backbone-weights goes with --init imagenet, densecl, swav or mocov2"):
+        with pytest.raises(UserError, match=r"^--weights goes with --init imagenet, densecl, swav or mocov2"):
             named(name, weights=resnet_file)
     with pytest.raises(UserError, match=r"^--init denscl: use scratch, imagenet, .*, sp, pseudo or coco, or a check"):
         named("denscl")
@@ -128,18 +126,16 @@ def test_the_published_knet_is_for_knet_alone_and_leaves_its_classifiers(tmp_pat
     names = ("backbone.a", "neck.b", "rpn_head.c", "rpn_head.conv_seg.weight", "roi_head.mask_head.0.fc_cls.weight")
     target = {name: torch.zeros(2) for name in names}
     for classes in (2, 80):  # the same number of classes, and another
-        weights = {name: torch.ones(classes if CLASS_BRANCH.search(name) else 2) for name in names}
+        weights = {name: torch.ones(classes if name in names[3:] else 2) for name in names}
         torch.save({"state_dict": weights}, tmp_path / "knet.pth")
         start = named("coco", checkpoint=str(tmp_path / "knet.pth"))
-        transfer = plan_transfer(start.read(target), target)
-        transfer.require(start.needed, start.source, start.hint)
-        assert transfer.missing == (() if classes == 2 else names[3:])
+        assert start.match(target).missing == (() if classes == 2 else names[3:])
     for lost in names[:3]:
         torch.save({"state_dict": {name: torch.ones(2) for name in names if name != lost}}, tmp_path / "knet.pth")
         with pytest.raises(
             UserError, match=rf"{lost} \(not in the checkpoint\); it is the K-Net of configs/models/knet"
         ):
-            plan_transfer(start.read(target), target).require(start.needed, start.source, start.hint)
+            start.match(target)
 
 
 def test_the_published_knet_is_downloaded_once_and_its_hash_checked(tmp_path, monkeypatch):
@@ -158,19 +154,18 @@ def test_the_published_knet_is_downloaded_once_and_its_hash_checked(tmp_path, mo
     with pytest.raises(UserError, match=r"is damaged or another file, its SHA-256 does not start with 8a8645d4"):
         named("coco")
     monkeypatch.setattr(initialisation, "PUBLISHED_KNET_SHA256", file_sha256(published)[:8])
-    assert named("coco").record == {"kind": "coco", "sha256": file_sha256(published)}
+    assert named("coco").record.as_dict() == {"kind": "coco", "sha256": file_sha256(published)}
 
 
 def test_a_file_may_be_a_detector_or_a_bare_backbone(tmp_path, resnet_file):
     resnet = detector(RESNET)
-    bare = initialisation.checkpoint_file(resnet_file)
-    assert plan_transfer(bare.read(resnet), resnet).missing == ("neck.weight",)
+    bare = initialisation.checkpoint_file(resnet_file, "KNet")
+    assert bare.match(resnet).missing == ("neck.weight",)
     torch.save({"state_dict": {"neck.weight": torch.zeros(1)}}, tmp_path / "detector.pth")
-    whole = initialisation.checkpoint_file(str(tmp_path / "detector.pth"))
-    transfer = plan_transfer(whole.read(resnet), resnet)
-    assert set(transfer.taken) == {"neck.weight"}
+    incomplete = initialisation.checkpoint_file(str(tmp_path / "detector.pth"), "KNet")
+    assert set(incomplete.read(resnet)) == {"neck.weight"}
     with pytest.raises(UserError, match=r"backbone\.conv1\.weight"):
-        transfer.require(whole.needed, whole.source, whole.hint)
+        incomplete.match(resnet)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +184,10 @@ def test_pretraining_is_the_default_once_it_is_finished(tmp_path, monkeypatch, i
     (work.path / "last_checkpoint").write_text(str(work.path / "iter_5.pth"))
     with pytest.raises(UserError, match="is not finished"):
         named(init)
-    work.finish({})
+    work.finish(Result(str(work.path / "iter_5.pth"), {}))
     for start in (named(init), named(init, checkpoint=str(work.path))):
         assert start.source == f"work_dirs/pretrain/{directory}/iter_5.pth"
-        assert start.record["kind"] == init
+        assert start.record.kind == init
         assert {"backbone.", "rpn_head.init_kernels", "roi_head.mask_head"} <= set(start.needed)
     with pytest.raises(UserError, match="no such checkpoint"):
         named(init, checkpoint="elsewhere.pth")
@@ -200,5 +195,53 @@ def test_pretraining_is_the_default_once_it_is_finished(tmp_path, monkeypatch, i
 
 def test_scratch_takes_nothing():
     start = named("scratch")
+    assert start.record.as_dict() == {"kind": "scratch"}
     assert start.read(detector(RESNET)) == {}
     assert start.needed == ()
+
+
+def state(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    return {name.replace("__", "."): torch.ones(shape) for name, shape in shapes.items()}
+
+
+SOURCE = state(
+    backbone__conv1__weight=(4, 3),
+    rpn_head__init_kernels__weight=(10, 8),
+    rpn_head__conv_seg__weight=(1, 8),
+    roi_head__mask_head__0__fc_cls__weight=(1, 8),
+    roi_head__mask_head__0__fc_mask__weight=(8, 8),
+    kernel_supervision__linear__weight=(8, 2),
+)
+TARGET = state(
+    backbone__conv1__weight=(4, 3),
+    rpn_head__init_kernels__weight=(10, 8),
+    rpn_head__conv_seg__weight=(3, 8),
+    roi_head__mask_head__0__fc_cls__weight=(3, 8),
+    roi_head__mask_head__0__fc_mask__weight=(8, 8),
+    neck__extra__weight=(1,),
+)
+
+
+def test_a_transfer_is_reported_as_table_and_json(tmp_path):
+    match = match_tensors(SOURCE, TARGET, detector_traits("KNet").class_branch)
+    report = transfer_report(match, "a.pth")
+    assert report.startswith("Initial weights: a.pth\npart ")
+    rows = {line.split()[0]: line.split()[1:] for line in report.splitlines()}
+    assert rows["roi_head.mask_head"] == ["1", "1", "1"]
+    assert rows["neck"] == ["-", "-", "1"]
+    assert "left in rpn_head.conv_seg: class branch: shape (1, 8), the model's is (3, 8) (1)" in report
+    write_transfer(match, tmp_path / "transfer.json", "a.pth")
+    assert (tmp_path / "transfer.txt").read_text() == f"{report}\n"
+    written = json.loads((tmp_path / "transfer.json").read_text())
+    assert set(written["taken"]) == set(match.found)
+    assert written["left"] == match.left
+    assert set(written["missing"]) == set(match.missing)
+
+
+def test_a_bare_backbone_is_named_as_inside_the_detector():
+    bare = state(conv1__weight=(4, 3), layer1__0__conv1__weight=(4, 4))
+    direct = state(backbone__conv1__weight=(4, 3), backbone__layer1__0__conv1__weight=(4, 4))
+    wrapped = {name.replace("backbone.", "backbone.model."): value for name, value in direct.items()}
+    assert set(name_as_backbone(bare, direct)) == set(direct)
+    assert set(name_as_backbone(bare, wrapped)) == set(wrapped)
+    assert set(name_as_backbone(bare, {})) == set(direct)

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.runs.work_dir import WorkDir, flatten
+from stage2_training.runs.work_dir import Result, WorkDir, flatten
 
 
 def config(**changes) -> Config:
@@ -27,7 +29,7 @@ def test_claims_a_directory_with_a_plain_config(tmp_path):
 
 
 def start(path) -> WorkDir:
-    """A run that has come to a checkpoint."""
+    """A run that has a checkpoint."""
     work = WorkDir(path)
     work.claim(config())
     (path / "iter_1.pth").touch()
@@ -42,25 +44,25 @@ def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
     log = tmp_path / "20260101_100000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)
     log.touch()
-    of_the_first = [tmp_path / "commands.jsonl", tmp_path / "non_finite.json"]
-    for path in of_the_first:
+    leftovers = [tmp_path / "commands.jsonl", tmp_path / "non_finite.json"]
+    for path in leftovers:
         path.touch()
     work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
     assert work.read_config().optim_wrapper.optimizer.lr == 2e-4
     assert not work.initial.exists()
     assert not log.exists()
-    assert not any(path.exists() for path in of_the_first)
+    assert not any(path.exists() for path in leftovers)
 
 
-def test_the_same_run_may_go_on_even_from_another_place_and_with_other_workers(tmp_path):
+def test_the_same_run_goes_on_from_another_place_and_with_other_workers(tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    free = {
+    changeable = {
         "train_dataloader.num_workers": 0,
         "train_dataloader.batch_size": 3,
         "train_dataloader.dataset.shards": "elsewhere",
     }
-    WorkDir(tmp_path / "moved").claim(config(**free))
+    WorkDir(tmp_path / "moved").claim(config(**changeable))
     assert WorkDir(tmp_path / "moved").read_config().train_dataloader.num_workers == 0
 
 
@@ -94,13 +96,24 @@ def test_another_run_is_refused_naming_the_difference(tmp_path, change, message)
 
 def test_a_finished_run_whose_checkpoints_have_gone_is_still_that_run(tmp_path):
     work = start(tmp_path)
-    work.finish({"AP": 0.5})
+    work.finish(Result("iter_1.pth", {"AP": 0.5}))
     (tmp_path / "iter_1.pth").unlink()
     work.claim(config())
     with pytest.raises(UserError, match=r"holds a run with other settings: optim_wrapper\.optimizer\.lr is 0\.0001"):
         work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
     assert work.read_config().optim_wrapper.optimizer.lr == 1e-4
-    assert work.result() == {"AP": 0.5}
+    assert work.result() == Result("iter_1.pth", {"AP": 0.5})
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(tmp_path):
+    work = start(tmp_path)
+    work.config_file.write_text("custom_imports = dict(imports=['gone'])\nmodel = dict(type='KNet')\n")
+    for use in (work.read_config, lambda: work.claim(config())):
+        with pytest.raises(UserError, match=r"holds a run of another version of this program, .* another --work-dir"):
+            use()
+    work.latest_checkpoint().unlink()
+    work.claim(config())  # nothing was trained: it begins anew
+    assert work.read_config().model.type == "KNet"
 
 
 def test_finds_the_latest_checkpoint(tmp_path):
@@ -116,17 +129,21 @@ def test_finds_the_latest_checkpoint(tmp_path):
     assert work.latest_checkpoint() == work.require_checkpoint() == tmp_path / "iter_10.pth"
 
 
-def test_remembers_that_it_is_finished(tmp_path):
+def test_remembers_its_result(tmp_path):
     work = WorkDir(tmp_path)
     assert work.result() is None
-    work.finish({"AP": 0.5})
-    assert work.result() == {"AP": 0.5}
+    work.finish(Result("iter_1.pth", {"AP": 0.5}))
+    assert work.result() == Result("iter_1.pth", {"AP": 0.5})
+    assert json.loads((tmp_path / "finished.json").read_text()) == {"AP": 0.5, "checkpoint": "iter_1.pth"}
+    for text in ("", "[]", "3", "{}", '{"AP": 1'):
+        (tmp_path / "finished.json").write_text(text)
+        assert work.result() is None
 
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     for name, write in (
         ("config.py", lambda work: work.claim(config())),
-        ("finished.json", lambda work: work.finish({})),
+        ("finished.json", lambda work: work.finish(Result("", {}))),
     ):
         work = WorkDir(tmp_path / name)
         (work.path / name).mkdir(parents=True)

@@ -58,22 +58,10 @@ def watch_layers(model: BaseDetector, monkeypatch: pytest.MonkeyPatch) -> list[T
     return entered
 
 
-def watch_kernel_losses(model: BaseDetector, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """To be filled with the queries and assignments that Eq. 9 is computed with."""
-    calls, original = [], model.kernel_losses
-
-    def kernel_losses(queries: Any, assignments: Any, samples: Any) -> dict[str, Tensor]:
-        calls.append((queries, assignments))
-        return original(queries, assignments, samples)
-
-    monkeypatch.setattr(model, "kernel_losses", kernel_losses)
-    return calls
-
-
-def traces(model: BaseDetector) -> int:
-    """How many hooks and exchanged methods a detector carries."""
+def hook_count(model: BaseDetector) -> int:
+    """How many hooks and observers a detector carries."""
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-    return hooks + sum("assign" in vars(assigner) for assigner in model.query_decoder().assigners)
+    return hooks + sum(assigner.observer is not None for assigner in model.query_decoder().assigners)
 
 
 def test_all_that_is_added_is_the_linear_layer(name: str, build_adapted: Callable) -> None:
@@ -141,8 +129,8 @@ def test_prompts_enter_the_first_layer_alone(
     model, batch = build_adapted(name, {"drop_prob": 0.0}), make_batch([4, 0, 2])
     decoder, levels = model.query_decoder(), []
     handle = decoder.pyramid.register_forward_hook(lambda _, args, returned: levels.extend(decoder.levels(returned)))
-    entered, calls = watch_layers(model, monkeypatch), watch_kernel_losses(model, monkeypatch)
-    losses_of(model, batch)
+    entered = watch_layers(model, monkeypatch)
+    prompted = model.prompted_pass(*batch)
     handle.remove()
     plain = torch.zeros_like(decoder.learned) if name == "maskformer" else decoder.learned
     boxes = [sample.gt_instances.bboxes for sample in batch[1]]
@@ -153,10 +141,9 @@ def test_prompts_enter_the_first_layer_alone(
         for n, query in enumerate(decoder.learned):
             best = int(torch.stack([torch.cosine_similarity(query, prompt, dim=0) for prompt in own]).argmax())
             torch.testing.assert_close(entered[0][image, n], plain[n] + own[best])
-    ((queries, _),) = calls
-    assert len(entered) == len(queries) == LAYERS
+    assert len(entered) == len(prompted.queries) == LAYERS
     for layer in range(1, LAYERS):
-        assert torch.equal(entered[layer], queries[layer - 1])
+        assert torch.equal(entered[layer], prompted.queries[layer - 1])
 
 
 @pytest.mark.parametrize("level", [0, -1])
@@ -167,7 +154,7 @@ def test_level(
     batch = make_batch([1])
     seen = []
     monkeypatch.setattr(
-        "stage2_training.saliency_prompt.mixin.box_prompts",
+        "stage2_training.saliency_prompt.prompter.box_prompts",
         lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
     )
     losses_of(model, batch)
@@ -181,13 +168,13 @@ def test_a_level_that_does_not_exist_is_named(name: str, build_adapted: Callable
     count = {"queryinst": 4, "mask2former": 3, "maskformer": 2}[name]
     with pytest.raises(UserError, match=f"level 9: use one from -{count} to {count - 1}"):
         losses_of(model, make_batch([1]))
-    assert traces(model) == 0
+    assert hook_count(model) == 0
 
 
-def test_nothing_stays_behind(name: str, build_adapted: Callable, make_batch: Callable) -> None:
+def test_all_hooks_are_removed(name: str, build_adapted: Callable, make_batch: Callable) -> None:
     model = build_adapted(name, {})
     losses_of(model, make_batch([2]))
-    assert traces(model) == 0
+    assert hook_count(model) == 0
 
 
 def test_each_layer_is_supervised_with_its_own_assignment(
@@ -203,12 +190,13 @@ def test_each_layer_is_supervised_with_its_own_assignment(
 
     monkeypatch.setattr(HungarianAssigner, "assign", watched)
     model = build_adapted(name, {})
-    calls = watch_kernel_losses(model, monkeypatch)
     counts = [4, 0, 2]
-    losses_of(model, make_batch(counts))
-    ((queries, assignments),) = calls
-    assert len(assignments) == LAYERS
-    for layer, (put_out, assignment) in enumerate(zip(queries, assignments, strict=True)):
+    batch = make_batch(counts)
+    prompted = model.prompted_pass(*batch)
+    expected = model.kernel_losses(prompted.queries, prompted.assignments, batch[1])
+    assert expected.items() <= prompted.losses.items()
+    assert len(prompted.assignments) == LAYERS
+    for layer, (put_out, assignment) in enumerate(zip(prompted.queries, prompted.assignments, strict=True)):
         assert len(assignment) == sum(counts)
         logits = classify(model, layer, put_out)
         for image, own in enumerate(logits):

@@ -152,7 +152,8 @@ def test_detached_prompts_send_no_gradient_to_the_fpn(build: Callable, make_batc
     model, batch = build(drop_prob=0.0, detach=detach), make_batch([3])
     feats = [feat.detach().requires_grad_() for feat in model.extract_feat(batch[0])]
     learned = model.rpn_head.initial_kernels
-    model.prompted(learned.expand(1, -1, -1), learned, feats, batch[1]).sum().backward()
+    match = model.prompter.match(learned, feats, batch[1])
+    model.prompter.add(learned.expand(1, -1, -1), match, training=True).sum().backward()
     assert (feats[-1].grad is None) == detach
 
 

@@ -1,4 +1,4 @@
-"""What a model makes of its prompts is measured without changing it."""
+"""Prompts are diagnosed without changing the model."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from mmdet.models.detectors import BaseDetector
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.diagnostics import NONE, OTHERS, OWN, _exchanged, prompt_use
+from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts, swap_prompts
 from stage2_training.saliency_prompt.prompts import box_prompts
 
 
@@ -25,82 +25,82 @@ def test_own_prompts_anothers_and_none_give_other_losses(build: Callable, make_b
     model, (images, samples) = build(), make_batch([3, 0, 4])
     for sample in samples:
         sample.gt_instances.labels[:] = 0
-    use = prompt_use(model, [(images, samples)])
-    assert use.images == 3
-    dice = use.losses["loss_rpn_dice"]
-    assert len({dice[given] for given in (OWN, OTHERS, NONE)}) == 3
-    seg = use.losses["loss_rpn_seg"]  # of one class, no kernel has a part in it
-    assert seg[OWN] == seg[OTHERS] == seg[NONE]
+    diagnosis = diagnose_prompts(model, [(images, samples)])
+    assert diagnosis.images == 3
+    dice = diagnosis.losses["loss_rpn_dice"]
+    assert len({dice[variant] for variant in (OWN, SWAPPED, NONE)}) == 3
+    seg = diagnosis.losses["loss_rpn_seg"]  # of one class, no kernel has a part in it
+    assert seg[OWN] == seg[SWAPPED] == seg[NONE]
 
 
 def test_losses_are_the_models_own(build: Callable, make_batch: Callable) -> None:
     model = build(drop_prob=0.0).train()
-    use = prompt_use(model, [make_batch([3, 2])])
+    diagnosis = diagnose_prompts(model, [make_batch([3, 2])])
     with torch.no_grad():
         expected = model.loss(*make_batch([3, 2]))
-    assert {name: row[OWN] for name, row in use.losses.items()} == pytest.approx(
+    assert {name: row[OWN] for name, row in diagnosis.losses.items()} == pytest.approx(
         {name: loss.item() for name, loss in expected.items()}
     )
     without = build(matching="none").train()
     without.load_state_dict(model.state_dict())
     with torch.no_grad():
         expected = without.loss(*make_batch([3, 2]))
-    assert {name: row[NONE] for name, row in use.losses.items()} == pytest.approx(
+    assert {name: row[NONE] for name, row in diagnosis.losses.items()} == pytest.approx(
         {name: loss.item() for name, loss in expected.items()}
     )
 
 
 @pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
 def test_of_every_detector(build_adapted: Callable, make_batch: Callable, name: str) -> None:
-    use = prompt_use(build_adapted(name, {}), [make_batch([3, 4])])
-    assert math.isfinite(use.length)
-    assert (use.length == 0) == (name == "maskformer")  # whose queries are zeros
-    assert use.chance == pytest.approx(2 / 7)
-    assert len(use.hits) == len([loss for loss in use.losses if loss.endswith("loss_kernel")])
+    diagnosis = diagnose_prompts(build_adapted(name, {}), [make_batch([3, 4])])
+    assert math.isfinite(diagnosis.length)
+    assert (diagnosis.length == 0) == (name == "maskformer")  # whose queries are zeros
+    assert diagnosis.chance == pytest.approx(2 / 7)
+    assert len(diagnosis.hits) == len([loss for loss in diagnosis.losses if loss.endswith("loss_kernel")])
     if name == "mask2former":  # its first masks are made before
-        first = use.losses["d0.loss_dice"]
-        assert first[OWN] == first[OTHERS] == first[NONE]
+        first = diagnosis.losses["d0.loss_dice"]
+        assert first[OWN] == first[SWAPPED] == first[NONE]
 
 
 def test_lengths_and_hits(build: Callable, make_batch: Callable) -> None:
     counts = [2, 0, 5]
     model, batch = build(matching="sequential", rescale=True, drop_prob=0.0).train(), make_batch(counts)
-    use = prompt_use(model, [batch])
-    assert use.length == pytest.approx(1, rel=1e-4)
+    diagnosis = diagnose_prompts(model, [batch])
+    assert diagnosis.length == pytest.approx(1, rel=1e-4)
     with torch.no_grad():
-        assignments = model.training_pass(*batch).assignments
-    assert use.chance == pytest.approx(2 / 7)
-    for share, found in zip(use.hits, assignments, strict=True):
+        assignments = model.prompted_pass(*batch).assignments
+    assert diagnosis.chance == pytest.approx(2 / 7)
+    for share, found in zip(diagnosis.hits, assignments, strict=True):
         own = [k % counts[i] == n for i, k, n in zip(found.image, found.kernel, found.instance, strict=True)]
         assert share == pytest.approx(sum(own) / 7)
 
 
 def test_anothers_prompts_are_the_next_images(build: Callable, make_batch: Callable) -> None:
     model, (images, samples) = build(matching="sequential").train(), make_batch([2, 0, 5])
-    alone = prompt_use(model, [(images[:1], samples[:1])])
-    assert all(row[OWN] == row[OTHERS] for row in alone.losses.values())
+    alone = diagnose_prompts(model, [(images[:1], samples[:1])])
+    assert all(row[OWN] == row[SWAPPED] for row in alone.losses.values())
     levels = model.extract_feat(images)
-    exchanged = _exchanged(model.matched(model.rpn_head.initial_kernels, levels, samples))
-    assert exchanged.prompts.counts.tolist() == [5, 0, 2]
+    swapped = swap_prompts(model.prompter.match(model.rpn_head.initial_kernels, levels, samples))
+    assert swapped.prompts.counts.tolist() == [5, 0, 2]
     for image, donor in ((0, 2), (2, 0)):
         boxes = samples[donor].gt_instances.bboxes
         prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], images.shape[-1]).features[0]
-        given = exchanged.prompts.features[image, exchanged.index[image]]
-        torch.testing.assert_close(given, prompts[exchanged.index[image]])
-        assert exchanged.index[image].max() < len(boxes)
+        given = swapped.prompts.features[image, swapped.index[image]]
+        torch.testing.assert_close(given, prompts[swapped.index[image]])
+        assert swapped.index[image].max() < len(boxes)
 
 
 def test_images_without_any_proposal_tell_nothing(build: Callable, make_batch: Callable) -> None:
     with pytest.raises(UserError, match="none of these images has a proposal"):
-        prompt_use(build(), [make_batch([0, 0])])
+        diagnose_prompts(build(), [make_batch([0, 0])])
 
 
 def test_the_model_is_left_as_it_was(build: Callable, make_batch: Callable) -> None:
     model = build().eval()
-    settings, state = model.settings, {name: value.clone() for name, value in model.state_dict().items()}
+    settings, state = model.prompter.settings, {name: value.clone() for name, value in model.state_dict().items()}
     names = set(vars(model))
-    prompt_use(model, [make_batch([2])])
+    diagnose_prompts(model, [make_batch([2])])
     assert not model.training
-    assert model.settings == settings
+    assert model.prompter.settings == settings
     assert set(vars(model)) == names
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

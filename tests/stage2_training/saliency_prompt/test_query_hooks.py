@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder, Recording, recording
 
 
@@ -16,11 +18,17 @@ class Layer(nn.Module):
 
 
 class Assigner:
-    def assign(self, number: int) -> SimpleNamespace:
-        return SimpleNamespace(gt_inds=torch.tensor([0, number]))
+    """Reports matches as `NaNSafeHungarianAssigner` does."""
+
+    def __init__(self) -> None:
+        self.observer: Callable[[SimpleNamespace], None] | None = None
+
+    def assign(self, number: int) -> None:
+        if self.observer is not None:
+            self.observer(SimpleNamespace(gt_inds=torch.tensor([0, number])))
 
 
-def decoder_of(layers: list[nn.Module], assigners: list[Assigner]) -> QueryDecoder:
+def decoder_of(layers: list[nn.Module], assigners: list[Any]) -> QueryDecoder:
     return QueryDecoder(
         learned=torch.zeros(2, 1),
         layers=layers,
@@ -63,33 +71,44 @@ def test_a_layer_that_runs_twice_gets_prompts_once() -> None:
     assert record.queries == [11, 12]
 
 
-def test_everything_is_put_back_also_after_an_error() -> None:
+def test_all_hooks_are_removed_also_after_an_error() -> None:
     layers, assigners = [Layer(), Layer()], [Assigner(), Assigner()]
     decoder = decoder_of(layers, assigners)
     modules = [*layers, decoder.pyramid]
-    matched = []
+    matches = []
 
     def fail() -> None:
         with recording(decoder, lambda queries, levels: queries) as record:
             assert all(module._forward_hooks for module in modules)
-            assert [assigner.assign(3).gt_inds.tolist() for assigner in assigners] == [[0, 3], [0, 3]]
-            matched.append(record.matched)
+            matches.append(record.matches)
+            for assigner in assigners:
+                assigner.assign(3)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert not any(vars(assigner) for assigner in assigners)
+    assert all(assigner.observer is None for assigner in assigners)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     assigners[0].assign(1)
-    assert [numbers.tolist() for numbers in matched[0]] == [[0, 3], [0, 3]]
+    assert [match.tolist() for match in matches[0]] == [[0, 3], [0, 3]]
 
 
-NUMBERS = [[0, 1], [2, 0], [1, 2], [0, 0]]  # of two layers, two images each
+def test_an_assigner_that_reports_nothing_is_named() -> None:
+    decoder = decoder_of([Layer()], [object()])
+    with (
+        pytest.raises(UserError, match=r"assigner object does not report .*; use NaNSafeHungarianAssigner"),
+        recording(decoder, lambda queries, levels: queries),
+    ):
+        pass
+    assert not decoder.layers[0]._forward_hooks
+
+
+MATCHES = [[0, 1], [2, 0], [1, 2], [0, 0]]  # of two layers, two images each
 
 
 @pytest.mark.parametrize("before", [[], [[1, 0], [0, 2]]])
 def test_assignments_belong_to_layers_and_images_in_order(before: list) -> None:
-    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matched=[torch.tensor(row) for row in before + NUMBERS])
+    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matches=[torch.tensor(row) for row in before + MATCHES])
     first, second = record.assignments(images=2)
     assert (first.image.tolist(), first.kernel.tolist(), first.instance.tolist()) == ([0, 1], [1, 0], [0, 1])
     assert (second.image.tolist(), second.kernel.tolist(), second.instance.tolist()) == ([0, 0], [0, 1], [0, 1])
@@ -97,6 +116,6 @@ def test_assignments_belong_to_layers_and_images_in_order(before: list) -> None:
 
 @pytest.mark.parametrize("calls", [0, 3, 5, 8])
 def test_a_wrong_number_of_matches_is_refused(calls: int) -> None:
-    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matched=[torch.zeros(2)] * calls)
+    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matches=[torch.zeros(2)] * calls)
     with pytest.raises(ValueError, match=f"2 layers ran on 2 images, but {calls} matches were made"):
         record.assignments(images=2)

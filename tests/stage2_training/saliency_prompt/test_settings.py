@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError, asdict, replace
+
 import pytest
 
 from stage1_proposals.common.errors import UserError
@@ -36,10 +38,26 @@ def test_a_wrong_setting_is_named(setting: str, value: object) -> None:
 
 @pytest.mark.parametrize("feature_dim", [0, "320", 2.5])
 def test_seed_features_have_a_length(feature_dim: object) -> None:
-    with pytest.raises(UserError, match=r"saliency_prompt\.feature_dim .*: use an integer from 1 up"):
+    with pytest.raises(UserError, match=r"saliency_prompt\.feature_dim .*: should be "):
         SaliencyPromptSettings(feature_dim)
 
 
 def test_whole_numbers_are_numbers_too() -> None:
     settings = SaliencyPromptSettings(320, drop_prob=0, kernel_loss_weight=2)
     assert (settings.drop_prob, settings.kernel_loss_weight) == (0, 2)
+
+
+def test_unknown_and_missing_settings_are_named() -> None:
+    with pytest.raises(
+        UserError, match=r"saliency_prompt\.drop_probb: no such setting; use one of feature_dim, matching"
+    ):
+        SaliencyPromptSettings(feature_dim=320, drop_probb=0.2)
+    with pytest.raises(UserError, match=r"saliency_prompt\.feature_dim: is missing"):
+        SaliencyPromptSettings()
+
+
+def test_settings_are_frozen_dataclasses() -> None:
+    settings = SaliencyPromptSettings(feature_dim=320)
+    assert SaliencyPromptSettings(**asdict(replace(settings, level=1))) == replace(settings, level=1)
+    with pytest.raises(FrozenInstanceError):
+        settings.level = 2

@@ -1,0 +1,9 @@
+"""Mask2Former pre-trained with Saliency Prompt: prompts, kernel supervision, frozen backbone."""
+
+_base_ = "../models/mask2former.py"
+
+model = dict(
+    type="SaliencyPromptMask2Former",
+    backbone=dict(frozen_stages=4),
+    saliency_prompt=dict(),
+)

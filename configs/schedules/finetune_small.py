@@ -1,5 +1,0 @@
-# The demo's, on smaller images: for the many runs of a table on two CPU cores.
-_base_ = "finetune_demo.py"
-
-_base_.train_dataloader.dataset.pipeline[2].scale = (192, 192)
-_base_.val_dataloader.dataset.pipeline[1].scale = (192, 192)

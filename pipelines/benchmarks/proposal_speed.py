@@ -1,0 +1,186 @@
+"""Speed of stage 1, of the plain implementation and of the backbone's forward pass, each in its own process."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+
+from stage1_proposals.backbones.extractor import build_backbone, get_spec, new_network
+from stage1_proposals.common.system import keep_freed_memory
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.batching import batch_by_size, input_size, load_images
+from stage1_proposals.images.decode import read_image
+from stage1_proposals.images.listing import ImageList, image_ids
+from stage1_proposals.jobs.builder import build_extractor
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run
+from stage1_proposals.shards import ShardSet
+from tests.reference.plain_proposals import plain_proposals
+
+PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the product shortens
+_barrier: Any = None
+
+
+def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """Call a function in a fresh process, which inherits neither threads nor memory, and return its result."""
+    return in_processes(1, function, *args, environment=environment)[0]
+
+
+def in_processes(
+    count: int, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None
+) -> list[Any]:
+    """Call a function in several fresh processes at once; `wait_for_all` in it waits for the others."""
+    context = multiprocessing.get_context("spawn")
+    setup = (context.Barrier(count), dict(environment or {}))
+    with ProcessPoolExecutor(count, context, _set_up, setup) as pool:
+        return [future.result() for future in [pool.submit(function, *args) for _ in range(count)]]
+
+
+def _set_up(barrier: Any, environment: dict[str, str]) -> None:
+    global _barrier
+    _barrier = barrier
+    os.environ.update(environment)
+
+
+def wait_for_all() -> None:
+    if _barrier is not None:
+        _barrier.wait()
+
+
+def make_recipe(backbone: str, weights: Path, short_side: int, device: str, precision: str) -> Recipe:
+    """Stage 1 as `proposals` runs it by default, with images of COCO's proportions."""
+    return Recipe(
+        generator=build_generator({}),
+        backbone=backbone,
+        weights=str(weights.resolve()),
+        short_side=short_side,
+        long_side=round(short_side * 1333 / 800),
+        batch_size=8,
+        device=device,
+        precision=precision,
+    )
+
+
+def random_weights(backbone: str, path: Path) -> Path:
+    """Write random weights, on which speed does not depend.
+
+    The batch norms get statistics of noise: without them, a deep random network has the same features everywhere.
+    """
+    torch.manual_seed(0)
+    network = new_network(get_spec(backbone).architecture)
+    network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(F.interpolate(torch.randn(4, 3, 8, 8), 128, mode="bicubic"))
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def repeated(images: ImageList, count: int, folder: Path) -> ImageList:
+    """`count` images: links to the given ones, repeatedly, with ids from 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for index, name in enumerate(islice(cycle(images.names), count)):
+        names.append(f"{index:07d}{Path(name).suffix}")
+        if not (folder / names[-1]).is_symlink():
+            (folder / names[-1]).symlink_to(images.root / name)
+    return ImageList(folder, tuple(names), image_ids(names))
+
+
+def measure_plain(job: Job, out: Path) -> float:
+    """Images per second of the plain implementation, with PyTorch's own number of threads."""
+    recipe = job.recipe
+    extractor = build_backbone(recipe.backbone, recipe.weights).to(recipe.device)
+    paths = [job.images.root / name for name in job.images.names]
+    shapes = [read_image(path).shape for path in paths]
+    sizes = [input_size(h, w, recipe.short_side, recipe.long_side, extractor.spec.stride) for h, w, _ in shapes]
+    plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm-up
+    start = time.perf_counter()
+    plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
+    return len(paths) / (time.perf_counter() - start)
+
+
+def measure_forward(job: Job, threads: int) -> float:
+    """Images per second of the optimised backbone alone, on batches that are ready in memory."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    recipe, paths = job.recipe, [job.images.root / name for name in job.images.names]
+    extractor = build_extractor(recipe)
+    stride = extractor.spec.stride
+    images = load_images(paths, recipe.short_side, recipe.long_side, stride, threads=2, ahead=16)
+    batches = [
+        torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)
+        for batch in batch_by_size(images, recipe.batch_size)
+    ]
+    extractor(batches[0])
+    synchronize(recipe.device)
+    wait_for_all()
+    start = time.perf_counter()
+    for batch in batches:
+        extractor(batch)
+    synchronize(recipe.device)
+    return len(paths) / (time.perf_counter() - start)
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure_run(job: Job, shards: Path, workers: int | None) -> tuple[float, float]:
+    """Images per second of a whole run, from the first worker's start to the last shard; seconds before that."""
+    begun: list[float] = []
+    start = time.perf_counter()
+    run(job, shards, workers, lambda count: begun.append(time.perf_counter()) if not count else None)
+    return len(job.images) / (time.perf_counter() - begun[0]), begun[0] - start
+
+
+def agreement(plain: Path, shards: Path) -> float:
+    """Mean over the plain implementation's proposals of the best IoU with ours of the same image."""
+    expected: dict[int, list[dict[str, Any]]] = {}
+    for result in json.loads(plain.read_text()):
+        expected.setdefault(result["image_id"], []).append(result["segmentation"])
+    best: list[float] = []
+    for record in ShardSet.open(shards).records():
+        truth = expected.pop(record.image_id, [])
+        ious = coco_mask.iou(record.coco_rle(), truth, [0] * len(truth)) if truth and len(record) else None
+        best += [0.0] * len(truth) if ious is None else ious.max(axis=0).tolist()
+    return float(np.mean(best + [0.0] * sum(map(len, expected.values()))))
+
+
+def compare(
+    images: ImageList, recipe: Recipe, workers: int | None, scratch: Path, count: int, plain_count: int, rounds: int
+) -> dict[str, str]:
+    """Images per second of all three in turn, the best of each, their ratios, and how well the proposals agree."""
+    job = Job(repeated(images, count, scratch / "images"), recipe, max(8, count // 16))
+    few = Job(repeated(images, plain_count, scratch / "few-images"), recipe, plain_count)
+    # On a CPU one process of one thread per core, as in the product; with a GPU a single process.
+    processes = (workers or len(os.sched_getaffinity(0))) if recipe.device == "cpu" else 1
+    plain, forward, whole, start_up = [], [], [], []
+    for number in range(rounds):
+        plain.append(in_process(measure_plain, few, scratch / "plain.json", environment=PLAIN_ENVIRONMENT))
+        forward.append(sum(in_processes(processes, measure_forward, job, 1)))
+        rate, seconds = in_process(measure_run, job, scratch / f"run-{number}", workers)
+        whole.append(rate)
+        start_up.append(seconds)
+    in_process(measure_run, few, scratch / "few", 0)
+    iou = agreement(scratch / "plain.json", scratch / "few")
+    return {
+        "plain implementation": f"{max(plain):.2f} images/s",
+        "optimised backbone's forward alone": f"{max(forward):.2f} images/s",
+        "end to end": f"{max(whole):.2f} images/s after {min(start_up):.1f} s of start-up",
+        "end to end / plain implementation": f"{max(whole) / max(plain):.2f}",
+        "forward alone / plain implementation": f"{max(forward) / max(plain):.2f}, the upper bound",
+        "end to end / forward alone": f"{max(whole) / max(forward):.2f}",
+        "mean best IoU with the plain proposals": f"{iou:.4f}",
+    }

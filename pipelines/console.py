@@ -1,0 +1,116 @@
+"""What the commands print: names on one line, tables, durations and progress."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from stage2_training.labels.custom import CustomDatasetOptions
+
+Item = TypeVar("Item")
+
+
+def one_line(text: str) -> str:
+    """Text for the terminal: characters that would break the line, colour it or reverse it become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_table(heading: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False, left: int = 1) -> str:
+    """A table as text in columns, of which the first `left` are flush left and the others right; or as Markdown."""
+    if markdown:
+        rule = ["---"] * left + ["---:"] * (len(heading) - left)
+        return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        sized = list(zip(row, widths, strict=True))
+        return "  ".join([cell.ljust(n) for cell, n in sized[:left]] + [cell.rjust(n) for cell, n in sized[left:]])
+
+    return "\n".join(map(line, (heading, *rows)))
+
+
+class SpeedColumn(ProgressColumn):
+    """`12.3 images/s`."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "")
+
+
+@contextmanager
+def progress(description: str, unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr with speed and time left; nothing is shown when stderr is no terminal.
+
+    The bar appears with the first item done, so that an error before that stands alone.
+
+    Args:
+        description: what is being done.
+        unit: what is counted, plural.
+        total: how many there are; None: unknown.
+
+    Yields:
+        A function to call with numbers of items done; a call with 0 starts the clock.
+    """
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task(description, start=False, total=total, unit=unit)
+
+    def advance(count: int) -> None:
+        if not bar.tasks[0].started:
+            bar.start_task(task)
+        if count:
+            bar.start()  # does nothing when the bar is shown already
+            bar.advance(task, count)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def track(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a progress bar as of `progress`."""
+    with progress(description, unit, total) as advance:
+        advance(0)
+        for item in items:
+            yield item
+            advance(1)
+
+
+def open_labels(dataset: str, data_root: str | None, options: "CustomDatasetOptions") -> Mapping[str, Any]:
+    """The config fragment of a labelled dataset; prints what the user should know of it.
+
+    Raises:
+        UserError: as `stage2_training.config.datasets.open_dataset`.
+    """
+    from stage2_training.config.datasets import open_dataset
+
+    labelled = open_dataset(dataset, data_root, options)
+    for remark in labelled.remarks:
+        print(one_line(remark))
+    return labelled.fragment
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Import MMDetection without its remarks on optional packages."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mmdet.evaluation  # noqa: F401
+
+        yield

@@ -1,0 +1,149 @@
+"""A labelled dataset: checked, converted to COCO JSON, a few labels drawn. Also makes the demo's dataset."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from pipelines import options
+from pipelines.console import one_line
+from stage1_proposals.common.errors import UserError
+
+if TYPE_CHECKING:
+    from stage2_training.labels.custom import CustomDatasetOptions
+
+PUBLISHED = ("demo", "ctw1500", "cityscapes", "coco10", "coco5")
+
+
+class Split(NamedTuple):
+    """A training or test set that is ready: its COCO JSON and the folder of its images."""
+
+    labels: Path
+    images: Path
+
+
+@click.command(cls=options.Command)
+@click.option("--dataset", default="demo", help=f"{', '.join(PUBLISHED)}, COCO JSON or a labelme folder.")
+@click.option("--data-root", type=options.PATH, help="Folder to write the demo to, or to find a dataset in.")
+@options.image_counts_option
+@options.seed_option("demo: decides every image; coco10, coco5: which images.")
+@click.option("--partial", is_flag=True, help="Published datasets: take a part, and note it in the JSON's `info`.")
+@click.option("--sheet", type=options.NON_NEGATIVE, default=12, help="Images to draw labels on; 0: none.")
+@options.custom_dataset_options
+def command(
+    dataset: str,
+    data_root: Path | None,
+    count: tuple[int, int, int] | None,
+    seed: int,
+    partial: bool,
+    sheet: int,
+    custom: "CustomDatasetOptions",
+) -> None:
+    """Check a labelled dataset, convert it to COCO JSON and draw a few labels; or make the demo's dataset.
+
+    Published datasets are looked for in data/DATASET (COCO's subsets in data/coco), unpacked; the images of a custom
+    dataset where its labels say, or in --data-root.
+    """
+    from stage2_training.labels import cityscapes, coco_subset, ctw1500
+    from stage2_training.labels.custom import is_custom
+
+    root = data_root or Path("data") / ("coco" if dataset in coco_subset.SHARES else dataset)
+    if dataset in PUBLISHED and (custom.test_labels or custom.classes or custom.held_out_seed):
+        raise UserError(f"--test-labels, --classes and --held-out-seed go with custom datasets, not {dataset}")
+    if dataset == "demo":
+        splits = make_demo(root, seed, count)
+    elif dataset == "ctw1500":
+        counts = {name: split.count for name, split in ctw1500.SPLITS.items()}
+        splits = convert(ctw1500, counts, root, partial, custom.skip_malformed)
+    elif dataset == "cityscapes":
+        splits = convert(cityscapes, cityscapes.COUNTS, root, partial, custom.skip_malformed)
+    elif dataset in coco_subset.SHARES:
+        splits = draw_coco_subset(dataset, root, seed, partial, custom.skip_malformed)
+    elif is_custom(dataset):
+        splits = prepare_custom(dataset, data_root, custom)
+    else:
+        raise UserError(
+            f"no dataset {dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
+            f"labelme files"
+        )
+    for split in splits:
+        summarise(split, sheet)
+
+
+def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iterator[Split]:
+    """The demo's unlabeled images, CTW1500-format text images and labelled images of objects."""
+    from pipelines.demo_data import demo_set
+    from stage2_training.labels import ctw1500
+
+    if not demo_set.build(root, seed, demo_set.Counts(*count or ())):
+        print(f"{root} is complete; nothing to do")
+    print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled images")
+    for name in ctw1500.SPLITS:
+        yield Split(root / "ctw1500" / "annotations" / f"{name}.json", root / "ctw1500")
+    yield Split(root / demo_set.OBJECTS, (root / demo_set.OBJECTS).parent)
+
+
+def convert(
+    converter: ModuleType, counts: dict[str, int], root: Path, partial: bool, skip_malformed: bool
+) -> Iterator[Split]:
+    """CTW1500 and Cityscapes, whose labels are in formats of their own."""
+    if not partial:
+        for name, count in counts.items():
+            converter.check_complete(root, name, count)
+    for name, count in counts.items():
+        skipped: list[str] | None = [] if skip_malformed else None
+        yield Split(converter.write_annotations(root, name, skipped, count), root)
+
+
+def draw_coco_subset(name: str, root: Path, seed: int, partial: bool, skip_malformed: bool) -> Iterator[Split]:
+    """A tenth or twentieth of COCO's training images, and its validation images."""
+    from stage2_training.labels import coco_subset
+
+    skipped: list[str] | None = [] if skip_malformed else None
+    labels = coco_subset.write_subset(root, name, seed, skipped, partial)
+    print(f"{coco_subset.ids_file(root, name)}: the ids of its images, drawn by seed {seed}")
+    yield Split(labels, root / "train2017")
+    yield Split(root / "annotations" / "instances_val2017.json", root / "val2017")
+    unlabeled, expected = coco_subset.unlabeled_images(root), coco_subset.COUNTS["unlabeled2017"]
+    if unlabeled is None:
+        print(f"{root / 'unlabeled2017'} does not exist; only stage 1 needs it")
+    else:
+        print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} images for stage 1")
+
+
+def prepare_custom(dataset: str, data_root: Path | None, custom: "CustomDatasetOptions") -> Iterator[Split]:
+    """A dataset given by its labels; raises as `custom.prepare`."""
+    from stage2_training.labels.custom import prepare
+
+    prepared = prepare(dataset, str(data_root) if data_root else None, custom)
+    for remark in prepared.remarks:
+        print(one_line(remark))
+    yield Split(prepared.train, prepared.train_images)
+    yield Split(prepared.test, prepared.test_images)
+
+
+def summarise(split: Split, sheet_images: int) -> None:
+    """Print what a COCO JSON holds, what is ignored and what was left out; draw labels on `sheet_images` images."""
+    from stage2_training.labels.preview import draw_sheet
+
+    coco = json.loads(split.labels.read_text(encoding="utf-8"))
+    ignored = sum(bool(annotation["iscrowd"]) for annotation in coco["annotations"])
+    classes = len(coco["categories"])
+    print(
+        f"{split.labels}: {len(coco['images']):,} images, {len(coco['annotations']):,} objects of "
+        f"{classes} {'class' if classes == 1 else 'classes'}" + (f", {ignored:,} of them ignored" if ignored else "")
+    )
+    info = coco.get("info", {})
+    if "partial" in info:
+        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} images")
+    for label in info.get("dropped", ()):
+        print(f"  left out, no pixel inside its image: {label}")
+    for reason in info.get("skipped", ()):
+        print(f"  left out: {one_line(reason)}")
+    if sheet_images and coco["images"]:
+        sheet = split.labels.with_name(f"{split.labels.stem}_check.png")
+        drawn = draw_sheet(coco, split.images, sheet, sheet_images)
+        print(f"  labels of {drawn} images drawn: {sheet}")

@@ -1,1 +1,0 @@
-"""The HTML report: what is read of a work directory, and the page made of it."""

@@ -1,0 +1,215 @@
+"""Reading tensors from checkpoint files without running code, and matching them with a network's by name and shape."""
+
+import argparse
+import pickle
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from stage1_proposals.common.errors import UserError
+
+Tensors = Mapping[str, Tensor]
+
+# Classes that public training scripts store beside the weights, and that hold nothing but data: DINO, DeiT and MAE
+# keep their command line's options.
+_DATA_CLASSES: list[Any] = [argparse.Namespace]
+# Keys under which public releases keep the state dict. DINO's authors publish and evaluate the teacher.
+_NESTINGS = ("state_dict", "model", "teacher", "student")
+# Prefixes of a backbone's names: MMSelfSup and DINO `backbone.`, MoCo `module.encoder_q.` (OpenSelfSup `encoder_q.0.`,
+# MoCo v3 `module.base_encoder.`), SwAV `module.`, DINOv2's trainer `teacher.backbone.`, SimMIM `encoder.`, Lightning
+# `model.`; torchvision, timm and DenseCL's export have none. A contrastive learner's momentum encoder (`encoder_k.`,
+# `momentum_encoder.`) is left out on purpose: the trained encoder is meant.
+_BRANCHES = (
+    *("", "backbone.", "encoder_q.", "encoder_q.0.", "base_encoder."),
+    *("teacher.backbone.", "student.backbone.", "encoder.", "model."),
+)
+_WRAPPERS = ("", "module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_PREFIXES = tuple(wrapper + branch for wrapper in _WRAPPERS for branch in _BRANCHES)
+# A batch norm's counter of steps: files from before PyTorch 0.4.1 lack it, and with a momentum it is never read.
+_COUNTER = "num_batches_tracked"
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a PyTorch checkpoint or a safetensors file. Only tensors and plain values are unpickled.
+
+    Args:
+        map_location: as in `torch.load`; safetensors are read to the CPU.
+
+    Raises:
+        UserError: no such file, it cannot be read or is damaged, or it holds other objects.
+    """
+    is_safetensors = str(path).endswith(".safetensors")
+    try:
+        if is_safetensors:
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(_DATA_CLASSES):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        hint = "; nothing is downloaded here: get the file and give its path" if "://" in str(path) else ""
+        raise UserError(f"{path}: no such checkpoint{hint}") from error
+    except pickle.UnpicklingError as error:  # PyTorch's message advises to run the file's code: do not repeat it
+        names = _other_globals(path)
+        what = f"holds {', '.join(names)}" if names else "is not a checkpoint of plain values"
+        raise UserError(f"{path}: {what}; only tensors and plain values are read, never code") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # the unpickler raises nearly any exception on a damaged or different file
+        kind = "safetensors file" if is_safetensors else "PyTorch checkpoint"
+        raise UserError(f"{path}: damaged or not a {kind}") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: holds {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def _other_globals(path: str | Path) -> list[str]:
+    """The classes and functions in a checkpoint that are not unpickled; empty where that cannot be determined."""
+    try:
+        with torch.serialization.safe_globals(_DATA_CLASSES):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a file in another format than PyTorch's since 1.6
+        return []
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint by name, wherever it keeps its state dict.
+
+    Raises:
+        UserError: as `read_checkpoint`, or there are none.
+    """
+    return tensors_in(read_checkpoint(path), path)
+
+
+def tensors_in(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """As `read_tensors`, for the content of a checkpoint; `path` is for the message."""
+    for key in _NESTINGS:
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    tensors = {name: value for name, value in checkpoint.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path}: holds no weights")
+    return tensors
+
+
+def strip_prefix(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
+    """Return the tensors under the known prefix that precedes most of the expected names, without that prefix."""
+    prefix = max(_PREFIXES, key=lambda prefix: sum(prefix + name in tensors for name in expected))
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def rename_by_position(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
+    """Give the first tensors the expected names if they have the same shapes in the same order; else return none."""
+    values = list(tensors.values())[: len(expected)]
+    if [value.shape for value in values] != [value.shape for value in expected.values()]:
+        return {}
+    return dict(zip(expected, values, strict=True))
+
+
+@dataclass(frozen=True)
+class TensorMatch:
+    """How a checkpoint's tensors match a network's by name and shape.
+
+    Attributes:
+        found: the network's tensors that the checkpoint holds.
+        left: names of the checkpoint's other tensors, and why each is left.
+        missing: names of the network's other tensors.
+        class_branch: matches names of tensors whose shape follows the number of classes; None: there are none.
+    """
+
+    found: dict[str, Tensor]
+    left: dict[str, str]
+    missing: tuple[str, ...]
+    class_branch: re.Pattern[str] | None = None
+
+    def lacking(self, parts: Sequence[str] = ("",)) -> list[str]:
+        """Names of missing tensors, except class branches and batch norms' counters.
+
+        Args:
+            parts: leading names of the network's tensors; by default, of all.
+        """
+        names = [name for name in self.missing if name.startswith(tuple(parts)) and not name.endswith(_COUNTER)]
+        return [name for name in names if not (self.class_branch and self.class_branch.search(name))]
+
+    def why(self, name: str) -> str:
+        """Why a tensor is missing."""
+        return self.left.get(name, "not in the checkpoint")
+
+    def require(self, parts: Sequence[str], source: str | Path, hint: str) -> None:
+        """Check that no tensor of these parts is `lacking`.
+
+        Args:
+            parts: leading names of the network's tensors.
+            source: the checkpoint, as the user knows it.
+            hint: what to do otherwise.
+
+        Raises:
+            UserError: some are, naming the first and the reason.
+        """
+        names = self.lacking(parts)
+        if names:
+            more = ", ..." if len(names) > 1 else ""
+            raise UserError(
+                f"{source}: {len(names)} tensors that the model needs from it cannot be taken: "
+                f"{names[0]} ({self.why(names[0])}){more}; {hint}"
+            )
+
+    def require_all(self, source: str | Path) -> None:
+        """Check that checkpoint and network have the same tensors.
+
+        Raises:
+            UserError: some differ, naming the first and the reason.
+        """
+        differing = list(dict.fromkeys((*self.left, *self.missing)))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{source}: not a checkpoint of this model; {len(differing)} tensors differ: {name} ({self.why(name)})"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable dict of all names: `taken`, `left` with the reason of each, and `missing`."""
+        return {"taken": sorted(self.found), "left": dict(sorted(self.left.items())), "missing": sorted(self.missing)}
+
+    def table(self) -> str:
+        """Return a table of how many tensors each part of the network took, left and initialised itself, and why."""
+        counts = [Counter(map(_part, names)) for names in (self.found, self.left, self.missing)]
+        rows = [(part, *(str(count[part] or "-") for count in counts)) for part in sorted(set().union(*counts))]
+        rows = [("part", "taken", "left", "own init"), *rows]
+        width = max(len(row[0]) for row in rows)
+        lines = ["  ".join([row[0].ljust(width), *(cell.rjust(8) for cell in row[1:])]) for row in rows]
+        reasons = Counter((_part(name), reason) for name, reason in self.left.items())
+        lines += [f"left in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
+        return "\n".join(lines)
+
+
+def _part(name: str) -> str:
+    """Return the part of the network that a tensor is in: two levels of its name for heads, one for the rest."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0].endswith("_head") and len(pieces) > 2 else pieces[0]
+
+
+def match_tensors(tensors: Tensors, expected: Tensors, class_branch: re.Pattern[str] | None = None) -> TensorMatch:
+    """Match a checkpoint's tensors with a network's by name and shape.
+
+    Args:
+        tensors: of the checkpoint.
+        expected: the network's state dict, on any device, `meta` too.
+        class_branch: matches names of tensors whose shape follows the number of classes: they may be missing.
+    """
+    found: dict[str, Tensor] = {}
+    left: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if name not in expected:
+            left[name] = "the model has no such tensor"
+        elif tensor.shape != expected[name].shape:
+            kind = "class branch: " if class_branch and class_branch.search(name) else ""
+            left[name] = f"{kind}shape {tuple(tensor.shape)}, the model's is {tuple(expected[name].shape)}"
+        else:
+            found[name] = tensor
+    return TensorMatch(found, left, tuple(name for name in expected if name not in found), class_branch)

@@ -1,0 +1,50 @@
+"""A labelled dataset as commands name it: a config fragment, or the user's own labels, from which one is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.compose import CONFIGS, read_dataset
+from stage2_training.engine.distributed import on_rank_zero
+from stage2_training.labels import custom
+
+
+@dataclass(frozen=True)
+class LabelledDataset:
+    """A dataset as fine-tuning and evaluation take it.
+
+    Attributes:
+        fragment: its part of the config, as in `configs/datasets`.
+        remarks: what the user should know of it, one line each.
+    """
+
+    fragment: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
+
+
+def open_dataset(
+    dataset: str, data_root: str | None = None, options: custom.CustomDatasetOptions | None = None
+) -> LabelledDataset:
+    """Read a dataset's fragment, or check the user's own labels, write them as COCO JSON and make their fragment.
+
+    Args:
+        dataset: name or file of a fragment; or COCO JSON or a folder of labelme files.
+        data_root: folder of the images of the user's own labels.
+        options: how to use the user's own labels.
+
+    Raises:
+        UserError: no such dataset, a fragment that lacks what it must decide, `options` for a dataset that has a
+            fragment, or labels that cannot be used.
+    """
+    has_fragment = dataset in {
+        path.stem for path in (CONFIGS / "datasets").glob("*.py")
+    }  # even if a folder has that name
+    if not has_fragment and custom.is_custom(dataset):
+        prepared = on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
+        return LabelledDataset(custom.as_config(prepared), prepared.remarks)
+    if options not in (None, custom.CustomDatasetOptions()):
+        raise UserError(
+            f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"
+        )
+    return LabelledDataset(read_dataset(dataset))

@@ -1,0 +1,175 @@
+"""Runs are executed once, in order and resumed; several at once with processes that do nothing but wait."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import launch
+from pipelines.experiments import execute as execution
+from pipelines.experiments.execute import Workspace, execute, print_plan
+from pipelines.experiments.paper_tables import TABLES
+from pipelines.experiments.plan import Output, Run, data_run
+from pipelines.experiments.scales import PAPER, Scale
+from pipelines.experiments.tables import table_runs
+from stage1_proposals.common.errors import UserError
+
+# Writes what it was started with; `until` names the file that it waits for.
+STAND_IN = """#!{python}
+import os, pathlib, sys, time
+given = dict(zip(sys.argv[4::2], sys.argv[5::2]))
+out = pathlib.Path(given["--work-dir"])
+out.mkdir(parents=True, exist_ok=True)
+(out / "started").write_text(os.environ["OMP_NUM_THREADS"])
+print("hello from", sys.argv[3], flush=True)
+if "--exit" in given:
+    sys.exit(int(given["--exit"]))
+while "--until" in given and not pathlib.Path(given["--until"]).exists():
+    time.sleep(0.01)
+(out / "finished.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "demo")
+
+
+@pytest.fixture
+def runs(tiny: Scale) -> list[Run]:
+    """Data, shards, then two pre-trainings, each before its fine-tuning."""
+    return table_runs(TABLES[4], tiny, [0])
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are `STAND_IN`, on four cores."""
+    program = tmp_path / "python"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(execution, "POLL", 0.01)
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+
+
+def names(commands) -> list[str]:
+    return [words[0] for words in commands.seen]
+
+
+def test_all_runs_are_made_once(commands, runs: list[Run], workspace: Workspace, capsys) -> None:
+    execute(runs, workspace)
+    assert names(commands) == ["data", "proposals", "pretrain", "finetune", "pretrain", "finetune"]
+    capsys.readouterr()
+    execute(runs, workspace)
+    assert len(commands.seen) == 6
+    assert capsys.readouterr().out == "== 6 of 6 runs are finished\n"
+
+
+@pytest.mark.parametrize(("code", "error"), [(2, UserError), (-9, UserError), (130, KeyboardInterrupt)])
+def test_an_interrupted_run_is_resumed(commands, runs: list[Run], workspace: Workspace, code: int, error) -> None:
+    commands.codes[3] = code
+    with pytest.raises(error):
+        execute(runs, workspace)
+    assert len(commands.seen) == 3
+    assert not workspace.finished(runs[2])
+    execute(runs, workspace)
+    assert commands.seen[3] == commands.seen[2]
+    assert len(commands.seen) == 7
+    assert workspace.finished(runs[2])
+
+
+def test_seconds_of_all_starts_are_added(runs: list[Run], workspace: Workspace) -> None:
+    workspace.record(runs[0], 60.0, finished=False)
+    workspace.record(runs[0], 30.0, finished=True)
+    assert workspace.state(runs[0]) == {"finished": True, "seconds": 90.0}
+
+
+def test_a_failed_start_that_cannot_be_recorded_keeps_its_own_error(runs: list[Run], workspace: Workspace) -> None:
+    workspace.directory(runs[0]).with_name(f"{runs[0].name}.json").mkdir(parents=True)
+    workspace.record(runs[0], 1.0, finished=False)
+    with pytest.raises(UserError, match=r"\.json: cannot be written"):
+        workspace.record(runs[0], 1.0, finished=True)
+
+
+def test_a_deleted_directory_is_made_again(commands, runs: list[Run], workspace: Workspace) -> None:
+    execute(runs, workspace)
+    workspace.directory(runs[1]).rmdir()
+    execute(runs, workspace)
+    assert names(commands)[6:] == ["proposals"]
+
+
+def test_another_table_makes_only_its_own_runs(commands, tiny: Scale, runs: list[Run], workspace: Workspace) -> None:
+    execute(runs, workspace)
+    execute(table_runs(TABLES[5], tiny, [0]), workspace)
+    assert names(commands)[6:] == ["pretrain", "finetune"] * 3  # not those of the cosine row
+    assert not any("cosine" in word for words in commands.seen for word in words)
+
+
+def test_real_data_is_finished_once_its_command_was(tmp_path: Path) -> None:
+    run, workspace = data_run("ctw1500", PAPER), Workspace(tmp_path)
+    workspace.record(run, 1.0, finished=False)
+    assert not workspace.finished(run)
+    workspace.record(run, 1.0, finished=True)
+    assert workspace.finished(run)
+
+
+def test_a_plan_says_how_far_everything_is_and_runs_nothing(
+    commands, runs: list[Run], workspace: Workspace, capsys
+) -> None:
+    commands.codes[4] = 130
+    with pytest.raises(KeyboardInterrupt):
+        execute(runs, workspace)
+    workspace.directory(runs[3]).mkdir(parents=True)
+    capsys.readouterr()
+    print_plan(runs, workspace)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(commands.seen) == 4
+    states = [line.partition(": ")[2] for line in lines[:-2:2]]
+    assert states == ["finished"] * 3 + ["begun", "to do", "to do"]
+    assert lines[7].startswith("     $ python -m pipelines finetune --model knet_lite0 --dataset demo ")
+    assert lines[-1] == "6 runs, 3 of them finished."
+
+
+def run_of(label: str, *arguments: str | Output) -> Run:
+    return Run("pretrain", label, arguments)
+
+
+@pytest.mark.usefixtures("processes")
+def test_several_runs_at_once_each_after_its_dependencies(workspace: Workspace, capsys) -> None:
+    go = workspace.root / "go"
+    pair = [run_of("a", "--until", str(go)), run_of("b")]
+    last = run_of("last", "--shards", Output(pair[1]))
+    proof = workspace.directory(last) / "finished.json"
+    watch = subprocess.Popen(["sh", "-c", f"until [ -e {proof} ]; do sleep 0.01; done; touch {go}"])
+    execute([*pair, last], workspace, 2)  # `a` ends only after `last`, which comes after `b`
+    assert watch.wait() == 0
+    assert all(workspace.finished(run) for run in (*pair, last))
+    assert (workspace.directory(last) / "started").read_text() == "2"  # of four cores
+    assert (workspace.root / "output" / f"{last.name}.txt").read_text() == "hello from pretrain\n"
+    capsys.readouterr()
+    execute([*pair, last], workspace, 2)
+    assert capsys.readouterr().out == "== 3 of 3 runs are finished\n"
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_failed_run_stops_the_others_and_shows_its_output(workspace: Workspace, capsys) -> None:
+    forever, failing = run_of("forever", "--until", "never"), run_of("failing", "--exit", "2")
+    start = time.monotonic()
+    with pytest.raises(UserError, match="step `pretrain` ended with exit code 2"):
+        execute([forever, failing], workspace, 2)
+    assert time.monotonic() - start < 10
+    assert "hello from pretrain\n" in capsys.readouterr().out
+    assert not workspace.finished(forever)
+    assert not workspace.finished(failing)
+
+
+@pytest.mark.usefixtures("processes")
+def test_ctrl_c_in_a_run_ends_all(workspace: Workspace) -> None:
+    runs = [run_of("interrupted", "--exit", "130"), run_of("forever", "--until", "never")]
+    with pytest.raises(KeyboardInterrupt):
+        execute(runs, workspace, 2)
+    assert not any(map(workspace.finished, runs))

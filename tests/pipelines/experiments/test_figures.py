@@ -1,0 +1,139 @@
+"""`figure 3..6`: the runs, then the drawings of what they leave."""
+
+import json
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipelines.experiments.execute import Workspace
+from pipelines.experiments.figures import FIGURES, draw_arguments, drawings_at
+from pipelines.experiments.paper_tables import TABLES
+from pipelines.experiments.plan import shards_run
+from pipelines.experiments.record import ExperimentRecord
+from pipelines.experiments.scales import DEMO, PAPER
+from pipelines.experiments.tables import table_runs
+from stage2_training.labels.ctw1500 import SPLITS
+from tests.pipelines.command import run_command
+
+SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
+SPACE = Workspace(Path("space"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run_command("figure", *words)
+
+
+def test_curves_have_a_line_per_start_and_a_run_per_seed() -> None:
+    (drawing,) = drawings_at(FIGURES[3], PAPER)
+    words = draw_arguments(drawing, PAPER, [0, 1], SPACE)
+    assert words[0] == "curves"
+    assert words[-4:] == ["--title", "Fine-tuning on COCO 10 %", "--out", "space/figures/figure3.png"]
+    lines = dict(word.split("=", 1) for word in words[1:-4])
+    assert list(lines) == ["Img. Sup.", "DenseCL", "SwAV", "MoCo-v2", "SP"]
+    known = {str(SPACE.directory(run)) for run in table_runs(TABLES[1], PAPER, [0, 1])}
+    for runs in lines.values():
+        first, second = runs.split(",")
+        assert "seed0" in first
+        assert "seed1" in second
+        assert {first, second} <= known  # nothing is trained for the figure alone
+
+
+def test_a_data_set_that_a_scale_lacks_is_not_drawn() -> None:
+    assert [drawing.name for drawing in drawings_at(FIGURES[4], PAPER)] == ["figure4-cityscapes", "figure4-ctw1500"]
+    (drawing,) = drawings_at(FIGURES[4], DEMO)
+    words = draw_arguments(drawing, DEMO, [0], SPACE)
+    assert [word.split("=")[0] for word in words[1:4]] == ["Mask R-CNN", "K-Net", "K-Net with SP"]
+    assert words[4:6] == ["--title", "Fine-tuning on the demo set"]
+
+
+def test_results_are_drawn_beside_the_proposals_they_come_from() -> None:
+    words = draw_arguments(drawings_at(FIGURES[5], DEMO)[0], DEMO, [2, 3], SPACE)
+    assert words[0] == "results"
+    given = dict(zip(words[1::2], words[2::2], strict=True))
+    assert given["--shards"] == str(SPACE.directory(shards_run("saliency", DEMO, 2, of_test=True)))
+    assert "knet_lite0-saliency-seed2-" in given["--work-dir"]
+    assert given["--out"] == "space/figures/figure5.png"
+    words = draw_arguments(drawings_at(FIGURES[5], PAPER)[0], PAPER, [2, 3], SPACE)
+    assert words[2] == str(SPACE.directory(shards_run("saliency", PAPER, 2)))
+
+
+def test_the_demos_proposals_are_of_images_with_text(run, capsys) -> None:
+    assert run(5, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    _, command = next(pair for pair in pairwise(lines) if ". shards-saliency-test-" in pair[0])
+    folder, images = SPLITS["test"].images, shlex.split(command)[6]
+    assert images.endswith(f"/ctw1500/{folder}")
+    assert sum("pipelines proposals" in line for line in lines) == 2
+
+
+def test_activations_are_those_after_two_epochs(run, commands, capsys) -> None:
+    assert run(6, "--dry-run") == 0
+    plan = capsys.readouterr().out
+    assert plan.count("--epochs 2 ") == 2
+    last = shlex.split(plan.splitlines()[-1])
+    assert last[3:6] == ["pipelines", "draw", "activations"]
+    assert [word.split("=")[0] for word in last[6:8]] == ["Img. Sup.", "SP"]
+    assert last[8:10] == ["--dataset", "demo"]
+    assert last[10] == "--data-root"
+    words = draw_arguments(FIGURES[6].drawings[0], PAPER, [0], SPACE)
+    assert [word.split("=")[0] for word in words[1:4]] == ["Img. Sup.", "DenseCL", "SP"]
+    assert words[4:6] == ["--dataset", "coco10"]
+    assert "--data-root" not in words
+
+
+def test_a_figures_runs_are_made_before_it_is_drawn(run, commands, capsys) -> None:
+    assert run(4, *SMALL) == 0
+    names = [words[0] for words in commands.seen]
+    assert names == ["data", "finetune", "finetune", "proposals", "pretrain", "finetune", "draw"]
+    out = capsys.readouterr().out
+    assert "- Left out: Cityscapes." in out
+    assert "- Fine-tuning of mask_rcnn_lite0" in out
+    assert run(4, *SMALL) == 0
+    assert [words[0] for words in commands.seen[7:]] == ["draw"]
+
+
+def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path, capsys) -> None:
+    assert run(4, *SMALL, "--seeds", 0, 1) == 0
+    folder = tmp_path / "work_dirs" / "experiments" / "demo"
+    record = json.loads((folder / "figures" / "figure4.record.json").read_text())
+    assert ExperimentRecord.read(folder / "figures" / "figure4.record.json").markdown() == (
+        (folder / "figures" / "figure4.md").read_text()
+    )
+    assert (record["number"], record["scale"], record["pictures"]) == (4, "demo", ["figure4-ctw1500.png"])
+    assert record["notes"][0] == (
+        "Lines are means over seeds 0, 1, of pre-training and fine-tuning alike, on the same images and labels; "
+        "bands go from the lowest run to the highest."
+    )
+    assert [shlex.split(command)[3] for command in record["commands"]] == [words[0] for words in commands.seen]
+    assert all((folder / name).is_dir() for name in record["runs"])
+    out, page = capsys.readouterr().out, (folder / "figures" / "figure4.md").read_text()
+    assert page.startswith(
+        f"## Figure 4, at demo scale: {FIGURES[4].title}\n\n![figure4-ctw1500](figure4-ctw1500.png)\n"
+    )
+    for note in record["notes"]:
+        assert f"- {note}\n" in out
+        assert f"- {note}\n" in page
+    assert record["commands"][-1] in page
+    assert record["machine"] in page
+
+
+def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_path: Path, capsys) -> None:
+    assert run(6, *SMALL, "--seeds", 3, 1) == 0
+    out = capsys.readouterr().out
+    assert "- One run per model, with seed 3, the first of 3, 1: nothing" in out
+    assert "- Fine-tuned for 1 epoch; the paper's for 2.\n" in out
+    assert not any("seed1" in word for words in commands.seen for word in words)
+    assert run(5, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert "- One run per model, with seed 0: nothing" in out
+    assert "- The images are the demo set's test images" in out
+
+
+def test_a_figure_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
+    assert run(7) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'7' is not one of" in line

@@ -1,0 +1,154 @@
+"""`table 1..7`: from nothing to a table, with commands that leave what the real ones leave."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from pipelines.experiments.paper_tables import TABLES
+from pipelines.experiments.record import ExperimentRecord
+from pipelines.experiments.tables import mean_and_spread, our_cells
+from tests.pipelines.command import run_command
+
+SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
+
+
+def scores(ap: float) -> dict[str, float]:
+    return {"AP": ap, "AP50": 2 * ap, "AP75": ap / 2, "AP_S": -1.0, "AP_M": ap, "AP_L": ap}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run_command("table", *words)
+
+
+def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, capsys) -> None:
+    commands.scores = {
+        "--init imagenet --data-root": scores(0.05),
+        "--init sp": scores(0.08),
+        "--seed 1": scores(0.1),
+    }
+    assert run("2", *SMALL, "--seeds", 0, 1, 0) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "work_dirs" / "experiments" / "demo"
+    table = json.loads((folder / "tables" / "table2.json").read_text())
+    assert ExperimentRecord.read(folder / "tables" / "table2.json").markdown() == (
+        (folder / "tables" / "table2.md").read_text()
+    )
+    assert table["heading"] == ["labels", "model", "start", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
+    assert table["rows"][3] == [
+        "CTW1500",
+        "K-Net",
+        "SP",
+        "8.0 ± 0.0",
+        "16.0 ± 0.0",
+        "4.0 ± 0.0",
+        "-",
+        *["8.0 ± 0.0"] * 2,
+    ]
+    assert table["paper"][3] == ["CTW1500", "K-Net", "SP", "34.6", "71.1", "31.0", "18.0", "36.1", "45.7"]
+    assert len(table["rows"]) == len(table["paper"]) == 4
+    assert all((folder / name).is_dir() for name in table["runs"])
+    assert len(table["runs"]) == len(table["commands"]) == len(commands.seen) == 2 + 2 * 5
+    assert table["commands"][0].startswith("python -m pipelines data --dataset demo --count 4 2 2 --data-root ")
+    assert table["scale"] == "demo"
+    assert "CTW1500  K-Net       SP         8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
+    for note in table["notes"]:
+        assert f"- {note}\n" in out
+    assert any(
+        note.startswith("Fine-tuning of mask_rcnn_lite0, solov2_lite0, and in parentheses") for note in table["notes"]
+    )
+    page = (folder / "tables" / "table2.md").read_text()
+    assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
+    assert table["commands"][-1] in page
+
+
+def test_a_table_that_is_there_is_printed_again(run, commands, capsys) -> None:
+    commands.scores = {"--init": scores(0.05)}
+    assert run("4", *SMALL) == 0
+    count, first = len(commands.seen), capsys.readouterr().out
+    assert run("4", *SMALL, "--markdown") == 0
+    assert len(commands.seen) == count
+    assert "5.0 (23.5)" in first
+    assert "| K-Net | on | 5.0 (23.5) | 10.0 (41.4) |" in capsys.readouterr().out
+
+
+def test_class_agnostic_scores_are_those_of_boxes(run, commands, capsys) -> None:
+    commands.scores = {"--class-agnostic": {"AP": 0.9, "box_AP": 0.021, "box_AP50": 0.06, "box_AP75": 0.01}}
+    assert run("6", *SMALL) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.startswith(("FreeSOLO  ", "K-Net"))]
+    assert rows == [
+        ["FreeSOLO", "yes", "-", "(5.5)", "-", "(12.2)", "-", "(4.2)"],
+        ["K-Net", "with", "SP", "no", "2.1", "(3.2)", "6.0", "(8.5)", "1.0", "(2.0)"],
+    ]
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+@pytest.mark.parametrize("number", TABLES)
+def test_a_dry_run_runs_nothing(run, commands, tmp_path: Path, capsys, number: int, scale: str) -> None:
+    assert run(number, "--scale", scale, "--dry-run") == 0
+    assert "0 of them finished." in capsys.readouterr().out
+    assert commands.seen == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
+    commands.codes[3] = 2
+    assert run("5", *SMALL) == 2
+    assert capsys.readouterr().err == (
+        "error: step `pretrain` ended with exit code 2; run the same command again to go on from there\n"
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_work_directory_that_cannot_be_is_one_line_before_any_run(
+    run, commands, tmp_path: Path, capsys, jobs: int
+) -> None:
+    (tmp_path / "file").touch()
+    assert run("5", *SMALL, "--work-dir", "file/x", "--jobs", jobs) == 2
+    assert capsys.readouterr().err == "error: file/x/demo/runs/state.json: cannot be written (Not a directory)\n"
+    assert commands.seen == []
+
+
+def test_images_are_the_demo_sets(run, capsys) -> None:
+    assert run("5", "--scale", "paper", *SMALL) == 2
+    assert "error: --count goes with --scale demo" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
+    assert run("8") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'8' is not one of" in line
+
+
+def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path: Path, capsys) -> None:
+    assert run(7, "--dry-run", "--freesolo", tmp_path / "masks.json") == 2
+    assert capsys.readouterr().err == f"error: --freesolo {tmp_path}/masks.json: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([], "-"),
+        ([0.0894], "8.9"),
+        ([0.0], "0.0"),
+        ([-1.0, -1.0], "-"),
+        ([0.08, 0.10], f"9.0 ± {100 * statistics.stdev([0.08, 0.10]):.1f}"),
+        ([0.1, 0.2, 0.3], "20.0 ± 10.0"),
+        ([0.345, 0.345, 0.345], "34.5 ± 0.0"),
+    ],
+)
+def test_a_cell_is_mean_and_spread_in_percent(values: list[float], cell: str) -> None:
+    assert mean_and_spread(values) == cell
+
+
+def test_a_row_has_a_cell_per_score_of_its_table() -> None:
+    assert our_cells(TABLES[6], [{"box_AP": 0.03, "box_AP50": 0.08, "box_AP75": -1.0, "AP": 0.9}]) == [
+        "3.0",
+        "8.0",
+        "-",
+    ]
+    assert our_cells(TABLES[6], []) == ["-"] * 3

@@ -1,0 +1,89 @@
+"""`make recall`: what it prints and refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.shards import describe_generator
+from stage1_proposals.analysis.statistics import to_coco
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.run import run as run_job
+from stage1_proposals.shards import ShardSet
+from tests.pipelines.command import run_command
+
+HEADING = ["generator", "backbone", "short side", "images", "per image"]
+HEADING += ["mask AP", "mask AP50", "mask AR@20", "box AP", "box AP50", "box AR@20"]
+
+
+def run(*argv: object) -> int:
+    return run_command("recall", *argv)
+
+
+@pytest.fixture(scope="module")
+def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Shards of the small images with at most three proposals each, and these as labels. Not to be changed."""
+    root = tmp_path_factory.mktemp("made")
+    generator = build_generator({"max_proposals": 3})
+    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    run_job(job, root / "shards", 0, lambda _: None)
+    labels = root / "labels.json"
+    labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
+    return root / "shards", labels
+
+
+def table_of(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """The cells of the Markdown table printed last."""
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_shards_score_100_against_their_own_proposals(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards, labels = made
+    assert run("--shards", shards, shards, "--labels", labels, "--markdown") == 0
+    heading, rule, first, second = table_of(capsys)
+    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
+    assert heading == HEADING
+    assert rule == ["---"] * 2 + ["---:"] * 9
+    expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 6]
+    assert first == second == expected
+
+
+def test_a_settings_default_is_not_worth_a_word() -> None:
+    assert (
+        describe_generator(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
+    )
+    changed = build_generator({"name": "freemask", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
+    assert describe_generator(json.loads(json.dumps(changed))) == "freemask seed_grid=[3, 4] min_score=0.5"
+    assert describe_generator({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
+        "my_module:Mine parts=3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "{labels}"], "Missing option '--shards'."),
+        (["--shards", "{tmp}"], "Missing option '--labels'."),
+        (["--labels", "{labels}", "--shards", "{tmp}"], "{tmp}: no shard set here"),
+        (["--labels", "{labels}", "--shards", "s3://a/b"], "--shards s3://a/b: is a URL; `make fetch"),
+        (["--shards", "{tmp}", "--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_user_error_is_one_clear_line_and_2(
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    places = {"tmp": tmp_path, "labels": made[1]}
+    assert run(*(option.format(**places) for option in options)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message.format(**places) in line
