@@ -278,7 +278,7 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
     with page.reading(path):
         shards = ShardSet.open(path)
         images, proposals, failures = (
-            sum(row[key] for row in shards.shards) for key in ("images", "proposals", "failures")
+            sum(getattr(entry, key) for entry in shards.entries) for key in ("images", "proposals", "failures")
         )
         failed: list[tuple[str, str]] = []
         sheet = None
@@ -298,7 +298,7 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
                 "images": f"{images:,}",
                 "proposals": f"{proposals:,} ({proposals / max(1, images):.1f} per image)",
                 "failed images": f"{failures:,}",
-                "shards": f"{len(shards.shards):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
+                "shards": f"{len(shards.entries):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
             },
             "request": dict(flatten(shards.request)),
             "failures": dict(failed),
@@ -308,8 +308,8 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
 
 
 def _failures(shards: ShardSet) -> Iterator[tuple[str, str]]:
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        if row["failures"]:
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        if entry.failures:
             with closing(ShardReader(path)) as reader:
                 yield from reader.failures()
 
