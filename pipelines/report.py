@@ -300,7 +300,7 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
                 "failed images": f"{failures:,}",
                 "shards": f"{len(shards.entries):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
             },
-            "request": dict(flatten(shards.request)),
+            "request": dict(flatten(shards.request.to_json())),
             "failures": dict(failed),
             "sheet": sheet,
         }
@@ -321,11 +321,11 @@ def draw_sheet(shards: ShardSet) -> Image.Image:
         ImageError: there is no image to draw.
     """
     tiles, reason = [], "it holds no image"
-    for record, image in sample(shards, Path(shards.request["image_root"]), SHEET_IMAGES, seed=0):
+    for record, image in sample(shards, Path(shards.image_root), SHEET_IMAGES, seed=0):
         if isinstance(image, ImageError):
             reason = f"{record.file_name} {image}"
         else:
-            tiles.append(draw_proposals(image, record))
+            tiles.append(draw_proposals(image, record.masks(), record.seed))
     if not tiles:
         raise ImageError(f"no contact sheet beside it, and none could be drawn ({reason})")
     return contact_sheet(tiles)
