@@ -36,7 +36,7 @@ from stage1_proposals.images.decode import ImageError, read_image
 from stage1_proposals.shards import ShardReader, ShardSet
 from stage1_proposals.shards.shard_set import MANIFEST
 from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
-from stage2_training.runs.provenance import COMMANDS, read_commands
+from stage2_training.runs.provenance import COMMANDS, CommandRecord
 from stage2_training.runs.work_dir import NON_FINITE, WorkDir, flatten, settings
 
 # Files that only the directory of a run has beside its config.
@@ -112,7 +112,7 @@ class Run:
     Attributes:
         status: `finished`, `running`, `failed`, `interrupted` or `not begun`.
         config: its composed config; `config_text` the file.
-        commands: every start, as `read_commands`.
+        commands: every start, the first one first.
         scores: the last, in [0, 1] or -1; of an unfinished run those it came to.
         curve: points with `epoch` and scores.
         losses: (step, value) of the sum of its losses.
@@ -125,7 +125,7 @@ class Run:
     status: str
     config: dict[str, Any]
     config_text: str
-    commands: list[dict[str, Any]]
+    commands: list[CommandRecord]
     scores: dict[str, float]
     curve: list[dict[str, Any]]
     losses: list[tuple[float, float]]
@@ -215,7 +215,7 @@ def read_config(text: str) -> dict[str, Any]:
 def read_run(path: Path, page: Page) -> Run | None:
     """The run of a directory; None, listed, when its config cannot be read."""
     config: dict[str, Any] | None = None
-    commands: list[dict[str, Any]] = []
+    commands: list[CommandRecord] = []
     starts: list[Any] = []
     with page.reading(path / "config.py"):
         text = (path / "config.py").read_text(encoding="utf-8")
@@ -225,7 +225,7 @@ def read_run(path: Path, page: Page) -> Run | None:
     with page.reading(path):
         starts = read_scalars(path)
     with page.reading(path / COMMANDS):
-        commands = read_commands(path)
+        commands = CommandRecord.read_all(path)
     losses: dict[float, float] = {}
     for rows in starts:
         steps = {row["step"]: row["loss"] for row in rows if "loss" in row}
@@ -278,7 +278,7 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
     with page.reading(path):
         shards = ShardSet.open(path)
         images, proposals, failures = (
-            sum(row[key] for row in shards.shards) for key in ("images", "proposals", "failures")
+            sum(getattr(entry, key) for entry in shards.entries) for key in ("images", "proposals", "failures")
         )
         failed: list[tuple[str, str]] = []
         sheet = None
@@ -298,9 +298,9 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
                 "images": f"{images:,}",
                 "proposals": f"{proposals:,} ({proposals / max(1, images):.1f} per image)",
                 "failed images": f"{failures:,}",
-                "shards": f"{len(shards.shards):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
+                "shards": f"{len(shards.entries):,} ({size(sum(f.stat().st_size for f in shards.shard_paths))})",
             },
-            "request": dict(flatten(shards.request)),
+            "request": dict(flatten(shards.request.to_json())),
             "failures": dict(failed),
             "sheet": sheet,
         }
@@ -308,8 +308,8 @@ def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
 
 
 def _failures(shards: ShardSet) -> Iterator[tuple[str, str]]:
-    for row, path in zip(shards.shards, shards.shard_paths, strict=True):
-        if row["failures"]:
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        if entry.failures:
             with closing(ShardReader(path)) as reader:
                 yield from reader.failures()
 
@@ -321,11 +321,11 @@ def draw_sheet(shards: ShardSet) -> Image.Image:
         ImageError: there is no image to draw.
     """
     tiles, reason = [], "it holds no image"
-    for record, image in sample(shards, Path(shards.request["image_root"]), SHEET_IMAGES, seed=0):
+    for record, image in sample(shards, Path(shards.image_root), SHEET_IMAGES, seed=0):
         if isinstance(image, ImageError):
             reason = f"{record.file_name} {image}"
         else:
-            tiles.append(draw_proposals(image, record))
+            tiles.append(draw_proposals(image, record.masks(), record.seed))
     if not tiles:
         raise ImageError(f"no contact sheet beside it, and none could be drawn ({reason})")
     return contact_sheet(tiles)
