@@ -171,7 +171,6 @@ def build_on_node(recipe: Recipe, request: Request, store: Store, retry_failed: 
     Raises:
         UserError: the node does not see them, or the weights are missing or do not fit; the message names the node.
     """
-    configure_process()
     try:
         if not os.path.isdir(request.image_root):
             raise UserError(f"no image folder {request.image_root} there; each node needs it at the same path")

@@ -108,10 +108,6 @@ def _cluster() -> Iterator[None]:
     try:
         if colon and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        # For the workers of a cluster started here: they compute in threads, to which glibc would give arenas of their
-        # own, and those go back to the kernel block by block whatever `keep_freed_memory` says, which costs up to a
-        # tenth of the time.
-        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
         place = address or "this machine"

@@ -46,7 +46,7 @@ def test_shards_score_100_against_their_own_proposals(
     shards, labels = made
     assert run("--shards", shards, shards, "--labels", labels, "--markdown") == 0
     heading, rule, first, second = table_of(capsys)
-    proposals = sum(row["proposals"] for row in ShardSet.open(shards).shards)
+    proposals = sum(entry.proposals for entry in ShardSet.open(shards).entries)
     assert heading == HEADING
     assert rule == ["---"] * 2 + ["---:"] * 9
     expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 6]

@@ -22,9 +22,9 @@ from tests.shard_sets import hashes, ignore, shard_files
 
 def test_a_set_is_whole_and_sound(finished: Path) -> None:
     shards = ShardSet.open(finished)
-    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.shards)
-    assert len(shards.shards) == 4
-    assert sum(row["proposals"] for row in shards.shards) > 12
+    assert [verify_shard(path) for path in shards.shard_paths] == list(shards.entries)
+    assert len(shards.entries) == 4
+    assert shards.proposal_count > 12
     assert not list(finished.glob(".*.tmp"))
 
 
