@@ -124,7 +124,7 @@ def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
     first = ShardSet.open(shards).entries[0]
-    write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), {"classes": 2})
+    write_clusters(shards / first.file, np.zeros(first.proposals, np.int32), {"classes": 2})
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
 
