@@ -58,8 +58,8 @@ def test_a_settings_default_is_not_worth_a_word() -> None:
     assert (
         describe_generator(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
     )
-    changed = build_generator({"name": "freemask", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
-    assert describe_generator(json.loads(json.dumps(changed))) == "freemask seed_grid=[3, 4] min_score=0.5"
+    changed = build_generator({"name": "saliency", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
+    assert describe_generator(json.loads(json.dumps(changed))) == "saliency seed_grid=[3, 4] min_score=0.5"
     assert describe_generator({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
         "my_module:Mine parts=3"
     )
