@@ -123,7 +123,7 @@ def open_labels(dataset: str, data_root: str | None, options: "CustomDatasetOpti
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Import MMDetection without its remarks on optional packages."""
+    """Import MMDetection without its messages about optional packages."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mmdet.evaluation  # noqa: F401

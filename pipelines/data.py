@@ -141,7 +141,7 @@ def summarise(split: Split, sheet_images: int) -> None:
     )
     info = coco.get("info", {})
     if "partial" in info:
-        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} images")
+        print(f"  partial: {info['partial']['found']:,} of {info['partial']['expected']:,} images")
     for label in info.get("dropped", ()):
         print(f"  left out, no pixel inside its image: {label}")
     for reason in info.get("skipped", ()):

@@ -60,7 +60,7 @@ def command(
 ) -> None:
     """Make a shard set: pseudo masks and seed features of unlabeled images.
 
-    Finished shards are kept; the same command run again goes on with the others.
+    Finished shards are kept; the same command run again makes the others.
     """
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     from stage1_proposals.backbones.extractor import fastest_precision

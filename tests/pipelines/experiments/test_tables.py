@@ -100,7 +100,7 @@ def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
     commands.codes[3] = 2
     assert run("5", *SMALL) == 2
     assert capsys.readouterr().err == (
-        "error: step `pretrain` ended with exit code 2; run the same command again to go on from there\n"
+        "error: step `pretrain` ended with exit code 2; run the same command again to resume\n"
     )
 
 

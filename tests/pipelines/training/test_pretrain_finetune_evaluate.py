@@ -98,7 +98,7 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     merged = json.loads((tmp_path / "pre.json").read_text())
     assert merged.keys() == {*SCORE_NAMES, "AR@20", "box_AR@20", "checkpoint"}
     code, printed = command("evaluate", *arguments)
-    assert (code, "--dataset beside --work-dir goes with --class-agnostic" in printed) == (2, True)
+    assert (code, "--dataset with --work-dir needs --class-agnostic" in printed) == (2, True)
     code, printed = command("evaluate", "--work-dir", pre, "--model", "knet_lite0", "--device", "cpu")
     assert (code, "--model and --schedule do not go with --work-dir" in printed) == (2, True)
     code, printed = command("evaluate", "--work-dir", pre, "--class-agnostic")
