@@ -164,10 +164,12 @@ def test_help_loads_no_heavy_library(line: str) -> None:
     assert ended.stdout.splitlines()[-1] == "set()"
 
 
-def test_the_application_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_application_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command() == 0
     printed = capsys.readouterr().out
-    assert all(f"  {name} " in printed and purpose in printed for name, (purpose, _) in COMMANDS.items())
+    names = "demo data proposals inspect fetch duplicates cluster recall pretrain finetune evaluate draw table figure"
+    for name in (*names.split(), "bench", "report"):
+        assert re.search(rf"^  {name} +[A-Z]\w+", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
