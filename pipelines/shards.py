@@ -133,12 +133,11 @@ def draw_similar(shards: "ShardSet", root: Path, image_id: int, row: int, count:
     from stage1_proposals.analysis.statistics import image_of
     from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
     from stage1_proposals.images.decode import ImageError
-    from stage1_proposals.shards import ShardReader
 
     query, neighbours = similar_proposals(shards, image_id, row, max(0, count - 1))
     tiles = []
     for proposal in (query, *neighbours):
-        record = ShardReader(shards.shard_paths[proposal.shard]).read(proposal.image)
+        record = shards.reader(proposal.shard).read(proposal.image)
         name = f"{record.image_id}:{proposal.row}"
         print(f"{proposal.cosine:7.4f}  {name:<12} {one_line(record.file_name)}")
         try:
@@ -179,7 +178,7 @@ def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
     import numpy as np
 
     from stage1_proposals.analysis.duplicates import candidate_pairs, groups, measure
-    from stage1_proposals.shards import ShardReader, ShardSet
+    from stage1_proposals.shards import ShardSet
 
     if not 0.5 <= threshold <= 1:
         raise UserError(f"--threshold {threshold}: use 0.5 to 1")
@@ -191,7 +190,7 @@ def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
 
     def file_name(position: int) -> str:
         shard, row = shard_set.locate(position)
-        return ShardReader(shard_set.shard_paths[shard]).read(row).file_name
+        return shard_set.reader(shard).read(row).file_name
 
     groups_found = groups(pairs)
     names = {position: file_name(position) for group in groups_found for position in group}

@@ -17,7 +17,7 @@ from stage1_proposals.analysis.index import Vectors, sample_vectors, unit_featur
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
 from stage1_proposals.jobs.store import LocalStore
-from stage1_proposals.shards import ShardReader, ShardSet, read_centroids, write_centroids, write_clusters
+from stage1_proposals.shards import ShardSet, read_centroids, write_centroids, write_clusters
 from stage1_proposals.shards.schema import CENTROIDS_FILE, CLUSTER
 
 ITERATIONS = 25
@@ -83,8 +83,7 @@ def cluster_shards(
         store.remove_leftovers()
         centroids, clusters = _centroids(shards, classes, seed, proposals)
         sizes = np.zeros(classes, np.int64)
-        for path in shards.shard_paths:
-            reader = ShardReader(path)
+        for path, reader in zip(shards.shard_paths, shards.readers(), strict=True):
             is_done = reader.clusters == clusters
             cluster = reader.column(CLUSTER) if is_done else assign(unit_features(reader), centroids)
             reader.close()

@@ -98,7 +98,7 @@ def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair
 
     @lru_cache(OPEN_SHARDS)
     def reader(shard: int) -> ShardReader:
-        return ShardReader(shards.shard_paths[shard])
+        return shards.reader(shard)
 
     @lru_cache(IMAGES_HELD)
     def features(position: int) -> Vectors:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_proposals.images.decode import ImageError, read_image
-from stage1_proposals.shards import ImageRecord, ShardReader, ShardSet
+from stage1_proposals.shards import ImageRecord, ShardSet
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -105,7 +105,7 @@ def sample(
     chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
     for position in sorted(chosen):
         shard, row = shards.locate(int(position))
-        with closing(ShardReader(shards.shard_path(shard))) as reader:
+        with closing(shards.reader(shard)) as reader:
             record = reader.read(row)
         try:
             yield record, image_of(record, root)

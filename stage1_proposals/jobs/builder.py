@@ -144,7 +144,7 @@ class ShardBuilder:
             settings.long_side,
             self.backbone.spec.stride,
             threads=DECODE_THREADS,
-            ahead=2 * settings.batch_size,
+            prefetch=2 * settings.batch_size,
         )
         records: dict[int, ImageRecord] = {}
         failures: dict[int, str] = {}

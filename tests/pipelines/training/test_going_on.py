@@ -74,15 +74,13 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
             run_epoch(loop)
 
         late.setattr(ResumableEpochLoop, "run_epoch", deleted)
-        fails(r"^error: \S+/shard-0000\d-of-00002\.h5: has gone; put it back, or run the same `make proposals` again$")
+        fails(r"^error: \S+/shard-0000\d-of-00002\.h5: is missing; restore it, or run the same `make proposals` again$")
     fails(r"^error: \S+/shards: 2 shards are missing \(shard-00000-of-00002\.h5 \.\.\.\); run `make proposals` again$")
 
     for path, content in zip(shards.shard_paths, reversed(contents), strict=True):  # exchanged under their manifest
         path.write_bytes(content)
     unfinished[unfinished.index("--workers") + 1] = 1
-    fails(
-        r"^error: \S+/shard-0000\d-of-00002\.h5: holds other pseudo labels than manifest\.json said when it was read;"
-    )
+    fails(r"^error: \S+/shard-0000\d-of-00002\.h5: was replaced by another shard since manifest\.json was read;")
 
 
 def test_images_that_moved_are_found_under_another_root(shards, command, tmp_path):

@@ -64,7 +64,7 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"name": "random", "shapes": ["star"]}, r"shapes \['star'\]: must be 'rectangle' or 'ellipse'"),
         ({"name": "random", "min_side": 0.8}, "^generator random: min_side 0.8, max_side 0.7: use 0 < min_side"),
         ({"name": "import"}, "needs a COCO-format JSON"),
-        ({"name": "import", "file": __file__, "min_score": "high"}, "min_score 'high': must be a number"),
+        ({"name": "import", "file": __file__, "min_score": "high"}, "min_score 'high': must be a valid number"),
         ({"name": "pathlib:Path"}, "generator pathlib:Path: must be a dataclass"),
         ({"name": "import", "file": "nowhere.json"}, "nowhere.json: no such file"),
     ],

@@ -61,7 +61,7 @@ def test_whatever_a_folder_holds_under_the_name_of_an_image_is_recorded(
     assert failures(tmp_path / "shards") == {
         "bomb.png": "is too large: it has more than 200,000,000 pixels",
         "fifo.jpg": "is a FIFO, not a file",
-        "link.jpg": "is a link to nowhere",
+        "link.jpg": "is a broken symbolic link",
         "null.jpg": "is a device, not a file",
     }
 

@@ -40,7 +40,7 @@ def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
     assert shards.shard_paths == [directory / shard_file_name(index, 2) for index in range(2)]
     assert (shards.image_counts, shards.image_count, shards.feature_dim) == ([3, 3], 6, 3)
     assert shards.image_root == "/images"
-    assert (shards.proposal_count, shards.failure_count) == (10, 2)
+    assert (shards.proposal_count, sum(entry.failures for entry in shards.entries)) == (10, 2)
     assert shards.backbone == REQUEST.backbone
     assert shards.request == REQUEST
 
@@ -54,12 +54,12 @@ def test_a_shard_that_is_not_the_manifests_any_more_is_refused(
     records, failures, feature_dim = some_contents
     write(shards.shard_paths[1], (records[:1], failures, feature_dim))
     with pytest.raises(
-        ShardError, match=r"shard-00001-of-00002\.h5: holds other pseudo labels than manifest\.json said"
+        ShardError, match=r"shard-00001-of-00002\.h5: was replaced by another shard since manifest\.json was read"
     ):
         shards.reader(1)
     shards.shard_paths[1].unlink()
     with pytest.raises(
-        ShardError, match=r"shard-00001-of-00002\.h5: has gone; put it back, or run the same `make prop"
+        ShardError, match=r"shard-00001-of-00002\.h5: is missing; restore it, or run the same `make prop"
     ):
         shards.reader(1)
 
