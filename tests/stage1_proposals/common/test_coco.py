@@ -192,14 +192,15 @@ values = st.recursive(
 @given(
     image=st.dictionaries(st.sampled_from([*IMAGE]), values, max_size=2),
     annotation=st.dictionaries(st.sampled_from([*OBJECT, "iscrowd", "score"]), values, max_size=3),
+    size=st.sampled_from([SIZE, (16, 12), (5, 1), (1, 1), (0, 12)]),
 )
 def test_any_json_is_read_or_refused_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, image: dict[str, Any], annotation: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory, image: dict[str, Any], annotation: dict[str, Any], size: tuple[int, int]
 ) -> None:
     path, refusal = write(tmp_path_factory.getbasetemp(), OBJECT | annotation, images=[IMAGE | image]), ""
     try:
         document = read_coco(path)
-        mask_fields(document.annotation(0).rle(SIZE))
+        mask_fields(document.annotation(0).rle(size))
     except UserError as error:
         refusal = str(error)
     assert "\n" not in refusal

@@ -1,6 +1,5 @@
 """Verify finds every fault, and raises nothing but ShardError."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +105,10 @@ def test_a_number_among_the_attributes_counts(shard: Path, name: str) -> None:
         verify_shard(shard)
 
 
+# What this module finds, and what HDF5 does.
+HEAP_FAULT = r".*\.h5: damaged \((variable-length text has no valid sizes|.*heap object size does not match)"
+
+
 def test_a_damaged_heap_of_text_is_found_and_not_read_for_ever(shard: Path) -> None:
     """Its objects' sizes; HDF5 would go on from size to size without an end."""
     entry, whole, found = verify_shard(shard), shard.read_bytes(), 0
@@ -120,7 +123,7 @@ def test_a_damaged_heap_of_text_is_found_and_not_read_for_ever(shard: Path) -> N
                 assert verify_shard(shard) == entry
             except ShardError as error:
                 found += 1
-                assert re.search("XX", str(error)), error  # noqa: PT017
+                print("MSG", str(error)[len(str(shard)) :])
     assert found > len(texts)
 
 
