@@ -201,7 +201,7 @@ def results(
     with quiet_imports():
         import numpy as np
 
-        from stage1_proposals.analysis.statistics import sample
+        from stage1_proposals.analysis.samples import sample
         from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
         from stage1_proposals.images.decode import ImageError
         from stage1_proposals.shards import ShardSet

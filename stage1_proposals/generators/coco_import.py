@@ -13,9 +13,11 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from stage1_proposals.common.coco import AnnotationError, ImageId, image_finder, mask_areas, read_masks, to_rle
+from stage1_proposals.common.coco import AnnotationError, ImageId, read_masks
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
+from stage1_proposals.common.image_paths import image_finder
+from stage1_proposals.common.masks import mask_areas, to_rle
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals

@@ -6,12 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.shards.manifest import MANIFEST, BackboneRecord, Manifest, Request, ShardEntry
+from stage1_proposals.shards.manifest import MANIFEST, BackboneRecord, ClusterRecord, Manifest, Request, ShardEntry
 from stage1_proposals.shards.reader import ShardReader, read_attribute
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name
 
@@ -144,8 +143,8 @@ class ShardSet:
         for reader in self.readers():
             yield from reader.records()
 
-    def clusters(self) -> dict[str, Any]:
-        """How the set's clusters were made; `classes` is their number. Opens every shard for a moment.
+    def clusters(self) -> ClusterRecord:
+        """How the set's clusters were made. Opens every shard for a moment.
 
         Raises:
             ShardError: some shards have no clusters, or different ones.

@@ -83,9 +83,9 @@ def pretraining_config(
     config.pseudo_labels = {"images": shards.image_count, "content_sha256": shards.content_sha256}
     if pseudo_classes:
         clusters = shards.clusters()
-        set_num_classes(config.model, clusters["classes"])
+        set_num_classes(config.model, clusters.classes)
         config.train_dataloader.dataset.pseudo_classes = True
-        config.pseudo_labels.clusters = clusters
+        config.pseudo_labels.clusters = clusters.to_json()
     apply_overrides(config, overrides or Overrides())
     if prompts:
         _check_feature_dim(config, shards)

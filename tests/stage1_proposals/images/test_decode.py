@@ -247,7 +247,7 @@ def test_a_missing_image_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.jpg")
 
 
-def test_a_broken_link_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match="is a broken symbolic link"):
         read_image(tmp_path / "a.jpg")

@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import write_clusters
+from stage1_proposals.shards import ClusterRecord, write_clusters
 from stage2_training.config.compose import (
     CONFIGS,
     finetuning_config,
@@ -157,12 +157,12 @@ def test_cnn_baselines_follow_the_paper(model):
 def test_pretraining_may_take_clusters_as_classes(shards):
     with pytest.raises(UserError, match="no clusters; `make cluster"):
         pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
-    clusters = {"classes": 7, "seed": 3}
+    clusters = ClusterRecord(classes=7, seed=3)
     write_clusters(shards.shard_paths[0], np.array([6], np.int32), clusters)
     config = pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
     assert numbers_of_classes(config.model) == {7}
     assert config.train_dataloader.dataset.pseudo_classes is True
-    assert config.pseudo_labels.clusters == clusters  # another clustering is another run
+    assert config.pseudo_labels.clusters == {"classes": 7, "seed": 3}  # another clustering is another run
     agnostic = pretraining_config("knet", "pretrain", shards)
     assert "clusters" not in agnostic.pseudo_labels
     assert "pseudo_classes" not in agnostic.train_dataloader.dataset
