@@ -48,7 +48,7 @@ def test_other_images_are_refused(
 
 def test_an_image_more_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
     request = replace(ShardSet.open(directory).request, image_count=15, image_list_sha256="other")
-    with pytest.raises(UserError, match=r"image_count was 14, requested 15; image_list_sha256 is"):
+    with pytest.raises(UserError, match=r"image_count was 14, requested 15; image_list_sha256 was"):
         check_same_request(LocalStore(directory), request)
 
 
