@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipelines.demo_data import object_images, text_images
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text, writing
 from stage2_training.labels import ctw1500
@@ -132,6 +131,9 @@ def _remove(folder: Path) -> None:
 
 
 def _write_set(out: Path, seed: int, counts: Counts) -> None:
+    # Experiments use the names and counts above without drawing, for which matplotlib and SciPy are imported.
+    from pipelines.demo_data import object_images, text_images
+
     with tqdm(total=counts.unlabeled + counts.train + 2 * counts.test, desc="demo images", unit="image") as progress:
         folder = _make(out / "unlabeled")
         for index, rng in _streams("unlabeled", seed, counts.unlabeled):
@@ -156,6 +158,8 @@ def _write_set(out: Path, seed: int, counts: Counts) -> None:
 
 
 def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
+    from pipelines.demo_data import object_images
+
     annotations = out / OBJECTS
     folder = _make(annotations.parent)
     images, objects = [], []
