@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.checks import annotation_file
+from stage2_training.engine.schedulers import scale_milestones
 
 # What libraries raise when a setting has a name, type or value that they do not know.
 CONFIG_ERRORS = (
@@ -70,7 +71,8 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
 
     Raises:
         UserError: a malformed or unknown `cfg_options`, a batch size or number of epochs that is not a positive
-            integer, batches that do not divide the total, or an image size where nothing resizes to a fixed size.
+            integer, batches that do not divide the total, an image size where nothing resizes to a fixed size, or
+            mixed precision with an optimizer wrapper that does not have it.
     """
     _apply_named(config, overrides)
     options = parse_options(overrides.cfg_options)
@@ -86,7 +88,10 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
                 dataset = config[f"{part}_dataloader"].dataset
                 config[f"{part}_evaluator"].ann_file = str(annotation_file(dataset))
         config.merge_from_dict(options)  # an explicit option overrides the derived value
+        _keep_explicit_schedules(config, options)
     except CONFIG_ERRORS as error:
+        if not options:
+            raise UserError(f"the config's parts do not fit together ({str(error) or type(error).__name__})") from error
         raise config_error(overrides.cfg_options, error) from error
     return config
 
@@ -115,6 +120,11 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
     if overrides.amp:
+        wrapper = config.optim_wrapper.get("type", "OptimWrapper")
+        if wrapper != "AccumulatingOptimWrapper":
+            raise UserError(
+                f"--amp: the schedule's optim_wrapper is {wrapper}; use AccumulatingOptimWrapper, or leave out --amp"
+            )
         config.optim_wrapper.amp = True
     if overrides.ema:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
@@ -130,6 +140,28 @@ def _resize(dataset: Any, size: int) -> None:
         )
     for transform in transforms:
         transform.scale = (size, size)
+
+
+def _keep_explicit_schedules(config: Config, options: Mapping[str, Any]) -> None:
+    """Let an `end` or milestones that were set explicitly mean what they mean in MMEngine.
+
+    The project's own schedules scale with the run's length. A schedule with an explicit value becomes the schedule of
+    MMEngine that it is derived from.
+    """
+    schedules = config.get("param_scheduler")
+    for number, schedule in enumerate(schedules if isinstance(schedules, list | tuple) else ()):
+        if schedule["type"] == "ShortWarmUpLR" and "end" in schedule:
+            schedule["type"] = "LinearLR"
+            for name in ("steps", "max_share"):
+                schedule.pop(name, None)
+        elif schedule["type"] == "ScaledMultiStepLR":
+            key = f"param_scheduler.{number}"
+            explicit = f"{key}.milestones" in options and f"{key}.of_epochs" not in options
+            if explicit or "end" in schedule:
+                schedule["type"], of_epochs = "MultiStepLR", schedule.pop("of_epochs")
+                if not explicit:
+                    epochs = config.train_cfg.max_epochs
+                    schedule["milestones"] = scale_milestones(schedule["milestones"], epochs, of_epochs)
 
 
 def parse_options(options: Sequence[str], name: str = "--cfg-options") -> dict[str, Any]:

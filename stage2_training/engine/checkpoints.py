@@ -74,6 +74,12 @@ class AtomicFileBackend(LocalBackend):
 register_backend(BACKEND, AtomicFileBackend)
 
 
+def step_checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """The checkpoints `iter_N.pth` of a directory as (N, path), the oldest first; other names are ignored."""
+    named = [(path.stem.removeprefix("iter_"), path) for path in directory.glob("iter_*.pth")]
+    return sorted((int(number), path) for number, path in named if number.isdecimal())
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(Hook):
     """Saves checkpoints so that an interruption at any moment leaves the latest complete one in place.
@@ -108,6 +114,6 @@ class AtomicCheckpointHook(Hook):
             with atomic_write(directory / "last_checkpoint") as scratch:
                 scratch.write_text(str(checkpoint))
             if self.max_keep_ckpts > 0:
-                steps = sorted(int(path.stem.removeprefix("iter_")) for path in directory.glob("iter_*.pth"))
-                for old in [saved for saved in steps if saved <= step][: -self.max_keep_ckpts]:
-                    (directory / f"iter_{old}.pth").unlink(missing_ok=True)
+                saved = [path for number, path in step_checkpoints(directory) if number <= step]
+                for old in saved[: -self.max_keep_ckpts]:
+                    old.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, write_json, writing
+from stage2_training.engine.checkpoints import step_checkpoints
 from stage2_training.runs.provenance import COMMANDS
 
 NON_FINITE = "non_finite.json"
@@ -190,7 +191,7 @@ class WorkDir:
         if name and (self.path / name).is_file():
             return self.path / name
         # The file is written before its name, so the name may be missing.
-        return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
+        return max(step_checkpoints(self.path), default=(0, None))[1]
 
     def require_checkpoint(self) -> Path:
         """The `latest_checkpoint`.

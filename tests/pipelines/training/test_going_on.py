@@ -10,7 +10,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
-from stage2_training.engine import ResumableEpochLoop
+from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.runs.work_dir import WorkDir
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config import overrides as override
-from stage2_training.config.compose import finetuning_config, pretraining_config
+from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.config.overrides import Overrides, images_per_process, passes
 
 
@@ -96,6 +96,36 @@ def test_malformed_options_are_user_errors():
             finetuning_config("knet", "demo", overrides=Overrides(cfg_options=[option]))
     with pytest.raises(UserError, match="'lr': write it as key=value"):
         finetuning_config("knet", "demo", overrides=Overrides(cfg_options=["lr"]))
+
+
+def test_options_override_the_schedule_that_follows_the_run(shards):
+    longer = Overrides(cfg_options=["train_cfg.total_batch=30", "train_cfg.max_epochs=20"])
+    assert pretraining_config("knet", "pretrain", shards, overrides=longer).param_scheduler[0].steps == 1000
+    explicit = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_cfg.total_batch=30"])
+    warm_up = pretraining_config("knet", "pretrain", shards, overrides=explicit).param_scheduler[0]
+    assert warm_up == {"type": "LinearLR", "end": 700, "start_factor": 0.001, "by_epoch": False}
+
+
+@pytest.mark.parametrize("wrapper", ["OptimWrapper", "AmpOptimWrapper", None])
+def test_mixed_precision_needs_this_projects_optimizer_wrapper(tmp_path, wrapper):
+    schedule = tmp_path / "mine.py"
+    settings = "optimizer=dict(type='SGD', lr=0.1)" + (f", type={wrapper!r}" if wrapper else "")
+    schedule.write_text(
+        f"_base_ = {str(CONFIGS / 'schedules' / 'finetune.py')!r}\noptim_wrapper = dict(_delete_=True, {settings})\n"
+    )
+    config = finetuning_config("knet", "ctw1500", str(schedule))
+    assert config.optim_wrapper.get("type") == wrapper
+    message = f"^--amp: the schedule's optim_wrapper is {wrapper or 'OptimWrapper'}; use AccumulatingOptimWrapper"
+    with pytest.raises(UserError, match=message):
+        finetuning_config("knet", "ctw1500", str(schedule), overrides=Overrides(amp=True))
+
+
+@pytest.mark.parametrize("loader", ["None", "dict(_delete_=True, num_workers=1)"])
+def test_only_options_that_were_given_are_blamed(tmp_path, loader):
+    schedule = tmp_path / "mine.py"
+    schedule.write_text(f"_base_ = {str(CONFIGS / 'schedules' / 'finetune.py')!r}\ntrain_dataloader = {loader}\n")
+    with pytest.raises(UserError, match=r"^the config's parts do not fit together \("):
+        finetuning_config("knet", "ctw1500", str(schedule))
 
 
 def test_mixed_precision_and_averages(shards):

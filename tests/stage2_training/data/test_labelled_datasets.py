@@ -16,7 +16,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from pycocotools import mask as coco_mask
 
-import stage2_training.engine  # noqa: F401 (registers the schedules)
+import stage2_training.engine.schedulers  # noqa: F401 (registers the schedules)
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.checks import check_annotations
 from stage2_training.config.compose import CONFIGS, finetuning_config

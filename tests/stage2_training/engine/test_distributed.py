@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 import time
 from contextlib import redirect_stdout
 
@@ -8,6 +10,12 @@ import torch.distributed as dist
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.engine.distributed import is_rank_zero, joined, on_rank_zero
+
+
+def test_joining_imports_no_mmengine():
+    """MMEngine looks for GPUs when it is imported, so `--device cpu` must be able to hide them after joining."""
+    code = "import sys, stage2_training.engine.distributed; sys.exit('mmengine' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_alone_everything_is_ones_own():

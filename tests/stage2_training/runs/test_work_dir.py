@@ -123,6 +123,7 @@ def test_finds_the_latest_checkpoint(tmp_path):
         work.require_checkpoint()
     for step in (9, 10):
         (tmp_path / f"iter_{step}.pth").touch()
+    (tmp_path / "iter_best.pth").touch()
     (tmp_path / "last_checkpoint").write_text("/where/it/was/written/iter_9.pth")
     assert work.latest_checkpoint() == tmp_path / "iter_9.pth"
     (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
