@@ -48,7 +48,7 @@ def command(
     """Fine-tune a detector on a labelled dataset, evaluating as it goes. Run again, it goes on."""
     device = choose_device(device)
     with quiet_imports():
-        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation.curves import plot_curves

@@ -31,7 +31,7 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.config.checks import label_hashes
+from stage2_training.config.annotation_files import label_hashes
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 

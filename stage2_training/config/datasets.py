@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import CONFIGS, read_dataset
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.labels import custom
+
+EPOCHS = 48  # of fine-tuning on a custom dataset, as on a tenth of COCO
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,30 @@ def open_dataset(
     }  # even if a folder has that name
     if not has_fragment and custom.is_custom(dataset):
         prepared = on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
-        return LabelledDataset(custom.as_config(prepared), prepared.remarks)
+        return LabelledDataset(custom_fragment(prepared), prepared.remarks)
     if options not in (None, custom.CustomDatasetOptions()):
         raise UserError(
             f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"
         )
     return LabelledDataset(read_dataset(dataset))
+
+
+def custom_fragment(dataset: custom.CustomDataset) -> dict[str, Any]:
+    """A custom dataset as a config in `configs/datasets/` states one."""
+    metainfo = {"classes": dataset.classes, "palette": palette(len(dataset.classes))}
+
+    def loader(labels: Path, image_root: Path, **more: Any) -> dict[str, Any]:
+        # With an absolute `ann_file`, `data_root` is the folder of the images alone.
+        paths = {
+            "data_root": str(image_root.absolute()),
+            "ann_file": str(labels.absolute()),
+            "data_prefix": {"img": ""},
+        }
+        return {"dataset": {"type": "CocoDataset", **paths, "metainfo": metainfo, **more}}
+
+    return {
+        "train_cfg": {"max_epochs": EPOCHS},
+        "train_dataloader": loader(dataset.train, dataset.train_images, filter_cfg={"filter_empty_gt": True}),
+        "val_dataloader": loader(dataset.test, dataset.test_images, test_mode=True),
+        "val_evaluator": {"type": "MaskAP"},
+    }

@@ -1,8 +1,8 @@
 """What a command line changes in a composed config, and how processes share the total batch."""
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from types import SimpleNamespace
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -10,8 +10,9 @@ from mmengine.dist import get_world_size
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.checks import annotation_file
+from stage2_training.config.annotation_files import annotation_file
 from stage2_training.engine.schedulers import scale_milestones
+from stage2_training.engine.steps import images_per_process, passes
 
 # What libraries raise when a setting has a name, type or value that they do not know.
 CONFIG_ERRORS = (
@@ -176,12 +177,13 @@ def parse_options(options: Sequence[str], name: str = "--cfg-options") -> dict[s
     for option in options:
         if "=" not in option:
             raise UserError(f"{name} {option!r}: write it as key=value")
-    parsed: Any = SimpleNamespace(values={})
+    parser = ArgumentParser()
+    parser.add_argument("values", nargs="*", action=DictAction)
     try:
-        DictAction([name], "values")(None, parsed, options)
+        parsed = parser.parse_args(["--", *options])
     except AssertionError as error:
         raise config_error(options, error, name) from error
-    return dict(parsed.values)
+    return dict(parsed.values or {})
 
 
 def config_error(options: Sequence[str], error: Exception, name: str = "--cfg-options") -> UserError:
@@ -212,50 +214,3 @@ def _share_batch(config: Config, fixed: bool) -> None:
         passes(total, loader.batch_size, processes)
     else:
         loader.batch_size = images_per_process(total, processes, most=loader.batch_size)
-
-
-def passes(total: int, per_process: int, processes: int) -> int:
-    """How many forward and backward passes a process makes before an optimizer step.
-
-    Args:
-        total: images per optimizer step, over all processes.
-        per_process: images that a process takes at a time.
-
-    Raises:
-        UserError: the total is not a whole number of such passes; the message names sizes that fit.
-    """
-    _check_processes(total, processes)
-    share = total // processes
-    if share % per_process:
-        raise UserError(
-            f"--batch-size {per_process} does not divide the {share} images that each of {processes} processes takes "
-            f"of the total batch of {total}; use one of {_listed(_divisors(share))}, or another --total-batch"
-        )
-    return share // per_process
-
-
-def images_per_process(total: int, processes: int, most: int) -> int:
-    """The most images, up to `most`, that a process can take at a time.
-
-    Raises:
-        UserError: the processes cannot share the total evenly; the message names numbers that fit.
-    """
-    _check_processes(total, processes)
-    return max(divisor for divisor in _divisors(total // processes) if divisor <= most)
-
-
-def _check_processes(total: int, processes: int) -> None:
-    if total % processes:
-        near = sorted({max(processes, total // processes * processes), -(-total // processes) * processes})
-        raise UserError(
-            f"{processes} processes cannot share the total batch of {total} evenly; "
-            f"use {_listed(_divisors(total))} processes, or --total-batch {' or '.join(map(str, near))}"
-        )
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

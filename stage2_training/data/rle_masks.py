@@ -175,10 +175,6 @@ class RunLengthMasks(BitmapMasks):
         )
         return middle_means(self.strips, len(self), self.size, rows, columns, device)
 
-    def to_bitmaps(self) -> BitmapMasks:
-        """The same masks as MMDetection's own bitmaps."""
-        return BitmapMasks(self.masks, self.height, self.width)
-
     def rescale(self, scale: Any, interpolation: str = "nearest") -> BitmapMasks:
         """See `BaseInstanceMasks.rescale`."""
         width, height = mmcv.rescale_size((self.width, self.height), scale)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -12,6 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.files import atomic_write
+from stage2_training.engine.distributed import is_rank_zero
 
 # Every prefix of a path for which MMEngine 0.10 has a loader, as regular expressions; the empty one is for files.
 PREFIXES = (
@@ -110,7 +110,7 @@ class AtomicCheckpointHook(Hook):
         checkpoint = directory / f"iter_{step}.pth"
         runner.logger.info(f"Saving checkpoint at {step} iterations")
         runner.save_checkpoint(str(directory), checkpoint.name, by_epoch=False, backend_args={"backend": BACKEND})
-        if is_main_process():
+        if is_rank_zero():
             with atomic_write(directory / "last_checkpoint") as scratch:
                 scratch.write_text(str(checkpoint))
             if self.max_keep_ckpts > 0:

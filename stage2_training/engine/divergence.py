@@ -11,7 +11,9 @@ from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_json, writing
-from stage2_training.runs.work_dir import NON_FINITE
+from stage2_training.engine.distributed import is_rank_zero
+
+NON_FINITE = "non_finite.json"
 
 
 def mean_or_stop(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: Mapping[str, Tensor]) -> Tensor:
@@ -55,7 +57,7 @@ def _reported(path: Path, step: int, processes: list[dict[str, Any]]) -> UserErr
     name = min(names, key=("loss", "grad_norm").__contains__, default="loss")
     value = diverged[0]["losses"][name]
     ids = [image["img_id"] for report in diverged for image in report["images"]]
-    if mmengine.dist.is_main_process():
+    if is_rank_zero():
         for report in processes:  # JSON has neither NaN nor infinity
             report["losses"] |= {name: str(value) for name, value in _non_finite(report["losses"]).items()}
         with writing(path):

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from stage2_training.engine.distributed import is_rank_zero
 from stage2_training.evaluation.scores import AP_NAMES, LOGGED, PLURALS, PREFIXES, RECALL
 
 
@@ -65,7 +65,7 @@ class ProgressLoggerHook(LoggerHook):
 
 def _print(text: str) -> None:
     """Print a line, with the time, from the first process only."""
-    if is_main_process():
+    if is_rank_zero():
         print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
 

@@ -10,10 +10,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.overrides import passes
 from stage2_training.engine.divergence import mean_or_stop
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
-from stage2_training.engine.steps import StepLoader, derive_seed
+from stage2_training.engine.steps import StepLoader, derive_seed, passes
 
 
 @LOOPS.register_module()

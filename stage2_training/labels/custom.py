@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import convert_coco
@@ -21,7 +20,6 @@ from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
-EPOCHS = 48  # as on a tenth of COCO
 
 
 @dataclass(frozen=True)
@@ -117,27 +115,6 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
         classes,
         tuple(halves.remarks + [f"left out: {what}" for what in skipped or ()]),
     )
-
-
-def as_config(dataset: CustomDataset) -> dict[str, Any]:
-    """The dataset as a config in `configs/datasets/` states one."""
-    metainfo = {"classes": dataset.classes, "palette": palette(len(dataset.classes))}
-
-    def loader(labels: Path, image_root: Path, **more: Any) -> dict[str, Any]:
-        # With an absolute `ann_file`, `data_root` is the folder of the images alone.
-        paths = {
-            "data_root": str(image_root.absolute()),
-            "ann_file": str(labels.absolute()),
-            "data_prefix": {"img": ""},
-        }
-        return {"dataset": {"type": "CocoDataset", **paths, "metainfo": metainfo, **more}}
-
-    return {
-        "train_cfg": {"max_epochs": EPOCHS},
-        "train_dataloader": loader(dataset.train, dataset.train_images, filter_cfg={"filter_empty_gt": True}),
-        "val_dataloader": loader(dataset.test, dataset.test_images, test_mode=True),
-        "val_evaluator": {"type": "MaskAP"},
-    }
 
 
 def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> tuple[Coco, Path]:

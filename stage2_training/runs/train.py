@@ -24,9 +24,10 @@ from torch import Tensor
 from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage2_training.config.overrides import CONFIG_ERRORS, config_error, passes
+from stage2_training.config.overrides import CONFIG_ERRORS, config_error
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
+from stage2_training.engine.steps import passes
 from stage2_training.evaluation.scores import LOGGED
 from stage2_training.runs.initial_weights import Initialisation, transfer_report, write_transfer
 from stage2_training.runs.provenance import CommandRecord

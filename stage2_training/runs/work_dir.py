@@ -25,9 +25,9 @@ from mmengine.utils import import_modules_from_strings
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, write_json, writing
 from stage2_training.engine.checkpoints import step_checkpoints
+from stage2_training.engine.divergence import NON_FINITE
 from stage2_training.runs.provenance import COMMANDS
 
-NON_FINITE = "non_finite.json"
 GO_ON = "finished checkpoints are kept, run again to go on"
 
 # Kept in each `config.py`, and raised when this program can no longer go on with a config of before. Configs without

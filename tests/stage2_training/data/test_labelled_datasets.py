@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 import stage2_training.engine.schedulers  # noqa: F401 (registers the schedules)
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.checks import check_annotations
+from stage2_training.config.annotation_files import check_annotations
 from stage2_training.config.compose import CONFIGS, finetuning_config
 from stage2_training.config.datasets import open_dataset
 from stage2_training.config.overrides import Overrides
