@@ -1,7 +1,7 @@
-"""Composing one plain MMDetection config from three axes: model, dataset, schedule.
+"""Composing one plain MMDetection config from base configs of three groups: model, dataset, schedule.
 
-A fragment is a short MMEngine config file, `configs/<axis>/<name>.py`, or any file given by its path. Its keys are
-MMDetection's own, and it holds only what its axis decides:
+A base config, or fragment, is a short MMEngine config file, `configs/<group>/<name>.py`, or any file given by its path.
+Its keys are MMDetection's own, and it holds only what its group decides:
 
 - models: `model`, the plain detector, and optimizer settings that the detector needs; for pre-training
   `configs/pretraining` has the same detectors with Saliency Prompt and a frozen backbone;
@@ -109,12 +109,12 @@ def finetuning_config(
 
     Args:
         model: name or file of a fragment.
-        dataset: likewise, or the fragment itself (`open_dataset` makes that of the user's own labels).
+        dataset: likewise, or the fragment itself (`open_dataset` makes that of a custom dataset).
         schedule: name or file; default: the dataset's own, or `finetune`.
         init: name of the initial weights, on which the number of epochs may depend.
 
     Raises:
-        UserError: no such fragment, one that lacks what its axis decides, or a malformed `cfg_options`.
+        UserError: no such fragment, one that lacks what its group decides, or a malformed `cfg_options`.
     """
     labelled = read_dataset(dataset) if isinstance(dataset, str) else dataset
     schedule = schedule or labelled.get("default_schedule", "finetune")
@@ -130,26 +130,28 @@ def finetuning_config(
     return config
 
 
-def read_fragment(axis: str, name: str) -> dict[str, Any]:
-    """The variables of `configs/<axis>/<name>.py`, or of the file `name` when it ends in `.py`.
+def read_fragment(group: str, name: str) -> dict[str, Any]:
+    """The variables of `configs/<group>/<name>.py`, or of the file `name` when it ends in `.py`.
 
     Raises:
         UserError: there is no such fragment; the message lists those that exist.
     """
-    path = fragment_file(axis, name)
+    path = fragment_file(group, name)
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (CONFIGS / axis).glob("*.py")))
-        paths = "the path of a config file" + (", COCO JSON or a folder of labelme files" if axis == "datasets" else "")
-        raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or {paths}")
+        known = ", ".join(sorted(file.stem for file in (CONFIGS / group).glob("*.py")))
+        labels = ", COCO JSON or a folder of labelme files" if group == "datasets" else ""
+        raise UserError(
+            f"no {group.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file{labels}"
+        )
     try:
         return Config.fromfile(path, import_custom_modules=False).to_dict()
     except (SyntaxError, OSError, KeyError, ValueError, TypeError, NameError, AttributeError) as error:
         raise UserError(f"{path}: not a config file ({error})") from error
 
 
-def fragment_file(axis: str, name: str) -> Path:
+def fragment_file(group: str, name: str) -> Path:
     """Where `read_fragment` looks."""
-    return Path(name) if name.endswith(".py") else CONFIGS / axis / f"{name}.py"
+    return Path(name) if name.endswith(".py") else CONFIGS / group / f"{name}.py"
 
 
 def read_prompt_variant(model: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def read_dataset(dataset: str) -> dict[str, Any]:
     """A dataset's fragment, by its name or file.
 
     Raises:
-        UserError: no such fragment, or one that lacks what its axis decides.
+        UserError: no such fragment, or one that lacks what its group decides.
     """
     fragment = read_fragment("datasets", dataset)
     for required in REQUIRED_OF_DATASETS:

@@ -1,4 +1,4 @@
-"""A labelled dataset as commands name it: a config fragment, or the user's own labels, from which one is made."""
+"""A labelled dataset as commands name it: a config fragment, or a custom dataset, for which one is made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class LabelledDataset:
 def open_dataset(
     dataset: str, data_root: str | None = None, options: custom.CustomDatasetOptions | None = None
 ) -> LabelledDataset:
-    """Read a dataset's fragment, or check the user's own labels, write them as COCO JSON and make their fragment.
+    """Read a dataset's fragment, or check a custom dataset's labels, write them as COCO JSON and make their fragment.
 
     Args:
         dataset: name or file of a fragment; or COCO JSON or a folder of labelme files.
-        data_root: folder of the images of the user's own labels.
-        options: how to use the user's own labels.
+        data_root: folder of the images of a custom dataset.
+        options: how to use a custom dataset.
 
     Raises:
         UserError: no such dataset, a fragment that lacks what it must decide, `options` for a dataset that has a

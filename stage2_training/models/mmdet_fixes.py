@@ -44,7 +44,7 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class NaNSafeHungarianAssigner(HungarianAssigner):
-    """Hungarian matching that survives costs that are not numbers, and can report its results.
+    """Hungarian matching that handles NaN and infinite costs, and can report its results.
 
     MMDetection's (onedl-mmdetection 3.5.1) raises an error in SciPy when the network has diverged. In distributed
     training that error would leave the other processes waiting, and it names no image. Here a NaN counts as cost 0

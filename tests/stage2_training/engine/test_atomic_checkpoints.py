@@ -115,7 +115,7 @@ def test_killed_in_the_middle_of_a_write_the_leftover_goes_with_the_next_start(t
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
     (tmp_path / "config.py").write_text(f"model = dict(type='Model')\nconfig_version = {CONFIG_VERSION}\n")
-    work.claim(Config({"model": {"type": "Model"}}))
+    work.create_or_verify(Config({"model": {"type": "Model"}}))
     assert not leftover.exists()
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
     train(tmp_path, 2)
