@@ -10,7 +10,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
-from stage2_training.engine import ResumableEpochLoop
+from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.runs.work_dir import WorkDir
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 
@@ -130,7 +130,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_pat
         evaluation.setattr(ValLoop, "run", interrupted)
         code, printed = command("finetune", *arguments)
     assert code == 130
-    assert "Going on from" in printed
+    assert "Resuming from" in printed
     assert batches == whole
     code, printed = command("finetune", *arguments)
     assert code == 0
@@ -164,4 +164,4 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_checkpoints_are_kept(s
     assert (code, printed.splitlines()[-1]) == (2, f"error: {tmp_path / 'run'}: {message}")
     code, printed = command("pretrain", *arguments)
     assert code == 0
-    assert f"Going on from {tmp_path / 'run' / 'iter_2.pth'}" in printed
+    assert f"Resuming from {tmp_path / 'run' / 'iter_2.pth'}" in printed
