@@ -2,7 +2,6 @@
 # variables, `.venv/bin/python -m pipelines COMMAND --help` all options.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-RUN := @$(PYTHON) -m pipelines
 
 # Variables, and the option of the commands that each stands for. One that is empty is not passed.
 option.IMAGES := --images## images of stage 1: a folder, COCO JSON or text list of paths (data/demo/unlabeled)
@@ -11,7 +10,7 @@ option.TO := --to## directory to copy a shard set to (shards)
 option.BACKBONE := --backbone## lite0_imagenet, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or any of timm's
 option.WEIGHTS := --weights## file of the backbone's weights
 option.GENERATOR := --generator## saliency, freemask, random or import (saliency)
-option.WORKERS := --workers## Ray actors (one per GPU or core)
+option.WORKERS := --workers## stage 1: Ray actors (one per GPU or core); stage 2: processes that load data
 option.DEVICE := --device## cpu or cuda (the GPU, if there is one)
 option.GPUS := --gpus## processes of training (1)
 option.MODEL := --model## a file of configs/models (knet_lite0)
@@ -31,27 +30,65 @@ option.SEEDS := --seeds## seeds of an experiment, as "0 1 2" (0)
 option.JOBS := --jobs## runs of an experiment at once (1)
 # N, PICTURE, PART and RUNS are passed as they are, OPTS last: OPTS="--name value" gives any further option.
 
-# $(call given,NAMES): the options of those variables that have a value; $(call several,NAME): of several values.
-given = $(foreach name,$(1),$(if $(strip $($(name))),$(option.$(name)) "$(strip $($(name)))"))
-several = $(if $(strip $($(1))),$(option.$(1)) $(foreach word,$($(1)),"$(word)"))
-experiment = $(call given,SCALE JOBS WORK_DIR GPUS DEVICE) $(call several,SEEDS)
+# The commands, and the variables that each takes.
+takes.demo := WORK_DIR## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
+takes.data := DATASET ROOT## check, convert and draw a labelled dataset
+takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR WORKERS DEVICE## stage 1, images -> shards
+takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
+takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
+takes.duplicates := SHARDS THRESHOLD OUT## find images that are nearly the same
+takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
+takes.recall := LABELS SHARDS## class-agnostic AP, AP50 and AR@20 of shard sets, SHARDS="dir dir"
+takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
+takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
+takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
+takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
+takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
+takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
+takes.bench = PART $(of.$(PART))## measure, PART=proposals IMAGES BACKBONE|training MODEL|streaming|prompts WORK_DIR
+takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
 # What each picture and each benchmark takes.
 PICTURE ?= curves
 PART ?= proposals
-of.curves := OUT
-of.activations := DATASET ROOT DEVICE OUT
+of.curves := RUNS OUT
+of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE OUT
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
+of.streaming :=
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 
+words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))
+words.table = $(N)
+words.figure = $(N)
+words.bench = $(PART)
+several := SEEDS.table SEEDS.figure SHARDS.recall
+# $(call given,NAME,COMMAND): the option of a variable with its value, or with its values; nothing if it is empty.
+values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
+given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
+
+COMMANDS := demo data proposals fetch inspect duplicates cluster recall pretrain finetune evaluate draw
+COMMANDS += table figure bench report
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo data proposals fetch inspect duplicates cluster recall pretrain finetune evaluate draw
-.PHONY: table figure bench report test lint
+.PHONY: help setup lock test lint $(COMMANDS)
+
+# A variable on the command line that no goal takes is refused.
+goals := $(or $(MAKECMDGOALS),help)
+typed := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+taken := PYTHON $(if $(filter test $(COMMANDS),$(goals)),OPTS) $(foreach goal,$(goals),$(takes.$(goal)))
+ifneq ($(filter-out $(taken),$(typed)),)
+refused := $(filter-out $(taken),$(typed))
+$(error $(refused): not of `make $(goals)`, whose variables are: $(or $(wordlist 2,99,$(taken)),none))
+endif
+
+$(COMMANDS): setup
+	@$(PYTHON) -m pipelines $@ $(words.$@) $(foreach name,$(takes.$@),$(call given,$(name),$@)) $(OPTS)
 
 help: ## list targets and variables
 	@awk -F '## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' :?= |## ' '/^takes\./ { if ($$2 !~ /\$$/) $$3 = $$3 ": " $$2; \
+		printf "  make %-11s %s\n", substr($$1, 7), $$3 }' Makefile
 	@printf '\nVariables, as in `make proposals IMAGES=images SHARDS=shards` (defaults in brackets):\n\n'
 	@awk -F '## ' '/^option\./ { gsub(/option\.| :=.*/, "", $$1); printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@printf '  %-11s %s\n' OPTS 'further options of the command, which `$(PYTHON) -m pipelines COMMAND --help` lists'
@@ -62,54 +99,6 @@ setup: ## build .venv (once; MMCV compiles for 8-12 minutes on two cores the fir
 UV_COMPILE := .venv/bin/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11
 lock: ## pin every dependency of pyproject.toml in requirements.lock
 	$(UV_COMPILE) --generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
-
-demo: setup ## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
-	$(RUN) demo $(call given,WORK_DIR) $(OPTS)
-
-data: setup ## check, convert and draw a labelled dataset: DATASET ROOT
-	$(RUN) data $(call given,DATASET ROOT) $(OPTS)
-
-proposals: setup ## stage 1, images -> shards: IMAGES SHARDS BACKBONE WEIGHTS GENERATOR WORKERS DEVICE
-	$(RUN) proposals $(call given,IMAGES SHARDS BACKBONE WEIGHTS GENERATOR WORKERS DEVICE) $(OPTS)
-
-fetch: setup ## copy a shard set from a URL to a directory, each shard verified: SHARDS TO
-	$(RUN) fetch $(call given,SHARDS TO) $(OPTS)
-
-inspect: setup ## verify shards, print what they hold, draw a contact sheet or similar proposals: SHARDS SIMILAR OUT
-	$(RUN) inspect $(call given,SHARDS SIMILAR OUT) $(OPTS)
-
-duplicates: setup ## find images that are nearly the same: SHARDS THRESHOLD OUT
-	$(RUN) duplicates $(call given,SHARDS THRESHOLD OUT) $(OPTS)
-
-cluster: setup ## give every proposal a pseudo class by k-means: SHARDS CLASSES
-	$(RUN) cluster $(call given,SHARDS CLASSES) $(OPTS)
-
-recall: setup ## class-agnostic AP, AP50 and AR@20 of shard sets: LABELS SHARDS="dir dir"
-	$(RUN) recall $(call given,LABELS) $(call several,SHARDS) $(OPTS)
-
-pretrain: setup ## pre-train with Saliency Prompt: MODEL SHARDS PROMPTS WEIGHTS WORK_DIR GPUS DEVICE
-	$(RUN) pretrain $(call given,MODEL SHARDS PROMPTS WEIGHTS WORK_DIR GPUS DEVICE) $(OPTS)
-
-finetune: setup ## fine-tune and evaluate: DATASET ROOT MODEL INIT CHECKPOINT WEIGHTS WORK_DIR GPUS DEVICE
-	$(RUN) finetune $(call given,MODEL DATASET INIT CHECKPOINT WEIGHTS ROOT WORK_DIR GPUS DEVICE) $(OPTS)
-
-evaluate: setup ## AP of masks and boxes: WORK_DIR of a run, or MODEL DATASET ROOT CHECKPOINT; OUT DEVICE
-	$(RUN) evaluate $(call given,WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT DEVICE) $(OPTS)
-
-draw: setup ## a picture: PICTURE=curves RUNS="A=dir B=dir,dir", activations RUNS DATASET, results SHARDS WORK_DIR
-	$(RUN) draw $(PICTURE) $(RUNS) $(call given,$(of.$(PICTURE))) $(OPTS)
-
-table: setup ## a table of the paper, its missing runs made first: N=1..7 SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
-	$(RUN) table $(N) $(experiment) $(OPTS)
-
-figure: setup ## a figure of the paper, its missing runs made first: N=3..6 SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
-	$(RUN) figure $(N) $(experiment) $(OPTS)
-
-bench: setup ## measure a part: PART=proposals IMAGES BACKBONE|training MODEL|streaming|prompts WORK_DIR; DEVICE
-	$(RUN) bench $(PART) $(call given,$(of.$(PART))) $(OPTS)
-
-report: setup ## one HTML page of all runs, shard sets, tables and figures: WORK_DIR OUT
-	$(RUN) report $(call given,WORK_DIR OUT) $(OPTS)
 
 test: setup ## the test suite; OPTS="-k name" runs a part
 	@$(PYTHON) -m pytest $(OPTS)

@@ -77,7 +77,7 @@ def run(command: click.Command, invocation: Invocation) -> int:
         print(f"error: {one_line(' '.join(message.split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted; run the same command again to go on.", file=sys.stderr)
+        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
 

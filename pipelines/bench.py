@@ -1,16 +1,15 @@
-"""`bench`: what the project's parts cost beside plain implementations of the same, and what prompts do.
+"""`bench`: what the project's parts cost beside reference implementations of the same, and what prompts do.
 
-Everything that is compared is measured in one run, and ratios are printed: seconds alone say little about another
-machine. The plain implementations are in `tests/reference`.
+The measuring code is `tests/benchmarks`, and what it compares with `tests/reference`: both need a checkout.
 """
 
 import os
 import sys
-import tempfile
-from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,31 +19,23 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 
 
-def require_references() -> None:
-    """Check that the plain implementations can be imported.
+def run_benchmark(module: str, settings: dict[str, Any]) -> None:
+    """Run a module of `tests/benchmarks`.
 
     Raises:
         UserError: this is not the root of a checkout.
     """
     sys.path.insert(0, os.getcwd())
-    if find_spec("tests") is None or find_spec("tests.reference") is None:
-        raise UserError("tests/reference: not found; run `bench` in the root of a checkout of the project")
-
-
-def print_values(values: Mapping[str, str]) -> None:
-    width = max(map(len, values))
-    print(*(f"{name:<{width}}  {value}" for name, value in values.items()), "", sep="\n", flush=True)
-
-
-def print_machine(device: str) -> None:
-    from pipelines.experiments.record import describe_machine
-
-    print(f"{describe_machine(device)}; {os.cpu_count()} CPU cores\n", flush=True)
+    if find_spec("tests") is None or find_spec("tests.benchmarks") is None:
+        raise UserError("tests/benchmarks: not found; run `bench` in the root of a checkout of the project")
+    with quiet_imports():
+        benchmark = import_module(f"tests.benchmarks.{module}")
+    benchmark.main(**settings)
 
 
 @click.group("bench", cls=Group)
 def command() -> None:
-    """Measure a part beside a plain implementation, or what a pre-training run makes of its prompts."""
+    """Measure a part beside a reference implementation, or what a pre-training run makes of its prompts."""
 
 
 @command.command()
@@ -53,39 +44,14 @@ def command() -> None:
 @click.option("--weights", type=PATH, help="The backbone's checkpoint. Default: random weights.")
 @click.option("--short-side", type=POSITIVE, default=480, help="Pixels.")
 @device_option
-@click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU, else float32.")
+@click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
 @click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
-@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward.")
+@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward pass.")
 @click.option("--plain-count", type=Integer(min=2), default=24, help="Images of the reference.")
 @click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
-def proposals(
-    images: Path,
-    backbone: str,
-    weights: Path | None,
-    short_side: int,
-    device: str | None,
-    precision: str | None,
-    workers: int | None,
-    count: int,
-    plain_count: int,
-    repeat: int,
-) -> None:
-    """Stage 1 beside a plain implementation and beside the backbone's forward pass, which bounds it."""
-    from stage1_proposals.images.listing import list_images
-
-    listed = list_images(images)
-    require_references()
-    from pipelines.benchmarks import proposal_speed
-
-    chosen = choose_device(device)
-    chosen_precision = precision or ("bfloat16" if chosen == "cuda" else "float32")
-    print_machine(chosen)
-    with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
-        scratch = Path(folder)
-        file = weights or proposal_speed.random_weights(backbone, scratch / "weights.pth")
-        recipe = proposal_speed.make_recipe(backbone, file, short_side, chosen, chosen_precision)
-        print(f"{backbone}, shorter side {short_side}, {chosen_precision}\n", flush=True)
-        print_values(proposal_speed.compare(listed, recipe, workers, scratch, count, plain_count, repeat))
+def proposals(**settings: Any) -> None:
+    """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
+    run_benchmark("proposal_speed", settings)
 
 
 @command.command()
@@ -100,24 +66,9 @@ def proposals(
 )
 @device_option
 @click.option("--repeat", type=POSITIVE, default=10, help="Rounds; medians count.")
-def training(
-    model: str | None, batch_size: int | None, size: tuple[int, int] | None, device: str | None, repeat: int
-) -> None:
+def training(**settings: Any) -> None:
     """A training step of K-Net and of Saliency Prompt beside a port of the official K-Net's losses."""
-    require_references()
-    with quiet_imports():
-        from pipelines.benchmarks import training_speed
-
-    chosen = choose_device(device)
-    on_gpu = chosen == "cuda"
-    setting = training_speed.Setting(
-        model=model or ("knet" if on_gpu else "knet_lite0"),
-        batch_size=batch_size or (12 if on_gpu else 4),
-        size=size or ((1333, 800) if on_gpu else (512, 384)),
-        device=chosen,
-    )
-    print_machine(chosen)
-    print_values(training_speed.compare_steps(setting, repeat))
+    run_benchmark("training_speed", settings)
 
 
 @command.command()
@@ -128,23 +79,13 @@ def training(
     "--coco-share",
     type=POSITIVE,
     default=20,
-    show_default=True,
     metavar="N",
     help="Start MMDetection's dataset on one N-th of the images, and multiply: all of them take about 15 GB of memory.",
 )
 @click.option("--repeat", type=POSITIVE, default=3, help="Rounds over the images.")
-def streaming(count: int, start_count: int, masks: int, coco_share: int, repeat: int) -> None:
+def streaming(**settings: Any) -> None:
     """Reading samples from shards, and the start on a large set, beside h5py and MMDetection's CocoDataset."""
-    require_references()
-    with quiet_imports():
-        from pipelines.benchmarks import training_speed
-
-    print_machine("cpu")
-    with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
-        print("A sample of 20 proposals at 640 x 480, median on one core\n")
-        print_values(training_speed.compare_reading(Path(folder), count, repeat))
-        print("Start of a process that has imported PyTorch and MMDetection\n")
-        print_values(training_speed.compare_start(Path(folder), start_count, masks, coco_share))
+    run_benchmark("streaming_speed", settings)
 
 
 @command.command()

@@ -1,9 +1,12 @@
 """What the commands print: names on one line, tables, durations and progress."""
 
 import io
+import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -41,6 +44,18 @@ def format_table(heading: Sequence[str], rows: Sequence[Sequence[str]], markdown
         return "  ".join([cell.ljust(n) for cell, n in sized[:left]] + [cell.rjust(n) for cell, n in sized[left:]])
 
     return "\n".join(map(line, (heading, *rows)))
+
+
+def describe_machine(device: str) -> str:
+    """Processor or GPU, and the versions that numbers and speed depend on."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor()
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu} ({torch.backends.cpu.get_cpu_capability()})"
+    libraries = ", ".join(f"{package} {version(package)}" for package in ("torch", "timm", "ray"))
+    return f"{name}; Python {platform.python_version()}, {libraries}"
 
 
 class SpeedColumn(ProgressColumn):
@@ -108,7 +123,7 @@ def open_labels(dataset: str, data_root: str | None, options: "CustomDatasetOpti
 
 @contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Import MMDetection without its remarks on optional packages."""
+    """Import MMDetection without its messages about optional packages."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mmdet.evaluation  # noqa: F401

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from pipelines import options
-from pipelines.console import one_line
+from pipelines.console import one_line, progress
 from stage1_proposals.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iter
     from pipelines.demo_data import demo_set
     from stage2_training.labels import ctw1500
 
-    if not demo_set.build(root, seed, demo_set.Counts(*count or ())):
+    counts = demo_set.Counts(*count or ())
+    with progress("drawing the demo's images", "images", counts.total) as advance:
+        built = demo_set.build(root, seed, counts, advance)
+    if not built:
         print(f"{root} is complete; nothing to do")
     print(f"{root / 'unlabeled'}: {sum(1 for _ in (root / 'unlabeled').glob('*.jpg'))} unlabeled images")
     for name in ctw1500.SPLITS:
@@ -138,7 +141,7 @@ def summarise(split: Split, sheet_images: int) -> None:
     )
     info = coco.get("info", {})
     if "partial" in info:
-        print(f"  a part: made from {info['partial']['found']:,} of {info['partial']['expected']:,} images")
+        print(f"  partial: {info['partial']['found']:,} of {info['partial']['expected']:,} images")
     for label in info.get("dropped", ()):
         print(f"  left out, no pixel inside its image: {label}")
     for reason in info.get("skipped", ()):

@@ -34,7 +34,7 @@ def command(
     pretrain_epochs: int | None,
     finetune_epochs: int | None,
 ) -> None:
-    """Run the whole job at a size for two CPU cores: about 12 minutes. Run again, it goes on."""
+    """Run the whole job at a size for two CPU cores: about 12 minutes; run again, it resumes."""
     start = time.monotonic()
     shards, pretrained = work_dir / "shards", work_dir / "pretrain"
     step("Demo data", "data", "--dataset", "demo", *(("--count", *count) if count else ()))

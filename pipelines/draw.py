@@ -36,11 +36,11 @@ def png_file(text: str) -> Path:
 
 
 def share(text: str) -> float:
-    """The type of an option that is a number from 0 to 1."""
+    """The type of an option that is a number from 0 to 1; unlike `click.FloatRange`, it refuses NaN."""
     with suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
-    raise UserError(f"--score {text!r}: is no number from 0 to 1")
+    raise UserError(f"--score {text!r}: must be between 0 and 1")
 
 
 runs_argument = click.argument("runs", nargs=-1, required=True, type=named_run, metavar="NAME=RUN_DIR...")
@@ -127,7 +127,7 @@ def activations(
 
     The mask of each query, as predicted by the last stage, is averaged over a dataset's test images at 200 x 200
     pixels: one picture per model, and in a JSON file beside it how different the queries are. Of a custom dataset, the
-    images are the fifth that fine-tuning holds out; with --test-labels DATASET, the same labels again, all of them.
+    images are the fifth that fine-tuning holds out. To use all images, pass the same labels as --test-labels.
     """
     choose_device(device)
     with quiet_imports():
@@ -235,7 +235,7 @@ def results(
             caption(draw_named(image, masks, names, tile=TILE - CAPTION), f"{len(names)} detections"),
         ]
     if not tiles:
-        raise UserError(f"none of the images chosen is under {root} as it was; say where they are with --image-root")
+        raise UserError(f"no sampled image was found unchanged under {root}; pass their folder as --image-root")
     with writing(out):
         contact_sheet(tiles, columns=4).save(out)
     print(f"{len(tiles) // 2} images, {detections} detections from score {score} up")

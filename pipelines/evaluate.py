@@ -45,8 +45,8 @@ def command(
     """Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test images.
 
     Name the work directory of a fine-tuning run; or model, dataset and checkpoint; or, with --class-agnostic, the work
-    directory of any run and a dataset. Of a custom dataset, the images are the fifth that fine-tuning holds out; with
-    --test-labels DATASET, the same labels again, they are all of them.
+    directory of any run and a dataset. Of a custom dataset, the images are the fifth that fine-tuning holds out. To
+    evaluate on all images, pass the same labels as --test-labels.
     """
     choose_device(device)
     with quiet_imports():
@@ -60,11 +60,13 @@ def command(
         from stage2_training.runs.work_dir import WorkDir
 
     if work_dir and (model or schedule):
-        raise UserError("--model and --schedule do not go with --work-dir: a run knows its own")
+        raise UserError("--model and --schedule do not go with --work-dir: the run's config sets them")
     if work_dir and dataset and not class_agnostic:
-        raise UserError("--dataset beside --work-dir goes with --class-agnostic: a run knows its own classes only")
+        raise UserError("--dataset with --work-dir needs --class-agnostic: the run's config sets its classes")
     if work_dir and not dataset and custom != CustomDatasetOptions():
-        raise UserError("--test-labels and the like go with --dataset: a run knows its own images")
+        raise UserError(
+            "--test-labels and other options of custom datasets need --dataset: the run's config sets its images"
+        )
     source = checkpoint or work_dir
     if source is None:
         raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")

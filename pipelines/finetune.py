@@ -1,4 +1,4 @@
-"""Fine-tune a detector on a labelled dataset, evaluating as it goes."""
+"""Fine-tune a detector on a labelled dataset, evaluating after every epoch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def command(
     custom: "CustomDatasetOptions",
     **overrides: Any,
 ) -> None:
-    """Fine-tune a detector on a labelled dataset, evaluating as it goes. Run again, it goes on."""
+    """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations

@@ -102,7 +102,7 @@ def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
     rank, code = next(iter(exit_codes.items()))
     raise UserError(
         f"process {rank + 1} of {processes} was killed ({signal.Signals(-code).name}), which ended all; "
-        f"finished checkpoints are kept, run again to go on"
+        f"finished checkpoints are kept, run again to resume"
     )
 
 
@@ -137,7 +137,7 @@ def check(command: str, code: int) -> None:
         raise KeyboardInterrupt
     if code:
         how = f"ended with exit code {code}" if code > 0 else f"was killed ({signal.Signals(-code).name})"
-        raise UserError(f"step `{command}` {how}; run the same command again to go on from there")
+        raise UserError(f"step `{command}` {how}; run the same command again to resume")
 
 
 def _run(words: Sequence[str]) -> int:

@@ -59,7 +59,7 @@ class Command(click.Command):
     """A command with `--debug`, whose options of class `WordsOption` take several words."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"context_settings": {"show_default": True}, **kwargs})
         self.params.append(_debug_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -98,14 +98,19 @@ class Integer(click.IntRange):
     name = "integer"
 
 
-def _shard_directory(text: str) -> Path:
-    if "://" in text:
-        raise UserError(f"--shards {text}: is a URL; `make fetch SHARDS={text} TO=shards` brings it to a directory")
-    return Path(text)
+class ShardDirectory(click.Path):
+    """The directory of a shard set, for commands that read shards row by row; a URL is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            raise UserError(
+                f"--shards {value}: is a URL; `make fetch SHARDS={value} TO=shards` brings it to a directory"
+            )
+        return super().convert(value, param, ctx)
 
 
 POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
-SHARD_DIRECTORY = click.types.FuncParamType(_shard_directory)  # for what reads shards row by row
+SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
 
 
 DEFAULT_MODEL, DEFAULT_DATASET = "knet_lite0", "demo"

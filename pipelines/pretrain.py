@@ -46,7 +46,7 @@ def command(
     device: str | None,
     **settings: Any,
 ) -> None:
-    """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt. Run again, it goes on."""
+    """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt; run again, it resumes."""
     device = choose_device(device)
     with quiet_imports():
         from stage1_proposals.shards import ShardSet

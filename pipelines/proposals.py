@@ -59,13 +59,14 @@ def command(
 ) -> None:
     """Make a shard set: pseudo masks and seed features of unlabeled images.
 
-    Finished shards are kept; the same command run again goes on with the others.
+    Finished shards are kept; the same command run again makes the others.
     """
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
     # Workers of a Ray cluster started here inherit this. Otherwise glibc gives their threads arenas, whose blocks it
     # returns to the kernel one by one whatever `keep_freed_memory` says, which costs up to a tenth of the time.
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    from stage1_proposals.backbones.extractor import fastest_precision
     from stage1_proposals.common.settings import build_settings
     from stage1_proposals.generators.registry import build_generator
     from stage1_proposals.images.listing import list_images
@@ -138,16 +139,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not TOML, or not UTF-8
         raise UserError(f"config {path}: {error}") from error
-
-
-def fastest_precision(device: str) -> str:
-    """The fastest precision that the device multiplies natively; of a cluster's GPUs, bfloat16."""
-    import torch
-
-    is_native = device == "cuda" and (
-        not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-    )
-    return "bfloat16" if is_native else "float32"
 
 
 def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:

@@ -1,4 +1,4 @@
-"""`report`: one HTML page of all runs, shard sets, tables and figures below a directory, readable without it.
+"""`report`: one self-contained HTML page of all runs, shard sets, tables and figures below a directory.
 
 The page is made from the records that the commands write as JSON, and from the runs' configs, of which literal values
 are read and nothing is executed. A file that is damaged is named on the page, and everything else is shown.
@@ -101,11 +101,9 @@ class Run:
     config: dict[str, Any]
     config_text: str
     commands: list[CommandRecord]  # its starts
-    scores: dict[str, float]  # the last, in [0, 1] or -1
+    scores: dict[str, float]  # the latest, in [0, 1] or -1
     curve: list[dict[str, Any]]  # points with `epoch` and scores
     losses: list[tuple[float, float]]  # (step, sum of the losses)
-    checkpoints: dict[str, int]  # bytes by file name
-    transfer: dict[str, int]  # number of tensors of the initial weights by where they come from
     failure: dict[str, Any] | None  # record of a step with a NaN or infinite loss
 
     def setting(self, path: str, default: Any = "-") -> Any:
@@ -212,11 +210,9 @@ def read_run(path: Path, page: Page) -> Run | None:
     result, failure = page.json(path / "finished.json", dict), page.json(path / NON_FINITE, dict)
     last_step, failed_step = max(losses, default=0), failure and failure.get("step")
     if result is not None or not isinstance(failed_step, int) or last_step >= failed_step:
-        failure = None  # the run went on well
+        failure = None  # the run continued past that step
     points = learning_curve(starts) or page.json(path / "curve.json", list) or []
     curve = [point for point in points if isinstance(point, dict) and _is_number(point.get("epoch"))]
-    transfer = page.json(path / "transfer.json", dict) or {}
-    checkpoints = sorted(path.glob("*.pth"), key=lambda file: (file.name != "initial.pth", len(file.name), file.name))
     scores = result or (curve[-1] if curve else {})
     return Run(
         name=page.name(path),
@@ -227,8 +223,6 @@ def read_run(path: Path, page: Page) -> Run | None:
         scores={name: scores[name] for name in SCORES if _is_number(scores.get(name))},
         curve=curve,
         losses=sorted(losses.items()),
-        checkpoints={file.name: file.stat().st_size for file in checkpoints},
-        transfer={kind: len(names) for kind, names in transfer.items() if isinstance(names, list | dict)},
         failure=failure,
     )
 
@@ -302,7 +296,7 @@ def html_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
     return Markup(frame.to_html(index=False, escape=False, border=0, justify="left"))
 
 
-def chart(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, title: str) -> dict[str, str]:
+def chart(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
     """A line chart as PNG in a `data:` address; `lines` are (x, y) by name."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -318,24 +312,21 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, ti
         figure.legend(loc="outside right upper", fontsize="x-small", frameon=False)
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=110)
-    return {"title": title, "data": f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"}
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-def group(runs: Sequence[Run], *names: str) -> dict[str, list[Run]]:
-    """Runs by what these attributes have in common."""
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by their dataset."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[" on ".join(str(getattr(run, name)) for name in names)].append(run)
+        groups[run.dataset].append(run)
     return groups
 
 
-def charts(groups: Mapping[str, Sequence[Run]], line: str, x: str, y: str) -> list[dict[str, str]]:
-    """A chart for each group, with a line of each run that has one: its attribute `line`."""
-    drawn = []
-    for title, runs in groups.items():
-        if lines := {run.name: points for run in runs if (points := getattr(run, line))}:
-            drawn.append(chart(lines, x, y, title))
-    return drawn
+def learning_curves(groups: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """A chart of mask AP over epochs for each dataset, with a line for each run that was evaluated."""
+    lines = {dataset: {run.name: run.ap_curve for run in runs if run.ap_curve} for dataset, runs in groups.items()}
+    return {dataset: chart(curves, "epoch", "mask AP (%)") for dataset, curves in lines.items() if curves}
 
 
 def size(count: int) -> str:
@@ -343,7 +334,7 @@ def size(count: int) -> str:
 
 
 def find(root: Path) -> dict[str, list[Path]]:
-    """Runs, shard sets, tables, figures' records and pictures below a directory, in the order of their names."""
+    """Runs, shard sets, tables, records of figures and pictures below a directory, each sorted by path."""
     found: dict[str, list[Path]] = {kind: [] for kind in ("runs", "shard sets", "tables", "records", "pictures")}
     for folder, folders, files in os.walk(root):
         folders.sort()
@@ -391,10 +382,9 @@ def command(work_dir: Path, out: Path | None) -> None:
         tables=tables,
         figures=figures,
         runs=runs,
-        finetuning=group(finetuning, "dataset"),
+        finetuning=group(finetuning),
         pretraining=[run for run in runs if run.pretraining],
-        curves=charts(group(finetuning, "dataset"), "ap_curve", "epoch", "mask AP (%)"),
-        losses=charts(group(runs, "model", "dataset"), "losses", "step", "loss"),
+        curves=learning_curves(group(finetuning)),
         shard_sets=shard_sets,
     )
     with writing(out), atomic_write(out) as scratch:

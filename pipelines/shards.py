@@ -102,7 +102,7 @@ def verify(shards: "ShardSet") -> None:
     for entry, path in track(entries, "verifying", "shards", len(entries)):
         try:
             if verify_shard(path) != entry:
-                faults.append(f"{path}: sound, but not the shard the manifest names; run `make proposals` again")
+                faults.append(f"{path}: valid, but its hash differs from the manifest; run `make proposals` again")
         except ShardError as error:
             faults.append(str(error))
     if faults:
@@ -122,7 +122,7 @@ def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path
         else:
             tiles.append(draw_proposals(image, record.masks(), record.seed))
     if not tiles:
-        raise UserError(f"none of the images chosen is under {root} as it was; say where they are with --image-root")
+        raise UserError(f"no sampled image was found unchanged under {root}; pass their folder as --image-root")
     with writing(path):
         contact_sheet(tiles).save(path)
     print(f"contact sheet: {path} ({len(tiles)} images)")

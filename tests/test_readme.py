@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, flags=re.MULTILINE))
+TARGETS = set(re.findall(r"^(?:takes\.)?([a-z]+)(?::| :?=).*## ", MAKEFILE, flags=re.MULTILINE))
 VARIABLES = set(re.findall(r"\$\(([A-Z]+)\)", MAKEFILE)) | set(re.findall(r"^option\.(\w+)", MAKEFILE, re.MULTILINE))
 
 

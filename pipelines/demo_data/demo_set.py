@@ -12,13 +12,12 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text, writing
@@ -45,12 +44,19 @@ class Counts:
     train: int = 60
     test: int = 60
 
+    @property
+    def total(self) -> int:
+        return self.unlabeled + self.train + 2 * self.test
 
-def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
+
+def build(out: Path, seed: int, counts: Counts, advance: Callable[[int], None] = lambda images: None) -> bool:
     """Write the demo set to `out`, unless it is there already, complete and of the same seed and version.
 
     Image i of a kind depends on (seed, kind, i) only. `out` appears under its name when it is complete; a demo set of
     another seed or version is replaced, unless it holds files that are not part of it.
+
+    Args:
+        advance: called with the number of images drawn since the last call.
 
     Returns:
         Whether it was written.
@@ -58,7 +64,7 @@ def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
     Raises:
         UserError: `out` holds files that are not part of a demo set, or cannot be written.
     """
-    counts, out = counts or Counts(), out.resolve()
+    out = out.resolve()
     stamp = {"seed": seed, "version": VERSION, **asdict(counts)}
     if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
         return False
@@ -69,7 +75,7 @@ def build(out: Path, seed: int, counts: Counts | None = None) -> bool:
         partial.mkdir()
         # The stamp comes first: it distinguishes the rest of an interrupted run from a user's files.
         (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
-        _write_set(partial, seed, counts)
+        _write_set(partial, seed, counts, advance)
         _remove(out)
         partial.rename(out)
     return True
@@ -130,34 +136,33 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _write_set(out: Path, seed: int, counts: Counts) -> None:
+def _write_set(out: Path, seed: int, counts: Counts, advance: Callable[[int], None]) -> None:
     # Experiments use the names and counts above without drawing, for which matplotlib and SciPy are imported.
     from pipelines.demo_data import object_images, text_images
 
-    with tqdm(total=counts.unlabeled + counts.train + 2 * counts.test, desc="demo images", unit="image") as progress:
-        folder = _make(out / "unlabeled")
-        for index, rng in _streams("unlabeled", seed, counts.unlabeled):
-            image, _ = object_images.draw_image(rng)
-            _save(image, folder / f"{index + 1:05d}.jpg", rng)
-            progress.update()
-        root = out / "ctw1500"
-        for name, split in ctw1500.SPLITS.items():
-            images, labels = _make(root / split.images), _make(root / split.labels)
-            for index, rng in _streams(name, seed, getattr(counts, name)):
-                share = ILLEGIBLE_SHARE if name == "test" else 0.0
-                image, lines = text_images.draw_text_image(rng, illegible_share=share)
-                path = images / f"{split.first_id + index:04d}.jpg"
-                _save(image, path, rng)
-                is_test = name == "test"
-                text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
-                (labels / split.label_name(path)).write_text(text)
-                progress.update()
-        for name in ctw1500.SPLITS:
-            ctw1500.write_annotations(root, name)
-        _write_objects(out, seed, counts.test, progress)
+    folder = _make(out / "unlabeled")
+    for index, rng in _streams("unlabeled", seed, counts.unlabeled):
+        image, _ = object_images.draw_image(rng)
+        _save(image, folder / f"{index + 1:05d}.jpg", rng)
+        advance(1)
+    root = out / "ctw1500"
+    for name, split in ctw1500.SPLITS.items():
+        images, labels = _make(root / split.images), _make(root / split.labels)
+        for index, rng in _streams(name, seed, getattr(counts, name)):
+            share = ILLEGIBLE_SHARE if name == "test" else 0.0
+            image, lines = text_images.draw_text_image(rng, illegible_share=share)
+            path = images / f"{split.first_id + index:04d}.jpg"
+            _save(image, path, rng)
+            is_test = name == "test"
+            text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
+            (labels / split.label_name(path)).write_text(text)
+            advance(1)
+    for name in ctw1500.SPLITS:
+        ctw1500.write_annotations(root, name)
+    _write_objects(out, seed, counts.test, advance)
 
 
-def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
+def _write_objects(out: Path, seed: int, count: int, advance: Callable[[int], None]) -> None:
     from pipelines.demo_data import object_images
 
     annotations = out / OBJECTS
@@ -169,7 +174,7 @@ def _write_objects(out: Path, seed: int, count: int, progress: tqdm) -> None:
         _save(image, path, rng)
         images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
         objects += object_images.annotations(number, masks)
-        progress.update()
+        advance(1)
     coco = {"images": images, "annotations": numbered(objects), "categories": object_images.CATEGORIES}
     write_text(annotations, to_json(coco))
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines import launch
+from pipelines.demo_data import demo_set
 from pipelines.experiments.plan import Run
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 
 POLL = 0.1  # seconds
 SHOWN_LINES = 15  # of the output of a failed run
+# What a command writes last, in the directory of its run.
+LAST_FILES = {"data": demo_set.STAMP, "pretrain": "finished.json", "finetune": "finished.json"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,20 @@ class Workspace:
         return {"finished": False, "seconds": 0.0}
 
     def finished(self, run: Run) -> bool:
-        return self.state(run)["finished"] and (run.output is None or self.directory(run).exists())
+        """Whether the run's command has ended well and what it wrote is still there."""
+        return self.state(run)["finished"] and self._is_complete(run)
+
+    def _is_complete(self, run: Run) -> bool:
+        from stage1_proposals.shards import ShardError, ShardSet
+
+        if run.output is None:
+            return True
+        if run.command != "proposals":
+            return (self.directory(run) / (run.file or LAST_FILES[run.command])).is_file()
+        with suppress(ShardError):
+            ShardSet.open(self.directory(run))
+            return True
+        return False
 
     def record(self, run: Run, seconds: float, finished: bool) -> None:
         """Record a start of a run.
@@ -171,6 +187,6 @@ def print_plan(runs: Sequence[Run], workspace: Workspace) -> None:
     """Print the runs in order, how far they are, and their commands."""
     finished = [run for run in runs if workspace.finished(run)]
     for number, run in enumerate(runs, 1):
-        state = "finished" if run in finished else "begun" if workspace.directory(run).exists() else "to do"
+        state = "finished" if run in finished else "started" if workspace.directory(run).exists() else "pending"
         print(f"{number:>3}. {run.name}: {state}\n     $ {workspace.command_line(run)}")
     print(f"\n{len(runs)} runs, {len(finished)} of them finished.")

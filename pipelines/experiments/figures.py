@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import click
 
 from pipelines import launch
+from pipelines.console import describe_machine
 from pipelines.experiments.execute import Workspace, execute, print_plan
 from pipelines.experiments.experiment import Experiment, experiment_options
 from pipelines.experiments.paper_tables import DATASETS, INITS, SP
@@ -94,8 +95,8 @@ def command(number: str, experiment: Experiment) -> None:
     execute(runs, workspace, experiment.jobs)
     for drawing, words in zip(drawings, arguments, strict=True):
         launch.step(drawing.name, "draw", *words)
-    # MMEngine and torch take seconds to import; --help and --dry-run do without them.
-    from pipelines.experiments.record import ExperimentRecord, describe_machine, run_directories
+    # Torch takes seconds to import; --help and --dry-run do without them.
+    from pipelines.experiments.record import ExperimentRecord, run_directories
 
     record = ExperimentRecord(
         title=figure.title,
@@ -154,7 +155,7 @@ def draw_arguments(drawing: Drawing, scale: Scale, seeds: Sequence[int], workspa
 
 
 def _notes(figure: Figure, drawings: Sequence[Drawing], experiment: Experiment) -> Iterator[str]:
-    from pipelines.experiments.notes import scale_notes, seeds_of, setting_notes
+    from pipelines.experiments.notes import scale_notes, seeds_of, settings_note
 
     scale, seeds = experiment.scale, experiment.seeds
     targets = [target for drawing in drawings for target in drawing.models.values()]
@@ -163,7 +164,7 @@ def _notes(figure: Figure, drawings: Sequence[Drawing], experiment: Experiment) 
         yield f"Lines are means over {seeds_of(targets, shown)}; bands go from the lowest run to the highest."
     else:
         first = f", the first of {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-        yield f"One run per model, with seed {shown[0]}{first}: nothing is known of the spread, as in the paper."
+        yield f"One run per model, with seed {shown[0]}{first}: the spread is unknown, as in the paper."
     for epochs in dict.fromkeys(target.epochs for target in targets if target.epochs):
         ours = scale.finetuning_epochs(epochs)
         yield f"Fine-tuned for {ours} {'epoch' if ours == 1 else 'epochs'}; the paper's for {epochs}."
@@ -175,4 +176,4 @@ def _notes(figure: Figure, drawings: Sequence[Drawing], experiment: Experiment) 
             else "The images are unlabeled ones, which it pre-trains on; which the paper's are, it does not say."
         )
     yield from scale_notes([target for drawing in figure.drawings for target in drawing.models.values()], scale)
-    yield from setting_notes(targets, scale, shown, experiment.workspace)
+    yield settings_note(scale)

@@ -1,9 +1,7 @@
 """The record of a finished table or figure: its content and all that is needed to repeat it, as JSON and Markdown."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
@@ -104,15 +102,3 @@ class ExperimentRecord:
 def run_directories(runs: Sequence[Run], workspace: Workspace) -> list[str]:
     """Directories of runs relative to the workspace, without datasets that have their own folder."""
     return [str(workspace.directory(run).relative_to(workspace.root)) for run in runs if run.output]
-
-
-def describe_machine(device: str) -> str:
-    """Processor or GPU, and the versions that numbers and speed depend on."""
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor()
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu} ({torch.backends.cpu.get_cpu_capability()})"
-    libraries = ", ".join(f"{package} {version(package)}" for package in ("torch", "timm", "ray"))
-    return f"{name}; Python {platform.python_version()}, {libraries}"

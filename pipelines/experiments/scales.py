@@ -1,4 +1,4 @@
-"""What an entry of a table comes from, and the two scales: the paper's, and the demo's for two CPU cores."""
+"""The targets that tables and figures consist of, and two scales to run them at: the paper's and the demo's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

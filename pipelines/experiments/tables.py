@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 
 import click
 
+from pipelines.console import describe_machine
 from pipelines.experiments.execute import Workspace, execute, print_plan
 from pipelines.experiments.experiment import Experiment, experiment_options
 from pipelines.experiments.paper_tables import TABLES, Row, Table
@@ -28,9 +29,9 @@ def command(number: str, markdown: bool, experiment: Experiment) -> None:
         print_plan(runs, workspace)
         return
     execute(runs, workspace, experiment.jobs)
-    # MMEngine and torch take seconds to import; --help and --dry-run do without them.
-    from pipelines.experiments.notes import scale_notes, seed_note, setting_notes
-    from pipelines.experiments.record import ExperimentRecord, describe_machine, run_directories
+    # Torch takes seconds to import; --help and --dry-run do without them.
+    from pipelines.experiments.notes import scale_notes, seed_note, settings_note
+    from pipelines.experiments.record import ExperimentRecord, run_directories
 
     scale, seeds, rows = experiment.scale, experiment.seeds, rows_at(table, experiment.scale)
     targets = [row.target for row in rows if row.target]
@@ -43,7 +44,7 @@ def command(number: str, markdown: bool, experiment: Experiment) -> None:
             seed_note(targets, seeds),
             *table.notes,
             *scale_notes(all_targets, scale),
-            *setting_notes(targets, scale, seeds, workspace),
+            settings_note(scale),
         ],
         runs=run_directories(runs, workspace),
         commands=list(map(workspace.command_line, runs)),

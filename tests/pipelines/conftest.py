@@ -13,6 +13,8 @@ import pytest
 from pipelines import launch
 from pipelines.experiments import execute
 from pipelines.experiments.scales import DEMO, Scale
+from stage1_proposals.shards import Manifest
+from tests.shard_sets import make_request
 
 CONFIG = """
 model = dict(backbone=dict(type="TimmBackbone", model_name="lite0"), rpn_head=dict(num_kernels=50))
@@ -73,8 +75,11 @@ class Commands:
             path.mkdir(parents=True)
             (path / "config.py").write_text(CONFIG.format(epochs=options.get("--epochs")))
             path /= "finished.json"
-        elif words[0] in ("data", "proposals"):
+        elif words[0] == "data":
+            path /= "complete.json"
+        elif words[0] == "proposals":
             path.mkdir(parents=True, exist_ok=True)
+            Manifest(make_request(shard_count=0), ()).write(path)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         line = " ".join(words)

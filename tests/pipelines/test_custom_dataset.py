@@ -60,7 +60,9 @@ def test_a_folder_of_labelme_files_is_trained_and_evaluated_on(command, tmp_path
 
     code, printed = command("evaluate", "--work-dir", run, "--test-labels", "my.images")
     assert (code, len(printed.splitlines())) == (2, 1)
-    assert "--test-labels and the like go with --dataset: a run knows its own images" in printed
+    assert (
+        "--test-labels and other options of custom datasets need --dataset: the run's config sets its images" in printed
+    )
 
 
 @pytest.fixture

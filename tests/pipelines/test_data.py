@@ -105,7 +105,7 @@ def test_a_part_of_ctw1500_is_taken_when_asked_and_noted(tmp_path, capsys):
     assert "train_images lacks 998 of its 1,000 files" in capsys.readouterr().err
     assert run("--dataset", "ctw1500", "--data-root", root, "--partial", "--sheet", 0) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[1] == "  a part: made from 2 of 1,000 images"
+    assert printed[1] == "  partial: 2 of 1,000 images"
     assert not list(root.rglob("*.png"))
     assert json.loads((root / "annotations" / "test.json").read_text())["info"]["partial"] == {
         "found": 1,
@@ -140,10 +140,10 @@ def test_cityscapes_is_converted_and_drawn(tmp_path, capsys):
     annotations = root / "annotations"
     assert capsys.readouterr().out.splitlines() == [
         f"{annotations / 'train.json'}: 4 images, 16 objects of 8 classes, 4 of them ignored",
-        "  a part: made from 4 of 2,975 images",
+        "  partial: 4 of 2,975 images",
         f"  labels of 4 images drawn: {annotations / 'train_check.png'}",
         f"{annotations / 'val.json'}: 4 images, 16 objects of 8 classes, 4 of them ignored",
-        "  a part: made from 4 of 500 images",
+        "  partial: 4 of 500 images",
         f"  labels of 4 images drawn: {annotations / 'val_check.png'}",
     ]
     assert Image.open(annotations / "val_check.png").width > 1600

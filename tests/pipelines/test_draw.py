@@ -143,7 +143,7 @@ def test_proposals_beside_detections(
     for wrong in ("1.5", "-0.1", "nan", "high"):
         assert command("results", "--score", wrong, *common) == (
             2,
-            f"error: --score '{wrong}': is no number from 0 to 1\n",
+            f"error: --score '{wrong}': must be between 0 and 1\n",
         )
 
     (tmp_path / "images" / "0.png").unlink()
@@ -151,4 +151,4 @@ def test_proposals_beside_detections(
     (tmp_path / "images" / "2.png").unlink()
     code, printed = command("results", *common)
     assert code == 2
-    assert "none of the images chosen is under" in printed.splitlines()[-1]
+    assert "no sampled image was found unchanged under" in printed.splitlines()[-1]

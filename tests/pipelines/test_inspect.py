@@ -124,7 +124,7 @@ def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
     first = ShardSet.open(shards).entries[0]
-    write_clusters(shards / first["file"], np.zeros(first["proposals"], np.int32), ClusterRecord(2))
+    write_clusters(shards / first.file, np.zeros(first.proposals, np.int32), ClusterRecord(2))
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
 
@@ -195,7 +195,7 @@ def test_a_damaged_shard_is_named_and_2(shards: Path, capsys: pytest.CaptureFixt
 def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, _ = ShardSet.open(shards).shard_paths
     shutil.copy(first, second)
-    assert f"{second}: sound, but not the shard the manifest names" in fails(capsys, "--shards", shards)
+    assert f"{second}: valid, but its hash differs from the manifest" in fails(capsys, "--shards", shards)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),
         (
             ["--image-root", "{tmp}"],
-            "none of the images chosen is under {tmp} as it was; say where they are with --image-root",
+            "no sampled image was found unchanged under {tmp}; pass their folder as --image-root",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -70,7 +70,7 @@ def signals() -> Iterator[None]:
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(
     ("what", "code", "said"),
-    [("error", 2, "error: no image\n"), ("interrupt", 130, "\nInterrupted; run the same command again to go on.\n")],
+    [("error", 2, "error: no image\n"), ("interrupt", 130, "\nInterrupted; run the same command again to resume.\n")],
 )
 def test_all_end_together_with_one_line(
     tmp_path: Path,

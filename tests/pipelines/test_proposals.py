@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines.proposals import CONFIGS, fastest_precision, read_settings
+from pipelines.proposals import CONFIGS, read_settings
+from stage1_proposals.backbones.extractor import fastest_precision
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256

@@ -9,7 +9,7 @@ from pipelines.shards import describe_generator
 from stage1_proposals.analysis.coco_export import to_coco
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, Recipe
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
 from stage1_proposals.shards import ShardSet
 from tests.pipelines.command import run_command
@@ -27,7 +27,8 @@ def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Shards of the small images with at most three proposals each, and these as labels. Not to be changed."""
     root = tmp_path_factory.mktemp("made")
     generator = build_generator({"max_proposals": 3})
-    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, 64, 128, 8, "cpu"), 7)
+    settings = JobSettings(images_per_shard=7, batch_size=8, short_side=64, long_side=128)
+    job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, root / "shards", 0, lambda _: None)
     labels = root / "labels.json"
     labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
@@ -57,8 +58,8 @@ def test_a_settings_default_is_not_worth_a_word() -> None:
     assert (
         describe_generator(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
     )
-    changed = build_generator({"name": "freemask", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
-    assert describe_generator(json.loads(json.dumps(changed))) == "freemask seed_grid=[3, 4] min_score=0.5"
+    changed = build_generator({"name": "saliency", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
+    assert describe_generator(json.loads(json.dumps(changed))) == "saliency seed_grid=[3, 4] min_score=0.5"
     assert describe_generator({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
         "my_module:Mine parts=3"
     )

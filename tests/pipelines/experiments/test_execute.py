@@ -1,5 +1,6 @@
 """Runs are executed once, in order and resumed; several at once with processes that do nothing but wait."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from pipelines.experiments.plan import Output, Run, data_run
 from pipelines.experiments.scales import PAPER, Scale
 from pipelines.experiments.tables import table_runs
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.shards import Manifest, ShardEntry
+from tests.shard_sets import make_request
 
 # Writes what it was started with; `until` names the file that it waits for.
 STAND_IN = """#!{python}
@@ -97,9 +100,29 @@ def test_a_failed_start_that_cannot_be_recorded_keeps_its_own_error(runs: list[R
 
 def test_a_deleted_directory_is_made_again(commands, runs: list[Run], workspace: Workspace) -> None:
     execute(runs, workspace)
-    workspace.directory(runs[1]).rmdir()
+    shutil.rmtree(workspace.directory(runs[1]))
     execute(runs, workspace)
     assert names(commands)[6:] == ["proposals"]
+
+
+def test_half_a_shard_set_is_not_finished(commands, runs: list[Run], workspace: Workspace) -> None:
+    execute(runs, workspace)
+    entry = ShardEntry("shard-00000-of-00001.h5", 3, 9, 0, "ab")
+    for entries in (None, (entry,)):  # unfinished; finished, but its shard is missing
+        Manifest(make_request(), entries).write(workspace.directory(runs[1]))
+        assert not workspace.finished(runs[1])
+    (workspace.directory(runs[1]) / entry.file).touch()
+    assert workspace.finished(runs[1])
+
+
+@pytest.mark.parametrize(("number", "file"), [(0, "complete.json"), (2, "finished.json"), (3, "finished.json")])
+def test_a_run_without_its_last_file_is_not_finished(
+    commands, runs: list[Run], workspace: Workspace, number: int, file: str
+) -> None:
+    execute(runs, workspace)
+    assert workspace.finished(runs[number])
+    (workspace.directory(runs[number]) / file).unlink()
+    assert not workspace.finished(runs[number])
 
 
 def test_another_table_makes_only_its_own_runs(commands, tiny: Scale, runs: list[Run], workspace: Workspace) -> None:
@@ -129,7 +152,7 @@ def test_a_plan_says_how_far_everything_is_and_runs_nothing(
     lines = capsys.readouterr().out.splitlines()
     assert len(commands.seen) == 4
     states = [line.partition(": ")[2] for line in lines[:-2:2]]
-    assert states == ["finished"] * 3 + ["begun", "to do", "to do"]
+    assert states == ["finished"] * 3 + ["started", "pending", "pending"]
     assert lines[7].startswith("     $ python -m pipelines finetune --model knet_lite0 --dataset demo ")
     assert lines[-1] == "6 runs, 3 of them finished."
 

@@ -91,7 +91,7 @@ def test_a_figures_runs_are_made_before_it_is_drawn(run, commands, capsys) -> No
     assert names == ["data", "finetune", "finetune", "proposals", "pretrain", "finetune", "draw"]
     out = capsys.readouterr().out
     assert "- Left out: Cityscapes." in out
-    assert "- Fine-tuning of mask_rcnn_lite0" in out
+    assert "- Settings that are not the paper's: " in out
     assert run(4, *SMALL) == 0
     assert [words[0] for words in commands.seen[7:]] == ["draw"]
 
@@ -124,12 +124,12 @@ def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path,
 def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_path: Path, capsys) -> None:
     assert run(6, *SMALL, "--seeds", 3, 1) == 0
     out = capsys.readouterr().out
-    assert "- One run per model, with seed 3, the first of 3, 1: nothing" in out
+    assert "- One run per model, with seed 3, the first of 3, 1: the spread is unknown" in out
     assert "- Fine-tuned for 1 epoch; the paper's for 2.\n" in out
     assert not any("seed1" in word for words in commands.seen for word in words)
     assert run(5, *SMALL) == 0
     out = capsys.readouterr().out
-    assert "- One run per model, with seed 0: nothing" in out
+    assert "- One run per model, with seed 0: the spread is unknown" in out
     assert "- The images are the demo set's test images" in out
 
 

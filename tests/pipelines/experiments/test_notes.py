@@ -1,28 +1,74 @@
-"""The notes of a table state the settings that its runs' configs have."""
+"""The notes of a table, and that the configs have the settings that the notes name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.experiments.execute import Workspace, execute
 from pipelines.experiments.notes import (
-    PRETRAINING,
-    differences,
-    paper_finetuning,
     scale_notes,
     seed_note,
     seeds_of,
-    setting_notes,
-    settings_of,
+    settings_note,
 )
-from pipelines.experiments.paper_tables import EPOCHS, TABLES
-from pipelines.experiments.plan import in_order, run_for
-from pipelines.experiments.scales import DEMO, PAPER, FineTuning, Scale
+from pipelines.experiments.paper_tables import CNNS, EPOCHS, TABLES
+from pipelines.experiments.scales import DEMO, PAPER, FineTuning
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
+
+
+def differences(ours: Mapping[str, str], paper: Mapping[str, str]) -> str:
+    """Settings in both that differ, as `name ours (paper's)`."""
+    return ", ".join(
+        f"{name} {ours[name]} ({paper[name]})" for name in paper if name in ours and ours[name] != paper[name]
+    )
+
+
+def settings_of(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """The settings of a composed config that are compared with the paper's."""
+    model, training = config["model"], config["train_dataloader"]["dataset"]
+    optimizer = config["optim_wrapper"]["optimizer"]
+    resize = next(step for step in training["pipeline"] if step["type"] == "Resize")
+    settings = {
+        "backbone": model["backbone"].get("model_name") or f"ResNet-{model['backbone']['depth']}",
+        "image size": " x ".join(map(str, resize["scale"])),
+        "batch": str(config["train_cfg"]["total_batch"]),
+        "epochs": str(config["train_cfg"]["max_epochs"]),
+        "optimizer": optimizer["type"],
+        "learning rate": f"{optimizer['lr']:g}",
+    }
+    if "pseudo_labels" in config:
+        settings["images"] = f"{config['pseudo_labels']['images']:,}"
+    if "saliency_prompt" in model:
+        settings["prompts' length"] = "the kernels'" if model["saliency_prompt"].get("rescale") else "their own"
+    for part, number in (("rpn_head", "num_kernels"), ("rpn_head", "num_proposals"), ("panoptic_head", "num_queries")):
+        if number in model.get(part, {}):
+            settings["kernels or queries"] = str(model[part][number])
+    return settings
+
+
+# The paper's settings of pre-training; the image size is that of the authors' later release.
+PRETRAINING = {
+    "backbone": "ResNet-50",
+    "images": "123,403",  # COCO unlabeled2017
+    "image size": "1333 x 800",
+    "kernels or queries": "100",
+    "batch": "96",
+    "epochs": "12",
+    "prompts' length": "their own",  # Eq. 8
+    "optimizer": "AdamW",
+    "learning rate": "0.0001",
+}
+
+
+def paper_finetuning(target: FineTuning) -> Mapping[str, str]:
+    """The paper's settings of fine-tuning; it does not state the image size of Cityscapes."""
+    epochs = {"epochs": str(target.epochs or EPOCHS[target.dataset])}
+    sgd = {"optimizer": "SGD", "learning rate": "0.02"} if target.model in CNNS else {}
+    settings = {**PRETRAINING, **epochs, **sgd}
+    return {name: v for name, v in settings.items() if name != "image size" or target.dataset != "cityscapes"}
 
 
 @pytest.fixture
@@ -62,12 +108,6 @@ def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
     )
 
 
-def test_of_runs_from_before_prompts_could_be_rescaled_they_have_their_own_length(shards: ShardSet) -> None:
-    config = compose.pretraining_config("mask2former", "pretrain", shards)
-    del config.model.saliency_prompt["rescale"]
-    assert settings_of(config)["prompts' length"] == "their own"
-
-
 def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
     target = FineTuning("queryinst", "ctw1500", "imagenet", epochs=80)
     assert paper_finetuning(target)["epochs"] == "80"
@@ -85,17 +125,17 @@ def targets_of(number: int):
 
 def test_what_is_left_out_or_stood_in_for_is_said() -> None:
     assert list(scale_notes(targets_of(2), PAPER)) == []
-    left_out, sets, stands, backbone = scale_notes(targets_of(2), DEMO)
+    left_out, sets, replaced, backbone = scale_notes(targets_of(2), DEMO)
     assert left_out == "Left out: DenseCL, SwAV, MoCo-v2, whose weights are those of a ResNet-50."
     assert sets.startswith("Left out: Cityscapes. ")
-    assert stands.startswith("The demo set stands for CTW1500: 60 images to train on, 60 to test on, ")
+    assert replaced.startswith("The demo set replaces CTW1500: 60 images to train on, 60 to test on, ")
     assert "lite0_imagenet, a backbone that was trained with ImageNet's labels" in backbone
     assert len(list(scale_notes([FineTuning("knet", "ctw1500", "imagenet")], DEMO))) == 1
     _, half, whole, _ = scale_notes(targets_of(1), DEMO)
-    assert half.startswith("The first half of the demo set stands for COCO 5 %: 30 images to train on, 60 to test on, ")
-    assert whole.startswith("The demo set stands for COCO 10 %: 60 ")
+    assert half.startswith("The first half of the demo set replaces COCO 5 %: 30 images to train on, 60 to test on, ")
+    assert whole.startswith("The demo set replaces COCO 10 %: 60 ")
     objects, _ = scale_notes(targets_of(6), DEMO)
-    assert objects.startswith("The demo set's labelled images of objects stand for COCO's val images: 60 ")
+    assert objects.startswith("The demo set's labelled images of objects replace COCO's val images: 60 ")
 
 
 def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
@@ -110,16 +150,10 @@ def test_the_seeds_are_said_and_what_they_are_of() -> None:
     assert "1, of random pseudo masks, pre-training and fine-tuning alike, " in seeds_of(targets_of(7), [0, 1])
 
 
-def test_settings_of_every_seed_are_told_where_they_differ(commands, tiny: Scale, tmp_path: Path) -> None:
-    workspace, targets = Workspace(tmp_path), [FineTuning("knet", "ctw1500", "imagenet")]
-    runs = [run_for(targets[0], tiny, seed) for seed in (0, 1)]
-    execute(in_order(runs), workspace)
-    (line,) = setting_notes(targets, tiny, [0, 1], workspace)
-    assert line.startswith("Fine-tuning of knet_lite0, and in parentheses the paper's: backbone lite0 (ResNet-50), ")
-    config = workspace.directory(runs[1]) / "config.py"
-    config.write_text(config.read_text().replace("lr=0.0001", "lr=0.5"))
-    first, second = setting_notes(targets, tiny, [0, 1], workspace)
-    assert first.startswith("Fine-tuning of knet_lite0 (seed 0), and")
-    assert second.startswith("Fine-tuning of knet_lite0 (seed 1), and")
-    assert "learning rate" not in first
-    assert second.endswith("learning rate 0.5 (0.0001).")
+def test_the_note_on_settings_has_the_epochs_of_the_scale() -> None:
+    assert settings_note(PAPER) == (
+        "Settings that are not the paper's: K-Net's prompts have the kernels' length (their own). "
+        "All are in config.py in each run's directory."
+    )
+    assert "6 epochs of pre-training (12), at most 20 of fine-tuning (20 to 96)" in settings_note(DEMO)
+    assert "3 epochs of pre-training (12). " in settings_note(replace(PAPER, pretrain_epochs=3))

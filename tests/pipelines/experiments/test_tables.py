@@ -58,7 +58,8 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     for note in table["notes"]:
         assert f"- {note}\n" in out
     assert any(
-        note.startswith("Fine-tuning of mask_rcnn_lite0, solov2_lite0, and in parentheses") for note in table["notes"]
+        note.startswith("Settings that are not the paper's: ") and "1 epochs of pre-training (12)" in note
+        for note in table["notes"]
     )
     page = (folder / "tables" / "table2.md").read_text()
     assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
@@ -99,7 +100,7 @@ def test_a_run_that_fails_ends_it_with_2(run, commands, capsys) -> None:
     commands.codes[3] = 2
     assert run("5", *SMALL) == 2
     assert capsys.readouterr().err == (
-        "error: step `pretrain` ended with exit code 2; run the same command again to go on from there\n"
+        "error: step `pretrain` ended with exit code 2; run the same command again to resume\n"
     )
 
 

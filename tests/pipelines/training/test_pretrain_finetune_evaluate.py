@@ -98,7 +98,7 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path, monkeypatch):
     merged = json.loads((tmp_path / "pre.json").read_text())
     assert merged.keys() == {*SCORE_NAMES, "AR@20", "box_AR@20", "checkpoint"}
     code, printed = command("evaluate", *arguments)
-    assert (code, "--dataset beside --work-dir goes with --class-agnostic" in printed) == (2, True)
+    assert (code, "--dataset with --work-dir needs --class-agnostic" in printed) == (2, True)
     code, printed = command("evaluate", "--work-dir", pre, "--model", "knet_lite0", "--device", "cpu")
     assert (code, "--model and --schedule do not go with --work-dir" in printed) == (2, True)
     code, printed = command("evaluate", "--work-dir", pre, "--class-agnostic")
@@ -194,7 +194,7 @@ def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
     assert code == 0, printed
     assert f"{run / 'iter_3.pth'} on 4 images" in printed
     assert re.search(r"^loss_rpn_dice( +\d\.\d{3}){3}$", printed, re.MULTILINE)
-    assert "Prompts have 1 times the length of the query that they are added to (median)." in printed
+    assert "The median length of a prompt is 1 times that of the query that it is added to." in printed
 
     plain = pretrain_arguments(shards, tmp_path / "plain", "--epochs", "1", "--prompts", "off")
     assert command("pretrain", *plain)[0] == 0

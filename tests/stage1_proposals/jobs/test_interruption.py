@@ -102,7 +102,7 @@ def test_a_run_interrupted_from_the_keyboard_ends_with_one_line(many_images: Pat
     assert command.process.wait(timeout=60) == 130
     errors = command.errors.read_text()
     assert "Traceback" not in errors
-    assert errors.endswith("\nInterrupted; run the same command again to go on.\n")
+    assert errors.endswith("\nInterrupted; run the same command again to resume.\n")
     for path in shard_files(tmp_path / "shards"):
         verify_shard(path)
 

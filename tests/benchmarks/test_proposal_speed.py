@@ -1,4 +1,4 @@
-"""The plain implementation finds our proposals; what is measured is what the benchmark says."""
+"""The reference finds our proposals; what is measured is what the benchmark says."""
 
 import os
 from dataclasses import replace
@@ -7,24 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.benchmarks.proposal_speed import (
+from stage1_proposals.backbones.extractor import build_extractor
+from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.images.listing import list_images
+from stage1_proposals.jobs.request import Job, JobSettings, Recipe
+from tests.benchmarks.measuring import in_processes
+from tests.benchmarks.proposal_speed import (
     agreement,
-    in_processes,
-    measure_forward,
     measure_plain,
     measure_run,
     random_weights,
     repeated,
 )
-from stage1_proposals.backbones.extractor import build_extractor
-from stage1_proposals.generators.registry import build_generator
-from stage1_proposals.images.listing import list_images
-from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 
 
 @pytest.fixture
 def sound_images(image_folder: Path, tmp_path: Path) -> Path:
-    """Images only: the plain implementation fails on other files."""
+    """Images only: the reference fails on other files."""
     (tmp_path / "images").mkdir()
     for path in image_folder.rglob("*.png"):
         (tmp_path / "images" / path.name).symlink_to(path)
@@ -39,11 +38,8 @@ def recipe() -> Recipe:
 
 def test_the_plain_implementation_and_ours_find_the_same(sound_images: Path, recipe: Recipe, tmp_path: Path) -> None:
     images = repeated(list_images(sound_images), 14, tmp_path / "links")
-    assert measure_plain(Job(images, recipe), tmp_path / "plain.json") > 0
-    rate, start_up = measure_run(Job(images, recipe), tmp_path / "same", 0)
-    assert rate > 0
-    assert start_up > 0
-    assert measure_forward(Job(images, recipe), 1) > 0
+    measure_plain(Job(images, recipe), tmp_path / "plain.json")
+    measure_run(Job(images, recipe), tmp_path / "same", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "same") > 0.99
     measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8}))), tmp_path / "other", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "other") < 0.9

@@ -1,18 +1,14 @@
-"""Speed of stage 2 beside references: a training step, reading a sample, starting on a large set."""
+"""A training step of K-Net and of Saliency Prompt beside a port of the official K-Net's losses."""
 
-import io
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MMLogger
@@ -21,21 +17,16 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from pipelines.benchmarks.proposal_speed import in_process, synchronize
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import keep_freed_memory
-from stage1_proposals.shards import ShardReader, ShardSet
-from stage2_training.config.compose import pretraining_config, read_fragment, read_prompt_variant, set_num_classes
-from stage2_training.data import ShardSampler
+from stage1_proposals.common.system import choose_device
+from stage2_training.config.compose import read_fragment, read_prompt_variant, set_num_classes
 from stage2_training.engine import optimizer  # noqa: F401 (registers the schedule's optimizer wrapper)
 from stage2_training.saliency_prompt import detectors  # noqa: F401 (registers the models)
+from tests.benchmarks.measuring import print_machine, print_values, synchronize
 from tests.reference.plain_knet import PlainKNet
-from tests.reference.plain_streaming import plain_read
-from tests.reference.synthetic_shards import make_coco, make_manifest, make_shards
 
-FEATURE_DIM = 2048
 INSTANCES = 20  # per image
-PORT, VANILLA, PROMPTED = "plain port", "vanilla", "Saliency Prompt"
+REFERENCE, VANILLA, PROMPTED = "reference", "vanilla", "Saliency Prompt"
 
 
 @dataclass(frozen=True)
@@ -53,8 +44,24 @@ class Setting:
     device: str
 
 
+def main(
+    model: str | None, batch_size: int | None, size: tuple[int, int] | None, device: str | None, repeat: int
+) -> None:
+    """Print the comparison; the arguments are the options of `bench training`."""
+    device = choose_device(device)
+    on_gpu = device == "cuda"
+    setting = Setting(
+        model=model or ("knet" if on_gpu else "knet_lite0"),
+        batch_size=batch_size or (12 if on_gpu else 4),
+        size=size or ((1333, 800) if on_gpu else (512, 384)),
+        device=device,
+    )
+    print_machine(device)
+    print_values(compare_steps(setting, repeat))
+
+
 def variants(setting: Setting) -> dict[str, dict[str, Any]]:
-    """Model configs of the plain port, of vanilla K-Net and of Saliency Prompt.
+    """Model configs of the reference, of vanilla K-Net and of Saliency Prompt.
 
     Raises:
         UserError: the model is no K-Net.
@@ -62,13 +69,13 @@ def variants(setting: Setting) -> dict[str, dict[str, Any]]:
     prompted = read_prompt_variant(setting.model)["model"]
     if prompted["type"] != "SaliencyPromptKNet":
         raise UserError(
-            f"model {setting.model}: is a {prompted['type']}; the plain port is of K-Net, so name one of it"
+            f"model {setting.model}: is a {prompted['type']}; the reference is a K-Net; choose one with --model"
         )
     set_num_classes(prompted, 1)
     vanilla = {name: value for name, value in prompted.items() if name != "saliency_prompt"} | {"type": "KNet"}
     prompt_settings = {"feature_dim": vanilla["neck"]["in_channels"][-1], **prompted["saliency_prompt"]}
     return {
-        PORT: vanilla | {"type": PlainKNet},
+        REFERENCE: vanilla | {"type": PlainKNet},
         VANILLA: vanilla,
         PROMPTED: prompted | {"saliency_prompt": prompt_settings},
     }
@@ -129,14 +136,14 @@ def compare_steps(setting: Setting, rounds: int) -> dict[str, str]:
     batch = synthetic_batch(setting, configs[PROMPTED]["saliency_prompt"]["feature_dim"])
     steps = {name: Step(config, batch, setting) for name, config in configs.items()}
     with torch.no_grad():
-        port, ours = (steps[name].losses() for name in (PORT, VANILLA))
-    difference = max(abs(float(port[name] / ours[name]) - 1) for name in ours)
+        reference, ours = (steps[name].losses() for name in (REFERENCE, VANILLA))
+    difference = max(abs(float(reference[name] / ours[name]) - 1) for name in ours)
     seconds = measure_in_turn(steps, setting.device, rounds)
     width, height = setting.size
     return {
         "setting": f"{setting.model}, batch {setting.batch_size} of {width} x {height} with {INSTANCES} masks each",
         **{f"step, {name}": f"{1000 * statistics.median(times):.0f} ms" for name, times in seconds.items()},
-        f"{PORT} / {VANILLA}": f"{ratio(seconds[PORT], seconds[VANILLA]):.3f}",
+        f"{REFERENCE} / {VANILLA}": f"{ratio(seconds[REFERENCE], seconds[VANILLA]):.3f}",
         f"{PROMPTED} / {VANILLA}": f"{ratio(seconds[PROMPTED], seconds[VANILLA]):.3f}",
         "largest relative difference of a loss": f"{difference:.1e}",
     }
@@ -158,62 +165,3 @@ def measure_in_turn(functions: Mapping[str, Callable[[], object]], device: str, 
 def ratio(seconds: list[float], others: list[float]) -> float:
     """Median over rounds: what slows the machine for a while slows both in a round."""
     return statistics.median(mine / other for mine, other in zip(seconds, others, strict=True))
-
-
-def compare_reading(scratch: Path, images: int, rounds: int) -> dict[str, str]:
-    """Time of reading a sample from a shard, with its masks decoded, ours and with h5py and pycocotools."""
-    shards = make_shards(scratch / "shards", images, FEATURE_DIM)
-    ours, plain = in_process(measure_reading, shards, rounds)
-    return {
-        "ours": f"{1000 * ours:.2f} ms",
-        "h5py and pycocotools": f"{1000 * plain:.2f} ms",
-        "h5py and pycocotools / ours": f"{plain / ours:.1f}",
-    }
-
-
-def measure_reading(directory: Path, rounds: int) -> tuple[float, float]:
-    """Median seconds of a sample, ours and plain, in random order, with the file open and in the page cache."""
-    keep_freed_memory()
-    (path,) = ShardSet.open(directory).shard_paths
-    reader = ShardReader(path)
-    indices = np.random.default_rng(0).permutation(len(reader)).tolist()
-
-    def seconds(read: Callable[[int], object]) -> float:
-        times = []
-        for index in indices * (rounds + 1):
-            start = time.perf_counter()
-            read(index)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[len(indices) :])
-
-    return seconds(lambda index: reader.read(index).masks()), seconds(lambda index: plain_read(path, index))
-
-
-def compare_start(scratch: Path, images: int, masks: int, share: int) -> dict[str, str]:
-    """Time of the start of training on a manifest and on COCO JSON with a part of the images, multiplied."""
-    few = max(1, images // share)
-    ours = in_process(start_on_shards, make_manifest(scratch / "manifest", images))
-    coco = images / few * in_process(start_on_coco, make_coco(scratch / "coco.json", few, masks))
-    return {
-        f"ours, manifest of {images:,} images": f"{ours:.2f} s",
-        f"CocoDataset, {few:,} images with {masks} masks each, times {images / few:.1f}": f"{coco:.2f} s",
-        "CocoDataset / ours": f"{coco / ours:,.0f}",
-    }
-
-
-def start_on_shards(directory: Path) -> float:
-    """Seconds to compose the config, and to build the dataset and the sampler of pre-training."""
-    init_default_scope("mmdet")
-    start = time.perf_counter()
-    config = pretraining_config("knet", "pretrain", ShardSet.open(directory))
-    dataset = DATASETS.build(config.train_dataloader.dataset)
-    assert 0 <= next(iter(ShardSampler(dataset, seed=0))) < len(dataset)
-    return time.perf_counter() - start
-
-
-def start_on_coco(path: Path) -> float:
-    """Seconds to build MMDetection's dataset on the same labels."""
-    start = time.perf_counter()
-    with redirect_stdout(io.StringIO()):
-        CocoDataset(ann_file=str(path), data_prefix={"img": ""}, metainfo={"classes": ("object",)}, pipeline=[])
-    return time.perf_counter() - start

@@ -1,11 +1,9 @@
-"""Speed of stage 1, of the plain implementation and of the backbone's forward pass, each in its own process."""
+"""Speed of stage 1, of the reference and of the backbone's forward pass, each in its own process."""
 
 import json
-import multiprocessing
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -16,58 +14,57 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.backbones.extractor import build_extractor, get_spec, speed_up
+from stage1_proposals.backbones.extractor import build_extractor, fastest_precision, get_spec, speed_up
 from stage1_proposals.backbones.weights import new_network
-from stage1_proposals.common.system import keep_freed_memory
+from stage1_proposals.common.system import choose_device, keep_freed_memory
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.batching import batch_by_size, input_size, load_images
 from stage1_proposals.images.decode import read_image
-from stage1_proposals.images.listing import ImageList, image_ids
+from stage1_proposals.images.listing import ImageList, image_ids, list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardSet
+from tests.benchmarks.measuring import (
+    in_process,
+    in_processes,
+    print_machine,
+    print_values,
+    synchronize,
+    wait_for_all,
+)
 from tests.reference.plain_proposals import plain_proposals
 
 PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the product shortens
-_barrier: Any = None
 
 
-def in_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Call a function in a fresh process, which inherits neither threads nor memory, and return its result."""
-    return in_processes(1, function, *args, environment=environment)[0]
-
-
-def in_processes(
-    count: int, function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None
-) -> list[Any]:
-    """Call a function in several fresh processes at once; `wait_for_all` in it waits for the others."""
-    context = multiprocessing.get_context("spawn")
-    setup = (context.Barrier(count), dict(environment or {}))
-    with ProcessPoolExecutor(count, context, _set_up, setup) as pool:
-        return [future.result() for future in [pool.submit(function, *args) for _ in range(count)]]
-
-
-def _set_up(barrier: Any, environment: dict[str, str]) -> None:
-    global _barrier
-    _barrier = barrier
-    os.environ.update(environment)
-
-
-def wait_for_all() -> None:
-    if _barrier is not None:
-        _barrier.wait()
-
-
-def make_recipe(backbone: str, weights: Path, short_side: int, device: str, precision: str) -> Recipe:
-    """Stage 1 as `proposals` runs it by default, with images of COCO's proportions."""
-    return Recipe(
-        generator=build_generator({}),
-        backbone=backbone,
-        weights=str(weights.resolve()),
-        device=device,
-        precision=precision,
-        settings=JobSettings(short_side=short_side, long_side=round(short_side * 1333 / 800)),
-    )
+def main(
+    images: Path,
+    backbone: str,
+    weights: Path | None,
+    short_side: int,
+    device: str | None,
+    precision: str | None,
+    workers: int | None,
+    count: int,
+    plain_count: int,
+    repeat: int,
+) -> None:
+    """Print the comparison; the arguments are the options of `bench proposals`."""
+    listed = list_images(images)
+    device = choose_device(device)
+    print_machine(device)
+    with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
+        scratch = Path(folder)
+        recipe = Recipe(  # as `proposals` by default, with images of COCO's proportions
+            generator=build_generator({}),
+            backbone=backbone,
+            weights=str((weights or random_weights(backbone, scratch / "weights.pth")).resolve()),
+            device=device,
+            precision=precision or fastest_precision(device),
+            settings=JobSettings(short_side=short_side, long_side=round(short_side * 1333 / 800)),
+        )
+        print(f"{backbone}, shorter side {short_side}, {recipe.precision}\n", flush=True)
+        print_values(compare(listed, recipe, workers, scratch, count, plain_count, repeat))
 
 
 def with_shards_of(recipe: Recipe, images: int) -> Recipe:
@@ -101,7 +98,7 @@ def repeated(images: ImageList, count: int, folder: Path) -> ImageList:
 
 
 def measure_plain(job: Job, out: Path) -> float:
-    """Images per second of the plain implementation, with PyTorch's own number of threads."""
+    """Images per second of the reference, with PyTorch's own number of threads."""
     recipe, settings = job.recipe, job.recipe.settings
     extractor = build_extractor(recipe.backbone, recipe.weights).to(recipe.device)
     paths = [job.images.root / name for name in job.images.names]
@@ -137,21 +134,16 @@ def measure_forward(job: Job, threads: int) -> float:
     return len(paths) / (time.perf_counter() - start)
 
 
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def measure_run(job: Job, shards: Path, workers: int | None) -> tuple[float, float]:
     """Images per second of a whole run, from the first worker's start to the last shard; seconds before that."""
-    begun: list[float] = []
+    starts: list[float] = []
     start = time.perf_counter()
-    run(job, shards, workers, lambda count: begun.append(time.perf_counter()) if not count else None)
-    return len(job.images) / (time.perf_counter() - begun[0]), begun[0] - start
+    run(job, shards, workers, lambda count: starts.append(time.perf_counter()) if not count else None)
+    return len(job.images) / (time.perf_counter() - starts[0]), starts[0] - start
 
 
 def agreement(plain: Path, shards: Path) -> float:
-    """Mean over the plain implementation's proposals of the best IoU with ours of the same image."""
+    """Mean over the reference's proposals of the best IoU with ours of the same image."""
     expected: dict[int, list[dict[str, Any]]] = {}
     for result in json.loads(plain.read_text()):
         expected.setdefault(result["image_id"], []).append(result["segmentation"])
@@ -181,11 +173,11 @@ def compare(
     in_process(measure_run, few, scratch / "few", 0)
     iou = agreement(scratch / "plain.json", scratch / "few")
     return {
-        "plain implementation": f"{max(plain):.2f} images/s",
+        "reference": f"{max(plain):.2f} images/s",
         "optimised backbone's forward alone": f"{max(forward):.2f} images/s",
         "end to end": f"{max(whole):.2f} images/s after {min(start_up):.1f} s of start-up",
-        "end to end / plain implementation": f"{max(whole) / max(plain):.2f}",
-        "forward alone / plain implementation": f"{max(forward) / max(plain):.2f}, the upper bound",
+        "end to end / reference": f"{max(whole) / max(plain):.2f}",
+        "forward alone / reference": f"{max(forward) / max(plain):.2f}, the upper bound",
         "end to end / forward alone": f"{max(whole) / max(forward):.2f}",
-        "mean best IoU with the plain proposals": f"{iou:.4f}",
+        "mean best IoU with its proposals": f"{iou:.4f}",
     }

@@ -1,33 +1,24 @@
 """The variants of the training benchmark are what their names say, and the references read the same."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from pycocotools import mask as coco_mask
 
-from pipelines.benchmarks.training_speed import (
-    PORT,
+from stage1_proposals.common.errors import UserError
+from tests.benchmarks.training_speed import (
     PROMPTED,
+    REFERENCE,
     VANILLA,
     Setting,
     Step,
     compare_steps,
     measure_in_turn,
-    measure_reading,
     ratio,
-    start_on_coco,
-    start_on_shards,
     synthetic_batch,
     variants,
 )
-from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import ShardSet, verify_shard
 from tests.pipelines.command import run_command
-from tests.reference.plain_streaming import plain_read
-from tests.reference.synthetic_shards import PROPOSALS, make_coco, make_manifest, make_record, make_shards
 
 TINY = """
 model = dict(
@@ -55,15 +46,15 @@ def test_every_variant_takes_a_step(setting: Setting) -> None:
         step = Step(config, batch, setting)
         before = step.model.rpn_head.init_kernels.weight.clone()
         supervised = "s0.loss_kernel" in step.losses()
-        assert supervised == (name not in (PORT, VANILLA)), name
+        assert supervised == (name not in (REFERENCE, VANILLA)), name
         step()
         assert not torch.equal(step.model.rpn_head.init_kernels.weight, before), name
         assert not any(p.requires_grad for p in step.model.backbone.parameters())
 
 
-def test_the_variants_are_the_port_vanilla_and_prompted(setting: Setting) -> None:
+def test_the_variants_are_the_reference_vanilla_and_prompted(setting: Setting) -> None:
     sides = variants(setting)
-    assert list(sides) == [PORT, VANILLA, PROMPTED]
+    assert list(sides) == [REFERENCE, VANILLA, PROMPTED]
     assert sides[PROMPTED]["saliency_prompt"] == {"feature_dim": 64, "rescale": True}
     assert all(side["rpn_head"]["num_classes"] == 1 for side in sides.values())
 
@@ -79,16 +70,16 @@ def test_the_batch_is_like_pseudo_labels(setting: Setting) -> None:
         assert (instances.bboxes[:, 2:] > instances.bboxes[:, :2]).all()
 
 
-def test_the_port_and_ours_find_the_same_losses(setting: Setting) -> None:
+def test_the_reference_and_ours_find_the_same_losses(setting: Setting) -> None:
     values = compare_steps(setting, 1)
     assert float(values["largest relative difference of a loss"]) < 1e-4
-    assert float(values[f"{PORT} / {VANILLA}"]) > 0
+    assert float(values[f"{REFERENCE} / {VANILLA}"]) > 0
 
 
 def test_every_round_calls_every_side(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     times = iter(range(100))
-    monkeypatch.setattr("pipelines.benchmarks.training_speed.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("tests.benchmarks.training_speed.time.perf_counter", lambda: next(times))
     seconds = measure_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, "cpu", rounds=2)
     assert calls == ["a", "b"] * 3
     assert seconds == {"a": [1, 1], "b": [1, 1]}
@@ -114,43 +105,5 @@ def test_the_command_prints_times_and_ratios(setting: Setting, capsys: pytest.Ca
     options = ["--model", setting.model, "--batch-size", "1", "--size", "64", "64", "--repeat", "1"]
     assert run_command("bench", "training", *options, "--device", "cpu") == 0
     printed = capsys.readouterr().out
-    for line in (f"step, {VANILLA}", f"{PORT} / {VANILLA}", f"{PROMPTED} / {VANILLA}", "difference of a loss"):
+    for line in (f"step, {VANILLA}", f"{REFERENCE} / {VANILLA}", f"{PROMPTED} / {VANILLA}", "difference of a loss"):
         assert line in printed
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("bench") / "shards", 3, 8)
-
-
-def test_synthetic_shards_are_sound_and_their_masks_as_complex_as_real_ones(shards: Path) -> None:
-    found = ShardSet.open(shards)
-    assert [verify_shard(path) for path in found.shard_paths] == list(found.entries)
-    records = list(found.records())
-    assert [len(record) for record in records] == [PROPOSALS] * 3
-    assert 300 < np.mean([len(rle) for record in records for rle in record.rle]) < 900  # real ones have 620 bytes
-
-
-def test_the_reference_reads_the_same(shards: Path) -> None:
-    found = ShardSet.open(shards)
-    for index, record in enumerate(found.records()):
-        plain = plain_read(found.shard_paths[0], index)
-        assert plain["img_id"] == record.image_id
-        assert plain["file_name"] == record.file_name
-        assert np.array_equal(plain["masks"], record.masks())
-        for name in ("bbox", "score", "area", "seed", "feature"):
-            assert np.array_equal(plain[name], getattr(record, name))
-
-
-def test_reading_and_starting_take_time(shards: Path, tmp_path: Path) -> None:
-    assert min(measure_reading(shards, 2)) > 0
-    assert start_on_shards(make_manifest(tmp_path / "manifest", 2500)) > 0
-    assert ShardSet.open(tmp_path / "manifest").image_counts == [1000, 1000, 500]
-    coco = make_coco(tmp_path / "coco.json", 3, 2)
-    assert start_on_coco(coco) > 0
-    labels = json.loads(coco.read_text())
-    assert len(labels["images"]) == 3
-    assert len(labels["annotations"]) == 6
-    record = make_record(np.random.default_rng(0), 0, 1, 2)
-    first = labels["annotations"][0]["segmentation"]
-    assert np.array_equal(coco_mask.decode(first), record.masks()[0])
