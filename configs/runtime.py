@@ -3,7 +3,12 @@ default_scope = "mmdet"
 custom_imports = dict(
     imports=[
         "stage2_training.data",
-        "stage2_training.engine",
+        "stage2_training.engine.checkpoints",
+        "stage2_training.engine.logging",
+        "stage2_training.engine.loop",
+        "stage2_training.engine.optimizer",
+        "stage2_training.engine.schedulers",
+        "stage2_training.engine.steps",
         "stage2_training.evaluation.coco_metric",
         "stage2_training.knet",
         "stage2_training.models.mmdet_fixes",

@@ -131,7 +131,7 @@ def activations(
     """
     choose_device(device)
     with quiet_imports():
-        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation import activations as statistics
@@ -201,7 +201,7 @@ def results(
     with quiet_imports():
         import numpy as np
 
-        from stage1_proposals.analysis.statistics import sample
+        from stage1_proposals.analysis.samples import sample
         from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
         from stage1_proposals.images.decode import ImageError
         from stage1_proposals.shards import ShardSet

@@ -50,7 +50,7 @@ def command(
     """
     choose_device(device)
     with quiet_imports():
-        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.overrides import Overrides

@@ -48,7 +48,7 @@ def command(
     """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
     device = choose_device(device)
     with quiet_imports():
-        from stage2_training.config.checks import check_annotations
+        from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation.curves import plot_curves
@@ -56,7 +56,7 @@ def command(
         from stage2_training.labels.custom import name_of
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
-        from stage2_training.runs.work_dir import GO_ON, WorkDir
+        from stage2_training.runs.work_dir import RESUME_HINT, WorkDir
 
     labels = open_labels(dataset, overrides["data_root"], custom)
     config = finetuning_config(model, labels, schedule, init=init, overrides=Overrides(**overrides))
@@ -68,7 +68,7 @@ def command(
     def final_scores() -> dict[str, Any]:
         """The scores after the last epoch; writes and draws those of all epochs."""
         curve = read_curve(work.path)
-        with writing(work.path / "curve.json", GO_ON):
+        with writing(work.path / "curve.json", RESUME_HINT):
             write_json(work.path / "curve.json", curve)
             plot_curves({init_name: curve}, work.path / "curve.png")
         return curve[-1]

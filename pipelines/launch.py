@@ -50,11 +50,11 @@ def _join_processes(device: str | None, task: Callable[[], Any]) -> None:
     # The starting process reports Ctrl-C; while this one waits for another, Python's handler would not run.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from stage1_proposals.common.system import die_with_parent
-    from stage2_training.engine.distributed import joined
+    from stage2_training.engine.distributed import process_group
 
     os.environ.setdefault("MKL_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # MMEngine warns without it
     die_with_parent()
-    with joined(device):
+    with process_group(device):
         task()
 
 

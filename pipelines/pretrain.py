@@ -11,6 +11,7 @@ from pipelines.console import quiet_imports
 from pipelines.launch import one_process_per_gpu
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage2_training.saliency_prompt.settings import setting_choices
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from stage1_proposals.shards import ShardSet
 
 PROMPT_SETTINGS = (
-    "How prompts are made and matched and kernels supervised: matching=cosine|sequential|random|none, "
-    "add_to=initial|object, match_on=initial|object, rescale=True|False, level=-1, detach=True, drop_prob=0.1, "
-    "kernel_loss_weight=1 (docs/ablations.md)."
+    f"How prompts are made and matched and kernels supervised: {', '.join(setting_choices())} (docs/ablations.md)."
 )
 
 

@@ -33,9 +33,10 @@ from stage1_proposals.images.decode import read_image
 from stage1_proposals.shards import MANIFEST, ShardSet
 
 with quiet_imports():
+    from stage2_training.engine.divergence import NON_FINITE
     from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
     from stage2_training.runs.provenance import COMMANDS, CommandRecord
-    from stage2_training.runs.work_dir import NON_FINITE, WorkDir
+    from stage2_training.runs.work_dir import WorkDir
 
 # Files that only the directory of a run has beside its config.
 RUN_FILES = frozenset({COMMANDS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})

@@ -49,8 +49,9 @@ def inspect(
     """Verify a shard set, print what it holds, draw a contact sheet."""
     from PIL import Image
 
+    from stage1_proposals.analysis.coco_export import to_coco
     from stage1_proposals.analysis.recall import SCORES, Labels, evaluate
-    from stage1_proposals.analysis.statistics import distributions, to_coco
+    from stage1_proposals.analysis.statistics import distributions
     from stage1_proposals.shards import ShardSet
 
     if export and export[0] != "coco":
@@ -110,7 +111,7 @@ def verify(shards: "ShardSet") -> None:
 
 def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path) -> None:
     """Draw `count` images chosen by seed with their proposals."""
-    from stage1_proposals.analysis.statistics import sample
+    from stage1_proposals.analysis.samples import sample
     from stage1_proposals.common.drawing import contact_sheet, draw_proposals
     from stage1_proposals.images.decode import ImageError
 
@@ -130,20 +131,19 @@ def draw_sheet(shards: "ShardSet", root: Path, count: int, seed: int, path: Path
 def draw_similar(shards: "ShardSet", root: Path, image_id: int, row: int, count: int, path: Path) -> None:
     """Print and draw a proposal and those most similar to it, `count` in all, each alone in its image."""
     from stage1_proposals.analysis.index import similar_proposals
-    from stage1_proposals.analysis.statistics import image_of
+    from stage1_proposals.analysis.samples import read_record_image
     from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
     from stage1_proposals.images.decode import ImageError
-    from stage1_proposals.shards import ShardReader
 
     query, neighbours = similar_proposals(shards, image_id, row, max(0, count - 1))
     tiles = []
     for proposal in (query, *neighbours):
-        record = ShardReader(shards.shard_paths[proposal.shard]).read(proposal.image)
+        record = shards.reader(proposal.shard).read(proposal.image)
         name = f"{record.image_id}:{proposal.row}"
         print(f"{proposal.cosine:7.4f}  {name:<12} {one_line(record.file_name)}")
         try:
             only = record.only(proposal.row)
-            tile = draw_proposals(image_of(record, root), only.masks(), only.seed, TILE - CAPTION)
+            tile = draw_proposals(read_record_image(record, root), only.masks(), only.seed, TILE - CAPTION)
         except ImageError as error:
             if proposal is query:
                 raise UserError(f"{root / record.file_name} {error}; say where it is with --image-root") from error
@@ -179,7 +179,7 @@ def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
     import numpy as np
 
     from stage1_proposals.analysis.duplicates import candidate_pairs, groups, measure
-    from stage1_proposals.shards import ShardReader, ShardSet
+    from stage1_proposals.shards import ShardSet
 
     if not 0.5 <= threshold <= 1:
         raise UserError(f"--threshold {threshold}: use 0.5 to 1")
@@ -187,16 +187,16 @@ def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
     with progress("comparing images", "shards") as advance:
         candidates = candidate_pairs(shard_set, threshold, advance)
     measured = measure(shard_set, track(candidates, "comparing proposals", "pairs", len(candidates)))
-    pairs = [pair for pair in measured if pair.likeness >= threshold]
+    pairs = [pair for pair in measured if pair.similarity >= threshold]
 
     def file_name(position: int) -> str:
         shard, row = shard_set.locate(position)
-        return ShardReader(shard_set.shard_paths[shard]).read(row).file_name
+        return shard_set.reader(shard).read(row).file_name
 
     groups_found = groups(pairs)
     names = {position: file_name(position) for group in groups_found for position in group}
     named_groups = [[names[position] for position in group] for group in groups_found]
-    named_pairs = [[names[pair.first], names[pair.second], pair.likeness] for pair in pairs]
+    named_pairs = [[names[pair.first], names[pair.second], pair.similarity] for pair in pairs]
     path = out or shards / "duplicates.json"
     with writing(path):
         write_json(path, {"threshold": threshold, "groups": named_groups, "pairs": named_pairs})
@@ -256,14 +256,14 @@ def describe_generator(generator: Mapping[str, Any]) -> str:
     """A generator's name and those of its settings that are not its defaults."""
     from dataclasses import fields
 
-    from stage1_proposals.generators.registry import GENERATORS
+    from stage1_proposals.generators.registry import GENERATORS, find_generator
 
-    known = GENERATORS.get(generator["name"])
-    defaults = {field.name: field.default for field in fields(known)} if known else {}
+    name = generator["name"]
+    defaults = {field.name: field.default for field in fields(find_generator(name))} if name in GENERATORS else {}
     defaults = json.loads(json.dumps(defaults, default=str))  # tuples become lists, as in the manifest
     shown = {
         key: Path(value).name if key == "file" else value
         for key, value in generator.items()
         if key not in ("name", "short_side", "long_side", "sha256") and (key not in defaults or value != defaults[key])
     }
-    return " ".join([generator["name"], *(f"{key}={value}" for key, value in shown.items())])
+    return " ".join([name, *(f"{key}={value}" for key, value in shown.items())])

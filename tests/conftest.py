@@ -112,6 +112,7 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
             "stride": 32,
             "feature_dim": FEATURE_DIM,
         } | (backbone or {})
+        request = make_request(backbone, image_root=str(root), shard_count=len(shards), generator={"name": "saliency"})
         entries = []
         rng = np.random.default_rng(0)
         for index, records in enumerate(shards):
@@ -123,19 +124,10 @@ def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
                     pixels[mask == 1] = rng.integers(0, 256, 3)
                 Image.fromarray(pixels).save(path)
             name = shard_file_name(index, len(shards))
-            content = write_shard(
-                directory / name,
-                to_columns(records, [], backbone["feature_dim"]),
-                shard_index=index,
-                shard_count=len(shards),
-                image_root=str(root),
-                generator={"name": "saliency"},
-                backbone=backbone,
-                software="test",
-            )
+            columns = to_columns(records, [], backbone["feature_dim"])
+            content = write_shard(directory / name, columns, request, index, "test")
             count = sum(map(len, records))
             entries.append(ShardEntry(name, len(records), count, failures=0, content_sha256=content))
-        request = make_request(backbone, image_root=str(root), shard_count=len(shards), generator={"name": "saliency"})
         Manifest(request, tuple(entries)).write(directory)
         return ShardSet.open(directory)
 
@@ -198,5 +190,5 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(autouse=True)
 def all_threads() -> None:
-    """Give torch back its threads, of which a run in this process leaves it one."""
+    """Give PyTorch back its threads, of which some tests leave it one."""
     torch.set_num_threads(THREADS)

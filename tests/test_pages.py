@@ -1,9 +1,10 @@
-"""README.md and docs: every command in a code block parses, sections that are linked to exist, the README is short."""
+"""README.md and docs: commands in code blocks parse, options in the text exist, and so do the sections linked to."""
 
 import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -37,6 +38,37 @@ def test_a_command_in_a_code_block_parses(command: str) -> None:
         parser = parser.get_command(click.Context(parser), name)
     assert parser is not None
     parser.make_context(name, words)
+
+
+def leaf_commands(command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """All commands below a group that are no groups, with their names; those of a group by their own name."""
+    for name in command.list_commands(click.Context(command)) if isinstance(command, click.Group) else ():
+        child = command.get_command(click.Context(command), name)
+        assert child is not None
+        if isinstance(child, click.Group):
+            yield from leaf_commands(child)
+        else:
+            yield name, child
+
+
+OPTIONS: dict[str, set[str]] = {}  # of each command; those of `bench` and `draw` under the name of the part or picture
+for command_name, leaf in leaf_commands(application):
+    OPTIONS.setdefault(command_name, set()).update(word for parameter in leaf.params for word in parameter.opts)
+
+
+def commands_named(text: str) -> set[str]:
+    """The commands of the application that a text names as `make COMMAND` or with PICTURE or PART."""
+    return set(re.findall(r"(?:\bmake |\b(?:PICTURE|PART)=)([a-z]+)", text)) & set(OPTIONS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_options_in_the_text_are_those_of_a_command_that_the_section_names(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for section in re.split(r"^#+ ", text, flags=re.MULTILINE):
+        known = set[str]().union(*(OPTIONS[name] for name in commands_named(section) or commands_named(text)))
+        for span in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```$", "", section, flags=re.MULTILINE | re.DOTALL)):
+            if opts := re.search(r'OPTS=("[^"]*"|\S+)', span):
+                assert set(re.findall(r"--[a-z-]+", opts[1])) <= known, span
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

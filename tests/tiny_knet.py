@@ -24,7 +24,7 @@ TEST_IMAGES = ("val_dataloader.dataset.pipeline.1.scale=(64,64)",)
 def untrained_run(directory: Path, config: Config) -> Path:
     """Leave a run that has done no step, with its initial weights as checkpoint; returns its directory."""
     choose_device("cpu")
-    WorkDir(directory).claim(config)
+    WorkDir(directory).create_or_verify(config)
     torch.save({"state_dict": training.initial_model(config)}, directory / "iter_1.pth")
     (directory / "last_checkpoint").write_text("iter_1.pth")
     return directory

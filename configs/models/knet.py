@@ -9,8 +9,5 @@ model = dict(
     roi_head=dict(
         type="KernelIterHead", num_classes=80, num_stages=3, channels=256, num_heads=8, ffn_channels=2048, dropout=0.0
     ),
-    train_cfg=dict(
-        cost_weights=dict(cls=2.0, dice=4.0, mask=1.0), loss_weights=dict(cls=2.0, mask=1.0, dice=4.0, seg=1.0)
-    ),
-    test_cfg=dict(max_per_img=100, mask_threshold=0.5),
+    # Matching costs, losses and predictions keep the defaults of `CostWeights`, `LossWeights` and `predict_instances`.
 )

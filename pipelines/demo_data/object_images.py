@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
 from pipelines.demo_data import photographs
-from stage1_proposals.common.coco import mask_fields
+from stage1_proposals.common.masks import mask_fields
 
 Outline = np.ndarray  # float64 (n, 2): corners x, y in order
 

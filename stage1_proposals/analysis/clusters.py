@@ -7,7 +7,7 @@ they are. Memory holds the sample (4 D bytes for each of `SAMPLE_PER_CLASS` prop
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from stage1_proposals.analysis.index import Vectors, sample_vectors, unit_features
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
-from stage1_proposals.jobs.store import LocalStore
-from stage1_proposals.shards import ShardReader, ShardSet, read_centroids, write_centroids, write_clusters
+from stage1_proposals.jobs.store import GO_ON, LocalStore
+from stage1_proposals.shards import ClusterRecord, ShardSet, read_centroids, write_centroids, write_clusters
 from stage1_proposals.shards.schema import CENTROIDS_FILE, CLUSTER
 
 ITERATIONS = 25
 SAMPLE_PER_CLASS = 256
-GO_ON = "finished shards are kept, run again to go on"
 
 
 def proposal_features(shards: ShardSet) -> Iterator[Vectors]:
@@ -83,8 +82,7 @@ def cluster_shards(
         store.remove_leftovers()
         centroids, clusters = _centroids(shards, classes, seed, proposals)
         sizes = np.zeros(classes, np.int64)
-        for path in shards.shard_paths:
-            reader = ShardReader(path)
+        for path, reader in zip(shards.shard_paths, shards.readers(), strict=True):
             is_done = reader.clusters == clusters
             cluster = reader.column(CLUSTER) if is_done else assign(unit_features(reader), centroids)
             reader.close()
@@ -96,23 +94,23 @@ def cluster_shards(
     return sizes
 
 
-def _centroids(shards: ShardSet, classes: int, seed: int, proposals: int) -> tuple[Vectors, dict[str, Any]]:
+def _centroids(shards: ShardSet, classes: int, seed: int, proposals: int) -> tuple[Vectors, ClusterRecord]:
     """The centroids beside the shards if they were made with these settings, else new ones; and how they were made."""
     sample = min(SAMPLE_PER_CLASS * classes, proposals)
-    settings = {
-        "method": "spherical k-means",
-        "classes": classes,
-        "seed": seed,
-        "iterations": ITERATIONS,
-        "sample": sample,
-        "content_sha256": shards.content_sha256,
-    }
+    settings = ClusterRecord(
+        method="spherical k-means",
+        classes=classes,
+        seed=seed,
+        iterations=ITERATIONS,
+        sample=sample,
+        content_sha256=shards.content_sha256,
+    )
     stored = read_centroids(shards.directory)
-    if stored is not None and stored[1] | settings == stored[1]:
+    if stored is not None and replace(stored[1], centroids_sha256=None, unknown={}) == settings:
         return stored
     vectors = sample_vectors(lambda: proposal_features(shards), proposals, sample, seed)
     centroids = train_centroids(vectors, classes, seed)
-    clusters = settings | {"centroids_sha256": hashlib.sha256(centroids.astype("<f4").tobytes()).hexdigest()}
+    clusters = replace(settings, centroids_sha256=hashlib.sha256(centroids.astype("<f4").tobytes()).hexdigest())
     with writing(shards.directory / CENTROIDS_FILE, GO_ON):
         write_centroids(shards.directory, centroids, clusters)
     return centroids, clusters

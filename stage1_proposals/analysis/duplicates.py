@@ -2,8 +2,9 @@
 
 This takes two steps. An image's *descriptor* is the mean of its proposals' unit seed features; the images with the
 nearest descriptors in a `VectorIndex` are its candidates. Images of similar things have similar descriptors, too, so
-the *likeness* of a pair is then measured proposal by proposal: the mean cosine of each proposal with its best match in
-the other image. Memory holds the index of N descriptors, one shard's features, and up to `CANDIDATES` pairs per image.
+the *similarity* of a pair is then measured proposal by proposal: the mean cosine of each proposal with its best match
+in the other image. Memory holds the index of N descriptors, one shard's features, and up to `CANDIDATES` pairs per
+image.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from stage1_proposals.shards import ShardReader, ShardSet
 
 # Chains of pairs join many copies, so a few neighbours suffice, also for an image of which there are a thousand copies.
 CANDIDATES = 10
-# In all sets examined, the cosine of two descriptors was at least the likeness; the margin allows for rounding.
+# In all sets examined, the cosine of two descriptors was at least the similarity; the margin allows for rounding.
 MARGIN = 0.02
 # Limits on open shards and on images in memory while pairs are measured.
 OPEN_SHARDS, IMAGES_HELD = 64, 1000
@@ -29,11 +30,11 @@ OPEN_SHARDS, IMAGES_HELD = 64, 1000
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images by their positions in the set, `first` < `second`, and their likeness, 1 for copies."""
+    """Two images by their positions in the set, `first` < `second`, and their similarity, 1 for copies."""
 
     first: int
     second: int
-    likeness: float
+    similarity: float
 
 
 def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
@@ -52,10 +53,10 @@ def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
 def candidate_pairs(
     shards: ShardSet, threshold: float, progress: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int64]:
-    """Pairs of images that may reach a likeness of `threshold`: positions in the set, int64 (M, 2), sorted.
+    """Pairs of images that may reach a similarity of `threshold`: positions in the set, int64 (M, 2), sorted.
 
     Args:
-        threshold: least likeness, larger than `MARGIN`.
+        threshold: least similarity, larger than `MARGIN`.
         progress: called with numbers of shards read; every shard is read twice or, in a large set, three times.
 
     Raises:
@@ -79,8 +80,8 @@ def candidate_pairs(
     return np.unique(np.concatenate(parts), axis=0)
 
 
-def likeness(one: Vectors, other: Vectors) -> float:
-    """The likeness of two images, given their proposals' unit features, (L, D) and (M, D): 1 for copies.
+def similarity(one: Vectors, other: Vectors) -> float:
+    """The similarity of two images, given their proposals' unit features, (L, D) and (M, D): 1 for copies.
 
     The mean cosine of the proposals of each image with their best match in the other, averaged over the two images and
     rounded to four digits.
@@ -90,7 +91,7 @@ def likeness(one: Vectors, other: Vectors) -> float:
 
 
 def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair]:
-    """The likeness of each pair of images, given as positions in the set.
+    """The similarity of each pair of images, given as positions in the set.
 
     Raises:
         ShardError: a shard is damaged.
@@ -98,7 +99,7 @@ def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair
 
     @lru_cache(OPEN_SHARDS)
     def reader(shard: int) -> ShardReader:
-        return ShardReader(shards.shard_paths[shard])
+        return shards.reader(shard)
 
     @lru_cache(IMAGES_HELD)
     def features(position: int) -> Vectors:
@@ -108,7 +109,7 @@ def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair
         return vectors
 
     for first, second in pairs:
-        yield Pair(int(first), int(second), likeness(features(first), features(second)))
+        yield Pair(int(first), int(second), similarity(features(first), features(second)))
 
 
 def groups(pairs: Iterable[Pair]) -> list[list[int]]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.analysis.statistics import coco_annotations
+from stage1_proposals.analysis.coco_export import coco_annotations
 from stage1_proposals.common import coco_scores
-from stage1_proposals.common.coco import CocoImage, image_finder, read_coco
+from stage1_proposals.common.coco import CocoImage, read_coco
 from stage1_proposals.common.coco_scores import KINDS, labelled_objects
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.image_paths import image_finder
 from stage1_proposals.shards import ImageRecord
 
 SCORES = ("AP", "AP50", "AR@20", "R50@20")
@@ -77,11 +78,11 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
             continue
         matched_images += 1
         size, annotations = record
+        assert image.size is not None  # `labelled_objects` has refused images without a size
         if image.size != size:
-            (label_height, label_width), (height, width) = image.size or (0, 0), size
+            stated, recorded = (" x ".join(map(str, reversed(sides))) for sides in (image.size, size))
             raise UserError(
-                f"labels {labels.path}: {image.file_name} is {label_width} x {label_height} pixels there and "
-                f"{width} x {height} in the shards"
+                f"labels {labels.path}: {image.file_name} is {stated} pixels in the labels and {recorded} in the shards"
             )
         proposals += [{**annotation, "image_id": image.id} for annotation in annotations]
     if not matched_images:

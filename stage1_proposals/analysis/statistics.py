@@ -1,16 +1,12 @@
-"""What a shard set holds: distributions, a sample of its images, COCO export."""
+"""Distributions of what a shard set holds."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.images.decode import ImageError, read_image
-from stage1_proposals.shards import ImageRecord, ShardReader, ShardSet
+from stage1_proposals.shards import ImageRecord
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -47,67 +43,3 @@ def distributions(records: Iterable[ImageRecord]) -> list[Distribution]:
         Distribution("area / image", np.concatenate([np.zeros(0), *areas])),
         Distribution("score", np.concatenate([np.zeros(0), *scores])),
     ]
-
-
-def coco_annotations(record: ImageRecord) -> list[dict[str, Any]]:
-    """The proposals of one image as COCO annotations of category 1, without ids; masks as compressed RLE."""
-    return [
-        {
-            "image_id": record.image_id,
-            "category_id": 1,
-            "segmentation": {"size": [record.height, record.width], "counts": counts.decode("ascii")},
-            "area": int(area),
-            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-            "iscrowd": 0,
-            "score": float(score),
-        }
-        for counts, area, (x1, y1, x2, y2), score in zip(
-            record.rle, record.area, record.bbox, record.score, strict=True
-        )
-    ]
-
-
-def to_coco(records: Iterable[ImageRecord]) -> dict[str, Any]:
-    """A COCO instance data set of one category `object`; masks as compressed RLE, `score` kept."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for record in records:
-        images.append(
-            {"id": record.image_id, "file_name": record.file_name, "height": record.height, "width": record.width}
-        )
-        for annotation in coco_annotations(record):
-            annotations.append({"id": len(annotations) + 1} | annotation)
-    categories = [{"id": 1, "name": "object"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def image_of(record: ImageRecord, root: Path) -> NDArray[np.uint8]:
-    """A record's image, uint8 (H, W, 3).
-
-    Raises:
-        ImageError: the image cannot be read, or its size has changed.
-    """
-    image = read_image(root / record.file_name)
-    height, width = image.shape[:2]
-    if (height, width) != (record.height, record.width):
-        raise ImageError(f"is {width} x {height} pixels now, but its masks are for {record.width} x {record.height}")
-    return image
-
-
-def sample(
-    shards: ShardSet, root: Path, count: int, seed: int
-) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | ImageError]]:
-    """A random sample of `count` records, in the set's order, each with its image, uint8 (H, W, 3), or the error.
-
-    Raises:
-        ShardError: a shard is damaged or missing.
-    """
-    chosen = np.random.default_rng(seed).permutation(shards.image_count)[:count]
-    for position in sorted(chosen):
-        shard, row = shards.locate(int(position))
-        with closing(ShardReader(shards.shard_path(shard))) as reader:
-            record = reader.read(row)
-        try:
-            yield record, image_of(record, root)
-        except ImageError as error:
-            yield record, error

@@ -127,13 +127,7 @@ def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[
             candidates.append(rename_by_position(tensors, expected))
         matches = [match, *(match_tensors(candidate, expected) for candidate in candidates)]
         match = max(matches, key=lambda match: len(match.found))
-    lacking = match.lacking()
-    if lacking:
-        shown = [f"{tensor} ({match.left[tensor]})" if tensor in match.left else tensor for tensor in lacking[:5]]
-        raise UserError(
-            f"{path}: does not fit {name} ({architecture}): {len(lacking)} of {len(expected)} tensors are "
-            f"missing or of another shape: {', '.join(shown)}{', ...' if len(lacking) > 5 else ''}"
-        )
+    match.require(("",), path, f"it does not fit {name} ({architecture})")
     counters = {tensor: torch.zeros((), dtype=expected[tensor].dtype) for tensor in match.missing}
     filled = match.found | counters
     return {tensor: filled[tensor] for tensor in expected}

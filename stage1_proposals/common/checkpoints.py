@@ -177,12 +177,12 @@ class TensorMatch:
         return {"taken": sorted(self.found), "left": dict(sorted(self.left.items())), "missing": sorted(self.missing)}
 
     def table(self) -> str:
-        """Return a table of how many tensors each part of the network took, left and initialised itself, and why."""
+        """Return a table of how many tensors each part of the network took, left and initialised at random, and why."""
         counts = [Counter(map(_part, names)) for names in (self.found, self.left, self.missing)]
         rows = [(part, *(str(count[part] or "-") for count in counts)) for part in sorted(set().union(*counts))]
-        rows = [("part", "taken", "left", "own init"), *rows]
+        rows = [("part", "taken", "left", "random init"), *rows]
         width = max(len(row[0]) for row in rows)
-        lines = ["  ".join([row[0].ljust(width), *(cell.rjust(8) for cell in row[1:])]) for row in rows]
+        lines = ["  ".join([row[0].ljust(width), *(cell.rjust(11) for cell in row[1:])]) for row in rows]
         reasons = Counter((_part(name), reason) for name, reason in self.left.items())
         lines += [f"left in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
         return "\n".join(lines)

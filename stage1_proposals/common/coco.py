@@ -1,31 +1,22 @@
-"""COCO JSON: one reader for image lists, imported masks, labels and evaluation; masks, run lengths and boxes.
+"""COCO JSON: one reader for image lists, imported masks, labels and evaluation.
 
 Each rule for such files is defined here once, with its message. Contents are checked as far as they are used: images
 and ids when the file is read, an object when it is accessed, its mask when it is converted to run lengths.
 """
 
 import json
-import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from sys import float_info
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.masks import Rle, Size, to_rle
 
-from stage1_proposals.common.errors import UserError
-
-T = TypeVar("T")
-Size = tuple[int, int]  # height, width in pixels
-Rle = dict[str, Any]  # COCO's compressed run lengths: `size` [height, width] and `counts`, bytes
 ImageId = int | str
 
 ADVICE = "correct the file"
-MAX_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
 IMAGE_KEYS = ("id", "file_name", "height", "width")
 
 
@@ -93,7 +84,7 @@ class CocoDocument:
         images: in the file's order.
         categories: names by id, in the file's order.
         rows: for each image, the positions of its objects in the file's list.
-        content: the file's lists as they stand in it, for those who copy parts of them.
+        content: the file's lists, unchanged.
     """
 
     path: Path
@@ -290,136 +281,3 @@ def _is_int64(value: Any) -> TypeGuard[int]:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
-
-
-def quoted(text: str) -> str:
-    """Text as a message can hold it: in quotes, on one line, of at most 200 characters."""
-    return repr(text) if len(text) <= 200 else f"{text[:200]!r}..."
-
-
-def image_finder(images: Mapping[str, T]) -> Callable[[str], T | None]:
-    """How to find images, known by their paths, for the paths of another file.
-
-    An image is found by the same path or, where just one image has it, by its file name.
-    """
-    uses = Counter(PurePosixPath(path).name for path in images)
-    by_name = {name: image for path, image in images.items() if uses[name := PurePosixPath(path).name] == 1}
-
-    def find(path: str) -> T | None:
-        return images[path] if path in images else by_name.get(PurePosixPath(path).name)
-
-    return find
-
-
-def coco_roots(path: Path) -> list[Path]:
-    """Where a COCO JSON's images may be: beside it or one folder up, there or in a folder for them.
-
-    In COCO's own layout, `annotations/image_info_unlabeled2017.json` has its images in `unlabeled2017/`.
-    """
-    folders = [path.parent, path.absolute().parent.parent]
-    return [folder / part for folder in folders for part in ("", path.stem.rpartition("_")[2], "images")]
-
-
-def find_root(path: Path, roots: Sequence[Path], names: Sequence[str], option: str) -> Path:
-    """The first folder that has the first image that exists.
-
-    Args:
-        path: the file that names the images.
-        roots: folders to look in.
-        names: the images' paths in the folder.
-        option: which option says where they are.
-
-    Raises:
-        UserError: none of the images exists.
-    """
-    for name in names:  # the outer loop, so that a folder without any of them costs next to nothing
-        for root in roots:
-            if os.path.exists(os.path.join(root, name)):
-                return root
-    folders = " or ".join(map(str, roots))
-    raise UserError(f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option}")
-
-
-def to_rle(segmentation: Any, size: Size) -> Rle:
-    """Compressed run lengths of an annotation's polygons, uncompressed or compressed run lengths.
-
-    Raises:
-        ValueError: it is none of these, or has another size; the message says what is wrong with it.
-    """
-    try:
-        if isinstance(segmentation, list):
-            _check_polygons(segmentation)
-            return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-        if not isinstance(segmentation, dict):
-            raise ValueError(f"it is {quoted(str(segmentation))}, neither a list nor run lengths")
-        if tuple(segmentation["size"]) != tuple(size):
-            raise ValueError(f"its size is {segmentation['size']}, not {list(size)}")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            if not all(_is_int64(count) and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
-                raise ValueError(f"its counts are no whole numbers that add up to {size[0]} x {size[1]} pixels")
-            return coco_mask.frPyObjects(segmentation, *size)
-        rle = {"size": list(size), "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-        coco_mask.area(rle)  # which reads the counts
-    except ValueError:
-        raise
-    except Exception as error:  # pycocotools raises nearly anything
-        raise ValueError(f"it cannot be read ({error!r})") from error
-    return rle
-
-
-def _check_polygons(polygons: list[Any]) -> None:
-    if not polygons:
-        raise ValueError("it has no polygon")
-    for polygon in polygons:
-        coordinates = np.array(polygon)
-        if coordinates.dtype.kind not in "iuf" or coordinates.ndim != 1 or not np.isfinite(coordinates).all():
-            raise ValueError("a polygon is no list of numbers")
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"a polygon has {len(polygon)} numbers; it needs x and y of three or more points")
-        if np.abs(coordinates.astype(float)).max() > MAX_COORDINATE:
-            raise ValueError(f"a coordinate exceeds {MAX_COORDINATE:,} pixels")
-
-
-def to_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:
-    """An annotation's mask, 0 or 1, (height, width).
-
-    Raises:
-        ValueError: as `to_rle`.
-    """
-    return coco_mask.decode(to_rle(segmentation, size))
-
-
-def encode_masks(masks: NDArray[np.bool_]) -> list[Rle]:
-    """Compressed run lengths of boolean masks (N, H, W)."""
-    return list(coco_mask.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0))))
-
-
-def rle_objects(counts: Sequence[bytes], size: Size) -> list[Rle]:
-    """Masks of one image, given by the counts of their compressed run lengths."""
-    return [{"size": list(size), "counts": one} for one in counts]
-
-
-def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int64]:
-    """Pixels (N,) of masks."""
-    return np.asarray(coco_mask.area(masks), np.int64).reshape(-1)
-
-
-def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float64]:
-    """Tight boxes (N, 4) of masks: x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
-    corner_and_size = np.asarray(coco_mask.toBbox(masks), np.float64).reshape(-1, 4)
-    return np.concatenate([corner_and_size[:, :2], corner_and_size[:, :2] + corner_and_size[:, 2:]], axis=1)
-
-
-def to_xywh(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Boxes (N, 4) x1, y1, x2, y2 as COCO has them: x, y, width, height."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def mask_fields(rle: Rle) -> dict[str, Any]:
-    """The part of a COCO annotation that follows from its mask: `area`, `bbox` and `segmentation`, JSON-ready."""
-    return {
-        "area": int(coco_mask.area(rle)),
-        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-    }

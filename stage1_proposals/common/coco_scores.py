@@ -11,8 +11,9 @@ import faster_coco_eval
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoDocument, CocoImage, ImageId, Size, quoted
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoDocument, CocoImage, ImageId
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.masks import Size
 
 KINDS = {"mask": "segm", "box": "bbox"}  # our names and COCO's
 MAX_DETECTIONS = (20, 100)  # best-scored per image: for recall, and for precision as COCO has it

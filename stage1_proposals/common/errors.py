@@ -1,4 +1,4 @@
-"""The one exception for a user's mistakes."""
+"""The exception for a user's mistakes, and how its messages quote text."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     Commands print the message without a traceback and exit with code 2.
     """
+
+
+def quoted(text: str) -> str:
+    """Text as a message can hold it: in quotes, on one line, of at most 200 characters."""
+    return repr(text) if len(text) <= 200 else f"{text[:200]!r}..."

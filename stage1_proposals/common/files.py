@@ -106,14 +106,29 @@ def fsync_directory(directory: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def encode_text(text: str) -> bytes:
+    """UTF-8; bytes of a file name that are not UTF-8 survive the round trip."""
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+def decode_text(data: bytes) -> str:
+    """The inverse of `encode_text`."""
+    return data.decode("utf-8", errors="surrogateescape")
+
+
+def scratch_name(name: str) -> str:
+    """The name under which a file is written until it is complete; each process has its own."""
+    # The host's name, since containers that share a directory may have the same process ids.
+    return f".{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a scratch path beside `path`; afterwards flush it to disk and rename it to `path`.
 
     `path` is either complete or as it was before, also after a crash.
     """
-    # The host's name, since containers that share a directory may have the same process ids.
-    scratch = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    scratch = path.with_name(scratch_name(path.name))
     try:
         yield scratch
         with open(scratch, "rb+") as file:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage1_proposals.common.coco import mask_areas, mask_boxes, rle_objects
+from stage1_proposals.common.masks import mask_areas, mask_boxes, rle_objects
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
 
@@ -66,26 +66,17 @@ class Proposals:
         return Proposals([self.rle[row] for row in rows], self.scores[rows], self.seeds[rows], self.features[rows])
 
 
-def boxes(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Tight boxes (L, 4) of masks: x1, y1, x2, y2 in pixels, x2 and y2 one past the last pixel."""
-    return mask_boxes(rle_objects(rle, size)).astype(np.float32)
-
-
-def areas(rle: Sequence[bytes], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Pixels (L,) of masks."""
-    return mask_areas(rle_objects(rle, size))
-
-
 def to_record(proposals: Proposals, image: ImageInfo) -> ImageRecord:
     """The record that a shard stores: proposals with the tight boxes and areas of their masks."""
+    masks = rle_objects(proposals.rle, image.size)
     return ImageRecord(
         image_id=image.image_id,
         file_name=image.file_name,
         height=image.size[0],
         width=image.size[1],
-        bbox=boxes(proposals.rle, image.size),
+        bbox=mask_boxes(masks).astype(np.float32),
         score=proposals.scores.astype(np.float32),
-        area=areas(proposals.rle, image.size),
+        area=mask_areas(masks),
         seed=proposals.seeds.astype(np.float32),
         feature=proposals.features.astype(np.float16),
         rle=list(proposals.rle),

@@ -1,24 +1,31 @@
 """Masks made by other programs, as FreeSOLO, CutLER and SAM, from any COCO JSON."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, field
+from dataclasses import dataclass as plain_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from stage1_proposals.common.coco import AnnotationError, ImageId, image_finder, read_masks, to_rle
+from stage1_proposals.common.coco import AnnotationError, ImageId, read_masks
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.generators.base import Batch, ImageInfo, Proposals, areas
+from stage1_proposals.common.image_paths import image_finder
+from stage1_proposals.common.masks import mask_areas, to_rle
+from stage1_proposals.common.settings import SETTINGS
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals
 from stage1_proposals.images.decode import ImageError
+from stage1_proposals.shards.rle import read_changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SETTINGS)
 class ImportGenerator:
     """Masks from a COCO JSON, with seed features that our backbone computes inside each mask.
 
@@ -36,7 +43,7 @@ class ImportGenerator:
     NAME: ClassVar[str] = "import"
 
     file: str = ""
-    max_proposals: int = 20
+    max_proposals: PositiveInt = 20
     min_score: float = 0.0
 
     def __post_init__(self) -> None:
@@ -44,24 +51,15 @@ class ImportGenerator:
             raise UserError("generator import needs a COCO-format JSON: --set file=masks.json")
         if not Path(self.file).is_file():
             raise UserError(f"masks to import {self.file}: no such file")
-        if not isinstance(self.max_proposals, int) or self.max_proposals < 1:
-            raise UserError(f"max_proposals {self.max_proposals!r}: must be a whole number, 1 or more")
-        if not isinstance(self.min_score, int | float):
-            raise UserError(f"min_score {self.min_score!r}: must be a number")
 
     def parameters(self) -> dict[str, Any]:
         self._find  # noqa: B018  a file that cannot be used is refused before any work
-        return {
-            "name": self.NAME,
-            "file": str(Path(self.file).resolve()),
-            "sha256": file_sha256(self.file),
-            "max_proposals": self.max_proposals,
-            "min_score": self.min_score,
-        }
+        file = {"file": str(Path(self.file).resolve()), "sha256": file_sha256(self.file)}
+        return {"name": self.NAME, **asdict(self), **file}
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings alone: every process reads the file itself."""
-        return {"file": self.file, "max_proposals": self.max_proposals, "min_score": self.min_score}
+        return asdict(self)
 
     @cached_property
     def _find(self) -> Callable[[ImageInfo], "_ImportedMasks | None"]:
@@ -99,15 +97,16 @@ class ImportGenerator:
             return ImageError(f"is {height} x {width}, and {'{} x {}'.format(*imported.size)} in {name}")
         ranked = sorted((mask for mask in imported.masks if mask[0] >= self.min_score), key=lambda mask: -mask[0])
         try:
-            rle = [to_rle(segmentation, image.size)["counts"] for _, segmentation in ranked]
-            solid = areas(rle, image.size).nonzero()[0][: self.max_proposals]
-            scores = np.array([ranked[row][0] for row in solid], np.float32).clip(0, 1)
-            return pool_proposals(features, [rle[row] for row in solid], scores, image.size)
-        except Exception as error:  # pycocotools raises nearly anything, and one mask must not end the job
+            rles = [to_rle(segmentation, image.size) for _, segmentation in ranked]
+            read_changes([rle["counts"] for rle in rles], image.size)  # checks that they decode
+        except ValueError as error:  # one mask must not end the job
             return ImageError(f"has a mask in {name} that cannot be read: {error}")
+        solid = mask_areas(rles).nonzero()[0][: self.max_proposals]
+        scores = np.array([ranked[row][0] for row in solid], np.float32).clip(0, 1)
+        return pool_proposals(features, [rles[row]["counts"] for row in solid], scores, image.size)
 
 
-@dataclass
+@plain_dataclass
 class _ImportedMasks:
     """One image's scores and segmentations, and the size that the file states for the image, if any."""
 

@@ -3,29 +3,30 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.settings import build_settings
-from stage1_proposals.generators.base import ProposalGenerator
-from stage1_proposals.generators.coco_import import ImportGenerator
-from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.generators.saliency import SaliencyGenerator
 
-GENERATORS: dict[str, type] = {
-    generator.NAME: generator for generator in (SaliencyGenerator, RandomGenerator, ImportGenerator)
+if TYPE_CHECKING:
+    from stage1_proposals.generators.base import ProposalGenerator
+
+_PACKAGE = "stage1_proposals.generators"
+GENERATORS = {
+    "saliency": f"{_PACKAGE}.saliency:SaliencyGenerator",
+    "random": f"{_PACKAGE}.random_shapes:RandomGenerator",
+    "import": f"{_PACKAGE}.coco_import:ImportGenerator",
 }
+DEFAULT_GENERATOR = "saliency"
 
 
 def find_generator(name: str) -> type:
-    """The generator class of a name.
+    """The generator class of a name; its module is imported now.
 
     Raises:
         UserError: no such generator, or one of the user's that cannot be imported or is not a dataclass.
     """
-    if name in GENERATORS:
-        return GENERATORS[name]
-    module, colon, attribute = name.partition(":")
+    module, colon, attribute = GENERATORS.get(name, name).partition(":")
     if not colon:
         raise UserError(
             f"no generator {name!r}; there are {', '.join(GENERATORS)}, and your own as package.module:Class"
@@ -39,12 +40,12 @@ def find_generator(name: str) -> type:
     return generator  # type: ignore[return-value]
 
 
-def build_generator(settings: Mapping[str, Any]) -> ProposalGenerator:
-    """Build a generator from its `name` (by default `saliency`) and settings.
+def build_generator(settings: Mapping[str, Any]) -> "ProposalGenerator":
+    """Build a generator from its `name` (by default `DEFAULT_GENERATOR`) and settings.
 
     Raises:
         UserError: unknown name, unknown setting, or a bad value.
     """
-    name = str(settings.get("name", SaliencyGenerator.NAME))
+    name = str(settings.get("name", DEFAULT_GENERATOR))
     values = {key: value for key, value in settings.items() if key != "name"}
     return build_settings(find_generator(name), values, f"generator {name}")

@@ -31,8 +31,8 @@ class SaliencyGenerator:
         seed_grid: one fixed grid (rows, columns) instead.
         threshold: of the normalised saliency.
         nms: `greedy` (a mask IoU above `nms_iou` suppresses) or `matrix` (gaussian decay of strength `nms_sigma`).
-        max_proposals: most proposals per image, before the filters below.
-        min_cells: masks of at most this many feature cells are null masks, which are dropped.
+        min_cells: masks of at most this many feature cells are null masks, which are dropped before NMS.
+        max_proposals: most proposals per image that NMS keeps; the filters below may leave fewer.
         min_score: proposals with lower scores, after any decay, are dropped.
         max_width: masks that have pixels in a larger fraction of the image's columns are dropped.
         top_margin: masks whose rows lie on average above this fraction of the image's height are dropped.

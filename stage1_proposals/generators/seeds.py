@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from stage1_proposals.common.masks import rle_objects
 from stage1_proposals.generators.base import Proposals
 
 
@@ -51,8 +52,8 @@ def cell_coverage(rle: Sequence[bytes], size: tuple[int, int], grid: tuple[int, 
         (L, h, w), in [0, 1].
     """
     coverage = np.zeros((len(rle), *grid), np.float32)
-    for row, counts in enumerate(rle):  # one at a time, because all masks of a large image can take gigabytes
-        mask = torch.from_numpy(coco_mask.decode({"size": list(size), "counts": counts}))
+    for row, one in enumerate(rle_objects(rle, size)):  # all masks of a large image at once could take gigabytes
+        mask = torch.from_numpy(coco_mask.decode(one))
         coverage[row] = F.adaptive_avg_pool2d(mask[None].float(), grid)[0].numpy()
     return coverage
 

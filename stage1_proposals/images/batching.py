@@ -18,7 +18,8 @@ def input_size(height: int, width: int, short_side: int, long_side: int, stride:
     """Backbone input size (height, width): shorter side `short_side`, longer at most `long_side`, in whole strides.
 
     Rounding to the stride lets each cell of the feature map cover the same share of the image without padding, and
-    images of similar aspect share one size and so a batch. It stretches the image by at most half a cell.
+    images of similar aspect share one size and so a batch. It changes a side by at most half a stride or, where the
+    longer side would exceed `long_side`, by less than a stride.
     """
     scale = min(short_side / min(height, width), long_side / max(height, width))
     max_cells = long_side // stride
@@ -58,12 +59,12 @@ def load_image(path: Path, index: int, short_side: int, long_side: int, stride: 
 
 
 def load_images(
-    paths: Sequence[Path], short_side: int, long_side: int, stride: int, threads: int, ahead: int
+    paths: Sequence[Path], short_side: int, long_side: int, stride: int, threads: int, prefetch: int
 ) -> Iterator[LoadedImage]:
-    """Load images in order; threads decode up to `ahead` images before they are consumed."""
+    """Load images in order; threads decode up to `prefetch` images before they are consumed."""
     with ThreadPoolExecutor(threads) as pool:
         jobs = ((path, index, short_side, long_side, stride) for index, path in enumerate(paths))
-        queue: list[Future[LoadedImage]] = [pool.submit(load_image, *job) for job in islice(jobs, ahead)]
+        queue: list[Future[LoadedImage]] = [pool.submit(load_image, *job) for job in islice(jobs, prefetch)]
         try:
             while queue:
                 image = queue.pop(0).result()

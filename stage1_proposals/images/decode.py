@@ -92,11 +92,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"is too large: it has more than {MAX_PIXELS:,} pixels") from error
     except FileNotFoundError as error:
-        raise ImageError("is a link to nowhere" if os.path.islink(path) else "does not exist") from error
+        raise ImageError("is a broken symbolic link" if os.path.islink(path) else "does not exist") from error
     except PermissionError as error:
         raise ImageError("may not be read (permission denied)") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError("is not an image Pillow can read") from error
+    except MemoryError as error:  # on a damaged file that states absurd sizes, or where memory is short
+        raise ImageError("needs more memory than is available") from error
     except Exception as error:
         # Pillow's decoders raise nearly any exception on damaged files, and one image must not end a job of thousands.
         if isinstance(error, OSError) and error.strerror:

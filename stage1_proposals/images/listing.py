@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from stage1_proposals.common.coco import coco_roots, find_root, quoted, read_images
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.files import decode_text, encode_text
+from stage1_proposals.common.image_paths import coco_roots, find_root
 from stage1_proposals.shards import MANIFEST, Manifest, ShardError
-from stage1_proposals.shards.schema import decode_text, encode_text
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -62,7 +62,7 @@ def _hashed_id(name: str) -> int:
 
 
 def list_images(
-    source: str | Path, image_root: str | Path | None = None, leave_out: str | Path | None = None
+    source: str | Path, image_root: str | Path | None = None, exclude_dir: str | Path | None = None
 ) -> ImageList:
     """The images of a folder, of a COCO JSON (`*.json`), or of a text file with one path per line.
 
@@ -73,10 +73,10 @@ def list_images(
             has no comments; empty lines are skipped.
         image_root: folder that the paths of a JSON or a text file are relative to. By default the file's own folder
             or, for a JSON, the one of `coco_roots` in which the first image is found.
-        leave_out: folder whose own files are not listed, because the shards are written there.
+        exclude_dir: folder whose own files are not listed, because the shards are written there.
 
     Raises:
-        UserError: the folder or file does not exist, cannot be read or is `leave_out`; it has no images; none of the
+        UserError: the folder or file does not exist, cannot be read or is `exclude_dir`; it has no images; none of the
             images exists; a path is absolute or has `..` in it; two images have the same path or id.
     """
     source = Path(source)
@@ -89,7 +89,7 @@ def list_images(
     if source.is_dir():
         if image_root is not None:
             raise UserError(f"image folder {source}: --image-root {image_root} goes with a JSON or a list of images")
-        names = _names_in_folder(source, leave_out)
+        names = _names_in_folder(source, exclude_dir)
         return ImageList(source.resolve(), tuple(names), image_ids(names))
     if source.suffix.lower() in EXTENSIONS:
         raise UserError(f"image folder {source}: is one image; name its folder, or a JSON or a list of images")
@@ -106,8 +106,8 @@ def list_images(
     return ImageList(root.resolve(), tuple(names), ids)
 
 
-def _names_in_folder(root: Path, leave_out: str | Path | None) -> list[str]:
-    shards = leave_out and os.path.realpath(leave_out)
+def _names_in_folder(root: Path, exclude_dir: str | Path | None) -> list[str]:
+    shards = exclude_dir and os.path.realpath(exclude_dir)
     if shards == os.path.realpath(root):
         raise UserError(f"image folder {root}: the shards cannot lie among the images; choose another SHARDS directory")
     names = []
@@ -171,6 +171,8 @@ def _names_in_text(source: Path) -> list[str]:
 
 def _names_in_json(source: Path) -> tuple[list[str], tuple[int, ...]]:
     """The paths of a COCO JSON, sorted, and their ids."""
+    from stage1_proposals.common.coco import read_images  # only a JSON needs it
+
     images = read_images(source)
     names = _normalised(source, ((f"images[{row}]", image.file_name) for row, image in enumerate(images)))
     pairs = sorted(zip(names, (int(image.id) for image in images), strict=True))
@@ -190,7 +192,7 @@ def _normalised(source: Path, entries: Iterable[tuple[str, str]]) -> list[str]:
         if path.is_absolute():
             raise UserError(f"{source}: {place} is absolute ({quoted(entry)}); write paths relative to --image-root")
         if ".." in path.parts:
-            raise UserError(f"{source}: {place} climbs with `..` ({quoted(entry)}); write paths inside --image-root")
+            raise UserError(f"{source}: {place} contains `..` ({quoted(entry)}); write paths inside --image-root")
         if name == "." or "\0" in name or not _is_file_name(name):
             raise UserError(f"{source}: {place} is no file name ({quoted(entry)})")
         if name in places:

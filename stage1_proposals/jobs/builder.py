@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +33,21 @@ from stage1_proposals.shards import (
 )
 
 DECODE_THREADS = 2  # Pillow releases Python's lock while it decodes
-SOFTWARE = f"saliency-prompt {version('saliency-prompt')}"
+
+
+def software() -> str:
+    """Name and version of this software; a checkout that is not installed has no version."""
+    try:
+        return f"saliency-prompt {version('saliency-prompt')}"
+    except PackageNotFoundError:
+        return "saliency-prompt"
 
 
 class ShardBuilder:
     """Builds the shards of one request and holds the backbone for it. Each process has one.
+
+    On a CPU the number of PyTorch's threads changes the last bits of convolutions, so callers set it to one: shards are
+    then the same for any number of workers, and one worker per core is as fast as one worker with all cores.
 
     One shard is computed at a time; another thread may write it while the next one is computed.
 
@@ -49,11 +59,6 @@ class ShardBuilder:
     """
 
     def __init__(self, recipe: Recipe, request: Request, store: Store, retry_failed: bool) -> None:
-        # On a CPU the number of threads changes the last bits of convolutions. With one thread per builder, shards are
-        # the same for any number of workers, and one worker per core is as fast as one worker with all cores.
-        torch.set_num_threads(1)
-        configure_process()
-        keep_freed_memory()
         self.recipe = recipe
         self.request = request
         self.store = store
@@ -62,7 +67,7 @@ class ShardBuilder:
         self.backbone = speed_up(extractor, recipe.precision).to(recipe.device)
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], ShardEntry]:
-        """Compute a shard, unless a sound shard of this request exists.
+        """Compute a shard, unless a valid shard of this request exists.
 
         Args:
             progress: called with the number of images done since the last call.
@@ -71,12 +76,14 @@ class ShardBuilder:
             A function that writes the shard and returns its entry in the manifest.
         """
         with self.store.reading(self._file_name(task.index)) as path:
-            entry = self._sound_shard(path, task)
+            entry = self._valid_shard(path, task)
             if entry is not None and not (self.retry_failed and entry.failures):
                 progress(len(task.names))
                 return lambda: entry
-            with closing(ShardReader(path)) as reader:
-                kept = [] if entry is None else list(reader.records())
+            kept: list[ImageRecord] = []
+            if entry is not None:
+                with closing(ShardReader(path)) as reader:
+                    kept = list(reader.records())
         progress(len(kept))
         records, failures = self._records(task.without({record.file_name for record in kept}), progress)
         records = sorted([*kept, *records], key=lambda record: record.file_name)  # the order of the image list
@@ -88,16 +95,7 @@ class ShardBuilder:
     def _write(self, index: int, records: list[ImageRecord], failures: list[tuple[str, str]]) -> ShardEntry:
         columns = to_columns(records, failures, self.request.backbone.feature_dim)
         with self.store.writing(self._file_name(index)) as path:
-            content_sha256 = write_shard(
-                path,
-                columns,
-                shard_index=index,
-                shard_count=self.request.shard_count,
-                image_root=self.request.image_root,
-                generator=self.request.generator,
-                backbone=self.request.backbone.to_json(),
-                software=SOFTWARE,
-            )
+            content_sha256 = write_shard(path, columns, self.request, index, software())
         return ShardEntry(
             file=self._file_name(index),
             images=len(records),
@@ -106,7 +104,7 @@ class ShardBuilder:
             content_sha256=content_sha256,
         )
 
-    def _sound_shard(self, path: Path, task: ShardTask) -> ShardEntry | None:
+    def _valid_shard(self, path: Path, task: ShardTask) -> ShardEntry | None:
         """The entry of an existing shard that is undamaged and was made by this request of these images; else None."""
         if not path.exists():
             return None
@@ -144,7 +142,7 @@ class ShardBuilder:
             settings.long_side,
             self.backbone.spec.stride,
             threads=DECODE_THREADS,
-            ahead=2 * settings.batch_size,
+            prefetch=2 * settings.batch_size,
         )
         records: dict[int, ImageRecord] = {}
         failures: dict[int, str] = {}
@@ -166,16 +164,21 @@ class ShardBuilder:
 
 
 def build_on_node(recipe: Recipe, request: Request, store: Store, retry_failed: bool) -> ShardBuilder:
-    """Make a builder in a Ray worker, on a node that must see the same images and the same store as the driver.
+    """Prepare a Ray worker's process and make its builder; the node must see the driver's images and store.
 
     Raises:
         UserError: the node does not see them, or the weights are missing or do not fit; the message names the node.
     """
+    configure_process()
+    keep_freed_memory()
+    torch.set_num_threads(1)
     try:
         if not os.path.isdir(request.image_root):
-            raise UserError(f"no image folder {request.image_root} there; each node needs it at the same path")
+            raise UserError(f"no image folder {request.image_root} on this node; each needs it at the same path")
         if stored_manifest(store) is None:
-            raise UserError(f"{store} is another place there; SHARDS must be a folder all nodes share, or a URL")
+            raise UserError(
+                f"{store} is not the same storage on this node; SHARDS must be a folder all nodes share, or a URL"
+            )
         check_same_request(store, request)
         return ShardBuilder(recipe, request, store, retry_failed)
     except UserError as error:

@@ -135,7 +135,7 @@ class Job:
 
 
 def check_same_request(store: Store, request: Request) -> None:
-    """Refuse a store that holds the work of another request.
+    """Refuse a store whose shards are of another request.
 
     Raises:
         UserError: naming every difference.
@@ -143,8 +143,8 @@ def check_same_request(store: Store, request: Request) -> None:
     manifest = stored_manifest(store)
     differences = manifest.request.differences(request) if manifest else {}
     if differences:
-        listed = "; ".join(f"{key} is {a!r} there, {b!r} asked for" for key, (a, b) in differences.items())
+        listed = "; ".join(f"{key} was {a!r}, requested {b!r}" for key, (a, b) in differences.items())
         hint = ""
         if differences.get("generator.name") == ("freemask", "saliency"):
-            hint = ", or train on this set as it is: those of the former generator `freemask` cannot be continued"
-        raise UserError(f"{store} holds other work: {listed}. Choose another SHARDS directory{hint}")
+            hint = ", or train on this set as it is: sets of the former generator `freemask` cannot be continued"
+        raise UserError(f"{store} was made with other settings: {listed}. Choose another SHARDS directory{hint}")

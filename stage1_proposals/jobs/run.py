@@ -4,23 +4,36 @@ What a shard holds depends on the request alone. So a run that was killed and st
 workers, ends with the same shards as a run that was never interrupted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from stage1_proposals.backbones.extractor import build_extractor
+import torch
+
+from stage1_proposals.backbones.weights import read_backbone_weights
 from stage1_proposals.jobs.builder import ShardBuilder, build_on_node
 from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.store import open_store, store_manifest, stored_manifest
 from stage1_proposals.shards import Manifest, ShardEntry
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run_in_process(builder: ShardBuilder, job: Job, progress: Callable[[int], None]) -> list[ShardEntry]:
-    """Build every shard in this process, writing one shard while computing the next."""
+    """Build every shard in this process with one thread of PyTorch, writing one shard while computing the next."""
     entries: list[Future[ShardEntry]] = []
     progress(0)
-    with ThreadPoolExecutor(1) as writer:
+    with _one_thread(), ThreadPoolExecutor(1) as writer:
         for index in range(job.shard_count):
             entries.append(writer.submit(builder.compute(job.task(index), progress)))
             if index:
@@ -44,19 +57,22 @@ def run(
         The manifest's entry of each shard.
 
     Raises:
-        UserError: `shards` holds other work, is in use or cannot be written; the weights do not fit.
+        UserError: `shards` was made with other settings, is in use or cannot be written; the weights do not fit.
     """
     store = open_store(shards)
     request = job.request()
-    # A checkpoint that does not fit is refused here, once, not by every worker.
-    build_extractor(job.recipe.backbone, job.recipe.weights)
+    # Weights that do not fit are refused before anything is written and, of many workers, once.
+    if workers == 0:
+        builder = ShardBuilder(job.recipe, request, store, retry_failed)
+    else:
+        read_backbone_weights(job.recipe.backbone, job.recipe.weights)
     with store.exclusive_lock():
         check_same_request(store, request)
         if retry_failed or stored_manifest(store) is None:
             store_manifest(store, Manifest(request, None))
         store.remove_leftovers()
         if workers == 0:
-            entries = run_in_process(ShardBuilder(job.recipe, request, store, retry_failed), job, progress)
+            entries = run_in_process(builder, job, progress)
         else:
             from stage1_proposals.jobs.workers import run_on_ray
 

@@ -6,17 +6,25 @@ Files at a URL are read and written through a local scratch folder, so that the 
 import os
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage1_proposals.shards import MANIFEST, Manifest, ShardEntry, ShardError, verify_shard
+from stage1_proposals.common.files import atomic_write, exclusive_lock, scratch_name, writing
+from stage1_proposals.shards import (
+    MANIFEST,
+    ClusterRecord,
+    Manifest,
+    ShardEntry,
+    ShardError,
+    ShardReader,
+    read_centroids,
+    verify_shard,
+)
 from stage1_proposals.shards.schema import CENTROIDS_FILE
 
 GO_ON = "finished shards are kept, run again to go on"
@@ -116,13 +124,13 @@ class RemoteStore:
 
     @contextmanager
     def exclusive_lock(self) -> Iterator[None]:
-        with self._connected("make it") as (file_system, path):
+        with self._connected("create the folder") as (file_system, path):
             if _has_folders(file_system):
                 file_system.makedirs(path, exist_ok=True)
         yield
 
     def remove_leftovers(self) -> None:
-        with self._connected("list it") as (file_system, path):
+        with self._connected("list the folder") as (file_system, path):
             if _has_folders(file_system):
                 for file in file_system.ls(path, detail=False):
                     if any(fnmatch(os.path.basename(file), pattern) for pattern in LEFTOVERS):
@@ -165,7 +173,7 @@ def _put(file_system: Any, file: Path, target: str) -> None:
         file_system.put_file(str(file), target)
         return
     folder, _, name = target.rpartition("/")
-    scratch = f"{folder}/.{name}.{socket.gethostname()}-{os.getpid()}.tmp"
+    scratch = f"{folder}/{scratch_name(name)}"
     file_system.put_file(str(file), scratch)
     file_system.mv(scratch, target)
 
@@ -200,15 +208,31 @@ def store_manifest(store: Store, manifest: Manifest) -> None:
 
 
 def _matches(path: Path, entry: ShardEntry) -> bool:
-    """Whether the shard at `path` is sound and the one that the manifest's entry describes."""
+    """Whether the shard at `path` is undamaged and the one that the manifest's entry describes."""
     try:
         return verify_shard(path, decode_masks=False) == entry
     except ShardError:
         return False
 
 
+def _clusters(path: Path) -> ClusterRecord | None:
+    with closing(ShardReader(path)) as reader:
+        return reader.clusters
+
+
+def _fetch_centroids(source: Store, target: LocalStore) -> ClusterRecord | None:
+    """Copy the cluster centroids, if the source has any, and return how its clusters were made."""
+    with source.reading(CENTROIDS_FILE) as copy:
+        stored = read_centroids(copy.parent)
+        if stored is None:
+            return None
+        with target.writing(CENTROIDS_FILE) as path, atomic_write(path) as scratch:
+            shutil.copyfile(copy, scratch)
+    return stored[1]
+
+
 def fetch(source: Store, target: LocalStore, progress: Callable[[int], None]) -> None:
-    """Copy a finished set to a directory, verifying each shard; when run again, continue.
+    """Copy a finished set to a directory, verifying each shard, with its clusters; when run again, continue.
 
     Args:
         progress: called with numbers of shards done, including those that were already there.
@@ -227,11 +251,14 @@ def fetch(source: Store, target: LocalStore, progress: Callable[[int], None]) ->
             raise UserError(f"{target} holds another shard set than {source}; choose another directory")
         store_manifest(target, Manifest(manifest.request, None))
         target.remove_leftovers()
+        clusters = _fetch_centroids(source, target)
         for entry in manifest.entries:
-            if not _matches(target.directory / entry.file, entry):
+            path = target.directory / entry.file
+            if not _matches(path, entry) or (clusters is not None and _clusters(path) != clusters):
                 with source.reading(entry.file) as copy:
                     if not _matches(copy, entry):
-                        raise ShardError(f"{copy}: missing, damaged or another; run the same `make proposals` again")
+                        what = "missing, damaged or not the shard in the manifest"
+                        raise ShardError(f"{copy}: {what}; run the same `make proposals` again")
                     with target.writing(entry.file) as path, atomic_write(path) as scratch:
                         shutil.copyfile(copy, scratch)
             progress(1)

@@ -23,7 +23,6 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import configure_process
 
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
@@ -99,10 +98,6 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    configure_process()
-    # For the workers of a cluster started here: glibc would give their threads arenas, whose blocks it returns to the
-    # kernel one by one whatever `keep_freed_memory` says, which costs up to a tenth of the time.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     address = os.environ.get("RAY_ADDRESS", "")
     host, colon, port = address.rpartition(":")
     try:
@@ -321,7 +316,7 @@ def run_on_ray(
     with _cluster():
         capacity = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))
         if capacity < 1:
-            raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'} to give: use WORKERS=0")
+            raise UserError(f"Ray has no {'GPU' if on_gpu else 'CPU core'}; use WORKERS=0")
         dispatcher = _Dispatcher(make_builder, tasks, min(actors, capacity), on_gpu)
         try:
             with _recorded_interrupts() as interrupts:

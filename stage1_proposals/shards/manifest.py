@@ -12,7 +12,7 @@ from stage1_proposals.common.files import write_json
 from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError
 
 MANIFEST = "manifest.json"
-REWRITE = "delete it, and the same `make proposals` writes it anew from the shards"
+REWRITE = "delete it, and the same `make proposals` rewrites it from the shards"
 # These settings are paths. Where the hash of the file's content stands beside them, the path itself does not matter.
 HASHED_FILES = ("weights", "file")
 
@@ -101,6 +101,35 @@ class BackboneRecord(Record):
 
 
 @dataclass(frozen=True)
+class ClusterRecord(Record):
+    """How a set's clusters were made; beside the column of clusters and beside the centroids, not in the manifest.
+
+    Attributes:
+        classes: their number.
+        method: name of the algorithm.
+        seed: of the sample and of the algorithm.
+        iterations: of k-means.
+        sample: number of proposals that the centroids were computed from.
+        content_sha256: hash of the shard set's content.
+        centroids_sha256: hash of the centroids, little-endian float32.
+        unknown: keys of newer versions, kept as they are.
+    """
+
+    classes: int
+    method: str | None = None
+    seed: int | None = None
+    iterations: int | None = None
+    sample: int | None = None
+    content_sha256: str | None = None
+    centroids_sha256: str | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `Record.to_json`, without what is not known."""
+        return {key: value for key, value in super().to_json().items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Request(Record):
     """What a shard set is to hold: which images, and how proposals are made of them.
 
@@ -124,7 +153,7 @@ class Request(Record):
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def differences(self, other: "Request") -> dict[str, tuple[Any, Any]]:
-        """Where two requests ask for different shards: dotted key -> (value here, value in `other`); empty if equal.
+        """Where two requests differ: dotted key -> (value here, value in `other`); empty if equal.
 
         Paths of files do not count where the hash of the file's content does.
         """

@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_proposals.common.files import decode_text
+from stage1_proposals.shards.manifest import ClusterRecord
 from stage1_proposals.shards.schema import (
     ATTRIBUTES_SHA256,
     CENTROIDS_FILE,
@@ -25,7 +27,6 @@ from stage1_proposals.shards.schema import (
     ImageRecord,
     ShardError,
     attributes_sha256,
-    decode_text,
 )
 
 # Linux shortens a longer request to read ahead to its disk's limit, which is this by default.
@@ -164,15 +165,15 @@ class ShardReader:
         return str(read_attribute(self.file, "image_root"))
 
     @property
-    def clusters(self) -> dict[str, Any] | None:
-        """How this shard's clusters were made (`classes` and more); None when it has none.
+    def clusters(self) -> ClusterRecord | None:
+        """How this shard's clusters were made; None when it has none.
 
         Raises:
             ShardError: the description is damaged.
         """
         try:
             return _read_clusters(self.file[CLUSTER]) if CLUSTER in self.file else None
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError, ShardError) as error:
             raise ShardError(f"{self.path}: {CLUSTER} is damaged ({error}); run `make proposals` again") from error
 
     def __len__(self) -> int:
@@ -267,16 +268,16 @@ class ShardReader:
         self._file, self._images, self._proposals = None, {}, {}
 
 
-def _read_clusters(column: h5py.Dataset) -> dict[str, Any]:
+def _read_clusters(column: h5py.Dataset) -> ClusterRecord:
     """How clusters were made, from the attributes of the column that holds them or their centroids."""
     check_attributes(column, ["clusters"])
-    return json.loads(read_attribute(column, "clusters"))
+    return ClusterRecord.from_json(json.loads(read_attribute(column, "clusters")), "clusters")
 
 
-def read_centroids(directory: Path) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
+def read_centroids(directory: Path) -> tuple[NDArray[np.float32], ClusterRecord] | None:
     """The cluster centroids beside the shards, float32 (k, D), and how they were made; None if missing or damaged."""
     try:
         with h5py.File(directory / CENTROIDS_FILE, "r") as file:
             return file["centroids"][...], _read_clusters(file["centroids"])
-    except (OSError, KeyError, ValueError, RuntimeError):
+    except (OSError, KeyError, ValueError, RuntimeError, ShardError):
         return None

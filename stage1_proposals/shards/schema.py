@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import encode_text
+from stage1_proposals.common.masks import Rle, rle_objects
 from stage1_proposals.shards.rle import decode
 
 FORMAT = "saliency-prompt/pseudo-labels"
@@ -73,16 +75,6 @@ ATTRIBUTES_SHA256 = "attributes_sha256"
 Columns = Mapping[str, "NDArray[np.generic] | list[str]"]
 
 
-def encode_text(text: str) -> bytes:
-    """UTF-8; bytes of a file name that are not UTF-8 survive the round trip."""
-    return text.encode("utf-8", errors="surrogateescape")
-
-
-def decode_text(data: bytes) -> str:
-    """The inverse of `encode_text`."""
-    return data.decode("utf-8", errors="surrogateescape")
-
-
 @dataclass(frozen=True)
 class ImageRecord:
     """One image and its L proposals, as a shard holds them.
@@ -122,9 +114,9 @@ class ImageRecord:
         cluster = None if self.cluster is None else self.cluster[rows]
         return replace(self, **{name: getattr(self, name)[rows] for name in per_proposal}, cluster=cluster)
 
-    def coco_rle(self) -> list[dict[str, object]]:
+    def coco_rle(self) -> list[Rle]:
         """The masks as pycocotools RLE objects."""
-        return [{"size": [self.height, self.width], "counts": counts} for counts in self.rle]
+        return rle_objects(self.rle, (self.height, self.width))
 
     def masks(self) -> NDArray[np.uint8]:
         """The masks decoded: uint8 (L, height, width), 0 or 1; in memory column by column.

@@ -6,12 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.shards.manifest import MANIFEST, BackboneRecord, Manifest, Request, ShardEntry
+from stage1_proposals.shards.manifest import MANIFEST, BackboneRecord, ClusterRecord, Manifest, Request, ShardEntry
 from stage1_proposals.shards.reader import ShardReader, read_attribute
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name
 
@@ -75,11 +74,6 @@ class ShardSet:
         return sum(entry.proposals for entry in self.entries)
 
     @property
-    def failure_count(self) -> int:
-        """Images that could not be used."""
-        return sum(entry.failures for entry in self.entries)
-
-    @property
     def content_sha256(self) -> str:
         """Hash over the shards' content hashes, in order."""
         return hashlib.sha256("".join(entry.content_sha256 for entry in self.entries).encode()).hexdigest()
@@ -116,37 +110,41 @@ class ShardSet:
         """A reader of one shard, after checking that it is the shard that the manifest names.
 
         Raises:
-            ShardError: the shard is gone, damaged, or was replaced since the manifest was read.
+            ShardError: the shard is missing, damaged, or was replaced since the manifest was read.
         """
         path = self.shard_path(index)
         if not path.exists():
-            raise ShardError(f"{path}: has gone; put it back, or run the same `make proposals` again")
+            raise ShardError(f"{path}: is missing; restore it, or run the same `make proposals` again")
         reader = ShardReader(path)
         if read_attribute(reader.file, "content_sha256") != self.entries[index].content_sha256:
             reader.close()
             raise ShardError(
-                f"{path}: holds other pseudo labels than {MANIFEST} said when it was read; put the former shard back, "
-                f"or train on the new ones in another work directory"
+                f"{path}: was replaced by another shard since {MANIFEST} was read; run the command again or, to "
+                f"continue a training, restore the former shard or train on the new ones in another work directory"
             )
         return reader
 
     def readers(self) -> Iterator[ShardReader]:
-        """A reader of every shard, in order, one open at a time: each is closed when the next is requested."""
-        for path in self.shard_paths:
-            with closing(ShardReader(path)) as reader:
+        """A reader of every shard, in order, one open at a time: each is closed when the next is requested.
+
+        Raises:
+            ShardError: as `reader`.
+        """
+        for index in range(len(self.entries)):
+            with closing(self.reader(index)) as reader:
                 yield reader
 
     def records(self) -> Iterator[ImageRecord]:
         """Every record of the set, in order, one in memory at a time.
 
         Raises:
-            ShardError: a shard is damaged.
+            ShardError: a shard is missing, damaged or was replaced.
         """
         for reader in self.readers():
             yield from reader.records()
 
-    def clusters(self) -> dict[str, Any]:
-        """How the set's clusters were made; `classes` is their number. Opens every shard for a moment.
+    def clusters(self) -> ClusterRecord:
+        """How the set's clusters were made. Opens every shard for a moment.
 
         Raises:
             ShardError: some shards have no clusters, or different ones.

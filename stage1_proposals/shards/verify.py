@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stage1_proposals.common.coco import mask_boxes
+from stage1_proposals.common.masks import mask_boxes
 from stage1_proposals.shards.manifest import ShardEntry
 from stage1_proposals.shards.reader import ShardReader, check_attributes, check_text_heaps, read_columns
 from stage1_proposals.shards.schema import (
@@ -54,8 +54,8 @@ def _cluster_problem(reader: ShardReader, proposals: int) -> str | None:
         return f"{CLUSTER} is {values.dtype.str} with {values.ndim} dimensions"
     if len(values) != proposals:
         return f"{CLUSTER} has {len(values)} rows, not {proposals}"
-    if proposals and not 0 <= values.min() <= values.max() < clusters["classes"]:
-        return f"{CLUSTER} has values outside 0 to {clusters['classes'] - 1}"
+    if proposals and not 0 <= values.min() <= values.max() < clusters.classes:
+        return f"{CLUSTER} has values outside 0 to {clusters.classes - 1}"
     return None
 
 

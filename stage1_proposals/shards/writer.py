@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.common.files import atomic_write
+from stage1_proposals.common.files import atomic_write, encode_text
+from stage1_proposals.shards.manifest import ClusterRecord, Request
 from stage1_proposals.shards.schema import (
     ATTRIBUTES_SHA256,
     CENTROIDS_FILE,
@@ -22,7 +23,6 @@ from stage1_proposals.shards.schema import (
     Columns,
     attributes_sha256,
     content_sha256,
-    encode_text,
 )
 
 # HDF5 1.10 is the first version that has checksums over its own metadata; the columns have Fletcher-32.
@@ -71,12 +71,8 @@ def _write_attributes(item: h5py.File | h5py.Dataset, attributes: Mapping[str, s
 def write_shard(
     path: Path,
     columns: Columns,
-    *,
+    request: Request,
     shard_index: int,
-    shard_count: int,
-    image_root: str,
-    generator: Mapping[str, Any],
-    backbone: Mapping[str, Any],
     software: str,
 ) -> str:
     """Write one shard atomically and return its content hash.
@@ -84,7 +80,8 @@ def write_shard(
     Args:
         path: final name; an existing file is replaced only when the new one is complete.
         columns: as `schema.to_columns` makes them.
-        generator, backbone: stored as JSON.
+        request: of the whole set.
+        software: name and version of the program that made the columns.
 
     Raises:
         OSError: the disk is full or read-only; nothing appears under `path`.
@@ -94,10 +91,10 @@ def write_shard(
         "format": FORMAT,
         "version": VERSION,
         "shard_index": shard_index,
-        "shard_count": shard_count,
-        "image_root": image_root,
-        "generator": json.dumps(generator, sort_keys=True),
-        "backbone": json.dumps(backbone, sort_keys=True),
+        "shard_count": request.shard_count,
+        "image_root": request.image_root,
+        "generator": json.dumps(request.generator, sort_keys=True),
+        "backbone": json.dumps(request.backbone.to_json(), sort_keys=True),
         "software": software,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "content_sha256": content,
@@ -110,14 +107,14 @@ def write_shard(
     return content
 
 
-def write_clusters(path: Path, cluster: NDArray[np.int32], clusters: Mapping[str, Any]) -> None:
+def write_clusters(path: Path, cluster: NDArray[np.int32], clusters: ClusterRecord) -> None:
     """Give the shard at `path` its cluster column, replacing one it may have; everything else in it stays.
 
     The shard is replaced by a complete new file, so that it can be read at any time.
 
     Args:
         cluster: int32 (p,), pseudo class of each proposal, from 0.
-        clusters: how they were made, JSON-serialisable; `classes` is their number.
+        clusters: how they were made.
 
     Raises:
         OSError: the shard cannot be read or written; it stays as it was.
@@ -128,10 +125,10 @@ def write_clusters(path: Path, cluster: NDArray[np.int32], clusters: Mapping[str
         if CLUSTER in file:
             del file[CLUSTER]
         column = _create_column(file, CLUSTER, cluster)
-        _write_attributes(column, {"clusters": json.dumps(clusters, sort_keys=True)})
+        _write_attributes(column, {"clusters": json.dumps(clusters.to_json(), sort_keys=True)})
 
 
-def write_centroids(directory: Path, centroids: NDArray[np.float32], clusters: Mapping[str, Any]) -> None:
+def write_centroids(directory: Path, centroids: NDArray[np.float32], clusters: ClusterRecord) -> None:
     """Write the cluster centroids, float32 (k, D), and how they were made, beside the shards.
 
     Raises:
@@ -139,4 +136,4 @@ def write_centroids(directory: Path, centroids: NDArray[np.float32], clusters: M
     """
     with _hdf5_in_memory(directory / CENTROIDS_FILE, "w") as file:
         column = _create_column(file, "centroids", centroids)
-        _write_attributes(column, {"clusters": json.dumps(clusters, sort_keys=True)})
+        _write_attributes(column, {"clusters": json.dumps(clusters.to_json(), sort_keys=True)})

@@ -1,7 +1,7 @@
-"""Composing one plain MMDetection config from three axes: model, dataset, schedule.
+"""Composing one plain MMDetection config from base configs of three groups: model, dataset, schedule.
 
-A fragment is a short MMEngine config file, `configs/<axis>/<name>.py`, or any file given by its path. Its keys are
-MMDetection's own, and it holds only what its axis decides:
+A base config, or fragment, is a short MMEngine config file, `configs/<group>/<name>.py`, or any file given by its path.
+Its keys are MMDetection's own, and it holds only what its group decides:
 
 - models: `model`, the plain detector, and optimizer settings that the detector needs; for pre-training
   `configs/pretraining` has the same detectors with Saliency Prompt and a frozen backbone;
@@ -15,9 +15,9 @@ MMDetection's own, and it holds only what its axis decides:
 
 Some keys of a composed config are none of MMDetection's, which ignores them. `pseudo_labels` and `labels` say what
 the data holds and `initialisation` (set when a run starts) where the initial weights came from; they tie a work
-directory to its data. `default_schedule` and `max_epochs_of` of a dataset are read here: the schedule that it is
-trained with, and the numbers of epochs of single detectors by initial weights. Variables that fragments share through
-`_base_` remain as well.
+directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not part of the composed
+config: of a dataset, `default_schedule` is the schedule that it is trained with, and `max_epochs_of` has the numbers of
+epochs of single detectors by initial weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.config.checks import label_hashes
+from stage2_training.config.annotation_files import label_hashes
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+HELPERS = frozenset({"default_schedule", "lite0", "max_epochs_of", "metainfo", "small_head"})
 REQUIRED_OF_DATASETS = (
     "train_cfg.max_epochs",
     "train_dataloader.dataset.metainfo.classes",
@@ -71,7 +73,10 @@ def pretraining_config(
     if prompts:
         fragments = [read_prompt_variant(model)]
     else:
-        fragments = [_read_plain_model(model), read_fragment("pretraining", "parts/frozen_backbone")]
+        plain = _read_plain_model(model)
+        fragments = [plain]
+        if "frozen_stages" in plain["model"].get("backbone", {}):  # not every backbone has the argument
+            fragments.append(read_fragment("pretraining", "parts/frozen_backbone"))
     config = _merge(
         _read_schedule(schedule, for_pretraining=True), read_fragment("datasets", "pseudo_labels"), *fragments
     )
@@ -83,9 +88,9 @@ def pretraining_config(
     config.pseudo_labels = {"images": shards.image_count, "content_sha256": shards.content_sha256}
     if pseudo_classes:
         clusters = shards.clusters()
-        set_num_classes(config.model, clusters["classes"])
+        set_num_classes(config.model, clusters.classes)
         config.train_dataloader.dataset.pseudo_classes = True
-        config.pseudo_labels.clusters = clusters
+        config.pseudo_labels.clusters = clusters.to_json()
     apply_overrides(config, overrides or Overrides())
     if prompts:
         _check_feature_dim(config, shards)
@@ -104,18 +109,18 @@ def finetuning_config(
 
     Args:
         model: name or file of a fragment.
-        dataset: likewise, or the fragment itself (`open_dataset` makes that of the user's own labels).
+        dataset: likewise, or the fragment itself (`open_dataset` makes that of a custom dataset).
         schedule: name or file; default: the dataset's own, or `finetune`.
         init: name of the initial weights, on which the number of epochs may depend.
 
     Raises:
-        UserError: no such fragment, one that lacks what its axis decides, or a malformed `cfg_options`.
+        UserError: no such fragment, one that lacks what its group decides, or a malformed `cfg_options`.
     """
     labelled = read_dataset(dataset) if isinstance(dataset, str) else dataset
     schedule = schedule or labelled.get("default_schedule", "finetune")
     config = _merge(_read_schedule(schedule, for_pretraining=False), labelled, _read_plain_model(model))
     set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo.classes))
-    epochs = (config.get("max_epochs_of") or {}).get(config.model.type, {})
+    epochs = (labelled.get("max_epochs_of") or {}).get(config.model.type, {})
     config.train_cfg.max_epochs = epochs.get(init, epochs.get("others", config.train_cfg.max_epochs))
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set
     config.test_dataloader = deepcopy(config.val_dataloader)
@@ -125,26 +130,28 @@ def finetuning_config(
     return config
 
 
-def read_fragment(axis: str, name: str) -> dict[str, Any]:
-    """The variables of `configs/<axis>/<name>.py`, or of the file `name` when it ends in `.py`.
+def read_fragment(group: str, name: str) -> dict[str, Any]:
+    """The variables of `configs/<group>/<name>.py`, or of the file `name` when it ends in `.py`.
 
     Raises:
         UserError: there is no such fragment; the message lists those that exist.
     """
-    path = fragment_file(axis, name)
+    path = fragment_file(group, name)
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (CONFIGS / axis).glob("*.py")))
-        paths = "the path of a config file" + (", COCO JSON or a folder of labelme files" if axis == "datasets" else "")
-        raise UserError(f"no {axis.removesuffix('s')} {name!r}: pass one of {known}, or {paths}")
+        known = ", ".join(sorted(file.stem for file in (CONFIGS / group).glob("*.py")))
+        labels = ", COCO JSON or a folder of labelme files" if group == "datasets" else ""
+        raise UserError(
+            f"no {group.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file{labels}"
+        )
     try:
         return Config.fromfile(path, import_custom_modules=False).to_dict()
     except (SyntaxError, OSError, KeyError, ValueError, TypeError, NameError, AttributeError) as error:
         raise UserError(f"{path}: not a config file ({error})") from error
 
 
-def fragment_file(axis: str, name: str) -> Path:
+def fragment_file(group: str, name: str) -> Path:
     """Where `read_fragment` looks."""
-    return Path(name) if name.endswith(".py") else CONFIGS / axis / f"{name}.py"
+    return Path(name) if name.endswith(".py") else CONFIGS / group / f"{name}.py"
 
 
 def read_prompt_variant(model: str) -> dict[str, Any]:
@@ -183,7 +190,7 @@ def read_dataset(dataset: str) -> dict[str, Any]:
     """A dataset's fragment, by its name or file.
 
     Raises:
-        UserError: no such fragment, or one that lacks what its axis decides.
+        UserError: no such fragment, or one that lacks what its group decides.
     """
     fragment = read_fragment("datasets", dataset)
     for required in REQUIRED_OF_DATASETS:
@@ -202,18 +209,48 @@ def _read_schedule(schedule: str, for_pretraining: bool) -> dict[str, Any]:
     """Pre-training schedules set the number of epochs; fine-tuning schedules take it from the dataset."""
     fragment = read_fragment("schedules", schedule)
     if ("max_epochs" in fragment.get("train_cfg", {})) != for_pretraining:
-        kind, name = ("pre-training", "pretrain") if for_pretraining else ("fine-tuning", "finetune")
-        raise UserError(f"schedule {schedule}: is not for {kind}; {name} and {name}_demo are")
+        kind, name, reason = (
+            ("pre-training", "pretrain", "it does not set train_cfg.max_epochs")
+            if for_pretraining
+            else ("fine-tuning", "finetune", "it sets train_cfg.max_epochs, which the dataset or --epochs decides")
+        )
+        raise UserError(f"schedule {schedule}: is not for {kind}: {reason}; {name} and {name}_demo are")
     return fragment
 
 
 def _merge(*fragments: Mapping[str, Any]) -> Config:
-    """`runtime.py` and fragments in one config; a later fragment wins."""
+    """`runtime.py` and fragments in one config; a later fragment wins.
+
+    Modules that a fragment names in `custom_imports` are added to those of `runtime.py`, and imported at once, because
+    they may declare traits of a detector.
+
+    Raises:
+        UserError: such a module cannot be imported, or a fragment has a value of another type than one before it.
+    """
     config = Config(Config.fromfile(CONFIGS / "runtime.py", import_custom_modules=False).to_dict())
+    modules = list(config.custom_imports.imports)
     for fragment in fragments:
-        config.merge_from_dict(dict(fragment))
+        added = _custom_modules(fragment)
+        modules += [module for module in added if module not in modules]
+        merged = {key: value for key, value in fragment.items() if key not in {*HELPERS, "custom_imports"}}
+        try:
+            config.merge_from_dict(merged)
+        except TypeError as error:
+            raise UserError(f"the config's parts do not fit together ({error})") from error
+    config.custom_imports.imports = modules
     config.model.data_preprocessor.bgr_to_rgb = False  # LoadRGBImage yields RGB, unlike MMDetection's own loader
     return config
+
+
+def _custom_modules(fragment: Mapping[str, Any]) -> list[str]:
+    """Import the modules that a fragment names in `custom_imports`, and return their names."""
+    names = fragment.get("custom_imports", {}).get("imports", [])
+    names = [names] if isinstance(names, str) else list(names)
+    try:
+        import_modules_from_strings(names)
+    except ImportError as error:
+        raise UserError(f"custom_imports {', '.join(names)}: cannot be imported ({error})") from error
+    return names
 
 
 def set_num_classes(node: Any, num_classes: int) -> None:

@@ -1,8 +1,8 @@
 """What a command line changes in a composed config, and how processes share the total batch."""
 
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from types import SimpleNamespace
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -10,7 +10,9 @@ from mmengine.dist import get_world_size
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.checks import annotation_file
+from stage2_training.config.annotation_files import annotation_file
+from stage2_training.engine.schedulers import scale_milestones
+from stage2_training.engine.steps import images_per_process, passes
 
 # What libraries raise when a setting has a name, type or value that they do not know.
 CONFIG_ERRORS = (
@@ -70,7 +72,8 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
 
     Raises:
         UserError: a malformed or unknown `cfg_options`, a batch size or number of epochs that is not a positive
-            integer, batches that do not divide the total, or an image size where nothing resizes to a fixed size.
+            integer, batches that do not divide the total, an image size where nothing resizes to a fixed size, or
+            mixed precision with an optimizer wrapper that does not have it.
     """
     _apply_named(config, overrides)
     options = parse_options(overrides.cfg_options)
@@ -86,7 +89,10 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
                 dataset = config[f"{part}_dataloader"].dataset
                 config[f"{part}_evaluator"].ann_file = str(annotation_file(dataset))
         config.merge_from_dict(options)  # an explicit option overrides the derived value
+        _keep_explicit_schedules(config, options)
     except CONFIG_ERRORS as error:
+        if not options:
+            raise UserError(f"the config's parts do not fit together ({str(error) or type(error).__name__})") from error
         raise config_error(overrides.cfg_options, error) from error
     return config
 
@@ -115,6 +121,11 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
     if overrides.amp:
+        wrapper = config.optim_wrapper.get("type", "OptimWrapper")
+        if wrapper != "AccumulatingOptimWrapper":
+            raise UserError(
+                f"--amp: the schedule's optim_wrapper is {wrapper}; use AccumulatingOptimWrapper, or leave out --amp"
+            )
         config.optim_wrapper.amp = True
     if overrides.ema:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
@@ -132,6 +143,28 @@ def _resize(dataset: Any, size: int) -> None:
         transform.scale = (size, size)
 
 
+def _keep_explicit_schedules(config: Config, options: Mapping[str, Any]) -> None:
+    """Let an `end` or milestones that were set explicitly mean what they mean in MMEngine.
+
+    The project's own schedules scale with the run's length. A schedule with an explicit value becomes the schedule of
+    MMEngine that it is derived from.
+    """
+    schedules = config.get("param_scheduler")
+    for number, schedule in enumerate(schedules if isinstance(schedules, list | tuple) else ()):
+        if schedule["type"] == "ShortWarmUpLR" and "end" in schedule:
+            schedule["type"] = "LinearLR"
+            for name in ("steps", "max_share"):
+                schedule.pop(name, None)
+        elif schedule["type"] == "ScaledMultiStepLR":
+            key = f"param_scheduler.{number}"
+            explicit = f"{key}.milestones" in options and f"{key}.of_epochs" not in options
+            if explicit or "end" in schedule:
+                schedule["type"], of_epochs = "MultiStepLR", schedule.pop("of_epochs")
+                if not explicit:
+                    epochs = config.train_cfg.max_epochs
+                    schedule["milestones"] = scale_milestones(schedule["milestones"], epochs, of_epochs)
+
+
 def parse_options(options: Sequence[str], name: str = "--cfg-options") -> dict[str, Any]:
     """Parse `key.path=value` strings to values, as MMDetection does.
 
@@ -144,12 +177,13 @@ def parse_options(options: Sequence[str], name: str = "--cfg-options") -> dict[s
     for option in options:
         if "=" not in option:
             raise UserError(f"{name} {option!r}: write it as key=value")
-    parsed: Any = SimpleNamespace(values={})
+    parser = ArgumentParser()
+    parser.add_argument("values", nargs="*", action=DictAction)
     try:
-        DictAction([name], "values")(None, parsed, options)
+        parsed = parser.parse_args(["--", *options])
     except AssertionError as error:
         raise config_error(options, error, name) from error
-    return dict(parsed.values)
+    return dict(parsed.values or {})
 
 
 def config_error(options: Sequence[str], error: Exception, name: str = "--cfg-options") -> UserError:
@@ -180,50 +214,3 @@ def _share_batch(config: Config, fixed: bool) -> None:
         passes(total, loader.batch_size, processes)
     else:
         loader.batch_size = images_per_process(total, processes, most=loader.batch_size)
-
-
-def passes(total: int, per_process: int, processes: int) -> int:
-    """How many forward and backward passes a process makes before an optimizer step.
-
-    Args:
-        total: images per optimizer step, over all processes.
-        per_process: images that a process takes at a time.
-
-    Raises:
-        UserError: the total is not a whole number of such passes; the message names sizes that fit.
-    """
-    _check_processes(total, processes)
-    share = total // processes
-    if share % per_process:
-        raise UserError(
-            f"--batch-size {per_process} does not divide the {share} images that each of {processes} processes takes "
-            f"of the total batch of {total}; use one of {_listed(_divisors(share))}, or another --total-batch"
-        )
-    return share // per_process
-
-
-def images_per_process(total: int, processes: int, most: int) -> int:
-    """The most images, up to `most`, that a process can take at a time.
-
-    Raises:
-        UserError: the processes cannot share the total evenly; the message names numbers that fit.
-    """
-    _check_processes(total, processes)
-    return max(divisor for divisor in _divisors(total // processes) if divisor <= most)
-
-
-def _check_processes(total: int, processes: int) -> None:
-    if total % processes:
-        near = sorted({max(processes, total // processes * processes), -(-total // processes) * processes})
-        raise UserError(
-            f"{processes} processes cannot share the total batch of {total} evenly; "
-            f"use {_listed(_divisors(total))} processes, or --total-batch {' or '.join(map(str, near))}"
-        )
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

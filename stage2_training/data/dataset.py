@@ -58,7 +58,7 @@ class PseudoLabelDataset(BaseDataset):
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._pid = os.getpid()
         if self.clusters is not None:
-            names = tuple(f"{CLUSTER_NAME} {number}" for number in range(self.clusters["classes"]))
+            names = tuple(f"{CLUSTER_NAME} {number}" for number in range(self.clusters.classes))
             kwargs["metainfo"] = {"classes": names, "palette": self.METAINFO["palette"] * len(names)}
         super().__init__(pipeline=list(pipeline), **kwargs)
 

@@ -60,7 +60,7 @@ def areas(strips: Strips, count: int, size: tuple[int, int], rows: Index, column
     return np.bincount(strips.mask, pixels, count).astype(np.int64)
 
 
-def middle_means(
+def downsample_bilinear(
     strips: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index, device: torch.device | str
 ) -> Tensor:
     """Means over blocks of two rows and two columns of transformed masks: float32 (count, h, w).
@@ -173,11 +173,7 @@ class RunLengthMasks(BitmapMasks):
             index.reshape(length, -1)[:, len(index) // length // 2 - 1 :][:, :2].flatten()
             for index, length in zip((self.rows, self.columns), size, strict=True)
         )
-        return middle_means(self.strips, len(self), self.size, rows, columns, device)
-
-    def to_bitmaps(self) -> BitmapMasks:
-        """The same masks as MMDetection's own bitmaps."""
-        return BitmapMasks(self.masks, self.height, self.width)
+        return downsample_bilinear(self.strips, len(self), self.size, rows, columns, device)
 
     def rescale(self, scale: Any, interpolation: str = "nearest") -> BitmapMasks:
         """See `BaseInstanceMasks.rescale`."""

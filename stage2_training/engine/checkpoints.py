@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -12,6 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.files import atomic_write
+from stage2_training.engine.distributed import is_rank_zero
 
 # Every prefix of a path for which MMEngine 0.10 has a loader, as regular expressions; the empty one is for files.
 PREFIXES = (
@@ -74,6 +74,12 @@ class AtomicFileBackend(LocalBackend):
 register_backend(BACKEND, AtomicFileBackend)
 
 
+def step_checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """The checkpoints `iter_N.pth` of a directory as (N, path), the oldest first; other names are ignored."""
+    named = [(path.stem.removeprefix("iter_"), path) for path in directory.glob("iter_*.pth")]
+    return sorted((int(number), path) for number, path in named if number.isdecimal())
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(Hook):
     """Saves checkpoints so that an interruption at any moment leaves the latest complete one in place.
@@ -104,10 +110,10 @@ class AtomicCheckpointHook(Hook):
         checkpoint = directory / f"iter_{step}.pth"
         runner.logger.info(f"Saving checkpoint at {step} iterations")
         runner.save_checkpoint(str(directory), checkpoint.name, by_epoch=False, backend_args={"backend": BACKEND})
-        if is_main_process():
+        if is_rank_zero():
             with atomic_write(directory / "last_checkpoint") as scratch:
                 scratch.write_text(str(checkpoint))
             if self.max_keep_ckpts > 0:
-                steps = sorted(int(path.stem.removeprefix("iter_")) for path in directory.glob("iter_*.pth"))
-                for old in [saved for saved in steps if saved <= step][: -self.max_keep_ckpts]:
-                    (directory / f"iter_{old}.pth").unlink(missing_ok=True)
+                saved = [path for number, path in step_checkpoints(directory) if number <= step]
+                for old in saved[: -self.max_keep_ckpts]:
+                    old.unlink(missing_ok=True)

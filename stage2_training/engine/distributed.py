@@ -24,10 +24,10 @@ TIMEOUT = timedelta(hours=1)
 
 
 @contextmanager
-def joined(device: str | None) -> Iterator[None]:
+def process_group(device: str | None) -> Iterator[None]:
     """Join the process group that torchrun started (RANK, LOCAL_RANK, ... are set), one process per GPU.
 
-    Only rank 0 prints. If several processes raise a user error, one of them lets it through; the others exit silently
+    Only rank 0 prints. If several processes raise a user error, one of them reports it; the others exit silently
     with the same exit code.
 
     Args:
@@ -47,7 +47,7 @@ def joined(device: str | None) -> Iterator[None]:
     backend = "nccl" if gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=TIMEOUT)
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if rank == 0 else nowhere):
+        with open(os.devnull, "w") as null, redirect_stdout(sys.stdout if rank == 0 else null):
             yield
     except UserError as error:
         if store.add("reported_errors", 1) == 1:
@@ -55,7 +55,7 @@ def joined(device: str | None) -> Iterator[None]:
         time.sleep(1)  # torchrun ends all processes at the first failure: let the reporting one finish
         raise SystemExit(2) from error
     except Exception:
-        time.sleep(3)  # that a peer is lost is no news: torchrun ends this process before it reports so
+        time.sleep(3)  # it may only be that a peer was lost, which torchrun reports: it ends this process meanwhile
         raise
     dist.destroy_process_group()
 

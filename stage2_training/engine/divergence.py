@@ -11,10 +11,12 @@ from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_json, writing
-from stage2_training.runs.work_dir import NON_FINITE
+from stage2_training.engine.distributed import is_rank_zero
+
+NON_FINITE = "non_finite.json"
 
 
-def mean_or_stop(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: Mapping[str, Tensor]) -> Tensor:
+def check_finite(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: Mapping[str, Tensor]) -> Tensor:
     """The step's total loss, averaged over processes, once it and the gradient's norm are known to be finite.
 
     Called after the optimizer's step and before a checkpoint of it is written. The gradient is the same in every
@@ -39,7 +41,7 @@ def mean_or_stop(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: M
         "losses": {name: float(value) for name, value in losses.items()} | norm,
         "images": _images(batches),
     }
-    raise _reported(Path(runner.work_dir) / NON_FINITE, runner.iter + 1, mmengine.dist.all_gather_object(report))
+    raise write_report(Path(runner.work_dir) / NON_FINITE, runner.iter + 1, mmengine.dist.all_gather_object(report))
 
 
 def _images(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ def _images(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: sample.metainfo.get(key) for key in ("img_id", "img_path")} for sample in samples]
 
 
-def _reported(path: Path, step: int, processes: list[dict[str, Any]]) -> UserError:
+def write_report(path: Path, step: int, processes: list[dict[str, Any]]) -> UserError:
     """Write the processes' reports to a file, in the first process, and return the error to raise in all."""
     diverged = [report for report in processes if _non_finite(report["losses"], ignore=("grad_norm",))] or processes
     # A single loss says more than their sum, and the sum more than the gradient.
@@ -55,7 +57,7 @@ def _reported(path: Path, step: int, processes: list[dict[str, Any]]) -> UserErr
     name = min(names, key=("loss", "grad_norm").__contains__, default="loss")
     value = diverged[0]["losses"][name]
     ids = [image["img_id"] for report in diverged for image in report["images"]]
-    if mmengine.dist.is_main_process():
+    if is_rank_zero():
         for report in processes:  # JSON has neither NaN nor infinity
             report["losses"] |= {name: str(value) for name, value in _non_finite(report["losses"]).items()}
         with writing(path):
@@ -64,8 +66,8 @@ def _reported(path: Path, step: int, processes: list[dict[str, Any]]) -> UserErr
     shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     return UserError(
         f"step {step}: {name} is {value} on the images with img_id {shown}; {path} has all paths and losses. No "
-        f"checkpoint was written since: look at the images, or begin anew in another --work-dir with a lower learning "
-        f"rate (optim_wrapper.optimizer.lr), a longer warm-up or without --amp"
+        f"checkpoint was written since: look at the images, or start a new run in another --work-dir with a lower "
+        f"learning rate (optim_wrapper.optimizer.lr), a longer warm-up or without --amp"
     )
 
 

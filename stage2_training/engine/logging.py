@@ -1,15 +1,16 @@
 """What a run prints: one short line now and then. The log files keep everything."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from stage2_training.engine.distributed import is_rank_zero
 from stage2_training.evaluation.scores import AP_NAMES, LOGGED, PLURALS, PREFIXES, RECALL
 
 
@@ -64,7 +65,7 @@ class ProgressLoggerHook(LoggerHook):
 
 def _print(text: str) -> None:
     """Print a line, with the time, from the first process only."""
-    if is_main_process():
+    if is_rank_zero():
         print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
 
 
@@ -86,8 +87,18 @@ def score_lines(scores: Mapping[str, float]) -> list[str]:
     return lines or ["  ".join(f"{name} {value}" for name, value in scores.items())]
 
 
-def quieten(logger: logging.Logger) -> None:
-    """Let only errors of a run's logger through to the terminal; files get all of it."""
+def silence_console(logger: logging.Logger, level: int = logging.WARNING) -> None:
+    """Let only records from `level` up through to the terminal; files get all of them."""
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(level)
+
+
+@contextmanager
+def errors_only(logger: logging.Logger) -> Iterator[None]:
+    """Keep warnings off the terminal, too, during a call of MMEngine's that warns of what the user cannot change."""
+    silence_console(logger, logging.ERROR)
+    try:
+        yield
+    finally:
+        silence_console(logger)

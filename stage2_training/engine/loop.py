@@ -10,10 +10,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.overrides import passes
-from stage2_training.engine.divergence import mean_or_stop
+from stage2_training.engine.divergence import check_finite
 from stage2_training.engine.optimizer import AccumulatingOptimWrapper
-from stage2_training.engine.steps import StepLoader, derive_seed
+from stage2_training.engine.steps import StepLoader, derive_seed, passes
 
 
 @LOOPS.register_module()
@@ -110,7 +109,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         """
         self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
         losses = self._step(data_batch)
-        losses["loss"] = mean_or_stop(self.runner, data_batch, losses)
+        losses["loss"] = check_finite(self.runner, data_batch, losses)
         self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=losses)
         self._iter += 1
 

@@ -1,6 +1,7 @@
 """Learning-rate schedules that follow the length of the run, whatever the dataset, total batch and `--epochs`.
 
-A config gives no `end`: MMEngine's runner fills it in, with the run's steps or epochs.
+Their configs give no `end`: MMEngine's runner fills it in, with the run's steps or epochs. Where a schedule or
+`--cfg-options` gives an `end` or milestones of its own, `config/overrides.py` uses MMEngine's own schedules instead.
 """
 
 from collections.abc import Sequence
@@ -46,6 +47,11 @@ class ScaledMultiStepLR(MultiStepLR):
             of_epochs: length of that run.
             end: epochs of this run.
         """
-        scaled = [max(1, round(milestone * end / of_epochs)) for milestone in milestones]
+        scaled = scale_milestones(milestones, end, of_epochs)
         schedule: ScaledMultiStepLR = super().build_iter_from_epoch(*args, milestones=scaled, end=end, **kwargs)
         return schedule
+
+
+def scale_milestones(milestones: Sequence[int], epochs: int, of_epochs: int) -> list[int]:
+    """Milestones of a run of `of_epochs` epochs, moved in proportion to a run of `epochs`; at least 1."""
+    return [max(1, round(milestone * epochs / of_epochs)) for milestone in milestones]

@@ -1,4 +1,4 @@
-"""What an optimizer step is made of: samples with seeds of their own, batches, and groups of batches."""
+"""What an optimizer step is made of: seeded samples, batches, groups of batches, and how processes share them."""
 
 import random
 from collections.abc import Iterable, Iterator, Sized
@@ -11,6 +11,8 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stage1_proposals.common.errors import UserError
 
 Item = TypeVar("Item")
 # Names a sample in a run: the run's seed, the epoch, and the sample's position in the epoch's order over all processes.
@@ -119,3 +121,50 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     remaining = iter(items)
     while group := list(islice(remaining, size)):
         yield group
+
+
+def passes(total: int, per_process: int, processes: int) -> int:
+    """How many forward and backward passes a process makes before an optimizer step.
+
+    Args:
+        total: images per optimizer step, over all processes.
+        per_process: images that a process takes at a time.
+
+    Raises:
+        UserError: the total is not a whole number of such passes; the message names sizes that fit.
+    """
+    _check_processes(total, processes)
+    share = total // processes
+    if share % per_process:
+        raise UserError(
+            f"--batch-size {per_process} does not divide the {share} images that each of {processes} processes takes "
+            f"of the total batch of {total}; use one of {_listed(_divisors(share))}, or another --total-batch"
+        )
+    return share // per_process
+
+
+def images_per_process(total: int, processes: int, most: int) -> int:
+    """The most images, up to `most`, that a process can take at a time.
+
+    Raises:
+        UserError: the processes cannot share the total evenly; the message names numbers that fit.
+    """
+    _check_processes(total, processes)
+    return max(divisor for divisor in _divisors(total // processes) if divisor <= most)
+
+
+def _check_processes(total: int, processes: int) -> None:
+    if total % processes:
+        near = sorted({max(processes, total // processes * processes), -(-total // processes) * processes})
+        raise UserError(
+            f"{processes} processes cannot share the total batch of {total} evenly; "
+            f"use {_listed(_divisors(total))} processes, or --total-batch {' or '.join(map(str, near))}"
+        )
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -8,8 +8,9 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from numpy.typing import NDArray
 
-from stage1_proposals.common.coco import CocoImage, Rle, encode_masks, mask_areas, mask_boxes, read_coco, to_xywh
+from stage1_proposals.common.coco import CocoImage, read_coco
 from stage1_proposals.common.coco_scores import evaluate, labelled_objects
+from stage1_proposals.common.masks import Rle, encode_masks, mask_areas, mask_boxes, to_xywh
 from stage2_training.evaluation.scores import METRIC, PREFIXES, RECALL
 
 

@@ -1,4 +1,4 @@
-"""What each query of a detector sees in an image: the mask it predicts last, however unsure of an object it is."""
+"""What each query of a detector predicts in an image: the mask of its last stage, whatever its score."""
 
 from collections.abc import Sequence
 

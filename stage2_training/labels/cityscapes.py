@@ -22,9 +22,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from stage1_proposals.common.coco import Size, mask_fields
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
+from stage1_proposals.common.masks import Size, mask_fields
 from stage2_training.labels.conversion import (
     Coco,
     LabelError,

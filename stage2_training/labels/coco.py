@@ -7,18 +7,9 @@ taken from the mask. A `bbox` that does not lie around the mask is replaced, too
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.common.coco import (
-    ADVICE,
-    AnnotationError,
-    CocoAnnotation,
-    CocoDocument,
-    CocoImage,
-    Size,
-    coco_roots,
-    find_root,
-    mask_fields,
-    read_coco,
-)
+from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoAnnotation, CocoDocument, CocoImage, read_coco
+from stage1_proposals.common.image_paths import coco_roots, find_root
+from stage1_proposals.common.masks import Size, mask_fields
 from stage2_training.labels.conversion import Coco, LabelError, image_size, skip_malformed
 
 BOX_TOLERANCE = 2  # pixels by which rasterising a polygon may move an edge

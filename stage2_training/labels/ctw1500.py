@@ -23,9 +23,9 @@ from xml.parsers import expat
 
 import numpy as np
 
-from stage1_proposals.common.coco import MAX_COORDINATE, Size, mask_fields, to_rle
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
+from stage1_proposals.common.masks import MAX_COORDINATE, Size, mask_fields, to_rle
 from stage2_training.labels.conversion import (
     PARTIAL,
     Coco,

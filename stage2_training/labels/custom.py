@@ -1,6 +1,6 @@
 """The user's own labelled set: from COCO JSON or labelme files to a dataset config.
 
-Both halves, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, where the hash is that of their
+Both splits, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, where the hash is that of their
 content. Other labels, or another division, are other files, so a run goes on with the labels that it began with.
 Images stay where they are.
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import convert_coco
@@ -21,7 +20,6 @@ from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
-EPOCHS = 48  # as on a tenth of COCO
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class CustomDataset:
 
 
 @dataclass(frozen=True)
-class _Halves:
-    """Training and test half, each with the folder of its images."""
+class _Splits:
+    """Training and test split, each with the folder of its images."""
 
     train: Coco
     train_images: Path
@@ -97,47 +95,26 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
     labels, images = _read(dataset, data_root, skipped)
     categories = labels["categories"]
     classes = _chosen_classes(dataset, [category["name"] for category in categories], options.classes)
-    halves = _divide(dataset, labels, images, data_root, options, skipped)
+    splits = _divide(dataset, labels, images, data_root, options, skipped)
     info = {"skipped": skipped} if skipped else {}
     texts = {
-        half: to_json(
-            _only_classes(coco, categories, classes) | {"info": {"description": f"labels of one's own, {half}", **info}}
+        split: to_json(
+            _only_classes(coco, categories, classes) | {"info": {"description": f"custom dataset, {split}", **info}}
         )
-        for half, coco in (("train", halves.train), ("test", halves.test))
+        for split, coco in (("train", splits.train), ("test", splits.test))
     }
     digest = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:8]
     folder = WRITTEN / f"{name_of(dataset)}-{digest}"
-    for half, text in texts.items():
-        write_text(folder / f"{half}.json", text)
+    for split, text in texts.items():
+        write_text(folder / f"{split}.json", text)
     return CustomDataset(
         folder / "train.json",
         folder / "test.json",
-        halves.train_images,
-        halves.test_images,
+        splits.train_images,
+        splits.test_images,
         classes,
-        tuple(halves.remarks + [f"left out: {what}" for what in skipped or ()]),
+        tuple(splits.remarks + [f"left out: {what}" for what in skipped or ()]),
     )
-
-
-def as_config(dataset: CustomDataset) -> dict[str, Any]:
-    """The dataset as a config in `configs/datasets/` states one."""
-    metainfo = {"classes": dataset.classes, "palette": palette(len(dataset.classes))}
-
-    def loader(labels: Path, image_root: Path, **more: Any) -> dict[str, Any]:
-        # With an absolute `ann_file`, `data_root` is the folder of the images alone.
-        paths = {
-            "data_root": str(image_root.absolute()),
-            "ann_file": str(labels.absolute()),
-            "data_prefix": {"img": ""},
-        }
-        return {"dataset": {"type": "CocoDataset", **paths, "metainfo": metainfo, **more}}
-
-    return {
-        "train_cfg": {"max_epochs": EPOCHS},
-        "train_dataloader": loader(dataset.train, dataset.train_images, filter_cfg={"filter_empty_gt": True}),
-        "val_dataloader": loader(dataset.test, dataset.test_images, test_mode=True),
-        "val_evaluator": {"type": "MaskAP"},
-    }
 
 
 def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> tuple[Coco, Path]:
@@ -154,20 +131,20 @@ def _divide(
     data_root: str | None,
     options: CustomDatasetOptions,
     skipped: list[str] | None,
-) -> _Halves:
-    """The labels as training half with the given test half, or divided into both."""
+) -> _Splits:
+    """The labels as training split with the given test split, or divided into both."""
     if options.test_labels is None:
         train, test, remark = _hold_out(dataset, labels, options.held_out_seed)
-        return _Halves(train, images, test, images, [remark])
-    halves = _Halves(labels, images, labels, images)
+        return _Splits(train, images, test, images, [remark])
+    splits = _Splits(labels, images, labels, images)
     if Path(options.test_labels).resolve() != Path(dataset).resolve():
-        halves = _Halves(labels, images, *_read(options.test_labels, data_root, skipped))
-    halves.remarks.extend(_shared_images(dataset, halves))
-    known, evaluated = ({category["name"] for category in half["categories"]} for half in (labels, halves.test))
+        splits = _Splits(labels, images, *_read(options.test_labels, data_root, skipped))
+    splits.remarks.extend(_shared_images(dataset, splits))
+    known, evaluated = ({category["name"] for category in split["categories"]} for split in (labels, splits.test))
     if evaluated - known:
         names = ", ".join(sorted(evaluated - known))
-        halves.remarks.append(f"{options.test_labels}: {names}: no class of {dataset}, not evaluated")
-    return halves
+        splits.remarks.append(f"{options.test_labels}: {names}: no class of {dataset}, not evaluated")
+    return splits
 
 
 def _chosen_classes(dataset: str, known: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
@@ -181,26 +158,26 @@ def _chosen_classes(dataset: str, known: Sequence[str], chosen: Sequence[str]) -
 
 
 def _hold_out(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:
-    """Training half, test half, and a remark; an image's half depends on its name and the seed alone."""
+    """Training split, test split, and a remark; an image's split depends on its name and the seed alone."""
     names = [image["file_name"] for image in coco["images"]]
     if len(names) < 2:
         raise UserError(f"{dataset}: {len(names)} images are too few to hold out any: give --test-labels")
     held_out = set(draw_share(names, TEST_SHARE, seed))
-    halves = []
+    splits = []
     for is_test in (False, True):
         images = [image for image in coco["images"] if (image["file_name"] in held_out) == is_test]
         ids = {image["id"] for image in images}
         annotations = [annotation for annotation in coco["annotations"] if annotation["image_id"] in ids]
-        halves.append({**coco, "images": images, "annotations": annotations})
+        splits.append({**coco, "images": images, "annotations": annotations})
     remark = f"{len(held_out):,} of {len(names):,} images are held out for evaluation (--held-out-seed {seed})"
-    return halves[0], halves[1], remark
+    return splits[0], splits[1], remark
 
 
-def _shared_images(dataset: str, halves: _Halves) -> list[str]:
-    """A remark, if images are in both halves."""
-    train = {(halves.train_images / image["file_name"]).resolve() for image in halves.train["images"]}
-    shared = sum((halves.test_images / image["file_name"]).resolve() in train for image in halves.test["images"])
-    count = len(halves.test["images"])
+def _shared_images(dataset: str, splits: _Splits) -> list[str]:
+    """A remark, if images are in both splits."""
+    train = {(splits.train_images / image["file_name"]).resolve() for image in splits.train["images"]}
+    shared = sum((splits.test_images / image["file_name"]).resolve() in train for image in splits.test["images"])
+    count = len(splits.test["images"])
     return [f"{shared:,} of the {count:,} test images are among those of {dataset}"] if shared else []
 
 

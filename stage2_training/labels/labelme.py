@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.common.coco import Rle, Size, mask_fields, to_rle
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.masks import Rle, Size, mask_fields, to_rle
 from stage2_training.labels.conversion import Coco, LabelError, image_size, skip_malformed
 
 CIRCLE_POINTS = 72  # the polygon deviates from the circle by a thousandth of the radius

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stage1_proposals.common.coco import to_mask
 from stage1_proposals.common.drawing import contact_sheet, draw_named, palette
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
+from stage1_proposals.common.masks import to_mask
 from stage1_proposals.images.decode import ImageError, read_image
 from stage2_training.labels.coco_subset import rank_by_seed
 from stage2_training.labels.conversion import Coco

@@ -1,7 +1,31 @@
-"""Parts of MMDetection with one of their faults mended; the model configs name them instead of MMDetection's own.
+"""Fixes of MMDetection's parts, which the model configs name instead, and a list of all reliance on library internals.
 
-All faults are those of onedl-mmdetection 3.5.1 and onedl-mmcv 2.3.6. Each class says which one it mends, so that it can
-be dropped when a newer version no longer has it.
+Each class says which fault it fixes, and in which version, so that it can be dropped when a newer version no longer has
+the fault.
+
+Everything in stage 2 that relies on more than documented, public interfaces is listed here. The versions are
+onedl-mmdetection 3.5.1, onedl-mmcv 2.3.6, onedl-mmengine 0.10.12 and torch 2.13.0.
+
+`models/mmdet_fixes.py`, `BoundedDynamicMaskHead._predict_by_feat_single` (mmdetection)
+    No public method lies between the boxes and the pasting of masks.
+`data/dataset.py`, `_fully_initialized` (mmengine)
+    `BaseDataset` has no public way to say that a dataset has nothing to load.
+`data/rle_masks.py`, `RunLengthMasks.__init__` does not call that of `BitmapMasks` (mmdetection)
+    `BitmapMasks` stores the bitmaps that run lengths avoid, and transforms check for that class.
+`engine/loop.py`, `_iter`, `_epoch`, `_max_epochs`, `_max_iters`, `_decide_current_val_interval` (mmengine)
+    Loops have no public setters for their progress and length, and no public name for this method.
+`engine/checkpoints.py`, the list of URL schemes (mmengine)
+    `CheckpointLoader.register_scheme` is public, but the schemes that must be replaced cannot be listed publicly.
+`engine/checkpoints.py`, `register_backend` when the module is imported (mmengine)
+    A process-wide registry, like those of modules; a file backend is found by name only.
+`engine/distributed.py`, `torch.distributed.rendezvous.rendezvous` (torch)
+    It yields the store in which processes agree on who reports an error; `init_process_group` keeps its store private.
+`runs/runner.py`, standard output is redirected while data sets and checkpoints are read (pycocotools 2, mmengine)
+    Both print without a logger.
+`runs/train.py`, a filter for the warning that `broadcast_buffers` is deprecated (torch)
+    MMEngine passes it on, and its successor does not exist in older versions of torch.
+`runs/train.py`, `plain_user_errors` cuts an error's message out of a traceback (torch)
+    Text is all that `torch.utils.data` hands over from a worker process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +44,7 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class NaNSafeHungarianAssigner(HungarianAssigner):
-    """Hungarian matching that survives costs that are not numbers, and can report its results.
+    """Hungarian matching that handles NaN and infinite costs, and can report its results.
 
     MMDetection's (onedl-mmdetection 3.5.1) raises an error in SciPy when the network has diverged. In distributed
     training that error would leave the other processes waiting, and it names no image. Here a NaN counts as cost 0

@@ -1,4 +1,4 @@
-"""Where a run's initial weights come from: nowhere, a backbone, or a whole detector.
+"""Where a run's initial weights come from: random initialisation, a backbone, or a whole detector.
 
 An `Initialisation` is cheap to create and has a `record` that is kept in the run's config, so that a work directory is
 never continued from other weights. The weights are read only when a run starts.

@@ -88,13 +88,15 @@ class CommandRecord:
 
 
 def code_version() -> str:
-    """The commit that this code is at, with `-dirty` if it was changed since; the version outside a git checkout."""
+    """The commit that this code is at, with `-dirty` if it was changed since; the version outside a git checkout.
+
+    `unknown` where this is a git checkout and git cannot tell.
+    """
     if (ROOT / ".git").exists():  # else git would answer for a repository further up
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
         try:
             described = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         except OSError:  # git is not installed
             described = ""
-        if described:
-            return described
+        return described or "unknown"
     return version("saliency-prompt")

@@ -7,12 +7,14 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from stage1_proposals.common.checkpoints import match_tensors, tensors_in
-from stage2_training.engine import bind_workers, quieten, use_safe_checkpoint_loader
+from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
+from stage2_training.engine.distributed import bind_workers
+from stage2_training.engine.logging import errors_only, silence_console
 
 
 class QuietRunner(Runner):
@@ -27,8 +29,16 @@ class QuietRunner(Runner):
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)
-        quieten(logger)
+        silence_console(logger)
         return logger
+
+    def build_optim_wrapper(self, *args: Any, **kwargs: Any) -> OptimWrapper | OptimWrapperDict:
+        with errors_only(self.logger):  # MMEngine warns of each frozen parameter
+            return super().build_optim_wrapper(*args, **kwargs)
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with errors_only(self.logger):  # MMEngine warns that a class that it uses itself is deprecated
+            super().save_checkpoint(*args, **kwargs)
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -24,14 +24,15 @@ from torch import Tensor
 from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
-from stage2_training.config.overrides import CONFIG_ERRORS, config_error, passes
-from stage2_training.engine import use_safe_checkpoint_loader
+from stage2_training.config.overrides import CONFIG_ERRORS, config_error
+from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
+from stage2_training.engine.steps import passes
 from stage2_training.evaluation.scores import LOGGED
 from stage2_training.runs.initial_weights import Initialisation, transfer_report, write_transfer
 from stage2_training.runs.provenance import CommandRecord
 from stage2_training.runs.runner import BuildProgress, QuietRunner
-from stage2_training.runs.work_dir import GO_ON, Result, WorkDir
+from stage2_training.runs.work_dir import RESUME_HINT, Result, WorkDir
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -41,7 +42,7 @@ def train(
     config: Config,
     start: Initialisation,
     purpose: str,
-    judge: Callable[[], dict[str, Any]],
+    final_metrics: Callable[[], dict[str, Any]],
     command: Sequence[str],
     options: Sequence[str] = (),
 ) -> Result:
@@ -54,7 +55,7 @@ def train(
         config: the composed config.
         start: initial weights.
         purpose: what the run is for, for the screen.
-        judge: called after training for the run's outcome, as in `Result`.
+        final_metrics: called after training for the run's outcome, as in `Result`.
         command: what was typed, for the directory's `commands.jsonl`.
         options: the `--cfg-options` in the config, to be named when nothing can be built from it.
 
@@ -63,13 +64,13 @@ def train(
             be used; `options` do not fit.
     """
     config.initialisation = start.record.as_dict()
-    with ExitStack() as lock, plain_user_errors(work.path, GO_ON):
+    with ExitStack() as lock, plain_user_errors(work.path, RESUME_HINT):
 
         def prepare() -> Result | None:
-            """Claim the directory and make it ready for training; returns the result if there is one already."""
+            """Create or verify the directory and make it ready for training; returns the result if there is one."""
             lock.enter_context(exclusive_lock(work.path))
-            with _blaming(options):
-                work.claim(config)
+            with report_config_errors(options):
+                work.create_or_verify(config)
                 work.read_config()
             result = work.result()
             if result is None:
@@ -79,7 +80,7 @@ def train(
             return result
 
         def finish() -> Result:
-            result = Result(str(work.latest_checkpoint()), judge())
+            result = Result(str(work.latest_checkpoint()), final_metrics())
             work.finish(result)
             return result
 
@@ -92,7 +93,7 @@ def train(
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None
         if checkpoint is not None:
-            print(f"Going on from {checkpoint}", flush=True)
+            print(f"Resuming from {checkpoint}", flush=True)
             config.load_from = str(checkpoint)
         _run(config, QuietRunner.train, options)
         return on_rank_zero(finish)
@@ -128,7 +129,7 @@ def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
     if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
         MMLogger.get_instance("initialisation", log_level="WARNING")
     use_safe_checkpoint_loader()
-    with _blaming(options):
+    with report_config_errors(options):
         import_modules_from_strings(**config.custom_imports)
         init_default_scope("mmdet")
         set_random_seed(config.randomness.seed)
@@ -187,14 +188,14 @@ def _run(config: Config, task: Callable[[QuietRunner], Any], options: Sequence[s
             config.model_wrapper_cfg.device_ids = None
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
     progress = BuildProgress()
-    with _blaming(options, unless=lambda: progress.finished):
+    with report_config_errors(options, unless=lambda: progress.finished):
         runner = QuietRunner.from_cfg(config)
         runner.register_hook(progress, priority="LOWEST")
         return task(runner)
 
 
 @contextmanager
-def _blaming(options: Sequence[str], unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def report_config_errors(options: Sequence[str], unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Blame `--cfg-options`, where any were given, for what cannot be built."""
     try:
         yield

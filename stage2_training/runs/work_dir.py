@@ -1,4 +1,4 @@
-"""A run's work directory: its config, its latest checkpoint, and what it came to. It belongs to one run.
+"""A run's work directory: its config, its latest checkpoint, and its result. It belongs to one run.
 
 - `config.py`: the composed config, plain MMDetection.
 - `initial.pth`: the weights at step 0, every tensor of the model.
@@ -24,10 +24,11 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, write_json, writing
+from stage2_training.engine.checkpoints import step_checkpoints
+from stage2_training.engine.divergence import NON_FINITE
 from stage2_training.runs.provenance import COMMANDS
 
-NON_FINITE = "non_finite.json"
-GO_ON = "finished checkpoints are kept, run again to go on"
+RESUME_HINT = "finished checkpoints are kept, run again to go on"
 
 # Kept in each `config.py`, and raised when this program can no longer go on with a config of before. Configs without
 # it named types and modules that are gone.
@@ -64,7 +65,7 @@ CAUSES = {"pseudo_labels": "pseudo labels", "labels": "labels", "initialisation"
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run came to, as `finished.json` holds it.
+    """The result of a finished run, as `finished.json` holds it.
 
     Attributes:
         checkpoint: path of the last checkpoint.
@@ -80,7 +81,7 @@ class Result:
         Raises:
             UserError: the file cannot be written.
         """
-        with writing(path, GO_ON):
+        with writing(path, RESUME_HINT):
             write_json(path, {**self.outcome, "checkpoint": self.checkpoint})
 
     @classmethod
@@ -97,7 +98,7 @@ class WorkDir:
     """The directory of one training run.
 
     Args:
-        path: `claim` creates it.
+        path: `create_or_verify` creates it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -107,11 +108,11 @@ class WorkDir:
         self.transfer = self.path / "transfer.json"
         self.finished = self.path / "finished.json"
 
-    def claim(self, config: Config) -> None:
+    def create_or_verify(self, config: Config) -> None:
         """Write the run's config, or check that this directory's run is the same.
 
-        A run that left neither checkpoint nor result begins anew, with any settings. Only one process may claim a
-        directory, under an exclusive lock.
+        A run that left neither checkpoint nor result is started again, with any settings. Only one process may call
+        this for a directory, under an exclusive lock.
 
         Raises:
             UserError: the directory holds a run with other settings (the message names the first difference), or a run
@@ -158,8 +159,8 @@ class WorkDir:
         config = Config.fromfile(self.config_file, import_custom_modules=False)
         if config.get("config_version") != CONFIG_VERSION:
             raise UserError(
-                f"{self.path}: holds a run of another version of this program, which cannot go on with this one; "
-                f"begin a new run in another --work-dir (WORK_DIR=), or evaluate its checkpoints with --model, "
+                f"{self.path}: holds a run of another version of this program, which cannot resume it; "
+                f"start a new run in another --work-dir (WORK_DIR=), or evaluate its checkpoints with --model, "
                 f"--dataset and --checkpoint"
             )
         return config
@@ -190,7 +191,7 @@ class WorkDir:
         if name and (self.path / name).is_file():
             return self.path / name
         # The file is written before its name, so the name may be missing.
-        return max(self.path.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")), default=None)
+        return max(step_checkpoints(self.path), default=(0, None))[1]
 
     def require_checkpoint(self) -> Path:
         """The `latest_checkpoint`.
@@ -212,7 +213,7 @@ class WorkDir:
         result.write(self.finished)
 
     def result(self) -> Result | None:
-        """What the run came to; None while it is not finished."""
+        """The run's result; None while it is not finished."""
         return Result.read(self.finished)
 
 

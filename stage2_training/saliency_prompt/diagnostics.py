@@ -10,8 +10,8 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
+from stage2_training.saliency_prompt.matching import Prompts
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
-from stage2_training.saliency_prompt.prompts import Prompts
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 OWN, SWAPPED, NONE = "own", "swapped", "none"

@@ -7,8 +7,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.matching import add_prompts, match_prompts
-from stage2_training.saliency_prompt.prompts import Prompts, box_prompts
+from stage2_training.saliency_prompt.matching import Prompts, add_prompts, box_prompts, match_prompts
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 

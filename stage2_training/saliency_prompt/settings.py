@@ -1,7 +1,7 @@
 """The settings of Saliency Prompt, the same for every detector. Imports no torch: commands show them without it."""
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -58,6 +58,14 @@ class SaliencyPromptSettings:
         """
         if not -levels <= self.level < levels:
             raise UserError(f"saliency_prompt.level {self.level}: use one from {-levels} to {levels - 1}")
+
+
+def setting_choices() -> list[str]:
+    """Each setting but `feature_dim` as `name=default`, or as `name=default|other|...` where it has choices."""
+    known = (field for field in fields(SaliencyPromptSettings) if field.name != "feature_dim")
+    choices = {field.name: get_args(field.type) if get_origin(field.type) is Literal else () for field in known}
+    defaults = SaliencyPromptSettings(feature_dim=1)
+    return [f"{name}={'|'.join(values) or getattr(defaults, name)}" for name, values in choices.items()]
 
 
 def _one_line(error: ValidationError, settings: type) -> str:

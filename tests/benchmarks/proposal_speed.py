@@ -119,7 +119,7 @@ def measure_forward(job: Job, threads: int) -> float:
     extractor = build_extractor(recipe.backbone, recipe.weights)
     extractor = speed_up(extractor.to(recipe.device), recipe.precision)
     stride = extractor.spec.stride
-    images = load_images(paths, settings.short_side, settings.long_side, stride, threads=2, ahead=16)
+    images = load_images(paths, settings.short_side, settings.long_side, stride, threads=2, prefetch=16)
     batches = [
         torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)
         for batch in batch_by_size(images, settings.batch_size)

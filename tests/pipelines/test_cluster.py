@@ -34,7 +34,7 @@ def test_it_clusters_every_shard_and_says_how_to_go_on(shards: ShardSet, capsys:
     sizes = np.bincount(found, minlength=3)
     assert f"8 proposals in 3 clusters of {sizes.min()} to {sizes.max()}, median" in out
     assert f"`make pretrain SHARDS={shards.directory} OPTS=--pseudo-classes` trains with them" in out
-    assert (shards.clusters()["classes"], shards.clusters()["seed"]) == (3, 5)
+    assert (shards.clusters().classes, shards.clusters().seed) == (3, 5)
 
 
 def test_user_errors_are_one_line_and_2(shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

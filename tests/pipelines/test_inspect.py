@@ -17,7 +17,7 @@ from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run as run_job
-from stage1_proposals.shards import Manifest, ShardReader, ShardSet, write_clusters
+from stage1_proposals.shards import ClusterRecord, Manifest, ShardReader, ShardSet, write_clusters
 from tests.pipelines.command import run_command
 
 
@@ -124,7 +124,7 @@ def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters" not in capsys.readouterr().out
     first = ShardSet.open(shards).entries[0]
-    write_clusters(shards / first.file, np.zeros(first.proposals, np.int32), {"classes": 2})
+    write_clusters(shards / first.file, np.zeros(first.proposals, np.int32), ClusterRecord(2))
     assert run("--shards", shards, "--sheet", 0) == 0
     assert "\nclusters in 1 of 3 shards\n" in capsys.readouterr().out
 

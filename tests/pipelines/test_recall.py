@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.shards import describe_generator
-from stage1_proposals.analysis.statistics import to_coco
+from stage1_proposals.analysis.coco_export import to_coco
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe

@@ -65,16 +65,8 @@ def make_shards(directory: Path, images: int, feature_dim: int) -> Path:
     for record, source in zip(records, cycle(sources), strict=False):
         source.save(folder / record.file_name, quality=90)
     request = make_request(str(folder), images, images, feature_dim)
-    content = write_shard(
-        directory / shard_file_name(0, 1),
-        to_columns(records, [], feature_dim),
-        shard_index=0,
-        shard_count=1,
-        image_root=request.image_root,
-        generator=request.generator,
-        backbone=request.backbone.to_json(),
-        software="benchmark",
-    )
+    columns = to_columns(records, [], feature_dim)
+    content = write_shard(directory / shard_file_name(0, 1), columns, request, 0, "benchmark")
     Manifest(request, (make_entry(0, 1, images, content),)).write(directory)
     return directory
 

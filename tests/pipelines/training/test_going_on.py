@@ -10,7 +10,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.runner import ValLoop
 
-from stage2_training.engine import ResumableEpochLoop
+from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.runs.work_dir import WorkDir
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 
@@ -74,15 +74,13 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
             run_epoch(loop)
 
         late.setattr(ResumableEpochLoop, "run_epoch", deleted)
-        fails(r"^error: \S+/shard-0000\d-of-00002\.h5: has gone; put it back, or run the same `make proposals` again$")
+        fails(r"^error: \S+/shard-0000\d-of-00002\.h5: is missing; restore it, or run the same `make proposals` again$")
     fails(r"^error: \S+/shards: 2 shards are missing \(shard-00000-of-00002\.h5 \.\.\.\); run `make proposals` again$")
 
     for path, content in zip(shards.shard_paths, reversed(contents), strict=True):  # exchanged under their manifest
         path.write_bytes(content)
     unfinished[unfinished.index("--workers") + 1] = 1
-    fails(
-        r"^error: \S+/shard-0000\d-of-00002\.h5: holds other pseudo labels than manifest\.json said when it was read;"
-    )
+    fails(r"^error: \S+/shard-0000\d-of-00002\.h5: was replaced by another shard since manifest\.json was read;")
 
 
 def test_images_that_moved_are_found_under_another_root(shards, command, tmp_path):
@@ -132,7 +130,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(dataset, command, tmp_pat
         evaluation.setattr(ValLoop, "run", interrupted)
         code, printed = command("finetune", *arguments)
     assert code == 130
-    assert "Going on from" in printed
+    assert "Resuming from" in printed
     assert batches == whole
     code, printed = command("finetune", *arguments)
     assert code == 0
@@ -166,4 +164,4 @@ def test_a_disk_that_fills_up_in_training_is_one_line_and_checkpoints_are_kept(s
     assert (code, printed.splitlines()[-1]) == (2, f"error: {tmp_path / 'run'}: {message}")
     code, printed = command("pretrain", *arguments)
     assert code == 0
-    assert f"Going on from {tmp_path / 'run' / 'iter_2.pth'}" in printed
+    assert f"Resuming from {tmp_path / 'run' / 'iter_2.pth'}" in printed

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stage2_training.config import compose
-from stage2_training.engine import ResumableEpochLoop
+from stage2_training.engine.loop import ResumableEpochLoop
 from stage2_training.runs import train as training
 from tests.pipelines.training.commands import Evil, finetune_arguments, pretrain_arguments
 

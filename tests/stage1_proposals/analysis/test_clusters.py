@@ -48,7 +48,7 @@ def test_every_proposal_is_in_the_cluster_of_its_nearest_centroid(shards: ShardS
     assert stored is not None
     centroids, clusters = stored
     assert shards.clusters() == clusters
-    assert (clusters["classes"], clusters["seed"], clusters["content_sha256"]) == (3, 0, shards.content_sha256)
+    assert (clusters.classes, clusters.seed, clusters.content_sha256) == (3, 0, shards.content_sha256)
     assert np.allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
     features = np.concatenate([unit_features(ShardReader(path)) for path in shards.shard_paths])
     assert np.array_equal(column(shards), (features @ centroids.T).argmax(axis=1))
@@ -75,7 +75,7 @@ def test_run_again_it_leaves_all_as_it_is_and_anew_it_gives_the_same(shards: Sha
     assert {path: path.stat().st_mtime_ns for path in shards.shard_paths} == times
     found = column(shards)
     cluster_shards(shards, 4, 0)
-    assert shards.clusters()["classes"] == 4
+    assert shards.clusters().classes == 4
     cluster_shards(shards, 3, 0)
     assert np.array_equal(column(shards), found)
     assert files(shards).keys() == before.keys()
@@ -90,7 +90,7 @@ def test_it_goes_on_with_the_centroids_it_began_with(shards: ShardSet, monkeypat
     assert [ShardReader(path).clusters is not None for path in shards.shard_paths] == [True, *[False] * 4]
     monkeypatch.setattr("stage1_proposals.analysis.clusters.train_centroids", None)  # not called again
     cluster_shards(shards, 3, 0)
-    assert shards.clusters()["classes"] == 3
+    assert shards.clusters().classes == 3
 
 
 KILLED = """
@@ -116,7 +116,7 @@ def test_killed_at_any_time_every_shard_is_whole_and_the_work_goes_on(shards: Sh
             assert verify_shard(path) == entry
     cluster_shards(shards, 3, 0)
     assert not list(shards.directory.glob(".*.tmp"))
-    assert shards.clusters()["classes"] == 3
+    assert shards.clusters().classes == 3
 
 
 def test_a_full_disk_is_the_users_error(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:

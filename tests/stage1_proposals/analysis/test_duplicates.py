@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage1_proposals.analysis.duplicates import Pair, candidate_pairs, groups, image_descriptors, likeness, measure
+from stage1_proposals.analysis.duplicates import Pair, candidate_pairs, groups, image_descriptors, measure, similarity
 from stage1_proposals.shards import ImageRecord, ShardSet
 
 DIM = 16
@@ -37,7 +37,7 @@ def some_images() -> list[np.ndarray]:
     return [*images, np.zeros((0, DIM)), np.zeros((0, DIM))]
 
 
-def plain_likeness(one: np.ndarray, other: np.ndarray) -> float:
+def plain_similarity(one: np.ndarray, other: np.ndarray) -> float:
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
@@ -48,7 +48,7 @@ def plain_likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 def found(shards: ShardSet, threshold: float) -> dict[tuple[int, int], float]:
     pairs = measure(shards, candidate_pairs(shards, threshold).tolist())
-    return {(pair.first, pair.second): pair.likeness for pair in pairs if pair.likeness >= threshold}
+    return {(pair.first, pair.second): pair.similarity for pair in pairs if pair.similarity >= threshold}
 
 
 @pytest.mark.parametrize("threshold", [0.6, 0.9, 1.0])
@@ -60,7 +60,7 @@ def test_pairs_are_those_that_comparing_every_two_images_finds(
     expected = {}
     for second in range(9):
         for first in range(second):
-            alike = plain_likeness(images[first], images[second])
+            alike = plain_similarity(images[first], images[second])
             if alike >= threshold - 1e-4:
                 expected[first, second] = alike
     assert (0, 6) in expected
@@ -99,12 +99,12 @@ def test_every_shard_read_is_reported(write: Callable[..., ShardSet]) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 1000), counts=st.tuples(st.integers(1, 5), st.integers(1, 5)))
-def test_likeness_is_the_same_both_ways_and_1_with_itself(seed: int, counts: tuple[int, int]) -> None:
+def test_similarity_is_the_same_both_ways_and_1_with_itself(seed: int, counts: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     one, other = (rng.standard_normal((count, DIM)).astype(np.float32) for count in counts)
     one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (one, other))
-    assert likeness(one, one) == likeness(one, one[::-1]) == 1.0
-    assert likeness(one, other) == likeness(other, one) == pytest.approx(plain_likeness(one, other), abs=1e-4)
+    assert similarity(one, one) == similarity(one, one[::-1]) == 1.0
+    assert similarity(one, other) == similarity(other, one) == pytest.approx(plain_similarity(one, other), abs=1e-4)
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)).filter(lambda ends: ends[0] != ends[1]), max_size=12))

@@ -188,7 +188,7 @@ def test_labels_of_other_images_are_refused(tmp_path: Path, propose: Propose) ->
 
 def test_labels_of_images_of_another_size_are_refused(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    with pytest.raises(UserError, match=r"1\.jpg is 20 x 20 pixels there and 40 x 20 in the shards"):
+    with pytest.raises(UserError, match=r"1\.jpg is 20 x 20 pixels in the labels and 40 x 20 in the shards"):
         evaluate([replace(propose(1, (A, 0.5)), width=40)], labels)
 
 

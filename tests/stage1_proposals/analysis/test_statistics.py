@@ -9,7 +9,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stage1_proposals.analysis.statistics import Distribution, distributions, image_of, sample, to_coco
+from stage1_proposals.analysis.coco_export import to_coco
+from stage1_proposals.analysis.samples import read_record_image, sample
+from stage1_proposals.analysis.statistics import Distribution, distributions
 from stage1_proposals.generators.base import ImageInfo, Proposals, to_record
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
@@ -88,6 +90,6 @@ def test_images_that_cannot_be_had_come_with_the_reason(shards, tmp_path):
 
 def test_an_image_is_that_of_its_record(shards, tmp_path):
     record = next(shards.records())
-    assert image_of(record, tmp_path / "images").shape == (48, 64, 3)
+    assert read_record_image(record, tmp_path / "images").shape == (48, 64, 3)
     with pytest.raises(ImageError, match="does not exist"):
-        image_of(record, tmp_path)
+        read_record_image(record, tmp_path)

@@ -12,25 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.common.coco import (
-    AnnotationError,
-    CocoImage,
-    coco_roots,
+from stage1_proposals.common.coco import AnnotationError, CocoImage, read_coco, read_images, read_masks
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.masks import (
     encode_masks,
-    find_root,
-    image_finder,
-    mask_areas,
-    mask_boxes,
     mask_fields,
-    read_coco,
-    read_images,
-    read_masks,
-    rle_objects,
     to_mask,
     to_rle,
-    to_xywh,
 )
-from stage1_proposals.common.errors import UserError
 
 SIZE = (12, 16)
 IMAGE = {"id": 5, "file_name": "a.png", "height": 12, "width": 16}
@@ -192,50 +181,15 @@ values = st.recursive(
 @given(
     image=st.dictionaries(st.sampled_from([*IMAGE]), values, max_size=2),
     annotation=st.dictionaries(st.sampled_from([*OBJECT, "iscrowd", "score"]), values, max_size=3),
+    size=st.sampled_from([SIZE, (16, 12), (5, 1), (1, 1), (0, 12)]),
 )
 def test_any_json_is_read_or_refused_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, image: dict[str, Any], annotation: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory, image: dict[str, Any], annotation: dict[str, Any], size: tuple[int, int]
 ) -> None:
     path, refusal = write(tmp_path_factory.getbasetemp(), OBJECT | annotation, images=[IMAGE | image]), ""
     try:
         document = read_coco(path)
-        mask_fields(document.annotation(0).rle(SIZE))
+        mask_fields(document.annotation(0).rle(size))
     except UserError as error:
         refusal = str(error)
     assert "\n" not in refusal
-
-
-def test_boxes_and_areas_are_those_of_the_pixels() -> None:
-    masks = np.zeros((2, *SIZE), bool)
-    masks[0, 3:7, 5:6] = True
-    rles = encode_masks(masks)
-    assert mask_areas(rles).tolist() == [4, 0]
-    assert mask_boxes(rles).tolist() == [[5, 3, 6, 7], [0, 0, 0, 0]]
-    assert to_xywh(mask_boxes(rles)).tolist() == [[5, 3, 1, 4], [0, 0, 0, 0]]
-    assert mask_boxes([]).shape == (0, 4)
-    assert mask_areas([]).shape == (0,)
-    assert rle_objects([rle["counts"] for rle in rles], SIZE) == rles
-    fields = mask_fields(rles[0])
-    assert (fields["area"], fields["bbox"]) == (4, [5, 3, 1, 4])
-    assert json.loads(json.dumps(fields)) == fields
-    assert np.array_equal(to_mask(fields["segmentation"], SIZE), masks[0])
-
-
-def test_images_are_found_by_path_or_by_a_name_that_only_one_has() -> None:
-    find = image_finder({"a/1.jpg": "a1", "b/1.jpg": "b1", "b/2.jpg": "b2", "3.jpg": "3", "c/3.jpg": "c3"})
-    paths = ("a/1.jpg", "1.jpg", "2.jpg", "z/2.jpg", "3.jpg", "z/3.jpg", "4.jpg")
-    assert [find(path) for path in paths] == ["a1", None, "b2", "b2", "3", None, None]
-
-
-def test_the_root_is_the_first_folder_with_the_first_image_that_exists(tmp_path: Path) -> None:
-    path = tmp_path / "annotations" / "instances_val2017.json"
-    roots = coco_roots(path)
-    assert roots[0] == path.parent
-    assert tmp_path / "val2017" in roots
-    (tmp_path / "val2017").mkdir()
-    (tmp_path / "val2017" / "b.jpg").touch()
-    assert find_root(path, roots, ["a.jpg", "b.jpg"], "--here") == tmp_path / "val2017"
-    with pytest.raises(
-        UserError, match=r"val2017\.json: none of its 1 images is under .*; say where they are with --he"
-    ):
-        find_root(path, roots, ["a.jpg"], "--here")

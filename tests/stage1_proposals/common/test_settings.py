@@ -44,12 +44,13 @@ def test_values_that_are_not_given_are_the_class_defaults() -> None:
     [
         (Settings, {"cuont": 1}, "it has no setting cuont; it has count, grid, kind, share"),
         (Settings, {"count": 0}, "it: count 0: must be greater than 0"),
-        (Settings, {"count": "4"}, "it: count '4': must be a valid integer"),
-        (Settings, {"count": True}, "it: count True: must be a valid integer"),
+        (Settings, {"count": "4"}, "it: count '4': must be a whole number"),
+        (Settings, {"count": True}, "it: count True: must be a whole number"),
         (Settings, {"share": 2, "kind": "c"}, "it: share 2: must be less than or equal to 1; kind 'c': must be 'a'"),
         (Settings, {"grid": [1]}, "it: grid [1]: has too few values"),
         (Settings, {"grid": [0, 0]}, "it: grid [0, 0]: must be greater than 0"),
         (Settings, {"count": 13}, "it: count 13: brings bad luck"),
+        (Plain, {}, "it needs a value for count"),
         (Plain, {"count": "4"}, "it: a setting has the wrong type (can only concatenate str"),
     ],
 )

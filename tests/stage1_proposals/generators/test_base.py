@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.generators.base import ImageInfo, Proposals, areas, boxes, to_record
+from stage1_proposals.generators.base import ImageInfo, Proposals, to_record
 
 
 def proposals(masks: NDArray[np.bool_], dim: int = 3) -> Proposals:
@@ -55,8 +55,11 @@ def test_a_records_types_are_the_formats() -> None:
 
 
 def test_no_masks_have_no_boxes_and_areas() -> None:
-    assert boxes([], (4, 5)).shape == (0, 4)
-    assert areas([], (4, 5)).shape == (0,)
+    record = to_record(
+        Proposals([], *(np.zeros(shape, np.float32) for shape in (0, (0, 2), (0, 3)))), ImageInfo(1, "a", (4, 5))
+    )
+    assert (record.bbox.shape, record.bbox.dtype) == ((0, 4), np.float32)
+    assert (record.area.shape, record.area.dtype) == ((0,), np.int64)
 
 
 def test_taking_takes_the_same_rows_of_everything() -> None:

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage1_proposals.generators.base import Batch, ImageInfo, Proposals, areas, boxes
+from stage1_proposals.common.masks import mask_areas, mask_boxes, rle_objects
+from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.random_shapes import RandomGenerator
 
 SIZE = (120, 200)
@@ -32,7 +33,7 @@ def test_images_and_seeds_have_shapes_of_their_own() -> None:
 @given(image_id=st.integers(-(2**63), 2**63 - 1), low=st.floats(0.1, 0.5), span=st.floats(0, 0.5))
 def test_sides_lie_within_their_bounds(image_id: int, low: float, span: float) -> None:
     proposals = propose(RandomGenerator(min_side=low, max_side=low + span), image_id)
-    x1, y1, x2, y2 = boxes(proposals.rle, SIZE).T
+    x1, y1, x2, y2 = mask_boxes(rle_objects(proposals.rle, SIZE)).T
     for side, pixels in ((x2 - x1, SIZE[1]), (y2 - y1, SIZE[0])):
         assert (side >= low * pixels - 1.5).all()
         assert (side <= (low + span) * pixels + 1.5).all()
@@ -42,10 +43,12 @@ def test_sides_lie_within_their_bounds(image_id: int, low: float, span: float) -
 def test_rectangles_fill_their_boxes_and_ellipses_a_quarter_of_pi() -> None:
     for shape, share in (("rectangle", 1.0), ("ellipse", np.pi / 4)):
         proposals = propose(RandomGenerator(shapes=(shape,), min_side=0.4), size=(800, 800))
-        x1, y1, x2, y2 = boxes(proposals.rle, (800, 800)).T
-        assert np.allclose(areas(proposals.rle, (800, 800)) / ((x2 - x1) * (y2 - y1)), share, atol=0.02)
+        x1, y1, x2, y2 = mask_boxes(rle_objects(proposals.rle, (800, 800))).T
+        assert np.allclose(
+            mask_areas(rle_objects(proposals.rle, (800, 800))) / ((x2 - x1) * (y2 - y1)), share, atol=0.02
+        )
 
 
 def test_an_image_of_one_pixel_has_no_empty_masks() -> None:
     proposals = propose(RandomGenerator(), size=(1, 1))
-    assert (areas(proposals.rle, (1, 1)) == 1).all()
+    assert (mask_areas(rle_objects(proposals.rle, (1, 1))) == 1).all()

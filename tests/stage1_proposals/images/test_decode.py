@@ -249,7 +249,7 @@ def test_a_missing_image_is_refused(tmp_path: Path) -> None:
 
 def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(ImageError, match="is a link to nowhere"):
+    with pytest.raises(ImageError, match="is a broken symbolic link"):
         read_image(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "b.jpg")
     with pytest.raises(ImageError, match=r"cannot be read \(Too many levels of symbolic links\)"):
@@ -429,9 +429,9 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (struct.error("required argument is not an integer"), "required argument is not an integer"),
-        (MemoryError(), "MemoryError"),
-        (ValueError("bad \0 name \ud800\n" + "x" * 10**6), "bad   name   " + "x" * 187),
+        (struct.error("required argument is not an integer"), "cannot be decoded: required argument is not an integer"),
+        (MemoryError(), "needs more memory than is available"),
+        (ValueError("bad \0 name \ud800\n" + "x" * 10**6), "cannot be decoded: bad   name   " + "x" * 187),
     ],
 )
 def test_whatever_a_decoder_raises_is_that_images_failure(
@@ -444,7 +444,7 @@ def test_whatever_a_decoder_raises_is_that_images_failure(
     monkeypatch.setattr(ImageOps, "exif_transpose", exif_transpose)
     with pytest.raises(ImageError) as failure:
         read_image(path)
-    assert str(failure.value) == f"cannot be decoded: {reason}"
+    assert str(failure.value) == reason
 
 
 WHOLE = {

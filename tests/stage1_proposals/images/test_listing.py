@@ -87,10 +87,10 @@ def test_pictures_beside_a_shard_set_are_not_images(tmp_path: Path) -> None:
 def test_the_shards_own_folder_holds_no_images_and_is_not_the_image_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "shards/similar.png")
     (tmp_path / "link").symlink_to(tmp_path / "shards")
-    assert list_images(tmp_path, leave_out=tmp_path / "shards").names == ("a.jpg",)
-    assert list_images(tmp_path, leave_out=tmp_path / "link").names == ("a.jpg",)
+    assert list_images(tmp_path, exclude_dir=tmp_path / "shards").names == ("a.jpg",)
+    assert list_images(tmp_path, exclude_dir=tmp_path / "link").names == ("a.jpg",)
     with pytest.raises(UserError, match="the shards cannot lie among the images; choose another SHARDS directory"):
-        list_images(tmp_path / "shards", leave_out=tmp_path / "link")
+        list_images(tmp_path / "shards", exclude_dir=tmp_path / "link")
 
 
 def test_the_list_hash_depends_on_the_set_of_names(tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ def test_a_link_inside_the_root_may_lead_out_of_it(tmp_path: Path) -> None:
     [
         ("/etc/passwd", r"is absolute \('/etc/passwd'\); write paths relative to --image-root"),
         ("//etc/passwd", "is absolute"),
-        ("../1.jpg", r"climbs with `\.\.` \('\.\./1\.jpg'\); write paths inside"),
-        ("a/../../1.jpg", "climbs with"),
-        ("a/..", "climbs with"),
+        ("../1.jpg", r"contains `\.\.` \('\.\./1\.jpg'\); write paths inside"),
+        ("a/../../1.jpg", "contains"),
+        ("a/..", "contains"),
         (".", "is no file name"),
         ("./", "is no file name"),
-        ("x" * 5000 + "/..", r"climbs with `\.\.` \('x{200}'\.\.\.\)"),
+        ("x" * 5000 + "/..", r"contains `\.\.` \('x{200}'\.\.\.\)"),
     ],
 )
 def test_path_tricks_are_refused_naming_the_entry(tmp_path: Path, name: str, fault: str) -> None:

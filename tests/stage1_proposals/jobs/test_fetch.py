@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stage1_proposals.analysis.clusters import cluster_shards
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.store import LocalStore, RemoteStore, fetch
 from stage1_proposals.shards import Manifest, ShardError, ShardSet, verify_shard
@@ -46,7 +47,7 @@ def test_a_shard_that_is_not_the_manifests_is_named_and_the_rest_stays(source: P
     elif harm == "another":
         shutil.copy(paths[1], paths[2])
     url = f"file://{source}"
-    with pytest.raises(ShardError, match=f"^{url}/{paths[2].name}: missing, damaged or another"):
+    with pytest.raises(ShardError, match=f"^{url}/{paths[2].name}: missing, damaged or not the shard in the manifest"):
         fetch(RemoteStore(url), LocalStore(tmp_path / "target"), ignore)
     assert len(list((tmp_path / "target").glob("*.h5"))) == 2
     with pytest.raises(ShardError, match="unfinished, 2 of 4 shards"):
@@ -70,3 +71,16 @@ def test_another_set_in_the_directory_is_left_alone(source: Path, finished: Path
     with pytest.raises(UserError, match=f"^{source} holds another shard set than file://"):
         fetch(RemoteStore(f"file://{finished}"), LocalStore(source), ignore)
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before | {".lock": b""}
+
+
+def test_clusters_made_since_are_brought_too(source: Path, tmp_path: Path) -> None:
+    target = LocalStore(tmp_path / "target")
+    fetch(RemoteStore(f"file://{source}"), target, ignore)
+    cluster_shards(ShardSet.open(source), 3, seed=0)
+    fetch(RemoteStore(f"file://{source}"), target, ignore)
+    shards = ShardSet.open(target.directory)
+    assert shards.clusters() == ShardSet.open(source).clusters()
+    assert (target.directory / "clusters.h5").read_bytes() == (source / "clusters.h5").read_bytes()
+    before = [path.stat().st_mtime_ns for path in shards.shard_paths]
+    fetch(RemoteStore(f"file://{source}"), target, ignore)
+    assert [path.stat().st_mtime_ns for path in shards.shard_paths] == before

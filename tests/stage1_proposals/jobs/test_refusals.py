@@ -23,17 +23,17 @@ from tests.shard_sets import hashes, ignore, shard_files
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"short_side": 96}, "generator.short_side is 64 there, 96 asked for"),
-        ({"images_per_shard": 5}, "images_per_shard is 4 there, 5 asked for; shard_count is 4 there, 3 asked for"),
-        ({"generator": {"threshold": 0.6}}, "generator.threshold is 0.5 there, 0.6 asked for"),
-        ({"generator": {"seed_grid": [2, 2]}}, r"generator.seed_grid is None there, \[2, 2\] asked for"),
+        ({"short_side": 96}, "generator.short_side was 64, requested 96"),
+        ({"images_per_shard": 5}, "images_per_shard was 4, requested 5; shard_count was 4, requested 3"),
+        ({"generator": {"threshold": 0.6}}, "generator.threshold was 0.5, requested 0.6"),
+        ({"generator": {"seed_grid": [2, 2]}}, r"generator.seed_grid was None, requested \[2, 2\]"),
     ],
 )
 def test_other_parameters_are_refused_naming_the_difference(
     directory: Path, make_job: Callable[..., Job], changes: dict[str, Any], difference: str
 ) -> None:
     before = sorted(directory.iterdir())
-    with pytest.raises(UserError, match=f"holds other work: {difference}. Choose another"):
+    with pytest.raises(UserError, match=f"was made with other settings: {difference}. Choose another"):
         run(make_job(**changes), directory, 0, ignore)
     assert sorted(directory.iterdir()) == before
 
@@ -42,13 +42,13 @@ def test_other_images_are_refused(
     directory: Path, image_folder: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
     images = Path(shutil.copytree(image_folder, tmp_path / "images"))
-    with pytest.raises(UserError, match=r"image_root is .* there, .* asked for"):
+    with pytest.raises(UserError, match=r"image_root was .*, requested .*"):
         run(make_job(images), directory, 0, ignore)
 
 
 def test_an_image_more_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
     request = replace(ShardSet.open(directory).request, image_count=15, image_list_sha256="other")
-    with pytest.raises(UserError, match=r"image_count is 14 there, 15 asked for; image_list_sha256 is"):
+    with pytest.raises(UserError, match=r"image_count was 14, requested 15; image_list_sha256 was"):
         check_same_request(LocalStore(directory), request)
 
 
@@ -58,7 +58,7 @@ def test_a_set_of_the_former_freemask_generator_is_refused_in_one_line(
     shards, job = ShardSet.open(directory), make_job()
     generator = {**shards.request.generator, "name": "freemask"}
     Manifest(replace(shards.request, generator=generator), shards.entries).write(directory)
-    with pytest.raises(UserError, match=r"name is 'freemask' there, 'saliency' asked for\. Choose .*, or train"):
+    with pytest.raises(UserError, match=r"name was 'freemask', requested 'saliency'\. Choose .*, or train"):
         run(job, directory, 0, ignore)
 
 
@@ -74,7 +74,7 @@ def test_a_weights_file_changed_between_runs_is_other_work(
     run(job, tmp_path / "shards", 0, ignore)
     before = hashes(tmp_path / "shards")
     safetensors.torch.save_file(states[1], weights)
-    with pytest.raises(UserError, match=r"holds other work: backbone\.sha256 is '\w+' there, '\w+' asked for"):
+    with pytest.raises(UserError, match=r"was made with other settings: backbone\.sha256 was '\w+', requested '\w+'"):
         run(job, tmp_path / "shards", 0, ignore)
     assert hashes(tmp_path / "shards") == before
 

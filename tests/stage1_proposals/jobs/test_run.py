@@ -115,7 +115,7 @@ def test_nothing_depends_on_the_clock_or_on_the_times_of_files(
 @pytest.mark.parametrize("name", ["short_side", "long_side", "images_per_shard", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, "8"])
 def test_sizes_are_positive_whole_numbers(make_job: Callable[..., Job], name: str, value: object) -> None:
-    with pytest.raises(UserError, match=f"job: {name} {value!r}: must be (greater than 0|a valid integer)"):
+    with pytest.raises(UserError, match=f"job: {name} {value!r}: must be (greater than 0|a whole number)"):
         make_job(**{name: value})
 
 

@@ -86,7 +86,7 @@ def test_what_is_sound_stays_and_what_is_missing_or_damaged_is_built_again(
 def test_other_work_at_a_url_is_refused_naming_it(url: str, make_job: Callable[..., Job]) -> None:
     run(make_job(images_per_shard=20), url, 0, ignore)
     before = contents(url)
-    with pytest.raises(UserError, match=f"^{url} holds other work: images_per_shard is 20 there, 4 asked for"):
+    with pytest.raises(UserError, match=f"^{url} was made with other settings: images_per_shard was 20, requested 4"):
         run(make_job(), url, 0, ignore)
     put(url, MANIFEST, b"{")
     with pytest.raises(ShardError, match=f"^{url}/manifest.json: not JSON"):
@@ -157,7 +157,7 @@ def test_a_run_whose_place_another_takes_is_refused_at_its_end(url: str, make_jo
             file_system.rm_file(f"{path}/{MANIFEST}")
             run(make_job(images_per_shard=20), url, 0, ignore)
 
-    with pytest.raises(UserError, match="holds other work: images_per_shard is 20 there, 4 asked for"):
+    with pytest.raises(UserError, match="was made with other settings: images_per_shard was 20, requested 4"):
         run(make_job(), url, 0, take)
     assert len(hashes(url)) == 1
 
@@ -172,7 +172,9 @@ def test_workers_of_a_cluster_write_to_a_url(tmp_path: Path, expected: list[str]
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_place_that_a_worker_does_not_see_is_refused(make_job: Callable[..., Job]) -> None:
     """Memory is each process's own, as a disk is each node's own."""
-    with pytest.raises(UserError, match=r"^on .*: memory://unseen is another place there; SHARDS must be a folder all"):
+    with pytest.raises(
+        UserError, match=r"^on .*: memory://unseen is not the same storage on this node; SHARDS must be"
+    ):
         run(make_job(), "memory://unseen", 1, ignore)
     fsspec.filesystem("memory").store.clear()
 
@@ -180,7 +182,7 @@ def test_a_place_that_a_worker_does_not_see_is_refused(make_job: Callable[..., J
 def test_images_that_a_worker_does_not_see_are_refused(tmp_path: Path, make_job: Callable[..., Job]) -> None:
     job = make_job()
     request = replace(job.request(), image_root=str(tmp_path / "gone"))
-    with pytest.raises(UserError, match=rf"^on .*: no image folder {tmp_path}/gone there; each node needs it"):
+    with pytest.raises(UserError, match=rf"^on .*: no image folder {tmp_path}/gone on this node; each needs it"):
         build_on_node(job.recipe, request, LocalStore(tmp_path), False)
 
 

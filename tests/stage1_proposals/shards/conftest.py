@@ -11,18 +11,12 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.shards import ImageRecord, shard_file_name, to_columns, write_shard
+from tests.shard_sets import make_request
 
 # (records, failures, feature dimension): what a shard holds.
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 
-DESCRIPTION: dict[str, Any] = {
-    "shard_index": 0,
-    "shard_count": 1,
-    "image_root": "/images/ünï",
-    "generator": {"name": "saliency", "threshold": 0.5},
-    "backbone": {"name": "lite0_imagenet", "weights": None, "sha256": "ab", "stride": 32, "feature_dim": 3},
-    "software": "test",
-}
+GENERATOR = {"name": "saliency", "threshold": 0.5}
 
 
 def random_record(rng: np.random.Generator, name: str, count: int, feature_dim: int) -> ImageRecord:
@@ -75,10 +69,11 @@ def some_contents() -> Contents:
 
 @pytest.fixture(scope="session")
 def write() -> Callable[..., str]:
-    """(path, contents, changes to the root attributes) -> the content hash of the shard written there."""
+    """(path, contents, software, changes to the request) -> the content hash of the shard written there."""
 
-    def write(path: Path, contents: Contents, **changes: Any) -> str:
-        return write_shard(path, to_columns(*contents), **(DESCRIPTION | changes))
+    def write(path: Path, contents: Contents, software: str = "test", **changes: Any) -> str:
+        request = make_request(**{"image_root": "/images/ünï", "shard_count": 1, "generator": GENERATOR, **changes})
+        return write_shard(path, to_columns(*contents), request, 0, software)
 
     return write
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stage1_proposals.shards import (
+    ClusterRecord,
     ImageRecord,
     ShardError,
     ShardReader,
@@ -24,7 +25,7 @@ from tests.shard_sets import fix_attribute_lengths
 
 Contents = tuple[list[ImageRecord], list[tuple[str, str]], int]
 CLUSTER_IDS = np.array([2, 0, 1, 2, 2], np.int32)
-HOW = {"classes": 3, "method": "by händ"}
+HOW = ClusterRecord(classes=3, method="by händ")
 
 
 def test_a_shard_without_clusters_has_none(shard: Path) -> None:
@@ -73,7 +74,7 @@ def test_it_is_checksummed_like_the_rest(shard: Path) -> None:
     with h5py.File(shard) as file:
         assert file[CLUSTER].fletcher32
         description = file[CLUSTER].attrs["clusters"]
-        assert json.loads(description) == HOW
+        assert json.loads(description) == HOW.to_json()
         chunk = file[CLUSTER].id.get_chunk_info(0)
     whole = shard.read_bytes()
     for offset in (chunk.byte_offset, whole.index(description.encode()) + 2):
@@ -88,10 +89,10 @@ def test_clustering_anew_replaces_and_does_not_grow_the_file(shard: Path) -> Non
     write_clusters(shard, CLUSTER_IDS, HOW)
     size = shard.stat().st_size
     for _ in range(5):
-        write_clusters(shard, CLUSTER_IDS[::-1].copy(), {"classes": 4, "method": "otherwise"})
+        write_clusters(shard, CLUSTER_IDS[::-1].copy(), ClusterRecord(classes=4, method="otherwise"))
     assert abs(shard.stat().st_size - size) < 1000
     assert ShardReader(shard).read(2).cluster.tolist() == [0, 2]  # type: ignore[union-attr]
-    assert ShardReader(shard).clusters == {"classes": 4, "method": "otherwise"}
+    assert ShardReader(shard).clusters == ClusterRecord(classes=4, method="otherwise")
 
 
 def test_an_empty_shard_may_have_them(tmp_path: Path, write: Callable[..., str]) -> None:
@@ -114,7 +115,7 @@ def test_a_disk_that_fills_up_leaves_the_shard_as_it_was(shard: Path, monkeypatc
     assert list(shard.parent.iterdir()) == [shard]
 
 
-def replace(values: np.ndarray, clusters: str = json.dumps(HOW)) -> Callable[[h5py.File], None]:
+def replace(values: np.ndarray, clusters: str = json.dumps(HOW.to_json())) -> Callable[[h5py.File], None]:
     def edit(file: h5py.File) -> None:
         del file[CLUSTER]
         file[CLUSTER] = values

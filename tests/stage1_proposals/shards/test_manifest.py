@@ -148,7 +148,7 @@ def test_a_backbone_recorded_before_there_were_precisions_was_float32(directory:
         ),
         ("\xff", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("", "not JSON .*; delete it, and the same `make proposals` writes it anew from the shards"),
+        ("", "not JSON .*; delete it, and the same `make proposals` rewrites it from the shards"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stage1_proposals.common.files import decode_text, encode_text
 from stage1_proposals.shards.schema import (
     COLUMNS,
     ImageRecord,
     content_sha256,
-    decode_text,
-    encode_text,
     shard_file_name,
     to_columns,
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stage1_proposals.shards import (
+    ClusterRecord,
     ImageRecord,
     Manifest,
     ShardEntry,
@@ -40,7 +41,7 @@ def test_a_set_is_known_from_its_manifest(directory: Path) -> None:
     assert shards.shard_paths == [directory / shard_file_name(index, 2) for index in range(2)]
     assert (shards.image_counts, shards.image_count, shards.feature_dim) == ([3, 3], 6, 3)
     assert shards.image_root == "/images"
-    assert (shards.proposal_count, shards.failure_count) == (10, 2)
+    assert (shards.proposal_count, sum(entry.failures for entry in shards.entries)) == (10, 2)
     assert shards.backbone == REQUEST.backbone
     assert shards.request == REQUEST
 
@@ -54,21 +55,21 @@ def test_a_shard_that_is_not_the_manifests_any_more_is_refused(
     records, failures, feature_dim = some_contents
     write(shards.shard_paths[1], (records[:1], failures, feature_dim))
     with pytest.raises(
-        ShardError, match=r"shard-00001-of-00002\.h5: holds other pseudo labels than manifest\.json said"
+        ShardError, match=r"shard-00001-of-00002\.h5: was replaced by another shard since manifest\.json was read"
     ):
         shards.reader(1)
     shards.shard_paths[1].unlink()
     with pytest.raises(
-        ShardError, match=r"shard-00001-of-00002\.h5: has gone; put it back, or run the same `make prop"
+        ShardError, match=r"shard-00001-of-00002\.h5: is missing; restore it, or run the same `make prop"
     ):
         shards.reader(1)
 
 
 def test_clusters_do_not_make_a_shard_another(directory: Path) -> None:
     shards = ShardSet.open(directory)
-    write_clusters(shards.shard_paths[0], np.zeros(5, np.int32), {"classes": 2})
+    write_clusters(shards.shard_paths[0], np.zeros(5, np.int32), ClusterRecord(2))
     with closing(shards.reader(0)) as reader:
-        assert reader.clusters == {"classes": 2}
+        assert reader.clusters == ClusterRecord(2)
 
 
 def test_an_image_is_found_by_its_position(directory: Path) -> None:
@@ -89,14 +90,14 @@ def test_clusters_are_those_of_every_shard_or_refused(directory: Path) -> None:
     with pytest.raises(ShardError, match=r"no clusters; `make cluster SHARDS=.*` makes them"):
         shards.clusters()
     ids = np.zeros(5, np.int32)
-    write_clusters(second, ids, {"classes": 2})
+    write_clusters(second, ids, ClusterRecord(2))
     with pytest.raises(ShardError, match=r"clusters unfinished, 1 of 2 shards have them; run the same `make cluster`"):
         shards.clusters()
-    write_clusters(first, ids, {"classes": 3})
+    write_clusters(first, ids, ClusterRecord(3))
     with pytest.raises(ShardError, match="clusters unfinished, 1 of 2"):
         shards.clusters()
-    write_clusters(first, ids, {"classes": 2})
-    assert shards.clusters() == {"classes": 2}
+    write_clusters(first, ids, ClusterRecord(2))
+    assert shards.clusters() == ClusterRecord(2)
 
 
 def test_a_directory_without_a_set_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import write_clusters
+from stage1_proposals.shards import ClusterRecord, write_clusters
 from stage2_training.config.compose import (
     CONFIGS,
     finetuning_config,
@@ -15,10 +15,11 @@ from stage2_training.config.compose import (
 )
 from stage2_training.config.overrides import Overrides
 from stage2_training.runs.work_dir import flatten
+from stage2_training.saliency_prompt.detectors import detector_traits
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 # Keys of composed configs that MMDetection ignores, and why they are there: see `compose`.
-OWN_KEYS = {"pseudo_labels", "labels", "default_schedule", "max_epochs_of", "metainfo", "lite0", "small_head"}
+OWN_KEYS = {"pseudo_labels", "labels"}
 
 
 @pytest.fixture
@@ -75,6 +76,38 @@ def test_a_model_without_a_variant_can_only_be_pretrained_without_prompts(shards
     with pytest.raises(UserError, match=r"other\.py: its model has no saliency_prompt; .* with --prompts off$"):
         pretraining_config(str(other), "pretrain", shards)
     assert pretraining_config(str(other), "pretrain", shards, prompts=False).model.type == "Other"
+
+
+def test_a_backbone_that_cannot_be_frozen_gets_no_such_argument(shards, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(
+        f"_base_ = {str(CONFIGS / 'models' / 'knet.py')!r}\nmodel = dict(backbone=dict(_delete_=True, type='Other'))\n"
+    )
+    config = pretraining_config(str(other), "pretrain", shards, prompts=False)
+    assert config.model.backbone == {"type": "Other"}
+
+
+def test_a_module_that_a_model_names_is_imported_besides_the_projects_own(shards, tmp_path, monkeypatch):
+    (tmp_path / "my_detectors.py").write_text(
+        "from stage2_training.saliency_prompt.detectors import DetectorTraits, declare_traits\n"
+        "declare_traits('MyDetector', traits=DetectorTraits(pretrained_parts=('my_head',)))\n"
+    )
+    model = tmp_path / "mine.py"
+    model.write_text(
+        f"_base_ = {str(CONFIGS / 'models' / 'knet.py')!r}\nmodel = dict(type='MyDetector')\n"
+        "custom_imports = dict(imports=['my_detectors'])\n"
+    )
+    with pytest.raises(UserError, match=r"^custom_imports my_detectors: cannot be imported \("):
+        finetuning_config(str(model), "demo")
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = finetuning_config("knet", "demo").custom_imports.imports
+    for config in (
+        finetuning_config(str(model), "demo"),
+        pretraining_config(str(model), "pretrain", shards, prompts=False),
+    ):
+        assert config.custom_imports.imports == [*modules, "my_detectors"]
+        # The command asks for the traits before the run's config is read, and so before MMEngine imports modules.
+        assert detector_traits(config.model.type).pretrained_parts == ("my_head",)
 
 
 def test_a_variant_is_no_plain_detector(shards, tmp_path):
@@ -157,12 +190,12 @@ def test_cnn_baselines_follow_the_paper(model):
 def test_pretraining_may_take_clusters_as_classes(shards):
     with pytest.raises(UserError, match="no clusters; `make cluster"):
         pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
-    clusters = {"classes": 7, "seed": 3}
+    clusters = ClusterRecord(classes=7, seed=3)
     write_clusters(shards.shard_paths[0], np.array([6], np.int32), clusters)
     config = pretraining_config("knet", "pretrain", shards, pseudo_classes=True)
     assert numbers_of_classes(config.model) == {7}
     assert config.train_dataloader.dataset.pseudo_classes is True
-    assert config.pseudo_labels.clusters == clusters  # another clustering is another run
+    assert config.pseudo_labels.clusters == {"classes": 7, "seed": 3}  # another clustering is another run
     agnostic = pretraining_config("knet", "pretrain", shards)
     assert "clusters" not in agnostic.pseudo_labels
     assert "pseudo_classes" not in agnostic.train_dataloader.dataset
@@ -239,10 +272,11 @@ def test_the_dataset_names_its_schedule():
 
 def test_schedules_are_for_one_kind_of_training(shards):
     with pytest.raises(
-        UserError, match=r"^schedule finetune_demo: is not for pre-training; pretrain and pretrain_demo"
+        UserError,
+        match=r"^schedule finetune_demo: is not for pre-training: it does not set train_cfg\.max_epochs; pretrain",
     ):
         pretraining_config("knet", "finetune_demo", shards)
-    with pytest.raises(UserError, match=r"^schedule pretrain: is not for fine-tuning; finetune and finetune_demo are$"):
+    with pytest.raises(UserError, match=r"^schedule pretrain: is not for fine-tuning: it sets train_cfg\.max_epochs, "):
         finetuning_config("knet", "demo", "pretrain")
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from stage1_proposals.common.errors import UserError
@@ -32,3 +34,14 @@ def test_options_for_labels_of_ones_own_do_not_go_with_a_fragment():
     with pytest.raises(UserError, match=r"^--test-labels, .* go with labels of your own, not ctw1500$"):
         open_dataset("ctw1500", options=CustomDatasetOptions(classes=("text",)))
     assert open_dataset("ctw1500", options=CustomDatasetOptions())
+
+
+def test_a_custom_dataset_states_what_datasets_decide(tmp_path):
+    miniatures.coco(tmp_path / "set")
+    labels = tmp_path / "set" / "annotations" / "instances_train2017.json"
+    values = open_dataset(str(labels)).fragment
+    assert values["train_cfg"] == {"max_epochs": 48}
+    train, val = (values[f"{part}_dataloader"]["dataset"] for part in ("train", "val"))
+    assert Path(train["ann_file"]).is_absolute()  # so that another data_root is one of the images alone
+    assert train["data_root"] == val["data_root"] == str(tmp_path / "set" / "train2017")
+    assert len(train["metainfo"]["classes"]) == 80

@@ -1,12 +1,10 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config import overrides as override
-from stage2_training.config.compose import finetuning_config, pretraining_config
-from stage2_training.config.overrides import Overrides, images_per_process, passes
+from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
+from stage2_training.config.overrides import Overrides
 
 
 @pytest.fixture
@@ -98,6 +96,36 @@ def test_malformed_options_are_user_errors():
         finetuning_config("knet", "demo", overrides=Overrides(cfg_options=["lr"]))
 
 
+def test_options_override_the_schedule_that_follows_the_run(shards):
+    longer = Overrides(cfg_options=["train_cfg.total_batch=30", "train_cfg.max_epochs=20"])
+    assert pretraining_config("knet", "pretrain", shards, overrides=longer).param_scheduler[0].steps == 1000
+    explicit = Overrides(epochs=1, cfg_options=["param_scheduler.0.end=700", "train_cfg.total_batch=30"])
+    warm_up = pretraining_config("knet", "pretrain", shards, overrides=explicit).param_scheduler[0]
+    assert warm_up == {"type": "LinearLR", "end": 700, "start_factor": 0.001, "by_epoch": False}
+
+
+@pytest.mark.parametrize("wrapper", ["OptimWrapper", "AmpOptimWrapper", None])
+def test_mixed_precision_needs_this_projects_optimizer_wrapper(tmp_path, wrapper):
+    schedule = tmp_path / "mine.py"
+    settings = "optimizer=dict(type='SGD', lr=0.1)" + (f", type={wrapper!r}" if wrapper else "")
+    schedule.write_text(
+        f"_base_ = {str(CONFIGS / 'schedules' / 'finetune.py')!r}\noptim_wrapper = dict(_delete_=True, {settings})\n"
+    )
+    config = finetuning_config("knet", "ctw1500", str(schedule))
+    assert config.optim_wrapper.get("type") == wrapper
+    message = f"^--amp: the schedule's optim_wrapper is {wrapper or 'OptimWrapper'}; use AccumulatingOptimWrapper"
+    with pytest.raises(UserError, match=message):
+        finetuning_config("knet", "ctw1500", str(schedule), overrides=Overrides(amp=True))
+
+
+@pytest.mark.parametrize("loader", ["None", "dict(_delete_=True, num_workers=1)"])
+def test_only_options_that_were_given_are_blamed(tmp_path, loader):
+    schedule = tmp_path / "mine.py"
+    schedule.write_text(f"_base_ = {str(CONFIGS / 'schedules' / 'finetune.py')!r}\ntrain_dataloader = {loader}\n")
+    with pytest.raises(UserError, match=r"^the config's parts do not fit together \("):
+        finetuning_config("knet", "ctw1500", str(schedule))
+
+
 def test_mixed_precision_and_averages(shards):
     config = pretraining_config("knet", "pretrain", shards)
     assert config.optim_wrapper.type == "AccumulatingOptimWrapper"
@@ -138,31 +166,3 @@ def test_the_demo_takes_its_batch_at_once(shards):
         finetuning_config("knet", "demo", "finetune_demo"),
     ):
         assert config.train_dataloader.batch_size == config.train_cfg.total_batch == 8
-
-
-@given(st.integers(1, 32), st.integers(1, 16), st.integers(1, 8), st.integers(1, 40))
-def test_processes_passes_and_images_make_the_total(processes, images, times, most):
-    total = processes * images * times
-    assert passes(total, images, processes) == times
-    chosen = images_per_process(total, processes, most)
-    assert chosen <= most
-    assert processes * chosen * passes(total, chosen, processes) == total
-
-
-@pytest.mark.parametrize(
-    ("processes", "images", "times"), [(1, 12, 8), (2, 12, 4), (8, 12, 1), (16, 6, 1), (32, 3, 1), (3, 8, 4)]
-)
-def test_the_papers_batch_on_many_machines(processes, images, times):
-    assert images_per_process(96, processes, 12) == images
-    assert passes(96, images, processes) == times
-
-
-def test_a_batch_that_does_not_fit_is_refused_with_sizes_that_do():
-    message = r"--batch-size 5 does not divide the 48 images .* 2 processes .* 96; use one of 1, 2, 3, 4, 6, 8, 12, "
-    with pytest.raises(UserError, match=message):
-        passes(96, 5, 2)
-    message = r"5 processes cannot share the total batch of 96 evenly; use 1, 2, 3, 4, .* --total-batch 95 or 100$"
-    with pytest.raises(UserError, match=message):
-        images_per_process(96, 5, 12)
-    with pytest.raises(UserError, match=r"--total-batch 16$"):
-        images_per_process(8, 16, 12)

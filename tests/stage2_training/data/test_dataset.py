@@ -11,7 +11,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import Manifest, ShardEntry, ShardReader, ShardSet, shard_file_name, write_clusters
+from stage1_proposals.shards import (
+    ClusterRecord,
+    Manifest,
+    ShardEntry,
+    ShardReader,
+    ShardSet,
+    shard_file_name,
+    write_clusters,
+)
 from stage1_proposals.shards import reader as reader_module
 from stage2_training.data import PseudoLabelDataset, ShardSampler
 from tests.shard_sets import make_request
@@ -63,7 +71,8 @@ def add_clusters(shards: ShardSet, only: int | None = None, **changes: object) -
     """Classes 4, 3, 2, ... of 5 in each shard (or one alone)."""
     for number, (entry, path) in enumerate(zip(shards.entries, shards.shard_paths, strict=True)):
         if only in (None, number):
-            write_clusters(path, 4 - np.arange(entry.proposals, dtype=np.int32), {"classes": 5, **changes})
+            clusters = ClusterRecord.from_json({"classes": 5, **changes}, "clusters")
+            write_clusters(path, 4 - np.arange(entry.proposals, dtype=np.int32), clusters)
 
 
 def test_clusters_are_the_classes_when_asked(shards):

@@ -16,9 +16,9 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from pycocotools import mask as coco_mask
 
-import stage2_training.engine  # noqa: F401 (registers the schedules)
+import stage2_training.engine.schedulers  # noqa: F401 (registers the schedules)
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.checks import check_annotations
+from stage2_training.config.annotation_files import check_annotations
 from stage2_training.config.compose import CONFIGS, finetuning_config
 from stage2_training.config.datasets import open_dataset
 from stage2_training.config.overrides import Overrides
@@ -133,10 +133,10 @@ def test_a_run_is_tied_to_its_labels(name: str, tmp_path: Path) -> None:
     dataset = MAKERS[name](tmp_path / "set")
     config = composed(dataset, tmp_path / "set")
     work = WorkDir(tmp_path / "run")
-    work.claim(config)
+    work.create_or_verify(config)
     (work.path / "iter_1.pth").touch()
     (work.path / "last_checkpoint").write_text("iter_1.pth")
-    work.claim(composed(dataset, tmp_path / "set"))
+    work.create_or_verify(composed(dataset, tmp_path / "set"))
     changed = Path(config.val_evaluator.ann_file)
     if name == "own COCO JSON":
         changed = Path(dataset)
@@ -146,7 +146,7 @@ def test_a_run_is_tied_to_its_labels(name: str, tmp_path: Path) -> None:
     else:
         changed.write_text(changed.read_text().replace('"iscrowd"', ' "iscrowd"'))
     with pytest.raises(UserError, match=r"holds a run with other labels: labels\.(train|val) is '[0-9a-f]{16}' there"):
-        work.claim(composed(dataset, tmp_path / "set"))
+        work.create_or_verify(composed(dataset, tmp_path / "set"))
 
 
 def test_another_half_held_out_is_another_run(tmp_path: Path) -> None:

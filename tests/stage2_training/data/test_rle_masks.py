@@ -71,7 +71,6 @@ def test_transforms_give_the_bitmaps_and_areas_that_mmdetections_masks_have(
     assert found.areas.tolist() == expected.areas.tolist()
     assert found.masks.dtype == np.uint8
     assert np.array_equal(found.masks, expected.masks)
-    assert np.array_equal(found.to_bitmaps().masks, expected.masks)
     assert torch.equal(found.to_tensor(torch.uint8, "cpu"), expected.to_tensor(torch.uint8, "cpu"))
 
 

@@ -12,7 +12,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner, find_latest_checkpoint
 
 import stage2_training.data
-import stage2_training.engine  # noqa: F401 (registers what the config names)
+import stage2_training.engine.checkpoints
+import stage2_training.engine.loop  # noqa: F401 (register what the config names)
 from stage1_proposals.common.checkpoints import read_checkpoint, read_tensors
 from stage2_training.runs.work_dir import CONFIG_VERSION, WorkDir
 
@@ -66,10 +67,11 @@ def test_saves_every_interval_and_at_the_end_and_keeps_the_newest(tmp_path, inte
 
 
 def test_a_checkpoint_of_a_later_step_does_not_push_out_a_new_one(tmp_path):
-    """Such a one is left when a run is begun anew by hand."""
+    """Such a one is left when a run is begun anew by hand. Files that are not of a step are nobody's business."""
     (tmp_path / "iter_100.pth").touch()
+    (tmp_path / "iter_best.pth").touch()
     train(tmp_path, keep=1)
-    assert names(tmp_path) == {"last_checkpoint", "iter_4.pth", "iter_100.pth"}
+    assert names(tmp_path) == {"last_checkpoint", "iter_4.pth", "iter_100.pth", "iter_best.pth"}
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -113,7 +115,7 @@ def test_killed_in_the_middle_of_a_write_the_leftover_goes_with_the_next_start(t
     work = WorkDir(tmp_path)
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
     (tmp_path / "config.py").write_text(f"model = dict(type='Model')\nconfig_version = {CONFIG_VERSION}\n")
-    work.claim(Config({"model": {"type": "Model"}}))
+    work.create_or_verify(Config({"model": {"type": "Model"}}))
     assert not leftover.exists()
     assert work.latest_checkpoint() == tmp_path / "iter_2.pth"
     train(tmp_path, 2)

@@ -11,8 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.errors import UserError
-from stage2_training.engine import PlainCheckpointHook, use_safe_checkpoint_loader
-from stage2_training.engine.checkpoints import read_for_mmengine
+from stage2_training.engine.checkpoints import PlainCheckpointHook, read_for_mmengine, use_safe_checkpoint_loader
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 import time
 from contextlib import redirect_stdout
 
@@ -7,7 +9,13 @@ import pytest
 import torch.distributed as dist
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.engine.distributed import is_rank_zero, joined, on_rank_zero
+from stage2_training.engine.distributed import is_rank_zero, on_rank_zero, process_group
+
+
+def test_joining_imports_no_mmengine():
+    """MMEngine looks for GPUs when it is imported, so `--device cpu` must be able to hide them after joining."""
+    code = "import sys, stage2_training.engine.distributed; sys.exit('mmengine' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_alone_everything_is_ones_own():
@@ -42,7 +50,7 @@ def test_of_several_errors_one_gets_through_and_only_the_first_process_prints(tm
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
             os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
             try:
-                with open(tmp_path / f"{rank}.txt", "w") as out, redirect_stdout(out), joined("cpu"):
+                with open(tmp_path / f"{rank}.txt", "w") as out, redirect_stdout(out), process_group("cpu"):
                     print("trained", flush=True)
                     dist.barrier()
                     if rank == 1:

@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 import stage2_training.data
-import stage2_training.engine  # noqa: F401 (registers what the config names)
+import stage2_training.engine.checkpoints
+import stage2_training.engine.loop  # noqa: F401 (register what the config names)
 
 SAMPLES, BATCH, EPOCHS = 10, 3, 3  # the last batch of an epoch is a short one
 

@@ -17,7 +17,8 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 import stage2_training.data
-import stage2_training.engine  # noqa: F401 (registers what the config names)
+import stage2_training.engine.checkpoints
+import stage2_training.engine.loop  # noqa: F401 (register what the config names)
 from stage1_proposals.common.errors import UserError
 
 NUMBER = count()

@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmengine.registry import PARAM_SCHEDULERS
 
-import stage2_training.engine  # noqa: F401 (registers the schedules)
-from stage2_training.config.compose import read_fragment
+import stage2_training.engine.schedulers  # noqa: F401 (registers the schedules)
+from stage2_training.config.compose import finetuning_config, read_fragment
+from stage2_training.config.overrides import Overrides
 
 # Schedules of `configs/schedules`, the epochs that they are usually followed for, steps of warm-up and milestones.
 SCHEDULES = {
@@ -87,6 +88,30 @@ def test_warm_up_reaches_the_full_rate_in_a_run_of_few_steps() -> None:
         followed = rates(warm_up, 1, steps)
         assert followed[0] == pytest.approx(0.001)
         assert followed[max(2, steps // 10) - 1 :] == pytest.approx([1.0] * (steps - max(2, steps // 10) + 1))
+
+
+def test_an_explicit_end_or_milestones_mean_what_they_mean_in_mmengine() -> None:
+    """`--cfg-options` set them; `end` is a schedule's own end, not the run's, and milestones are not scaled."""
+    options = ["param_scheduler.0.end=50", "param_scheduler.1.milestones=[40]"]
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(cfg_options=options))
+    warm_up = {"type": "LinearLR", "start_factor": 0.001, "by_epoch": False, "begin": 0, "end": 50}
+    drop = {"type": "MultiStepLR", "gamma": 0.1, "milestones": [40], "convert_to_iter_based": True, "end": 96}
+    assert rates(config.param_scheduler, 96, 10) == rates([warm_up, drop], 96, 10)
+
+    # MMEngine's schedule of milestones stops at its end.
+    options = ["param_scheduler.1.end=80"]
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(cfg_options=options))
+    _, (_, built) = build(config.param_scheduler, 96, 10)
+    _, (expected,) = build([{**drop, "milestones": [72, 88], "end": 80}], 96, 10)
+    state, expected_state = built.state_dict(), expected.state_dict()
+    assert [state[key] for key in ("milestones", "end")] == [expected_state[key] for key in ("milestones", "end")]
+
+
+def test_milestones_of_another_length_of_run_are_scaled() -> None:
+    options = ["param_scheduler.1.milestones=[40]", "param_scheduler.1.of_epochs=48"]
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(cfg_options=options))
+    _, (_, built) = build(config.param_scheduler, 96, 10)
+    assert built.state_dict()["milestones"] == {800: 1}
 
 
 def test_a_larger_share_gives_a_longer_warm_up() -> None:

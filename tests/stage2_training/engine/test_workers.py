@@ -7,13 +7,13 @@ import time
 import pytest
 from torch.utils.data import DataLoader
 
-from stage2_training.engine import bind_workers
+from stage2_training.engine.distributed import bind_workers
 
 # Two workers fill their queues and wait, like those of a run that is killed while it trains.
 KILLED_RUN = """
 import os, sys, time
 from torch.utils.data import DataLoader
-from stage2_training.engine import bind_workers
+from stage2_training.engine.distributed import bind_workers
 
 class Pids:
     def __len__(self): return 1000

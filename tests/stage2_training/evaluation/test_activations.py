@@ -10,10 +10,10 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.evaluation.activations import (
     draw_activations,
     location_entropy,
+    map_grid,
     mean_maps,
     mean_overlap,
-    mosaic,
-    stretch,
+    min_max_normalise,
 )
 
 
@@ -62,20 +62,20 @@ def test_both_numbers_are_in_their_range_whatever_the_scale(maps, scale):
     assert 0 <= mean_overlap(maps) <= 1
     assert 0 <= location_entropy(maps) <= 1 + 1e-12
     assert mean_overlap(scale * maps) == pytest.approx(mean_overlap(maps), abs=1e-6)
-    stretched = stretch(maps)
-    assert stretched.min() == 0
-    assert stretched.max() in (0, 1)
+    normalised = min_max_normalise(maps)
+    assert normalised.min() == 0
+    assert normalised.max() in (0, 1)
 
 
 def test_every_map_is_in_the_mosaic(tmp_path):
     maps = spots(*[(number, number) for number in range(10)])
-    picture = mosaic(maps)
+    picture = map_grid(maps)
     assert picture.shape == (2 * 22 + 8, 5 * 22 + 4 * 8, 3)  # two full rows
     assert (picture[22:30] == 255).all()
     dark, light = picture[0, 21], picture[0, 0]
     assert light.sum() > dark.sum()
     assert (picture[30 + 5 : 30 + 7, 5:7] == light).all()  # the sixth map, whose spot is at (5, 5)
-    assert mosaic(maps[:7]).shape == (3 * 22 + 2 * 8, 3 * 22 + 2 * 8, 3)
+    assert map_grid(maps[:7]).shape == (3 * 22 + 2 * 8, 3 * 22 + 2 * 8, 3)
     draw_activations({"a": maps, r"b $\nothing$": maps[:3], "c": maps[:1]}, tmp_path / "three.png")
     drawn = np.asarray(Image.open(tmp_path / "three.png").convert("RGB"))
     assert (drawn == light).all(axis=2).any()

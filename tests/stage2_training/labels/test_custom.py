@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.custom import CustomDatasetOptions, as_config, is_custom, name_of, prepare
+from stage2_training.labels.custom import CustomDatasetOptions, is_custom, name_of, prepare
 from tests import miniatures
 
 
@@ -151,12 +151,3 @@ def test_custom_datasets_are_recognised_by_their_path(tmp_path, monkeypatch):
     assert name_of("ctw1500") == "ctw1500"
     monkeypatch.chdir(tmp_path)
     assert name_of(".") == tmp_path.name
-
-
-def test_the_config_has_what_datasets_decide(labels, tmp_path):
-    values = as_config(prepare(labels))
-    assert values["train_cfg"] == {"max_epochs": 48}
-    train, val = (values[f"{part}_dataloader"]["dataset"] for part in ("train", "val"))
-    assert Path(train["ann_file"]).is_absolute()  # so that another data_root is one of the images alone
-    assert train["data_root"] == val["data_root"] == str(tmp_path / "set" / "train2017")
-    assert len(train["metainfo"]["classes"]) == 80

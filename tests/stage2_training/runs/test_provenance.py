@@ -1,10 +1,12 @@
 import json
 from datetime import datetime
+from importlib.metadata import version
 
 import numpy
 import pytest
 
 from stage1_proposals.common.errors import UserError
+from stage2_training.runs import provenance
 from stage2_training.runs.provenance import COMMANDS, CommandRecord
 
 FIRST = ["saliency-prompt", "finetune", "--dataset", "my labels/ü\n\u2028\udcff.json"]
@@ -28,6 +30,13 @@ def test_every_start_is_a_line(tmp_path):
     assert {"code", "python", "torch", "mmdet"} <= set(first.software)
     assert datetime.fromisoformat(first.started) <= datetime.fromisoformat(second.started)
     assert (first.device, second.device) == ("cpu", "2 x some GPU")
+
+
+def test_the_code_is_a_commit_a_version_or_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.code_version() == version("saliency-prompt")
+    (tmp_path / ".git").mkdir()  # but no git repository
+    assert provenance.code_version() == "unknown"
 
 
 def test_half_a_line_of_a_killed_process_loses_only_that_line(tmp_path):

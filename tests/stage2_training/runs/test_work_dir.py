@@ -21,7 +21,7 @@ def config(**changes) -> Config:
 
 def test_claims_a_directory_with_a_plain_config(tmp_path):
     work = WorkDir(tmp_path / "run")
-    work.claim(config())
+    work.create_or_verify(config())
     read = Config.fromfile(tmp_path / "run" / "config.py")
     assert read.model.type == "KNet"
     assert read.load_from == str(tmp_path / "run" / "initial.pth")
@@ -31,7 +31,7 @@ def test_claims_a_directory_with_a_plain_config(tmp_path):
 def start(path) -> WorkDir:
     """A run that has a checkpoint."""
     work = WorkDir(path)
-    work.claim(config())
+    work.create_or_verify(config())
     (path / "iter_1.pth").touch()
     (path / "last_checkpoint").write_text("iter_1.pth")
     return work
@@ -39,7 +39,7 @@ def start(path) -> WorkDir:
 
 def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
     work = WorkDir(tmp_path)
-    work.claim(config())
+    work.create_or_verify(config())
     work.initial.touch()
     log = tmp_path / "20260101_100000" / "vis_data" / "scalars.json"
     log.parent.mkdir(parents=True)
@@ -47,7 +47,7 @@ def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
     leftovers = [tmp_path / "commands.jsonl", tmp_path / "non_finite.json"]
     for path in leftovers:
         path.touch()
-    work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
+    work.create_or_verify(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
     assert work.read_config().optim_wrapper.optimizer.lr == 2e-4
     assert not work.initial.exists()
     assert not log.exists()
@@ -62,7 +62,7 @@ def test_the_same_run_goes_on_from_another_place_and_with_other_workers(tmp_path
         "train_dataloader.batch_size": 3,
         "train_dataloader.dataset.shards": "elsewhere",
     }
-    WorkDir(tmp_path / "moved").claim(config(**changeable))
+    WorkDir(tmp_path / "moved").create_or_verify(config(**changeable))
     assert WorkDir(tmp_path / "moved").read_config().train_dataloader.num_workers == 0
 
 
@@ -90,7 +90,7 @@ def test_another_run_is_refused_naming_the_difference(tmp_path, change, message)
     work = start(tmp_path)
     before = work.config_file.read_text()
     with pytest.raises(UserError, match=message):
-        work.claim(config(**change))
+        work.create_or_verify(config(**change))
     assert work.config_file.read_text() == before
 
 
@@ -98,9 +98,9 @@ def test_a_finished_run_whose_checkpoints_have_gone_is_still_that_run(tmp_path):
     work = start(tmp_path)
     work.finish(Result("iter_1.pth", {"AP": 0.5}))
     (tmp_path / "iter_1.pth").unlink()
-    work.claim(config())
+    work.create_or_verify(config())
     with pytest.raises(UserError, match=r"holds a run with other settings: optim_wrapper\.optimizer\.lr is 0\.0001"):
-        work.claim(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
+        work.create_or_verify(config(**{"optim_wrapper.optimizer.lr": 2e-4}))
     assert work.read_config().optim_wrapper.optimizer.lr == 1e-4
     assert work.result() == Result("iter_1.pth", {"AP": 0.5})
 
@@ -108,11 +108,11 @@ def test_a_finished_run_whose_checkpoints_have_gone_is_still_that_run(tmp_path):
 def test_a_run_of_another_version_is_refused_in_one_line(tmp_path):
     work = start(tmp_path)
     work.config_file.write_text("custom_imports = dict(imports=['gone'])\nmodel = dict(type='KNet')\n")
-    for use in (work.read_config, lambda: work.claim(config())):
+    for use in (work.read_config, lambda: work.create_or_verify(config())):
         with pytest.raises(UserError, match=r"holds a run of another version of this program, .* another --work-dir"):
             use()
     work.latest_checkpoint().unlink()
-    work.claim(config())  # nothing was trained: it begins anew
+    work.create_or_verify(config())  # nothing was trained: it begins anew
     assert work.read_config().model.type == "KNet"
 
 
@@ -123,6 +123,7 @@ def test_finds_the_latest_checkpoint(tmp_path):
         work.require_checkpoint()
     for step in (9, 10):
         (tmp_path / f"iter_{step}.pth").touch()
+    (tmp_path / "iter_best.pth").touch()
     (tmp_path / "last_checkpoint").write_text("/where/it/was/written/iter_9.pth")
     assert work.latest_checkpoint() == tmp_path / "iter_9.pth"
     (tmp_path / "last_checkpoint").write_text("")  # killed while it was written
@@ -142,7 +143,7 @@ def test_remembers_its_result(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     for name, write in (
-        ("config.py", lambda work: work.claim(config())),
+        ("config.py", lambda work: work.create_or_verify(config())),
         ("finished.json", lambda work: work.finish(Result("", {}))),
     ):
         work = WorkDir(tmp_path / name)

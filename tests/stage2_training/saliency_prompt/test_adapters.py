@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.matching import box_prompts
 
 pytestmark = pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
 Batch = tuple[Tensor, list]

@@ -6,7 +6,7 @@ import torch
 from mmdet.models.detectors import BaseDetector
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.matching import box_prompts
 
 Batch = tuple[torch.Tensor, list]
 

@@ -10,7 +10,7 @@ from mmdet.models.detectors import BaseDetector
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts, swap_prompts
-from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.matching import box_prompts
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage2_training.saliency_prompt.matching import add_prompts, cosine_similarity, match_prompts
-from stage2_training.saliency_prompt.prompts import Prompts
+from stage2_training.saliency_prompt.matching import Prompts, add_prompts, cosine_similarity, match_prompts
 
 MATCHINGS = ("cosine", "sequential", "random")
 COUNTS = st.lists(st.integers(0, 5), min_size=1, max_size=3).filter(any)

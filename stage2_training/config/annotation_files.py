@@ -1,4 +1,4 @@
-"""Checks of the annotation files that a config names, before anything is trained or evaluated."""
+"""The annotation files that a config names: where they are, whether they can be used, and their hashes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from stage1_proposals.common.coco import CocoDocument, read_coco, read_images
+from stage1_proposals.common.coco import CocoDocument, read_coco
 from stage1_proposals.common.errors import UserError
 
 
@@ -53,14 +53,6 @@ def _check_classes(document: CocoDocument, classes: Sequence[str]) -> None:
 def _has_object(document: CocoDocument, classes: Sequence[str]) -> bool:
     ids = {number for number, name in document.categories.items() if name in classes}
     return any(one.category_id in ids and not one.iscrowd for one in document.annotations())
-
-
-def image_count(dataset: Any) -> int | None:
-    """Number of images in the annotation file of a dataset's config; None if it cannot be read."""
-    try:
-        return len(read_images(annotation_file(dataset)))
-    except (UserError, TypeError, AttributeError):
-        return None
 
 
 def label_hashes(config: Config) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.checks import check_annotations, label_hashes
+from stage2_training.config.annotation_files import check_annotations, label_hashes
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stage2_training.saliency_prompt.prompts import box_prompts
+from stage2_training.saliency_prompt.matching import box_prompts
 
 STRIDE = 32
 
