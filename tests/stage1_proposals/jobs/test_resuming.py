@@ -107,7 +107,7 @@ def test_shards_with_other_ids_are_not_taken_for_sound(
     images = [{"id": 500 + row, "file_name": name} for row, name in enumerate(make_job().images.names)]
     (tmp_path / "images.json").write_text(json.dumps({"images": images}))
     job = replace(make_job(), images=list_images(tmp_path / "images.json", image_folder))
-    with pytest.raises(UserError, match="image_list_sha256 is"):
+    with pytest.raises(UserError, match="image_list_sha256 was"):
         run(job, directory, 0, ignore)
     (directory / "manifest.json").unlink()
     run(job, directory, 0, ignore)

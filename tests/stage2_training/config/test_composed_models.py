@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 import stage2_training.engine.optimizer
 import stage2_training.models.mmdet_fixes
 import stage2_training.models.timm_backbone  # noqa: F401 (they register what the configs name)
-from stage1_proposals.common.coco import encode_masks, mask_areas, mask_fields
+from stage1_proposals.common.masks import encode_masks, mask_areas, mask_fields
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.config.overrides import Overrides

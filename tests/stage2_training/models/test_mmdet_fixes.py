@@ -43,7 +43,9 @@ def test_focal_loss_is_per_object_and_at_least_one(factor: float, divisor: float
 
 @pytest.mark.parametrize("rescale", [True, False])
 def test_boxes_outside_the_image_have_empty_masks(rescale: bool) -> None:
-    head = BoundedDynamicMaskHead(num_convs=0, num_classes=1, in_channels=4, conv_out_channels=4, dynamic_conv_cfg=CONV)
+    sizes = {"num_convs": 0, "num_classes": 1, "in_channels": 4, "conv_out_channels": 4, "dynamic_conv_cfg": CONV}
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = BoundedDynamicMaskHead(**sizes)
     meta = {"ori_shape": (40, 61), "scale_factor": (0.5, 0.5)}
     inside = [[2.0, 2.0, 10.0, 10.0], [-5.0, 3.0, 4.0, 30.0]]
     outside = [[5, -90, 25, -30], [-40, 2, -9, 15], [31, 2, 44, 15], [5, 20.5, 9, 90], [60, 70, 80, 90.0]]
