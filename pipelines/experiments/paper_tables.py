@@ -14,7 +14,6 @@ SCORES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 INITS = {"imagenet": "Img. Sup.", "densecl": "DenseCL", "swav": "SwAV", "mocov2": "MoCo-v2"}
 DATASETS = {"coco10": "COCO 10 %", "coco5": "COCO 5 %", "cityscapes": "Cityscapes", "ctw1500": "CTW1500"}
 EPOCHS = {"coco10": 48, "coco5": 48, "cityscapes": 24, "ctw1500": 96}  # of fine-tuning, where a row has no other
-CNNS = ("mask_rcnn", "solov2")
 SP = Pretraining()
 
 
