@@ -9,7 +9,11 @@ from stage1_proposals.common.system import configure_process
 configure_process()
 # Tests compute on the CPU, also where there is a GPU; MMEngine looks for one when it is imported.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Several tests share the cores, here and in the processes that tests start: more threads would wait for each other, and
+# tensors as small as theirs take longer on several threads anyway. Nor does a pool of threads survive a fork.
+os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -38,7 +41,20 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.
 os.environ["RAY_ADDRESS"] = "local"
 FEATURE_DIM = 4
-THREADS = torch.get_num_threads()
+# The files that take longest, longest first: whatever is started last has the cores to itself.
+SLOW = (
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files of `SLOW`."""
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all that was imported: MMEngine calls it for every dataset, some tenths a call."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -186,9 +202,3 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def all_threads() -> None:
-    """Give PyTorch back its threads, of which some tests leave it one."""
-    torch.set_num_threads(THREADS)
