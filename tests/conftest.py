@@ -41,14 +41,28 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.
 os.environ["RAY_ADDRESS"] = "local"
 FEATURE_DIM = 4
-# The files that take longest, longest first: whatever is started last has the cores to itself.
+# The files that take longest, roughly in that order: they are begun first, so that none is left to a single worker.
 SLOW = (
+    "pipelines/training/test_pretrain_finetune_evaluate.py",
+    "pipelines/training/test_going_on.py",
+    "pipelines/test_demo.py",
+    "stage1_proposals/jobs/test_interruption.py",
+    "stage1_proposals/jobs/test_workers.py",
+    "stage1_proposals/jobs/test_ray_cluster.py",
+    "stage2_training/config/test_mmdetection_tools.py",
+    "pipelines/training/test_user_errors.py",
+    "pipelines/test_custom_dataset.py",
+    "stage2_training/engine/test_processes.py",
+    "pipelines/test_draw.py",
+    "pipelines/test_launch.py",
+    "stage1_proposals/jobs/test_failed_images.py",
+    "stage1_proposals/jobs/test_store.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files of `SLOW`."""
-    places = {name: place for place, name in enumerate(SLOW)}
+    places = {f"tests/{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(SLOW)))
 
 

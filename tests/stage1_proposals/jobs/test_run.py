@@ -69,14 +69,6 @@ def test_the_batch_size_does_not_change_the_shards(
     assert hashes(tmp_path / "shards") == hashes(finished)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_ray_makes_the_same_shards(tmp_path: Path, finished: Path, make_job: Callable[..., Job]) -> None:
-    reported: list[int] = []
-    run(make_job(), tmp_path / "shards", 2, reported.append)
-    assert hashes(tmp_path / "shards") == hashes(finished)
-    assert sum(reported) == 14
-
-
 CLOCKS = {"far ahead": 4e9, "at the beginning": 0.0}
 
 
