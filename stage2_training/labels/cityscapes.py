@@ -48,6 +48,7 @@ CLASSES = {
     32: "motorcycle",
     33: "bicycle",
 }
+MAX_CLASS = max(CLASSES)  # the last of all classes, too
 # The size (height, width) of an instance map, and the COCO annotations of its objects, without ids.
 Label = tuple[Size, list[dict[str, Any]]]
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
@@ -135,6 +136,12 @@ def read_objects(path: Path) -> Label:
     objects = []
     for number in np.flatnonzero(np.bincount(numbers.ravel(order="K"))).tolist():
         category = number // 1000 if number >= 1000 else number
+        if category > MAX_CLASS:  # of 16 bits cut to 8, 26001 becomes 145
+            raise LabelError(
+                f"{path} is no map of instance numbers: it has the number {number}, but classes end at {MAX_CLASS}; it "
+                f"has {8 * numbers.itemsize} bits, and should have 16",
+                "unpack gtFine again",
+            )
         if category not in CLASSES:
             continue
         rle = coco_mask.encode((numbers == number).view(np.uint8))
