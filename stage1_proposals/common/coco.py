@@ -258,7 +258,7 @@ def _document(path: Path, document: Any, categories: bool, ignore_unknown_images
 
 
 def _list(path: Path, document: Any, key: str) -> list[Any]:
-    if isinstance(document, dict) and isinstance(document.get(key), list):
+    if isinstance(document, dict) and isinstance(document.get(key), list) and "shapes" not in document:
         return document[key]
     entries = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     for part in (document, next(iter(entries), None)):  # VIA and Label Studio have an entry for each image

@@ -102,11 +102,11 @@ def convert_labelme(folder: Path, image_root: Path | None, skipped: list[str] | 
     labels = {shape.label for image in labelled.values() for shape in image.shapes}
     classes = sorted(labels - {IGNORED, BACKGROUND})
     images, annotations = [], []
-    for number, (name, labels_of_image) in enumerate(sorted(labelled.items()), 1):
-        height, width = labels_of_image.size
+    for number, (name, found) in enumerate(sorted(labelled.items()), 1):
+        height, width = found.size
         images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for label, parts in _objects(labels_of_image.shapes):
-            annotation = {"image_id": number, "iscrowd": int(label == IGNORED), **_annotate(parts, labels_of_image.size)}
+        for label, parts in _objects(found.shapes):
+            annotation = {"image_id": number, "iscrowd": int(label == IGNORED), **_annotate(parts, found.size)}
             of_classes = classes if label == IGNORED else [label] if label != BACKGROUND else []
             annotations += [{**annotation, "category_id": classes.index(name) + 1} for name in of_classes]
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]

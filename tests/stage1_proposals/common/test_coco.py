@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.common.coco import AnnotationError, CocoImage, read_coco, read_images, read_masks
+from stage1_proposals.common.coco import (
+    AnnotationError,
+    CocoAnnotation,
+    CocoDocument,
+    CocoImage,
+    read_coco,
+    read_images,
+    read_masks,
+)
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.masks import (
     encode_masks,
@@ -34,16 +42,20 @@ def write(folder: Path, *objects: Any, encoding: str = "utf-8", **changes: Any) 
     return path
 
 
+def first(document: CocoDocument) -> CocoAnnotation:
+    return next(document.annotations())
+
+
 def test_a_document_has_its_images_classes_and_objects(tmp_path: Path) -> None:
     document = read_coco(write(tmp_path, OBJECT, OBJECT | {"iscrowd": 1, "bbox": None, "area": None}))
     assert document.images == (CocoImage(5, "a.png", SIZE),)
     assert document.categories == {3: "cat"}
     assert document.rows == {5: [0, 1]}
-    first, second = document.annotations()
-    assert (first.image_id, first.category_id, first.iscrowd, first.score) == (5, 3, False, None)
-    assert (first.bbox, first.area, first.segmentation) == ([2, 2, 4, 4], 16.5, SQUARE)
-    assert (second.bbox, second.area, second.iscrowd) == (None, None, True)
-    assert coco_mask.area(first.rle(SIZE)) == 16
+    one, other = document.annotations()
+    assert (one.image_id, one.category_id, one.iscrowd, one.score) == (5, 3, False, None)
+    assert (one.bbox, one.area, one.segmentation) == ([2, 2, 4, 4], 16.5, SQUARE)
+    assert (other.bbox, other.area, other.iscrowd) == (None, None, True)
+    assert coco_mask.area(one.rle(SIZE)) == 16
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -72,7 +84,10 @@ def test_masks_of_others_are_a_data_set_or_a_list_of_results(tmp_path: Path) -> 
         ({"shapes": []}, "is a labelme file, which labels one image"),
         ({"images": [3]}, r"images\[0\] needs a text as `file_name`; correct the file"),
         ({"images": [IMAGE | {"id": "5"}]}, r"images\[0\] \('a\.png'\) needs a whole number of 64 bits as `id`"),
-        ({"images": [IMAGE | {"width": "16"}]}, r"images\[0\] \('a\.png'\) has a `width` that is text \('16'\)"),
+        (
+            {"images": [IMAGE | {"width": "16"}]},
+            r"images\[0\] \('a\.png'\) has a `width` that is text, not a number \('16'\)",
+        ),
         (
             {"images": [IMAGE | {"width": 1.5}]},
             r"images\[0\] \('a\.png'\) has a `width` that is no whole number \('1\.5'\)",
@@ -109,8 +124,10 @@ def test_sizes_may_be_missing_and_written_with_a_point(tmp_path: Path, size: dic
 @pytest.mark.parametrize("crowd", ["0", "1", None, 2, [1]])
 def test_a_crowd_is_0_or_1(tmp_path: Path, crowd: Any) -> None:
     document = read_coco(write(tmp_path, OBJECT | {"iscrowd": crowd}))
-    with pytest.raises(AnnotationError, match=r"annotations\[0\] has an `iscrowd` that is neither 0 nor 1 \(.*; corr"):
-        document.annotation(0)
+    with pytest.raises(
+        AnnotationError, match=r"annotations\[0\] of image 'a\.png': `iscrowd` is neither 0 nor 1 \(.*; c"
+    ):
+        first(document)
 
 
 @pytest.mark.parametrize("number", [[1], None, "1", 1.5, True])
@@ -149,14 +166,17 @@ def test_polygons_are_rasterised_by_pycocotools() -> None:
         ([["1"] * 6], "no list of numbers"),
         ([[1, 2, 3, 4, 5, math.nan]], "no list of numbers"),
         ([[[1, 2], [3, 4], [5, 6]]], "no list of numbers"),
-        ([1, 2, 3, 4, 5, 6], "no list of numbers"),
-        ([[10, 15, 45, 15, 1e12, 65, 10, 65]], "a coordinate exceeds 100,000 pixels"),
-        ([[10, 15, 45, 15, -200_000, 65]], "a coordinate exceeds 100,000 pixels"),
+        ([[1, 2, 3, 4, 5, 6], 7], "no list of numbers"),
+        ([[10, 15, 45, 15, 1e12, 65, 10, 65]], "is far outside its image"),
+        ([[10, 15, 45, 15, -200_000, 65]], "is far outside its image"),
         ({"size": [1, 1], "counts": [1]}, r"its size is \[1, 1\], not \[12, 16\]"),
         ({"size": [12, 16]}, "cannot be read"),
         ({"size": [12, 16], "counts": 5}, "cannot be read"),
-        ({"size": [12, 16], "counts": ["a"]}, "its counts are no whole numbers that add up to 12 x 16 pixels"),
-        ({"size": [12, 16], "counts": [100, 50, 30]}, "its counts are no whole numbers"),
+        ({"size": [12, 16], "counts": ["a"]}, "its counts are no whole numbers"),
+        ({"size": [12, 16], "counts": [100, 50, 30]}, "its counts add up to 180, not to 12 x 16 pixels"),
+        ({"size": [12, 16], "counts": [100, 92, 30]}, "its counts add up to 222, not to 12 x 16 pixels"),
+        ({"size": [12, 16], "counts": "d3"}, "run lengths do not add up to the size of the mask"),
+        ({"size": [12, 16], "counts": "\u00e9"}, "can't encode"),
         ({"size": [12, 16], "counts": [193, -1]}, "its counts are no whole numbers"),
         ({"counts": [1]}, "cannot be read"),
     ],
@@ -165,8 +185,10 @@ def test_what_is_no_mask_says_why(tmp_path: Path, segmentation: Any, fault: str)
     with pytest.raises(ValueError, match=fault):
         to_rle(segmentation, SIZE)
     document = read_coco(write(tmp_path, OBJECT | {"segmentation": segmentation}))
-    with pytest.raises(AnnotationError, match=rf"annotations\[0\] has no `segmentation` that is poly.*{fault}"):
-        document.annotation(0).rle(SIZE)
+    with pytest.raises(
+        AnnotationError, match=rf"annotations\[0\] of image 'a\.png': `segmentation` is no poly.*{fault}"
+    ):
+        first(document).rle(SIZE)
 
 
 numbers = st.integers() | st.floats() | st.sampled_from([0, 1, 5, 12, 16, 10**400])
@@ -189,7 +211,7 @@ def test_any_json_is_read_or_refused_in_one_line(
     path, refusal = write(tmp_path_factory.getbasetemp(), OBJECT | annotation, images=[IMAGE | image]), ""
     try:
         document = read_coco(path)
-        mask_fields(document.annotation(0).rle(size))
+        mask_fields(first(document).rle(size))
     except UserError as error:
         refusal = str(error)
     assert "\n" not in refusal
