@@ -212,6 +212,8 @@ def check_complete(root: Path, split: str, count: int) -> None:
 def _annotate(line: TextLine, size: Size, label: Path) -> dict | None:
     """A line's COCO annotation without its ids; None if no pixel of it lies inside the image."""
     polygon = line.polygon.ravel().tolist()
+    if (line.polygon.max(0) < 0).any() or (line.polygon.min(0) > (size[1], size[0])).any():
+        return None
     try:
         mask = mask_fields(to_rle([polygon], size))
     except ValueError as error:

@@ -34,7 +34,7 @@ def one(**more):
 
 def test_what_is_missing_is_filled_in_from_the_mask(write, tmp_path):
     images = [{"id": 1, "file_name": "1.png", "date": "x"}, {"id": 2, "file_name": "2.png", "height": 48, "width": 64}]
-    coco, root = convert_coco(write([one()], images=images), None)
+    coco, root, _ = convert_coco(write([one()], images=images), None)
     assert root == tmp_path
     assert coco["images"] == [{"id": n, "file_name": f"{n}.png", "height": 48, "width": 64} for n in (1, 2)]
     assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
@@ -92,14 +92,30 @@ def test_images_are_found_in_folders_or_where_the_user_says(write, tmp_path, ima
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": [one(segmentation=[[1, 2, 3, 4]])]}, r"annotations\[0\] has no `segmentation` that is poly"),
-        ({"annotations": [one(), one(segmentation=[])]}, r"annotations\[1\] has no `segmentation`"),
-        ({"annotations": [one(segmentation=[[1, 2, 3, 4, 5, float("nan")]])]}, r"annotations\[0\] has no `segment"),
-        ({"annotations": [one(segmentation=[["a"] * 6])]}, r"annotations\[0\] has no `segmentation`"),
-        ({"annotations": [one(segmentation={"size": [1, 1], "counts": [1]})]}, r"annotations\[0\] has no `segment"),
-        ({"annotations": [one(segmentation=None)]}, r"annotations\[0\] has no `segmentation`"),
-        ({"annotations": [one(segmentation=[[70, 1, 90, 1, 90, 9]])]}, r"annotations\[0\] has no pixel inside its"),
-        ({"annotations": [one(category_id=1)]}, r"annotations\[0\] has no `category_id` that is in its categories"),
+        (
+            {"annotations": [one(segmentation=[[1, 2, 3, 4]])]},
+            r"annotation 1 of image '1\.png': `segmentation` is no poly",
+        ),
+        ({"annotations": [one(), one(id="x", segmentation=[])]}, r"annotations\[1\] of image '1\.png': `segment"),
+        (
+            {"annotations": [one(segmentation=[[1, 2, 3, 4, 5, float("nan")]])]},
+            r"annotation 1 of image '1\.png': `segment",
+        ),
+        ({"annotations": [one(segmentation=[["a"] * 6])]}, r"annotation 1 of image '1\.png': `segmentation`"),
+        (
+            {"annotations": [one(segmentation={"size": [1, 1], "counts": [1]})]},
+            r"annotation 1 of image '1\.png': `segment",
+        ),
+        ({"annotations": [one(segmentation=None)]}, r"annotation 1 of image '1\.png': `segmentation`"),
+        (
+            {"annotations": [one(segmentation=[[70, 1, 90, 1, 90, 9]])]},
+            r"annotation 1 of image '1\.png': no pixel of it is",
+        ),
+        ({"annotations": [one(category_id=1)]}, r"annotation 1 of image '1\.png': `category_id` is not in the fi"),
+        (
+            {"annotations": [one(category_id=[3])]},
+            r"annotation 1 of image '1\.png': `category_id` is not in the file's",
+        ),
         ({"images": [{"id": 1, "file_name": "1.png", "height": 64, "width": 48}]}, "64 x 48 pixels as displayed, but"),
         ({"images": [{"id": 2, "file_name": "2.png"}, {"id": 1, "file_name": "gone.png"}]}, "gone.png is missing: "),
     ],
@@ -109,7 +125,7 @@ def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, mes
     with pytest.raises(UserError, match=message + ".*leave such images out with OPTS=--skip-malformed$"):
         convert_coco(path, None)
     skipped = []
-    coco, _ = convert_coco(path, None, skipped)
+    coco, _, _ = convert_coco(path, None, skipped)
     assert len(skipped) == 1
     assert 1 not in {image["id"] for image in coco["images"]}
     assert coco["annotations"] == []

@@ -60,7 +60,7 @@ PASTED[9:21, 5:22] = BLOB
 )
 def test_a_shape_covers_the_pixels_that_it_draws(tmp_path, entry, expected):
     labelme_file(tmp_path, 1, [entry])
-    coco, _ = convert_labelme(tmp_path, None)
+    coco, _, _ = convert_labelme(tmp_path, None)
     (mask,) = masks(coco)
     assert iou(mask, expected) > (0.9 if entry["shape_type"] != "mask" else 0.999)
     (annotation,) = coco["annotations"]
@@ -72,7 +72,7 @@ def test_a_shape_covers_the_pixels_that_it_draws(tmp_path, entry, expected):
 def test_a_folder_becomes_coco(tmp_path):
     miniatures.labelme(tmp_path, images=2)
     labelme_file(tmp_path, 7, [])
-    coco, root = convert_labelme(tmp_path, None)
+    coco, root, _ = convert_labelme(tmp_path, None)
     assert root == tmp_path
     assert [image["file_name"] for image in coco["images"]] == ["images/0.png", "images/1.png", "images/7.png"]
     assert {(image["height"], image["width"]) for image in coco["images"]} == {SIZE}
@@ -92,7 +92,7 @@ def test_parts_of_one_group_and_label_are_one_object(tmp_path):
         mask_shape("b", 40, 30, np.ones((3, 3))) | {"group_id": 1},
     ]
     labelme_file(tmp_path, 1, entries)
-    coco, _ = convert_labelme(tmp_path, None)
+    coco, _, _ = convert_labelme(tmp_path, None)
     assert [annotation["category_id"] for annotation in coco["annotations"]] == [1, 2, 1, 1]
     first, second, third, _ = masks(coco)
     expected = coco_mask.decode(coco_mask.frPyObjects([np.ravel(left).tolist(), np.ravel(right).tolist()], *SIZE))
@@ -107,7 +107,7 @@ def test_images_are_where_the_file_or_the_user_says(tmp_path):
     (tmp_path / "set" / "images").rename(tmp_path / "moved")
     with pytest.raises(UserError, match=rf"images/0.png is missing: {path} labels it; say .*--data-root \(ROOT=\), or"):
         convert_labelme(tmp_path / "set", None)
-    coco, root = convert_labelme(tmp_path / "set", tmp_path / "moved")
+    coco, root, _ = convert_labelme(tmp_path / "set", tmp_path / "moved")
     assert (root, coco["images"][0]["file_name"]) == (tmp_path / "moved", "0.png")
 
 
@@ -117,13 +117,15 @@ TRIANGLE = [[4, 4], [20, 4], [20, 20]]
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (shape("point", "a", [[4, 4]]), r"1.json: shape 2 \('a'\) is a point, which has no area; correct it, or leave"),
-        (shape("linestrip", "a", TRIANGLE), r"shape 2 \('a'\) is a linestrip"),
+        (
+            shape("cuboid", "a", TRIANGLE),
+            r"1.json: shape 2 \('a'\) is of the kind 'cuboid', which is not read; correct it, or",
+        ),
         (shape("polygon", "a", TRIANGLE[:2]), r"shape 2 \('a'\) is no polygon: it has 2 points"),
         (shape("polygon", "a", [[1, 2, 3]]), r"shape 2 \('a'\) is no polygon: cannot reshape"),
         (shape("polygon", "a", [["x", 1], *TRIANGLE]), r"shape 2 \('a'\) is no polygon: could not convert"),
         (shape("polygon", "a", [[float("inf"), 1], *TRIANGLE]), r"shape 2 .* a coordinate is not finite"),
-        (shape("polygon", "a", [[4e10, 1], *TRIANGLE]), r"shape 2 .* a coordinate exceeds 100,000 pixels"),
+        (shape("polygon", "a", [[4e10, 1], *TRIANGLE]), r"shape 2 .* the coordinate 4e\+10 is far outside its image"),
         (shape("rectangle", "a", TRIANGLE), r"shape 2 \('a'\) is no rectangle: it has 3 points, not 2"),
         (shape("circle", "a", TRIANGLE), r"shape 2 \('a'\) is no circle: it has 3 points"),
         (shape("mask", "a", TRIANGLE[:2]), r"shape 2 \('a'\) is no mask"),
@@ -145,7 +147,7 @@ def test_a_malformed_shape_is_named_or_its_image_left_out(tmp_path, entry, messa
     with pytest.raises(UserError, match=message):
         convert_labelme(tmp_path, None)
     skipped = []
-    coco, _ = convert_labelme(tmp_path, None, skipped)
+    coco, _, _ = convert_labelme(tmp_path, None, skipped)
     assert [image["file_name"] for image in coco["images"]] == ["images/2.png"]
     assert len(skipped) == 1
 
