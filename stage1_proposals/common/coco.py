@@ -347,7 +347,7 @@ def _annotation(path: Path, position: str, entry: Any, image: CocoImage | None =
 def _flag(where: str, entry: Mapping[str, Any], key: str) -> bool:
     flag = entry.get(key, 0)
     if not isinstance(flag, int | float) or flag not in (0, 1):
-        raise AnnotationError(f"{where}: `{key}` is neither 0 nor 1 ({quoted(repr(flag))})")
+        raise AnnotationError(f"{where}: `{key}` is neither 0 nor 1 ({repr(flag)[:200]})")
     return bool(flag)
 
 

@@ -92,7 +92,7 @@ def find_root(path: Path, roots: Sequence[Path], names: Sequence[str], option: s
             if find_image(root, name) is not None:
                 return root
     folders = " or ".join(map(str, roots))
-    first = f" (the first is {quoted(names[0])})" if names else ""
+    first = f"; the first is {quoted(names[0])}" if names else ""
     raise UserError(
         f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option}{first}"
     )

@@ -60,7 +60,7 @@ def convert_coco(path: Path, image_root: Path | None, skipped: list[str] | None 
     categories = [{"id": number, "name": name} for number, name in document.categories.items()]
     remarks = list(document.remarks)
     if misplaced:
-        remarks.append(f"{misplaced[0]}: `bbox` is not around its mask, whose box is used; so with {len(misplaced):,}")
+        remarks.append(f"{misplaced[0]}: `bbox` is not around its mask, whose box is used; {len(misplaced):,} in all")
     coco = {"images": list(images.values()), "annotations": annotations, "categories": categories}
     return Converted(coco, root, remarks)
 

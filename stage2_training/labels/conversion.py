@@ -108,7 +108,7 @@ def image_size(path: Path) -> Size:
     try:
         height, width, _ = read_image(path).shape
     except ImageError as error:
-        raise LabelError(f"{path} cannot be read as an image: it {error}", "put it back") from error
+        raise LabelError(f"{path} cannot be read as an image: it {error}", "repair or replace it") from error
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise LabelError(
             f"{path} is a strip of {width} x {height} pixels: one side is over {MAX_ASPECT} times the other",

@@ -175,18 +175,18 @@ def _alike_classes(dataset: str, classes: Sequence[str]) -> list[str]:
 def _check_objects(dataset: str, splits: _Splits, classes: Sequence[str], options: CustomDatasetOptions) -> None:
     """Check that there are objects to evaluate on and, if the labels were divided, to train on; crowds do not count."""
     train, test = (_object_count(split, classes) for split in (splits.train, splits.test))
-    names = ", ".join(map(quoted, classes))
+    lacking = f"its images have no object of {', '.join(map(quoted, classes))}"
     if options.test_labels is not None:
         if not test:
-            raise UserError(f"{options.test_labels}: nothing to evaluate on; its images have no object of {names}")
+            raise UserError(f"{options.test_labels}: nothing to evaluate on; {lacking}")
     elif not train + test:
-        raise UserError(f"{dataset}: nothing to train on; its images have no object of {names}")
+        raise UserError(f"{dataset}: nothing to train on; {lacking}")
     elif not train or not test:
-        held_out = [image["file_name"] for image in splits.test["images"]]
-        first = f"{len(held_out)} images that are held out for evaluation ({quoted(held_out[0])} first)"
-        what = f"all {test} objects are in the {first}" if test else f"no object is in the {first}"
+        names = [image["file_name"] for image in splits.test["images"]]
+        count = f"{len(names):,} of {len(names) + len(splits.train['images']):,}, {quoted(names[0])} first"
+        what = "nothing to evaluate on; no object is" if train else f"nothing to train on; all {test:,} objects are"
         raise UserError(
-            f"{dataset}: nothing to {'evaluate' if train else 'train'} on; {what}; hold out others with "
+            f"{dataset}: {what} in the images held out for evaluation ({count}); hold out others with "
             f"--held-out-seed, or give --test-labels"
         )
 

@@ -112,7 +112,8 @@ def convert_labelme(folder: Path, image_root: Path | None, skipped: list[str] | 
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     remarks = []
     if without_area:
-        remarks.append(f"{len(without_area):,} points and lines are left out, they have no area: {without_area[0]} ...")
+        count = len(without_area)
+        remarks.append(f"{without_area[0]}: points and lines are left out, since they have no area; {count:,} in all")
     return Converted({"images": images, "annotations": annotations, "categories": categories}, root, remarks)
 
 
