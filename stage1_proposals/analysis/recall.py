@@ -38,7 +38,12 @@ class Labels:
         """
         try:
             document = read_coco(path, categories=False, text_ids=True)
-            objects = sum(not one.iscrowd for one in document.annotations())
+            objects = 0
+            for image in document.images:
+                for annotation in document.annotations_of(image):
+                    objects += not annotation.iscrowd
+                    if image.size is not None:
+                        annotation.rle(image.size)  # a malformed mask is refused before shards are read
         except UserError as error:
             raise UserError(f"labels {error}") from error
         if not objects:

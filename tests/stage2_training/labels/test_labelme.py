@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -181,3 +181,84 @@ def test_folders_without_labels_and_images_labelled_twice_are_refused(tmp_path):
     path.with_name("other.json").write_text(path.read_text())
     with pytest.raises(UserError, match=r"other.json: labels .*1.png, as .*labels/1.json does; remove one of them"):
         convert_labelme(tmp_path, None, skipped=[])
+
+
+def test_what_is_to_be_ignored_is_a_crowd_of_every_class(tmp_path):
+    ignored = shape("rectangle", "__ignore__", [[40, 10], [50, 20]])
+    background = shape("rectangle", "_background_", [[0, 0], [63, 47]])
+    labelme_file(tmp_path, 1, [shape("polygon", "b", TRIANGLE), ignored, background])
+    labelme_file(tmp_path, 2, [shape("polygon", "a", TRIANGLE)])
+    coco = convert_labelme(tmp_path, None).coco
+    assert [category["name"] for category in coco["categories"]] == ["a", "b"]
+    crowds = [one["category_id"] for one in coco["annotations"] if one["iscrowd"]]
+    assert crowds == [1, 2]
+    assert len(coco["annotations"]) == 4
+
+
+def test_blanks_around_a_label_are_not_of_its_name(tmp_path):
+    labelme_file(tmp_path, 1, [shape("polygon", label, TRIANGLE) for label in ("cat", "cat ", "\tcat")])
+    assert convert_labelme(tmp_path, None).coco["categories"] == [{"id": 1, "name": "cat"}]
+
+
+@pytest.mark.parametrize("kind", ["rotation", "quadrilateral"])
+def test_four_corners_of_another_kind_are_a_polygon(tmp_path, kind):
+    corners = [[20, 4], [50, 20], [40, 40], [10, 24]]
+    labelme_file(tmp_path, 1, [shape(kind, "a", corners), shape("polygon", "a", corners)])
+    found, expected = convert_labelme(tmp_path, None).coco["annotations"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["point", "points", "line", "linestrip"])
+def test_shapes_without_area_are_left_out_and_said(tmp_path, kind):
+    labelme_file(tmp_path, 1, [shape("polygon", "a", TRIANGLE), *[shape(kind, "b", TRIANGLE)] * 3])
+    coco, _, remarks = convert_labelme(tmp_path, None)
+    assert len(coco["annotations"]) == len(coco["categories"]) == 1
+    assert remarks == [
+        f"{tmp_path}/labels/1.json, shape 2 ('b'): points and lines are left out, since they have no area; 3 in all"
+    ]
+
+
+def test_corners_of_masks_are_rounded(tmp_path):
+    entry = mask_shape("a", 10, 9, BLOB)
+    entry["points"] = [[9.9999999, 9.0000001], [25.9999999, 20.0000001]]
+    labelme_file(tmp_path, 1, [entry, mask_shape("a", 10, 9, BLOB)])
+    found, expected = masks(convert_labelme(tmp_path, None).coco)
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("name", ["1.tif", "1.jpg"])
+def test_an_orientation_tag_turns_the_image_that_labels_are_for(tmp_path, name):
+    path = labelme_file(tmp_path, 1, [shape("polygon", "a", TRIANGLE)])
+    image = Image.new("RGB", SIZE[::-1])
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / "images" / name, exif=image.getexif())
+    document = json.loads(path.read_text()) | {"imagePath": f"../images/{name}"}
+    path.write_text(json.dumps(document | {"imageHeight": SIZE[1], "imageWidth": SIZE[0]}))
+    (found,) = convert_labelme(tmp_path, None).coco["images"]
+    assert (found["height"], found["width"]) == SIZE[::-1]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"1\.json: is for 64 x 48 pixels, but .* has 48 x 64 as displayed"):
+        convert_labelme(tmp_path, None)
+
+
+@pytest.mark.parametrize("sides", [{"imageHeight": -1, "imageWidth": -1}, {"imageHeight": None}, {"imageWidth": 0}])
+def test_sizes_that_a_program_does_not_know_are_those_of_the_image(tmp_path, sides):
+    labelme_file(tmp_path, 1, [], **sides)
+    (image,) = convert_labelme(tmp_path, None).coco["images"]
+    assert (image["height"], image["width"]) == SIZE
+
+
+def test_a_size_as_text_is_said_to_be_text(tmp_path):
+    labelme_file(tmp_path, 1, [], imageWidth="64")
+    with pytest.raises(UserError, match=r"1\.json: has a `imageWidth` that is text, not a number \('64'\)"):
+        convert_labelme(tmp_path, None)
+
+
+def test_an_image_that_cannot_be_decoded_is_named_or_left_out(tmp_path):
+    miniatures.labelme(tmp_path, images=2)
+    image = tmp_path / "images" / "0.png"
+    image.write_bytes(image.read_bytes()[:4000])
+    with pytest.raises(UserError, match=r"0\.png cannot be read as an image: it cannot be decoded"):
+        convert_labelme(tmp_path, None)
+    skipped = []
+    assert len(convert_labelme(tmp_path, None, skipped).coco["images"]) == len(skipped) == 1
