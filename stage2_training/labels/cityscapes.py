@@ -38,6 +38,7 @@ from stage2_training.labels.conversion import (
 
 SOURCE = "https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)"
 COUNTS = {"train": 2975, "val": 500}
+# Those that have objects are the last of all 34 classes.
 CLASSES = {
     24: "person",
     25: "rider",
@@ -48,7 +49,6 @@ CLASSES = {
     32: "motorcycle",
     33: "bicycle",
 }
-MAX_CLASS = max(CLASSES)  # the last of all classes, too
 # The size (height, width) of an instance map, and the COCO annotations of its objects, without ids.
 Label = tuple[Size, list[dict[str, Any]]]
 _IMAGE, _LABEL = "_leftImg8bit.png", "_gtFine_instanceIds.png"
@@ -136,10 +136,10 @@ def read_objects(path: Path) -> Label:
     objects = []
     for number in np.flatnonzero(np.bincount(numbers.ravel(order="K"))).tolist():
         category = number // 1000 if number >= 1000 else number
-        if category > MAX_CLASS:  # of 16 bits cut to 8, 26001 becomes 145
+        if category > max(CLASSES) or (number >= 1000 and category < min(CLASSES)):  # cut to 8 bits, 26001 is 145
             raise LabelError(
-                f"{path} is no map of instance numbers: it has the number {number}, but classes end at {MAX_CLASS}; it "
-                f"has {8 * numbers.itemsize} bits, and should have 16",
+                f"{path} is no map of instance numbers: it has the number {number}, which no class has; it has "
+                f"{8 * numbers.itemsize} bits, and should have 16",
                 "unpack gtFine again",
             )
         if category not in CLASSES:

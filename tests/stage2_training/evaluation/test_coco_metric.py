@@ -25,7 +25,7 @@ MMDETECTION = ("mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 def random_case(seed: int, detections: int) -> tuple[dict, list[dict]]:
     """COCO ground truth of three images and two classes, and noisy detections of it."""
     rng = np.random.default_rng(seed)
-    images = [{"id": 10 * index, "height": SIZE, "width": SIZE, "file_name": ""} for index in range(1, 4)]
+    images = [{"id": 10 * index, "height": SIZE, "width": SIZE, "file_name": f"{index}.png"} for index in range(1, 4)]
     annotations, results = [], []
     for image in images:
         for _ in range(5):

@@ -185,7 +185,7 @@ def test_the_only_object_in_the_held_out_image_is_said(tmp_path):
 
 def test_test_labels_without_an_object_of_the_classes_are_refused(tmp_path, labels):
     (tmp_path / "other").mkdir()
-    other = own(tmp_path / "other", 2, [0, 1])
+    other = own(tmp_path / "other", 2, [0, 1], categories=[{"id": 1, "name": "unicorn"}])
     with pytest.raises(UserError, match=rf"{other}: nothing to evaluate on; its images have no object of 'person', "):
         prepare(labels, options=CustomDatasetOptions(test_labels=other))
 
