@@ -30,11 +30,12 @@ def portable_path(path: str) -> str:
 def find_image(root: Path, path: str) -> str | None:
     """The path by which a folder has an image that another file names; None: it has not.
 
-    It is the path as given; else with slashes, if it is one of Windows; else, if it is absolute, the file name.
+    It is the path as given; else with slashes, if it is one of Windows; else, if it is absolute or leads out of the
+    folder, the file name.
     """
     portable = portable_path(path)
     paths = [path, portable]
-    if portable.startswith("/") or PureWindowsPath(path).drive:
+    if portable.startswith(("/", "../")) or PureWindowsPath(path).drive:
         paths.append(PurePosixPath(portable).name)
     return next((place for place in dict.fromkeys(paths) if os.path.exists(os.path.join(root, place))), None)
 

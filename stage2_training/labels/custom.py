@@ -176,6 +176,9 @@ def _check_objects(dataset: str, splits: _Splits, classes: Sequence[str], option
     """Check that there are objects to evaluate on and, if the labels were divided, to train on; crowds do not count."""
     train, test = (_object_count(split, classes) for split in (splits.train, splits.test))
     lacking = f"its images have no object of {', '.join(map(quoted, classes))}"
+    ignored = sum(one["iscrowd"] for split in (splits.train, splits.test) for one in split["annotations"])
+    if ignored:
+        lacking += f"; {ignored:,} are ignored (`iscrowd` or `ignore` is 1)"
     if options.test_labels is not None:
         if not test:
             raise UserError(f"{options.test_labels}: nothing to evaluate on; {lacking}")

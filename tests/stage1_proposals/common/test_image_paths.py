@@ -44,11 +44,21 @@ def test_an_image_is_found_as_named_or_as_named_on_windows(tmp_path: Path) -> No
     (tmp_path / "a").mkdir()
     for name in ("a/1.jpg", "a\\2.jpg", "3.jpg"):
         (tmp_path / name).touch()
-    paths = ["a/1.jpg", "a\\1.jpg", "a\\2.jpg", "C:\\Users\\me\\3.jpg", "/home/me/3.jpg", "b/3.jpg", "4.jpg"]
+    paths = [
+        "a/1.jpg",
+        "a\\1.jpg",
+        "a\\2.jpg",
+        "C:\\Users\\me\\3.jpg",
+        "/home/me/3.jpg",
+        "../x/3.jpg",
+        "b/3.jpg",
+        "4.jpg",
+    ]
     assert [find_image(tmp_path, path) for path in paths] == [
         "a/1.jpg",
         "a/1.jpg",
         "a\\2.jpg",
+        "3.jpg",
         "3.jpg",
         "3.jpg",
         None,

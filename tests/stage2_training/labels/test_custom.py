@@ -181,6 +181,9 @@ def test_the_only_object_in_the_held_out_image_is_said(tmp_path):
         prepare(own(tmp_path / "set", 2, [other]))
     with pytest.raises(UserError, match=r"nothing to train on; its images have no object of 'cat'"):
         prepare(own(tmp_path / "set", 2, []))
+    crowd = {"image_id": 0, "category_id": 1, "segmentation": [[4, 4, 30, 4, 30, 30]], "iscrowd": 1}
+    with pytest.raises(UserError, match=r"have no object of 'cat'; 1 are ignored \(`iscrowd` or `ignore` is 1\)"):
+        prepare(own(tmp_path / "set", 2, [], annotations=[crowd]))
 
 
 def test_test_labels_without_an_object_of_the_classes_are_refused(tmp_path, labels):
