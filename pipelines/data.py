@@ -72,10 +72,7 @@ def command(
             f"no dataset {dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
             f"labelme files"
         )
-    counts: dict[str, ClassCounts] = {}
-    for split in splits:
-        counts[split.labels.stem] = summarise(split, sheet)
-    print_classes(counts)
+    print_classes({split.labels.stem: summarise(split, sheet) for split in splits})
 
 
 def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iterator[Split]:

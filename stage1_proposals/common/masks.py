@@ -9,10 +9,11 @@ from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.errors import quoted
 from stage1_proposals.common.run_lengths import read_changes
-from stage1_proposals.common.system import MAX_PIXELS
 
 Size = tuple[int, int]  # height, width in pixels
 Rle = dict[str, Any]  # COCO's compressed run lengths: `size` [height, width] and `counts`, bytes
+
+MAX_PIXELS = 200_000_000  # of the largest image that is read, `common.system.MAX_PIXELS`
 
 
 def to_rle(segmentation: Any, size: Size) -> Rle:
