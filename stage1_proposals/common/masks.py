@@ -1,5 +1,6 @@
 """Masks as COCO has them: polygons and run lengths, and the boxes and areas of masks."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from stage1_proposals.common.run_lengths import read_changes
 Size = tuple[int, int]  # height, width in pixels
 Rle = dict[str, Any]  # COCO's compressed run lengths: `size` [height, width] and `counts`, bytes
 
+# Numbers of compressed run lengths: up to six characters that another one follows, and the last; see `run_lengths`.
+COUNTS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
 MAX_PIXELS = 200_000_000  # of the largest image that is read, `common.system.MAX_PIXELS`
 
 
@@ -43,6 +46,8 @@ def to_rle(segmentation: Any, size: Size) -> Rle:
                 raise ValueError(f"its counts add up to {sum(counts):,}, not to {size[0]} x {size[1]} pixels")
             return coco_mask.frPyObjects(segmentation, *size)
         counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        if not COUNTS.fullmatch(counts):
+            raise ValueError("its counts are no compressed run lengths")
         read_changes([counts], size)  # pycocotools would take memory for what is missing
     except ValueError:
         raise
