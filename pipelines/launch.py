@@ -12,12 +12,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pipelines.options import Invocation
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to finish its last message
 
@@ -106,9 +108,9 @@ def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
     )
 
 
-def typed(command: str, arguments: Sequence[object]) -> str:
+def typed(*words: object) -> str:
     """The command line as a user would type it."""
-    return shlex.join(["python", "-m", "pipelines", command, *map(str, arguments)])
+    return shlex.join(["python", "-m", "pipelines", *map(str, words)])
 
 
 def step(title: str, command: str, *arguments: object) -> float:
@@ -118,12 +120,38 @@ def step(title: str, command: str, *arguments: object) -> float:
         UserError: it ended with an exit code other than 0; it has printed its own message.
         KeyboardInterrupt: Ctrl-C, whether this process or only the command has received it.
     """
-    print(f"\n== {title}\n$ {typed(command, arguments)}", flush=True)
-    start = time.monotonic()
-    check(command, _run([sys.executable, "-m", "pipelines", command, *map(str, arguments)]))
-    seconds = time.monotonic() - start
+    begin = time.monotonic()
+    process = start(title, [command, *map(str, arguments)])
+    try:
+        code = process.wait()
+    finally:
+        stop([process], interrupt=False)
+    check(command, code)
+    seconds = time.monotonic() - begin
     print(f"== {seconds:.0f} s", flush=True)
     return seconds
+
+
+def start(
+    title: str, words: Sequence[str], output: Path | None = None, threads: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start one command of this project, showing it as a user would type it.
+
+    Args:
+        output: the file that it appends what it prints to; None: the terminal.
+        threads: its number of OpenMP threads, unless the environment sets it.
+
+    Raises:
+        UserError: `output` cannot be written.
+    """
+    where = f", its output in {output}" if output else ""
+    print(f"\n== {title}{where}\n$ {typed(*words)}", flush=True)
+    command = [sys.executable, "-m", "pipelines", *words]
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if threads else os.environ
+    if output is None:
+        return subprocess.Popen(command, env=environment)
+    with writing(output), output.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
 def check(command: str, code: int) -> None:
@@ -140,14 +168,14 @@ def check(command: str, code: int) -> None:
         raise UserError(f"step `{command}` {how}; run the same command again to resume")
 
 
-def _run(words: Sequence[str]) -> int:
-    """The exit code of a process, which does not outlive this one's interruption."""
-    process = subprocess.Popen(words)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
+def stop(processes: Sequence[subprocess.Popen[bytes]], *, interrupt: bool) -> None:
+    """End processes: interrupt them, unless Ctrl-C has reached them already; kill those that have not ended in time."""
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        raise
-    finally:
+            process.wait(max(0.0, deadline - time.monotonic()))
         process.kill()
+        process.wait()
