@@ -64,7 +64,7 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
     if dry_run:
         print_plan(runs)
         for line in commands[len(runs) :]:
-            print(f"Then: $ {line}")
+            print(f"Then:\n     $ {line}")
         return
     execute(runs, jobs)
     for name, words in pictures.items():
