@@ -12,28 +12,29 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Any
+from typing import IO, Any
 
 import click
 
-from pipelines.options import Invocation
+from pipelines.options import POSITIVE
 from stage1_proposals.common.errors import UserError
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to finish its last message
 
 
 def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command's function so that it runs in `gpus` processes; the function itself gets no `gpus`.
+    """Give a command the option `--gpus`: its function then runs in so many processes, and does not get the number.
 
     The command starts itself again under torchrun, which keeps the processes together. In a process that torchrun
-    started, by this decorator or by hand, the function runs as one of them, and `gpus` has no meaning.
+    started, by this decorator or by hand, the function runs as one of them, and `--gpus` has no meaning.
 
     Raises:
-        UserError: fewer GPUs than `gpus`, or a process was killed.
+        UserError: fewer GPUs than `--gpus`, or a process was killed.
         SystemExit: the processes' exit code, when it is not 0; they have printed their messages.
         KeyboardInterrupt: after Ctrl-C, when all processes have ended.
     """
 
+    @click.option("--gpus", type=POSITIVE, default=1, help="Processes, one per GPU; with --device cpu, on the CPU.")
     @wraps(function)
     def run(*args: Any, gpus: int, device: str | None, **kwargs: Any) -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun only; others set LOCAL_RANK too
@@ -41,7 +42,8 @@ def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
         elif gpus == 1:
             function(*args, device=device, **kwargs)
         else:
-            _start_processes(click.get_current_context().ensure_object(Invocation), gpus, device)
+            command_line: list[str] = click.get_current_context().obj
+            start_processes(command_line[1:], gpus, device)
 
     return run
 
@@ -58,7 +60,8 @@ def _join_processes(device: str | None, task: Callable[[], Any]) -> None:
         task()
 
 
-def _start_processes(invocation: Invocation, count: int, device: str | None) -> None:
+def start_processes(arguments: Sequence[str], count: int, device: str | None) -> None:
+    """Run Python with these arguments in `count` processes under torchrun; raises as `one_process_per_gpu` says."""
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -83,7 +86,7 @@ def _start_processes(invocation: Invocation, count: int, device: str | None) -> 
                 max_restarts=0,
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
             )
-            elastic_launch(config, sys.executable)(*invocation.command[1:])
+            elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:
         _report_failures({rank: failure.exitcode for rank, failure in error.failures.items()}, count)
     except SignalException as error:
@@ -119,11 +122,40 @@ def step(title: str, command: str, *arguments: object) -> float:
         KeyboardInterrupt: Ctrl-C, whether this process or only the command has received it.
     """
     print(f"\n== {title}\n$ {typed(command, arguments)}", flush=True)
-    start = time.monotonic()
-    check(command, _run([sys.executable, "-m", "pipelines", command, *map(str, arguments)]))
-    seconds = time.monotonic() - start
+    begin = time.monotonic()
+    process = start([command, *map(str, arguments)])
+    try:
+        code = process.wait()
+    finally:
+        stop([process])  # on Ctrl-C the terminal has interrupted it as well
+    check(command, code)
+    seconds = time.monotonic() - begin
     print(f"== {seconds:.0f} s", flush=True)
     return seconds
+
+
+def start(words: Sequence[str], output: IO[bytes] | None = None, threads: int | None = None) -> subprocess.Popen[bytes]:
+    """Start a command of this project.
+
+    Args:
+        words: its name and arguments.
+        output: file that it prints to; None: where this process prints.
+        threads: number of OpenMP threads, unless the environment sets it.
+    """
+    environment = os.environ if threads is None else {"OMP_NUM_THREADS": str(threads), **os.environ}
+    errors = None if output is None else subprocess.STDOUT
+    return subprocess.Popen([sys.executable, "-m", "pipelines", *words], stdout=output, stderr=errors, env=environment)
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]], interrupt: bool = False) -> None:
+    """Wait for interrupted commands to end and kill those that do not; `interrupt` them first if nothing has."""
+    deadline = time.monotonic() + GRACE
+    for process in processes if interrupt else ():
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
 
 
 def check(command: str, code: int) -> None:
@@ -138,16 +170,3 @@ def check(command: str, code: int) -> None:
     if code:
         how = f"ended with exit code {code}" if code > 0 else f"was killed ({signal.Signals(-code).name})"
         raise UserError(f"step `{command}` {how}; run the same command again to resume")
-
-
-def _run(words: Sequence[str]) -> int:
-    """The exit code of a process, which does not outlive this one's interruption."""
-    process = subprocess.Popen(words)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        raise
-    finally:
-        process.kill()

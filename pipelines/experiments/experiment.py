@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from pipelines.options import (
     POSITIVE,
     Decorator,
     Function,
-    apply_options,
-    collect,
     device_option,
     words_option,
 )
@@ -89,4 +88,12 @@ def experiment_options(function: Function) -> Function:
             "--freesolo", type=PATH, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7."
         ),
     }
-    return apply_options(list(options.values()))(collect("experiment", list(options), _experiment)(function))
+
+    @wraps(function)
+    def collected(**settings: Any) -> Any:
+        values = {name: settings.pop(name) for name in options}
+        return function(experiment=_experiment(**values), **settings)
+
+    for option in reversed(options.values()):  # shown by `--help` in this order
+        collected = option(collected)
+    return collected

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import IO
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from stage2_training.evaluation.scores import Point
 
+LINES_INSIDE = 6  # names of more lines stand beside the axes
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
     """The mean of several seeds' curves: `epoch`, `metric` (the mean), and its `lowest` and `highest` value.
@@ -27,10 +29,15 @@ def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
 
 @rc_context({"text.parse_math": False})  # names may contain dollar signs
 def plot_curves(
-    curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP", title: str | None = None
+    curves: Mapping[str, Sequence[Point]], path: str | Path | IO[bytes], metric: str = "AP", title: str | None = None
 ) -> None:
-    """Draw `metric` (in percent) over epochs as an image file: a line per named curve, with a band if it is a mean."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    """Draw `metric` (in percent) over epochs as an image: a line per named curve, with a band if it is a mean.
+
+    Args:
+        path: of the image, or an open file, which becomes a PNG.
+    """
+    many = len(curves) > LINES_INSIDE
+    figure = Figure(figsize=(9, 4) if many else (6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points in curves.items():
@@ -45,7 +52,10 @@ def plot_curves(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if many:
+        figure.legend(loc="outside right upper", fontsize="x-small")
+    else:
+        axes.legend()
     if title:
         axes.set_title(title)
     figure.savefig(path, dpi=150)
