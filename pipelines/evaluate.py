@@ -66,7 +66,7 @@ def command(
 
     def open_labels(name: str) -> Mapping[str, Any]:
         labels = open_dataset(name, overrides.data_root, custom)
-        print_lines(labels.remarks)
+        print_lines(*labels.remarks)
         return labels.fragment
 
     source = checkpoint or work_dir

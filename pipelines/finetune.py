@@ -60,7 +60,7 @@ def command(
         from stage2_training.runs.work_dir import RESUME_HINT, WorkDir
 
     labels = open_dataset(dataset, overrides.data_root, custom)
-    print_lines(labels.remarks)
+    print_lines(*labels.remarks)
     config = finetuning_config(model, labels.fragment, schedule, init=init, overrides=overrides)
     check_annotations(config, ["train", "val"])
     start = initial_weights.by_name(init, model, config.model.type, checkpoint=checkpoint, weights=weights)

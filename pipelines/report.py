@@ -6,7 +6,6 @@ on the page, and everything else is shown.
 
 import base64
 import io
-import json
 import os
 import shlex
 from collections import Counter, defaultdict
@@ -27,22 +26,17 @@ from pipelines.console import duration
 from pipelines.experiments.record import ExperimentRecord
 from pipelines.options import PATH, Command
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import atomic_write, check_writable, in_use, writing
+from stage1_proposals.common.files import atomic_write, check_writable, writing
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.shards import MANIFEST, ShardSet
 from stage2_training import quiet_imports
 
 with quiet_imports():
-    from stage2_training.engine.divergence import NON_FINITE
     from stage2_training.evaluation.curves import plot_curves
-    from stage2_training.evaluation.scores import AP_NAMES, learning_curve, read_scalars
-    from stage2_training.runs.provenance import COMMANDS, CommandRecord
-    from stage2_training.runs.work_dir import SETTINGS, WorkDir
+    from stage2_training.evaluation.scores import AP_NAMES
+    from stage2_training.runs.summary import RunSummary, is_run
 
-# Files that only the directory of a run has beside its config.
-RUN_FILES = frozenset({COMMANDS, SETTINGS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
 SCORES = (*AP_NAMES, "box_AP")
-NOT_RECORDED = "not recorded"  # runs of before `config.json` was written
 MAX_LINES = 20  # of a chart; the best runs have one
 PICTURE_WIDTH = 1200
 MAX_PICTURE_BYTES = 8_000_000  # of all pictures of a page
@@ -70,16 +64,6 @@ class Page:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.problems.append(f"{self.name(path)}: {(reason or type(error).__name__).splitlines()[0]}")
 
-    def json(self, path: Path, kind: type) -> Any:
-        """A JSON file's value; an empty one when it does not exist or (listed) is not JSON of this kind."""
-        if path.exists():
-            with self.reading(path):
-                value = json.loads(path.read_text(encoding="utf-8"))
-                if not isinstance(value, kind):
-                    raise ValueError(f"is not a JSON {kind.__name__}")
-                return value
-        return kind()
-
     def picture(self, path: Path) -> str | None:
         """A picture as JPEG in a `data:` address, at most `PICTURE_WIDTH` wide; None (listed) if it is not shown."""
         with self.reading(path):
@@ -97,106 +81,34 @@ def data_address(data: io.BytesIO, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training run.
-
-    Attributes:
-        status: finished, running, failed, interrupted or not begun.
-        settings: the composed config; empty if the run has not recorded it as JSON.
-        config: the same as its file has it.
-        commands: its starts.
-        scores: the latest, in [0, 1] or -1.
-        curve: points with `epoch` and scores, where there is a mask AP.
-        last_loss: the latest sum of the losses.
-    """
-
-    name: str
-    status: str
-    settings: Mapping[str, Any]
-    config: str
-    commands: Sequence[CommandRecord]
-    scores: Mapping[str, float]
-    curve: Sequence[dict[str, Any]]
-    last_loss: float | None
-
-    def setting(self, path: str, default: Any = "-") -> Any:
-        """The config's value at a dotted path."""
-        value: Any = self.settings
-        for key in path.split("."):
-            if not isinstance(value, dict) or key not in value:
-                return default
-            value = value[key]
-        return value
-
-    @property
-    def pretraining(self) -> bool:
-        return "pseudo_labels" in self.settings
-
-    @property
-    def dataset(self) -> str:
-        """What fine-tuning trains on: runs of one dataset are comparable."""
-        root, labels = (self.setting(f"val_dataloader.dataset.{key}") for key in ("data_root", "ann_file"))
-        return "/".join(str(part) for part in (root, labels) if part not in ("-", None, "")) or NOT_RECORDED
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Its row in the table of runs."""
-        backbone = self.setting("model.backbone.model_name", f"ResNet-{self.setting('model.backbone.depth')}")
-        model = f"{str(self.setting('model.type')).removeprefix('SaliencyPrompt')}, {backbone}"
-        row = {
-            "run": Markup('<a href="#{0}">{0}</a>').format(self.name),
-            "status": self.status,
-            "model": model if self.settings else NOT_RECORDED,
-            "init": self.setting("initialisation.name", self.setting("initialisation.kind")),
-            "epochs": self.setting("train_cfg.max_epochs"),
-            "batch": self.setting("train_cfg.total_batch"),
-            "learning rate": self.setting("optim_wrapper.optimizer.lr"),
-            "seed": self.setting("randomness.seed"),
-        }
-        if self.pretraining:
-            prompts, images = self.setting("model.saliency_prompt.matching", "off"), self.setting("pseudo_labels.images")
-            loss = "-" if self.last_loss is None else f"{self.last_loss:.2f}"
-            return {**row, "prompts": prompts, "images": images, "last loss": loss}
-        scores = {name: self.scores.get(name, -1) for name in SCORES}
-        return row | {name.replace("_", " "): "-" if x < 0 else f"{100 * x:.1f}" for name, x in scores.items()}
+def run_row(run: RunSummary, name: str) -> dict[str, Any]:
+    """A run's row in the table of runs."""
+    row = {
+        "run": Markup('<a href="#{0}">{0}</a>').format(name),
+        "status": run.status,
+        "model": run.model,
+        "init": run.setting("initialisation.name", run.setting("initialisation.kind")),
+        "epochs": run.setting("train_cfg.max_epochs"),
+        "batch": run.setting("train_cfg.total_batch"),
+        "learning rate": run.setting("optim_wrapper.optimizer.lr"),
+        "seed": run.setting("randomness.seed"),
+    }
+    if run.pretraining:
+        row["prompts"] = run.setting("model.saliency_prompt.matching", "off")
+        row["images"] = run.setting("pseudo_labels.images")
+        return row | {"last loss": "-" if run.last_loss is None else f"{run.last_loss:.2f}"}
+    scores = {name.replace("_", " "): run.scores.get(name, -1) for name in SCORES}
+    return row | {name: "-" if score < 0 else f"{100 * score:.1f}" for name, score in scores.items()}
 
 
-def read_run(path: Path, page: Page) -> Run | None:
-    """The run of a directory, without what is damaged; None, listed, when its log or config cannot be opened."""
-    result, failure = page.json(path / "finished.json", dict), page.json(path / NON_FINITE, dict)
-    settings, recorded_curve = page.json(path / SETTINGS, dict), page.json(path / "curve.json", list)
+def read_run(path: Path, page: Page) -> dict[str, Any] | None:
+    """A run with its name, row and config's text; None, listed, when its files cannot be opened."""
     with page.reading(path):
-        starts = read_scalars(path)
-        losses = [row for rows in starts for row in rows if "loss" in row]
-        curve = learning_curve(starts) or [
-            point for point in recorded_curve if isinstance(point, dict) and _is_number(point.get("epoch"))
-        ]
-        scores = result or (curve[-1] if curve else {})
-        last_step, failed_step = losses[-1]["step"] if losses else 0, failure.get("step")
-        if result:
-            status = "finished"
-        elif in_use(path):
-            status = "running"
-        elif isinstance(failed_step, int) and failed_step > last_step:  # else the run continued past that step
-            status = "failed"
-        else:
-            status = "interrupted" if losses or WorkDir(path).latest_checkpoint() else "not begun"
-        return Run(
-            name=page.name(path),
-            status=status,
-            settings=settings,
-            config=(path / "config.py").read_text(encoding="utf-8", errors="replace"),
-            commands=CommandRecord.read_all(path),
-            scores={name: scores[name] for name in SCORES if _is_number(scores.get(name))},
-            curve=[point for point in curve if _is_number(point.get("AP")) and point["AP"] >= 0],
-            last_loss=losses[-1]["loss"] if losses else None,
-        )
+        run, name = RunSummary.read(path), page.name(path)
+        page.problems += [f"{name}/{problem}" for problem in run.problems]
+        config = (path / "config.py").read_text(encoding="utf-8", errors="replace")
+        return {"name": name, "summary": run, "row": run_row(run, name), "config": config}
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value == value
 
 
 def read_shard_set(path: Path, page: Page) -> dict[str, Any] | None:
@@ -253,12 +165,13 @@ def html_table(rows: Sequence[Mapping[str, Any]]) -> Markup:
     return Markup(pd.DataFrame(cells).to_html(index=False, escape=False, border=0, justify="left"))
 
 
-def learning_curves(runs: Sequence[Run]) -> str | None:
+def learning_curves(runs: Sequence[Mapping[str, Any]]) -> str | None:
     """A chart of mask AP over epochs, of the first runs that were evaluated, in a `data:` address; None: none was."""
-    curves = {run.name: run.curve for run in runs if run.curve}
+    points = {run["name"]: [point for point in run["summary"].curve if point.get("AP", -1) >= 0] for run in runs}
+    curves = [(name, curve) for name, curve in points.items() if curve]
     data = io.BytesIO()
     if curves:
-        plot_curves(dict(list(curves.items())[:MAX_LINES]), data)
+        plot_curves(dict(curves[:MAX_LINES]), data)
     return data_address(data, "png") if curves else None
 
 
@@ -272,7 +185,7 @@ def find(root: Path) -> dict[str, list[Path]]:
     for folder, folders, files in os.walk(root):
         folders.sort()
         directory, names = Path(folder), sorted(files)
-        if RUN_FILES.intersection(names) or {"config.py", ".lock"} <= set(names):
+        if is_run(names):
             found["runs"].append(directory)
             folders.clear()  # its logs
         elif MANIFEST in names:
@@ -305,10 +218,10 @@ def command(work_dir: Path, out: Path | None) -> None:
         "tables": [record for path in found["tables"] if (record := read_record(path, page))],
         "figures": read_figures(found["records"], found["pictures"], page),
     }
-    finetuning: dict[str, list[Run]] = defaultdict(list)
-    for run in sorted(shown["runs"], key=lambda run: -run.scores.get("AP", -1)):
-        if not run.pretraining:
-            finetuning[run.dataset].append(run)
+    finetuning: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in sorted(shown["runs"], key=lambda run: -run["summary"].scores.get("AP", -1)):
+        if not run["summary"].pretraining:
+            finetuning[run["summary"].dataset].append(run)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"duration": duration, "shell": shlex.join, "table": html_table}
@@ -316,9 +229,9 @@ def command(work_dir: Path, out: Path | None) -> None:
         root=str(work_dir),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         problems=page.problems,
-        statuses=Counter(run.status for run in shown["runs"]),
+        statuses=Counter(run["summary"].status for run in shown["runs"]),
         finetuning=finetuning,
-        pretraining=[run for run in shown["runs"] if run.pretraining],
+        pretraining=[run for run in shown["runs"] if run["summary"].pretraining],
         curves={dataset: data for dataset, runs in finetuning.items() if (data := learning_curves(runs))},
         **{kind.replace(" ", "_"): values for kind, values in shown.items()},
     )

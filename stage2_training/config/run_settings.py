@@ -12,9 +12,7 @@ class Overrides(BaseModel):
 
     epochs: PositiveInt | None = Field(None, description="Length of training; milestones move with it.")
     total_batch: PositiveInt | None = Field(None, description="Images per optimizer step, over all processes.")
-    batch_size: PositiveInt | None = Field(
-        None, description="Images per process and forward pass, as memory allows."
-    )
+    batch_size: PositiveInt | None = Field(None, description="Images per process and forward pass, as memory allows.")
     image_size: PositiveInt | None = Field(None, description="Longer side of the images after resizing, in pixels.")
     auto_scale_lr: bool = Field(
         False, description="Scale the learning rate with the total batch, from the schedule's base batch size."

@@ -10,9 +10,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stage2_training.evaluation.scores import Point
+from stage1_proposals.common.errors import UserError
+from stage2_training.evaluation.scores import SCORE_NAMES, Point, read_curve
 
 LINES_INSIDE = 6  # names of more lines stand beside the axes
+
+
+def read_mean_curve(name: str, runs: Sequence[Path], metric: str) -> list[Point]:
+    """The learning curve of a run: `epoch` and `metric`; of several runs, the seeds of one setting, their mean.
+
+    Args:
+        name: of the setting, for messages.
+        runs: work directories.
+        metric: one of `SCORE_NAMES`.
+
+    Raises:
+        UserError: no such metric; a run was not evaluated or lacks the metric; the runs have no epoch in common.
+    """
+    if metric not in SCORE_NAMES:
+        raise UserError(f"--metric {metric}: no such score; there are {', '.join(SCORE_NAMES)}")
+    curves = []
+    for run in runs:
+        points = read_curve(run)
+        if not points:
+            raise UserError(f"{run}: no run here that was evaluated")
+        if any(point.get(metric, -1) < 0 for point in points):
+            raise UserError(f"{run}: has no {metric} at every epoch; draw another --metric")
+        curves.append([{"epoch": point["epoch"], metric: point[metric]} for point in points])
+    curve = curves[0] if len(curves) == 1 else mean_curve(curves, metric)
+    if not curve:
+        raise UserError(f"{name}: its runs have no epoch in common at which they were evaluated")
+    return curve
+
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
     """The mean of several seeds' curves: `epoch`, `metric` (the mean), and its `lowest` and `highest` value.
