@@ -57,7 +57,7 @@ class RunSummary:
         points = learning_curve(starts) or run._json("curve.json", list)
         run.curve = [point for point in points if isinstance(point, dict) and _is_number(point.get("epoch"))]
         result = run._json("finished.json", dict)
-        scores = result or (run.curve[-1] if run.curve else {})
+        scores = result if "checkpoint" in result else (run.curve or [{}])[-1]
         run.scores = {name: scores[name] for name in SCORE_NAMES if _is_number(scores.get(name))}
         failed_step = run._json(NON_FINITE, dict).get("step")
         if "checkpoint" in result:

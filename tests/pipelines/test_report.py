@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 
 from pipelines import report
 from pipelines.report import find
-from stage2_training.runs.provenance import COMMANDS
+from tests.made_runs import make_run
 from tests.pipelines.command import run_command
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -29,63 +28,6 @@ RECORD = {
     "machine": "two cores",
     "seconds": 7500,
 }
-SCORES = {"AP": 0.25, "AP50": 0.5, "AP75": 0.125, "AP_S": -1.0, "AP_M": 0.3, "AP_L": 0.2}
-@pytest.fixture(scope="session")
-def make_run() -> Callable[..., Path]:
-    """(directory, epochs done of 4, ...) -> the directory of a fine-tuning run there, with ten steps an epoch.
-
-    `finished`: it has its result; `scores`: of the last epoch; `pretraining`: it is one; `prompts`: its settings of
-    Saliency Prompt; `settings`: `init`, `lr`, `seed`, `dataset`, `classes` of its config.
-    """
-
-    def make(
-        path: Path,
-        epochs: int = 4,
-        *,
-        finished: bool | None = None,
-        scores: dict[str, float] | None = None,
-        pretraining: bool = False,
-        prompts: dict[str, Any] | None = None,
-        command: list[str] | None = None,
-        **settings: Any,
-    ) -> Path:
-        path.mkdir(parents=True)
-        known = {"init": "sp", "lr": 0.1, "seed": 0, "dataset": "tiny", "classes": ["text"]} | settings
-        data = {"data_root": f"data/{known['dataset']}", "ann_file": "test.json", "classes": known["classes"]}
-        config: dict[str, Any] = {
-            "initialisation": {"kind": known["init"], "sha256": "a"},
-            "model": {"type": "KNet", "backbone": {"depth": 50}} | ({"saliency_prompt": prompts} if prompts else {}),
-            "optim_wrapper": {"optimizer": {"lr": known["lr"], "type": "AdamW"}},
-            "randomness": {"seed": known["seed"]},
-            "train_cfg": {"max_epochs": 4, "total_batch": 8},
-            "val_dataloader": {"dataset": data},
-        }
-        if pretraining:
-            config["pseudo_labels"] = {"images": 480}
-        (path / "config.json").write_text(json.dumps(config))
-        (path / "config.py").write_text("".join(f"{name} = {value!r}\n" for name, value in config.items()))
-        kind = "pretrain" if pretraining else "finetune"
-        argv = command or ["python", "-m", "pipelines", kind, "--model", "knet_lite0", "--seed", "0"]
-        start = {"argv": argv, "started": "2026-01-01T10:00:00+00:00", "software": {"torch": "1.2.3"}, "device": "cpu"}
-        (path / COMMANDS).write_text(json.dumps(start) + "\n")
-        (path / "initial.pth").write_bytes(bytes(2_000_000))
-        rows: list[dict[str, Any]] = []
-        for step in range(1, 10 * epochs + 1):
-            parts = {"loss_rpn": 1.0, "s0.loss_mask": 4 / step, "s1.loss_mask": 2 / step}
-            rows.append({"lr": 0.1, "loss": sum(parts.values()), **parts, "epoch": -(-step // 10), "step": step})
-            if step % 10 == 0 and not pretraining:
-                share = step / (10 * epochs)
-                last = {name: value if value < 0 else share * value for name, value in (scores or SCORES).items()}
-                rows.append({f"coco/{name}": value for name, value in last.items()} | {"step": step // 10})
-        log = path / "20260101_100000"
-        (log / "vis_data").mkdir(parents=True)
-        (log / "vis_data" / "scalars.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if finished if finished is not None else epochs == 4:
-            result = {"epochs": 4} if pretraining else {"epoch": 4, **(scores or SCORES)}
-            (path / "finished.json").write_text(json.dumps(result | {"checkpoint": "iter_40.pth"}))
-        return path
-
-    return make
 
 
 class Page(HTMLParser):
@@ -147,7 +89,7 @@ def make_report(capsys) -> Callable[..., tuple[Page, str]]:
 
 
 @pytest.fixture
-def work(tmp_path, make_run) -> Path:
+def work(tmp_path) -> Path:
     """Two finished runs, and one each that was interrupted, that failed, that never began and that pre-trained."""
     root = tmp_path / "work"
     make_run(root / "pre", pretraining=True, init="backbone", prompts={"matching": "cosine", "level": 0})
@@ -196,7 +138,7 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert charts == ["Learning curves of data/tiny/test.json"]
 
 
-def test_the_page_needs_nothing_else(work, make_report, make_run):
+def test_the_page_needs_nothing_else(work, make_report):
     page, _ = make_report(work)
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "base")
@@ -211,7 +153,7 @@ def test_the_page_needs_nothing_else(work, make_report, make_run):
     assert policy.startswith("default-src 'none';")
 
 
-def test_nothing_that_is_shown_becomes_part_of_the_page(tmp_path, make_run, make_report):
+def test_nothing_that_is_shown_becomes_part_of_the_page(tmp_path, make_report):
     name = 'a"b<i>&amp;'
     run = make_run(tmp_path / name, classes=[EVIL], init=EVIL, command=["python", EVIL, "--dataset", EVIL])
     make_run(tmp_path / "other", init="sp", lr=EVIL)
@@ -299,10 +241,19 @@ def test_damage_is_noted_or_passed_over(work, make_report, damage):
     for noted in ("tables/a.json: ", "figures/a.png: ", "figures/a.record.json: ", "shards: "):
         assert noted in page.text
     assert page.row("fine-seed0")[8] == "25.0"
-    for name, file in broken_runs.items():  # each is shown with what is whole, or named as unreadable
-        assert any(row[0].split() == [name] for row in page.rows)
-        text_is_json = damage in (b"[]", b"3", DAMAGE[5])
-        assert (f"{name}/{file}: " in page.text) == (file.endswith(".json") and file != f"{log}/vis_data/scalars.json")
+    for name, file in broken_runs.items():
+        assert any(row[0].split() == [name] for row in page.rows)  # with what is whole
+        noted = file in ("config.json", "finished.json", "non_finite.json") and damage != DAMAGE[5]
+        assert (f"{name}/{file}: " in page.text) == noted
+
+
+def test_a_run_of_before_its_settings_were_recorded_is_shown_without_them(work, make_report):
+    (work / "fine-seed0" / "config.json").unlink()
+    page, printed = make_report(work)
+    assert "notes" not in printed
+    assert page.row("fine-seed0")[1:4] == ["finished", "not recorded", "-"]
+    assert page.row("fine-seed0")[8:10] == ["25.0", "50.0"]
+    assert "Fine-tuning on not recorded" in " ".join(page.text.split())
 
 
 def test_files_that_have_gone_are_no_faults(work, make_report):
@@ -314,7 +265,18 @@ def test_files_that_have_gone_are_no_faults(work, make_report):
     assert page.row("fine-seed0")[8:10] == ["25.0", "50.0"]
 
 
-def test_a_hundred_runs_make_a_page_of_a_few_megabytes(tmp_path, make_run, make_report):
+def test_a_chart_has_the_best_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MAX_LINES", 2)
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(report, "plot_curves", lambda curves, data: drawn.append(list(curves)))
+    for name, score in (("a", 0.1), ("b", 0.3), ("c", 0.2)):
+        make_run(tmp_path / name, scores={"AP": score})
+    make_run(tmp_path / "new", 0)
+    assert run_command("report", "--work-dir", tmp_path) == 0
+    assert drawn == [["b", "c"]]
+
+
+def test_a_hundred_runs_make_a_page_of_a_few_megabytes(tmp_path, make_report):
     first = make_run(tmp_path / "run0", 1, finished=True)
     long = "".join(f"setting{n} = dict(type='Something', value={n})\n" for n in range(100))
     for number in range(100):
@@ -340,7 +302,7 @@ def test_pictures_end_where_a_page_has_enough(tmp_path, make_report, monkeypatch
     assert "2 notes" in printed
 
 
-def test_only_runs_shards_tables_and_figures_are_found(tmp_path, make_run):
+def test_only_runs_shards_tables_and_figures_are_found(tmp_path):
     make_run(tmp_path / "b" / "run")
     make_run(tmp_path / "a", 2)
     for path in (
@@ -363,7 +325,7 @@ def test_only_runs_shards_tables_and_figures_are_found(tmp_path, make_run):
     "change",
     [{"heading": None}, {"rows": 3}, {"rows": [["short"]]}, {"notes": 3}, {"number": "x"}, {"seconds": "long"}],
 )
-def test_what_is_no_table_is_listed(tmp_path, make_report, make_run, change):
+def test_what_is_no_table_is_listed(tmp_path, make_report, change):
     make_run(tmp_path / "run")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "a.json").write_text(json.dumps(RECORD | {"heading": ["x", "AP"]} | change))
