@@ -27,8 +27,8 @@ COMMANDS = {
     "finetune": ("Fine-tune a detector on a labelled dataset.", "pipelines.finetune"),
     "evaluate": ("Evaluate a checkpoint: COCO AP of masks and boxes.", "pipelines.evaluate"),
     "draw": ("Draw learning curves, what queries look at, or detections.", "pipelines.draw"),
-    "table": ("Print a table of the paper beside the paper's numbers.", "pipelines.experiments.tables"),
-    "figure": ("Draw a figure of the paper.", "pipelines.experiments.figures"),
+    "table": ("Print a table of the paper beside the paper's numbers.", "pipelines.experiments.reproduce:table"),
+    "figure": ("Draw a figure of the paper.", "pipelines.experiments.reproduce:figure"),
     "bench": ("Measure a part beside a reference implementation.", "pipelines.bench"),
     "report": ("Write one HTML page of all runs, shard sets, tables and figures.", "pipelines.report"),
 }

@@ -12,12 +12,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from pipelines.options import POSITIVE
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to finish its last message
 
@@ -109,9 +111,9 @@ def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
     )
 
 
-def typed(command: str, arguments: Sequence[object]) -> str:
+def typed(*words: object) -> str:
     """The command line as a user would type it."""
-    return shlex.join(["python", "-m", "pipelines", command, *map(str, arguments)])
+    return shlex.join(["python", "-m", "pipelines", *map(str, words)])
 
 
 def step(title: str, command: str, *arguments: object) -> float:
@@ -121,41 +123,38 @@ def step(title: str, command: str, *arguments: object) -> float:
         UserError: it ended with an exit code other than 0; it has printed its own message.
         KeyboardInterrupt: Ctrl-C, whether this process or only the command has received it.
     """
-    print(f"\n== {title}\n$ {typed(command, arguments)}", flush=True)
     begin = time.monotonic()
-    process = start([command, *map(str, arguments)])
+    process = start(title, [command, *map(str, arguments)])
     try:
         code = process.wait()
     finally:
-        stop([process])  # on Ctrl-C the terminal has interrupted it as well
+        stop([process], interrupt=False)
     check(command, code)
     seconds = time.monotonic() - begin
     print(f"== {seconds:.0f} s", flush=True)
     return seconds
 
 
-def start(words: Sequence[str], output: IO[bytes] | None = None, threads: int | None = None) -> subprocess.Popen[bytes]:
-    """Start a command of this project.
+def start(
+    title: str, words: Sequence[str], output: Path | None = None, threads: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start one command of this project, showing it as a user would type it.
 
     Args:
-        words: its name and arguments.
-        output: file that it prints to; None: where this process prints.
-        threads: number of OpenMP threads, unless the environment sets it.
+        output: the file that it appends what it prints to; None: the terminal.
+        threads: its number of OpenMP threads, unless the environment sets it.
+
+    Raises:
+        UserError: `output` cannot be written.
     """
-    environment = os.environ if threads is None else {"OMP_NUM_THREADS": str(threads), **os.environ}
-    errors = None if output is None else subprocess.STDOUT
-    return subprocess.Popen([sys.executable, "-m", "pipelines", *words], stdout=output, stderr=errors, env=environment)
-
-
-def stop(processes: Sequence[subprocess.Popen[bytes]], interrupt: bool = False) -> None:
-    """Wait for interrupted commands to end and kill those that do not; `interrupt` them first if nothing has."""
-    deadline = time.monotonic() + GRACE
-    for process in processes if interrupt else ():
-        process.send_signal(signal.SIGINT)
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        process.kill()
+    where = f", its output in {output}" if output else ""
+    print(f"\n== {title}{where}\n$ {typed(*words)}", flush=True)
+    command = [sys.executable, "-m", "pipelines", *words]
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if threads else os.environ
+    if output is None:
+        return subprocess.Popen(command, env=environment)
+    with writing(output), output.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
 def check(command: str, code: int) -> None:
@@ -170,3 +169,16 @@ def check(command: str, code: int) -> None:
     if code:
         how = f"ended with exit code {code}" if code > 0 else f"was killed ({signal.Signals(-code).name})"
         raise UserError(f"step `{command}` {how}; run the same command again to resume")
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]], *, interrupt: bool) -> None:
+    """End processes: interrupt them, unless Ctrl-C has reached them already; kill those that have not ended in time."""
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.wait()

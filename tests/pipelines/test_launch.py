@@ -158,7 +158,7 @@ process = subprocess.Popen(child)
 try:
     process.wait()
 except KeyboardInterrupt:
-    launch.stop([process])
+    launch.stop([process], interrupt=False)
     print("interrupted", flush=True)
 """
 
