@@ -1,14 +1,11 @@
 """Running commands: one command in several processes, one per GPU; several commands one after the other."""
 
-import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -44,6 +41,8 @@ def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
         elif gpus == 1:
             function(*args, device=device, **kwargs)
         else:
+            from stage2_training.engine.distributed import start_processes
+
             command_line: list[str] = click.get_current_context().obj
             start_processes(command_line[1:], gpus, device)
 
@@ -60,55 +59,6 @@ def _join_processes(device: str | None, task: Callable[[], Any]) -> None:
     die_with_parent()
     with process_group(device):
         task()
-
-
-def start_processes(arguments: Sequence[str], count: int, device: str | None) -> None:
-    """Run Python with these arguments in `count` processes under torchrun; raises as `one_process_per_gpu` says."""
-    import torch
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    if device != "cpu" and torch.cuda.device_count() < count:
-        raise UserError(
-            f"--gpus {count}: torch finds {torch.cuda.device_count()} GPUs here; use fewer, or --device cpu"
-        )
-    # torchrun's own default is one thread per process, which would leave cores idle.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.disable()  # torchrun logs what is reported below in one line
-    try:
-        with tempfile.TemporaryDirectory() as logs:
-            config = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=count,
-                rdzv_backend="c10d",
-                rdzv_endpoint="localhost:0",
-                run_id=uuid.uuid4().hex,
-                max_restarts=0,
-                logs_specs=DefaultLogsSpecs(log_dir=logs),
-            )
-            elastic_launch(config, sys.executable)(*arguments)
-    except ChildFailedError as error:
-        _report_failures({rank: failure.exitcode for rank, failure in error.failures.items()}, count)
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from error
-        raise SystemExit(128 + error.sigval) from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
-    """End as the failed processes did; `exit_codes` by rank, as in `Popen.returncode`."""
-    reported = [code for code in exit_codes.values() if code > 0]
-    if reported:
-        raise SystemExit(2 if 2 in reported else reported[0])
-    rank, code = next(iter(exit_codes.items()))
-    raise UserError(
-        f"process {rank + 1} of {processes} was killed ({signal.Signals(-code).name}), which ended all; "
-        f"finished checkpoints are kept, run again to resume"
-    )
 
 
 def typed(*words: object) -> str:

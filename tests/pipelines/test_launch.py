@@ -17,6 +17,7 @@ from pipelines import launch
 from pipelines.__main__ import run
 from pipelines.options import Command, device_option
 from stage1_proposals.common.errors import UserError
+from stage2_training.engine import distributed
 
 ROOT = Path(__file__).parents[2]
 # A command that takes no time to import.
@@ -58,7 +59,7 @@ def command(what: str, device: str | None) -> None:
 @click.command(cls=Command)
 @click.argument("what")
 def start_two(what: str) -> None:
-    launch.start_processes(["-m", "command", what, "--device", "cpu"], 2, "cpu")
+    distributed.start_processes(["-m", "command", what, "--device", "cpu"], 2, "cpu")
 
 
 @pytest.fixture
@@ -108,10 +109,10 @@ def test_all_end_together_with_one_line(
 def test_what_ended_the_processes_is_passed_on() -> None:
     message = r"process 2 of 8 was killed \(SIGKILL\), which ended all; finished checkpoints are kept"
     with pytest.raises(UserError, match=message):
-        launch._report_failures({1: -signal.SIGKILL}, 8)
+        distributed._report_failures({1: -signal.SIGKILL}, 8)
     for codes, code in (({0: -signal.SIGTERM, 3: 2}, 2), ({0: 1}, 1), ({0: 1, 1: 2}, 2)):
         with pytest.raises(SystemExit) as ended:
-            launch._report_failures(codes, 8)
+            distributed._report_failures(codes, 8)
         assert ended.value.code == code
 
 
