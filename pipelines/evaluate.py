@@ -55,15 +55,6 @@ def command(
         from stage2_training.runs import train as training
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
-    if work_dir and (model or schedule):
-        raise UserError("--model and --schedule do not go with --work-dir: the run's config sets them")
-    if work_dir and dataset and not class_agnostic:
-        raise UserError("--dataset with --work-dir needs --class-agnostic: the run's config sets its classes")
-    if work_dir and not dataset and custom != CustomDatasetOptions():
-        raise UserError(
-            "--test-labels and other options of custom datasets need --dataset: the run's config sets its images"
-        )
-
     def open_labels(name: str) -> Mapping[str, Any]:
         labels = open_dataset(name, overrides.data_root, custom)
         print_lines(*labels.remarks)
@@ -72,7 +63,8 @@ def command(
     source = checkpoint or work_dir
     if source is None:
         raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-
+    if work_dir:
+        check_run_options(model or schedule, dataset, class_agnostic, custom)
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source)
     if run is None:
@@ -89,3 +81,17 @@ def command(
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})
     print(f"{weights}\n{format_scores(scores)}\nwritten to {path}")
+
+
+def check_run_options(
+    composed: str | None, dataset: str | None, class_agnostic: bool, custom: CustomDatasetOptions
+) -> None:
+    """Refuse options that do not go with --work-dir, whose config has these settings; `composed` are its parts."""
+    if composed:
+        raise UserError("--model and --schedule do not go with --work-dir: the run's config sets them")
+    if dataset and not class_agnostic:
+        raise UserError("--dataset with --work-dir needs --class-agnostic: the run's config sets its classes")
+    if not dataset and custom != CustomDatasetOptions():
+        raise UserError(
+            "--test-labels and other options of custom datasets need --dataset: the run's config sets its images"
+        )
