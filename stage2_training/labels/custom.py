@@ -30,12 +30,13 @@ class CustomDatasetOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     test_labels: str | None = Field(
-        None, description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images."
+        default=None,
+        description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images.",
     )
-    classes: Sequence[str] = Field((), description="Names of the classes to use. Default: all.")
-    held_out_seed: NonNegativeInt = Field(0, description="Decides which images are held out.")
+    classes: Sequence[str] = Field(default=(), description="Names of the classes to use. Default: all.")
+    held_out_seed: NonNegativeInt = Field(default=0, description="Decides which images are held out.")
     skip_malformed: bool = Field(
-        False, description="Leave out images that are missing or whose labels are missing or malformed."
+        default=False, description="Leave out images that are missing or whose labels are missing or malformed."
     )
 
 
