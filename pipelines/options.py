@@ -138,9 +138,10 @@ def settings_options(
             values = {name: options.pop(name) for name in names}
             return function(*args, **{argument: model(**values)}, **options)
 
+        decorated: Function = collected
         for name in reversed(names):  # shown by `--help` in the fields' order
-            collected = _field_option(name, fields[name])(collected)
-        return collected
+            decorated = _field_option(name, fields[name])(decorated)
+        return decorated
 
     return decorate
 

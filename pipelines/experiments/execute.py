@@ -54,8 +54,7 @@ def execute(runs: Sequence[Run], jobs: int = 1) -> None:
     active: dict[Run, tuple[Popen[bytes], float]] = {}  # their processes, and when these began
     try:
         while waiting or active:
-            unfinished = {*waiting, *active}
-            ready = [run for run in waiting if unfinished.isdisjoint(run.after)]
+            ready = [run for run in waiting if not {*waiting, *active} & {*run.after}]
             for run in ready[: jobs - len(active)]:
                 waiting.remove(run)
                 process = launch.start(run.name, run.words, files.get(run), threads)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipelines.demo_data import demo_set
 from pipelines.experiments.paper import Experiment, Row
@@ -47,7 +48,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     return list(dict.fromkeys(needed for run in runs for needed in (*in_order(run.after), run)))
 
 
-def option(name: str, value: object) -> tuple[str | Path, ...]:
+def option(name: str, value: object) -> tuple[Any, ...]:
     """An option and its value; nothing without one."""
     return (name, value if isinstance(value, Path) else str(value)) if value else ()
 
@@ -85,12 +86,11 @@ class Plan:
     def shards(self, masks: str, seed: int, shown: bool = False) -> Run:
         """Pseudo masks of the unlabeled images; those that are shown, of the demo's test images, which have text."""
         scale, generator = self.scale, self.scale.generator(masks)
-        data = () if scale.unlabeled else (self.data("coco10"),)
+        data: tuple[Run, ...] = () if scale.unlabeled else (self.data("coco10"),)
         images = scale.unlabeled or data[0].directory / ("ctw1500/test_images" if shown else "unlabeled")
         setting = {"random": f"seed={seed}", "import": f"file={json.dumps(scale.freesolo)}"}.get(generator)
         words = ["--images", images, "--backbone", scale.backbone, *scale.proposals, "--generator", generator]
-        label = f"shards-{generator}{'-test' if shown and data else ''}"
-        label += f"-seed{seed}" if generator == "random" else ""
+        label = f"shards-{generator}{'-test' * bool(shown and data)}{f'-seed{seed}' * (generator == 'random')}"
         return self._run("proposals", label, [*words, *option("--set", setting)], data, f"proposals/{generator}.toml")
 
     def pretraining(self, row: Row, seed: int) -> Run:
@@ -132,7 +132,7 @@ class Plan:
         return "-".join([row.model + self.scale.suffix, *start, *["pseudo"] * (row.init == "pseudo")]).replace("=", "_")
 
     def _run(
-        self, command: str, label: str, words: Sequence[str | Path], after: tuple[Run, ...] = (), configs: str = ""
+        self, command: str, label: str, words: Sequence[Any], after: tuple[Run, ...] = (), configs: str = ""
     ) -> Run:
         """A run, its name with a digest of what decides its result: words (paths are in other runs), config files."""
         relative = [str(word.relative_to(self.root)) if isinstance(word, Path) else word for word in words]

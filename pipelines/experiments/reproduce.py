@@ -64,7 +64,7 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
     if dry_run:
         print_plan(runs)
         for line in commands[len(runs) :]:
-            print(f"Then: $ {line}")
+            print(f"Then:\n     $ {line}")
         return
     execute(runs, jobs)
     for name, words in pictures.items():
@@ -99,7 +99,8 @@ def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterato
     yield from (note for names, note in NOTES if experiment.name in names.split())
     yield from (note.format(**vars(scale)) for note in scale.notes)
     yield "K-Net's prompts have the length of its kernels, the paper's their own."
-    yield f"Epochs (the paper's): {scale.pretrain_epochs or 12} (12), fine-tuning up to {scale.finetune_epochs or 96} (96)."
+    longest = scale.finetune_epochs or 96
+    yield f"{scale.pretrain_epochs or 12} epochs of pre-training (paper: 12), at most {longest} of fine-tuning (96)."
 
 
 def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]) -> list[str]:

@@ -15,8 +15,7 @@ class Scale:
     suffix: str = ""  # of the models' names
     backbone: str = "densecl_r50"  # that finds the pseudo masks, and that pre-training starts from
     inits: tuple[str, ...] = (*INITS, "pseudo", "sp")  # of fine-tuning
-    # What stands for each of the paper's labelled datasets: a dataset, or so many images of the demo set.
-    datasets: Mapping[str, str | Counts] = field(default_factory=lambda: {name: name for name in DATASETS})
+    datasets: Mapping[str, str | Counts] = field(default_factory=lambda: {n: n for n in DATASETS})  # or the demo set's
     unlabeled: str | None = "data/coco/unlabeled2017"  # images to pre-train on; None: the demo set's
     proposals: tuple[str, ...] = ()  # further arguments of the commands of that name
     pretrain: tuple[str, ...] = ()

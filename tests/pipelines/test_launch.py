@@ -151,22 +151,23 @@ def test_a_step_that_was_killed_is_said_to_be(monkeypatch: pytest.MonkeyPatch, t
 
 
 SLEEPER = """
-import signal, subprocess, sys
+import signal, sys
 from pipelines import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, ignore it
-child = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
-process = subprocess.Popen(child)
+sys.executable = sys.argv[1]
 try:
-    process.wait()
+    launch.step("A long step", "demo")
 except KeyboardInterrupt:
-    launch.stop([process], interrupt=False)
     print("interrupted", flush=True)
 """
 
 
-def test_what_is_interrupted_does_not_outlive_it() -> None:
+def test_what_is_interrupted_does_not_outlive_it(tmp_path: Path) -> None:
+    sleeping = tmp_path / "python"
+    sleeping.write_text("#!/bin/sh\necho asleep\nexec sleep 60\n")
+    sleeping.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER],
+        [sys.executable, "-c", SLEEPER, str(sleeping)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -174,7 +175,11 @@ def test_what_is_interrupted_does_not_outlive_it() -> None:
         start_new_session=True,
     )
     assert process.stdout
-    assert process.stdout.readline() == "asleep\n"
+    assert [process.stdout.readline() for _ in range(4)][1:] == [
+        "== A long step\n",
+        "$ python -m pipelines demo\n",
+        "asleep\n",
+    ]
     begin = time.monotonic()
     # As a terminal does: every process of the group.
     os.killpg(process.pid, signal.SIGINT)
