@@ -247,6 +247,14 @@ def test_damage_is_noted_or_passed_over(work, make_report, damage):
         assert (f"{name}/{file}: " in page.text) == noted
 
 
+def test_nothing_is_executed(work, make_report):
+    code = f"open({str(work / 'proof')!r}, 'w')"
+    (work / "fine-seed0" / "config.py").write_text(f"a = {code}\n")
+    page, _ = make_report(work)
+    assert code in page.text
+    assert not (work / "proof").exists()
+
+
 def test_a_run_of_before_its_settings_were_recorded_is_shown_without_them(work, make_report):
     (work / "fine-seed0" / "config.json").unlink()
     page, printed = make_report(work)
