@@ -12,10 +12,11 @@ from pathlib import Path
 
 import click
 
-from pipelines.console import format_table, quiet_imports
+from pipelines.console import format_table
 from pipelines.options import PATH, POSITIVE, Group, device_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage2_training import quiet_imports
 
 MODULES = {"proposals": "proposal_speed", "training": "training_speed", "streaming": "streaming_speed"}
 

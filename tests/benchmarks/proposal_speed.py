@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, Integer, device_option
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option
 from stage1_proposals.backbones.extractor import build_extractor, fastest_precision, get_spec, speed_up
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import choose_device, keep_freed_memory
@@ -47,8 +47,8 @@ PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the
 @device_option
 @click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
 @click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
-@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward pass.")
-@click.option("--plain-count", type=Integer(min=2), default=24, help="Images of the reference.")
+@click.option("--count", type=click.IntRange(min=8), default=240, help="Images of ours and of the forward pass.")
+@click.option("--plain-count", type=click.IntRange(min=2), default=24, help="Images of the reference.")
 @click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
 def command(**settings: Any) -> None:
     """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""

@@ -15,7 +15,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
-from pipelines.options import POSITIVE, Command, Integer
+from pipelines.options import POSITIVE, Command
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.shards import ShardReader, ShardSet
 from stage2_training.config.compose import pretraining_config
@@ -30,7 +30,7 @@ FEATURE_DIM = 2048
 
 
 @click.command(cls=Command)
-@click.option("--count", type=Integer(min=5), default=60, help="Images to read.")
+@click.option("--count", type=click.IntRange(min=5), default=60, help="Images to read.")
 @click.option("--start-count", type=POSITIVE, default=123_403, help="Images of the set to start on.")
 @click.option("--masks", type=POSITIVE, default=10, help="Per image, in the COCO JSON.")
 @click.option(

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from pipelines.options import POSITIVE, Command, Integer, device_option
+from pipelines.options import POSITIVE, Command, device_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 from stage2_training.config.compose import read_fragment, read_prompt_variant, set_num_classes
@@ -51,7 +51,7 @@ class Setting:
 @click.option("--batch-size", type=POSITIVE, help="Images. Default: 12 on a GPU, else 4.")
 @click.option(
     "--size",
-    type=Integer(min=32),
+    type=click.IntRange(min=32),
     nargs=2,
     metavar="WIDTH HEIGHT",
     help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
