@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from math import ceil
 
 from pydantic import PositiveInt
@@ -34,6 +34,13 @@ class JobSettings:
     batch_size: PositiveInt = 8
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
+
+    def override(self, **sizes: int | None) -> "JobSettings":
+        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if "short_side" in given and "long_side" not in given:
+            given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
+        return replace(self, **given)
 
 
 @plain_dataclass(frozen=True)
