@@ -15,6 +15,8 @@ from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.decode import ImageError
+from stage1_proposals.images.listing import ImageList
+from stage1_proposals.jobs.request import Job, Recipe
 
 SIZE = (20, 30)
 
@@ -235,3 +237,10 @@ def test_an_image_named_twice_is_refused(tmp_path: Path) -> None:
     data["images"].append({"id": 8, "file_name": "./sub/a.jpg"})
     with pytest.raises(UserError, match=r"images\[0\] and images\[1\] are the same image \('sub/a\.jpg'\)"):
         generator_of(data, tmp_path).parameters()
+
+
+def test_a_job_of_other_images_is_refused_before_it_starts(tmp_path: Path) -> None:
+    generator = generator_of(coco(annotation(compressed(square(1, 1, 2)))), tmp_path)
+    images = ImageList(tmp_path, ("b.jpg",), (1,))
+    with pytest.raises(UserError, match="has masks of none of the 1 images"):
+        Job(images, Recipe(generator, "lite0_imagenet", None, "cpu")).request()
