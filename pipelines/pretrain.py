@@ -18,7 +18,7 @@ PROMPT_SETTINGS = (
 
 
 @click.command(cls=options.Command)
-@options.model_option()
+@options.model_option(folders="configs/pretraining (with --prompts off, configs/models)")
 @options.shards_option
 @options.image_root_option
 @click.option("--prompts", type=click.Choice(["on", "off"]), default="on", help="off: the plain detector.")

@@ -12,7 +12,7 @@ from pipelines import options
 from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
 from stage1_proposals.common.system import choose_device, keep_freed_memory
-from stage1_proposals.generators.registry import build_generator, config_names, read_settings
+from stage1_proposals.generators.registry import build_generator, config_names, default_config, read_settings
 
 if TYPE_CHECKING:
     from stage1_proposals.jobs.store import Store
@@ -72,7 +72,7 @@ def command(
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
     chosen = build_generator(settings.pop("generator"))
-    defaults = build_settings(JobSettings, settings, f"config {config}")
+    defaults = build_settings(JobSettings, settings, f"config {config or default_config(generator)}")
     recipe = Recipe(
         generator=chosen,
         backbone=backbone,
