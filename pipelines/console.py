@@ -99,7 +99,7 @@ def progress(description: str, unit: str, total: int | None = None) -> Iterator[
         bar.stop()
 
 
-def track(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def track(description: str, unit: str, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
     """The items, with a progress bar as of `progress`."""
     with progress(description, unit, total) as advance:
         advance(0)

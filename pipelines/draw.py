@@ -127,8 +127,7 @@ def activations(
     for name, (run, checkpoint) in models.items():
         config = evaluation_config(run, labels.fragment, overrides)
         check_annotations(config, ["test"])
-        show = partial(track, description=name, unit="batches")
-        averages[name] = mean_query_masks(config, checkpoint, count, lambda batches, total: show(batches, total=total))
+        averages[name] = mean_query_masks(config, checkpoint, count, partial(track, name, "batches"))
         numbers[name] = {"run": str(checkpoint.parent), "checkpoint": str(checkpoint), **averages[name].numbers()}
     with writing(out):
         draw_activations({name: average.maps for name, average in averages.items()}, out)
@@ -181,7 +180,7 @@ def results(
     model = load_detector(config, work.require_checkpoint())
     tiles, detections = [], 0
     samples = sample(shard_set, root, count, seed, print_lines)
-    for record, image in track(samples, "detecting", "images", min(count, shard_set.image_count)):
+    for record, image in track("detecting", "images", samples, min(count, shard_set.image_count)):
         proposals = draw_proposals(image, record.masks(), record.seed, TILE - CAPTION)
         detected, found = draw_detections(model, config, root / record.file_name, image, score, TILE - CAPTION)
         tiles += [caption(proposals, f"{len(record)} proposals"), caption(detected, f"{found} detections")]

@@ -84,7 +84,7 @@ def demo_notes(scale: Scale, rows: Sequence[Row]) -> Iterator[str]:
     else:
         yield "Images like the unlabeled ones, with the objects pasted on them labelled, replace the labelled dataset."
     if any(row.masks for row in rows):
-        yield "Pseudo masks are found on the demo set by a backbone trained on ImageNet's labels; the paper's is DenseCL."
+        yield "Pseudo masks are found on the demo set by a backbone trained on ImageNet's labels (the paper: DenseCL)."
     yield (
         "Sizes that are not the paper's: EfficientNet-Lite0 (ResNet-50), images of 192 x 192 pixels (1333 x 800), "
         "batches of 8 (96), 50 kernels or queries (100), other learning rates."
