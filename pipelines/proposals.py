@@ -13,7 +13,7 @@ import click
 from pipelines import options
 from pipelines.console import one_line, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.system import choose_device, keep_freed_memory
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def command(
         settings=replace(defaults, **given),
     )
     job = Job(list_images(images, image_root, shards), recipe)
+    for remark in job.images.remarks:
+        print(one_line(remark))
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     with progress("making proposals", "images", len(job.images)) as advance:
@@ -154,7 +156,7 @@ def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:
             with store.reading(entry.file) as path, closing(ShardReader(path)) as reader:
                 failures += reader.failures()
     for name, reason in failures[:FAILURES_SHOWN]:
-        print(f"  failed: {one_line(name)}: {reason}")
+        print(f"  failed: {quoted(name)}: {reason}")
     if len(failures) > FAILURES_SHOWN:
         print(f"  ... and {len(failures) - FAILURES_SHOWN} more; each shard lists its own under /failures")
     if failures:

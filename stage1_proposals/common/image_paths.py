@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.errors import UserError, quoted
 
 T = TypeVar("T")
 
@@ -51,4 +51,7 @@ def find_root(path: Path, roots: Sequence[Path], names: Sequence[str], option: s
             if os.path.exists(os.path.join(root, name)):
                 return root
     folders = " or ".join(map(str, roots))
-    raise UserError(f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option}")
+    raise UserError(
+        f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option} "
+        f"(the first is {quoted(names[0])})"
+    )

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from stage1_proposals.backbones.catalogue import CATALOGUE
 from stage1_proposals.backbones.weights import cached_download, locate_weights, new_network, read_backbone_weights
-from stage1_proposals.common.checkpoints import TensorMatch, Tensors, match_tensors, read_checkpoint, tensors_in
+from stage1_proposals.common.checkpoints import (
+    TensorMatch,
+    Tensors,
+    match_tensors,
+    read_checkpoint,
+    strip_prefix,
+    tensors_in,
+)
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
@@ -26,6 +33,7 @@ from stage2_training.runs.work_dir import WorkDir
 from stage2_training.saliency_prompt.detectors import detector_traits
 
 BACKBONE = ("backbone.",)
+WRAPPED_BACKBONE = (*BACKBONE, "backbone.model.")  # and in a `TimmBackbone`
 # How a backbone was trained, as in the catalogue's names: `densecl` is `densecl_r50` for a ResNet-50.
 BACKBONES = ("imagenet", "densecl", "swav", "mocov2")
 DETECTORS = ("sp", "pseudo", "coco")
@@ -290,10 +298,20 @@ def _detector(kind: str, path: str, detector: str, needed: tuple[str, ...]) -> I
         weights = tensors_in(checkpoint, path)
         if _has_pseudo_classes(checkpoint):  # an equal number of real classes would fit, with another meaning
             weights = {name: tensor for name, tensor in weights.items() if not class_branch.search(name)}
-        return weights if any(name in target for name in weights) else name_as_backbone(weights, target)
+        return _name_as_detector(weights, target)
 
     record = WeightsRecord(kind, sha256=on_rank_zero(lambda: file_sha256(path)))
     return Initialisation(record, path, needed, read, class_branch)
+
+
+def _name_as_detector(weights: Tensors, target: Tensors) -> Tensors:
+    """Name the tensors of a detector's or a backbone's checkpoint as the model does, whatever they are wrapped in."""
+    stripped = strip_prefix(weights, target)
+    if any(name in target for name in stripped):
+        return stripped
+    inside = (name.removeprefix(prefix) for prefix in WRAPPED_BACKBONE for name in target if name.startswith(prefix))
+    bare = strip_prefix(weights, dict.fromkeys(inside, torch.empty(0)))
+    return name_as_backbone(bare, target)
 
 
 def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:
