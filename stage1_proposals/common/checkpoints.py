@@ -3,7 +3,7 @@
 import argparse
 import pickle
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,25 +40,29 @@ _PREFIXES = tuple(wrapper + branch for wrapper in _WRAPPERS for branch in _BRANC
 _COUNTER = "num_batches_tracked"
 
 
-class Record(dict[Any, Any]):
-    """Stands for an object of a checkpoint that is not needed and not made: it keeps items, and nothing else."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Record":
-        return super().__new__(cls)
+class Record:
+    """Stands for an object in a checkpoint that is not needed, and is not made."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
+        pass
 
     def __setstate__(self, state: Any) -> None:
         """Drop the object's attributes."""
 
 
+class _Items:
+    """Makes an ordinary dictionary in place of another class's, since it may hold the weights."""
+
+    def __new__(cls, *args: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict(next((arg for arg in args if isinstance(arg, Mapping)), {}))
+
+
 # What training scripts keep beside the weights: settings, paths, dates, and numbers of NumPy. A file that names any of
-# these is read, with a `Record` in place of each; `getattr` is how MMEngine's history of losses names its methods.
+# these is read, without the code behind it; `getattr` is how MMEngine's history of losses names its methods.
 _RECORDS = (
     *(f"builtins.{name}" for name in ("dict", "float", "frozenset", "getattr", "int", "list", "range", "slice", "str")),
     *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
-    *("collections.defaultdict", "types.SimpleNamespace", "typing.Any", "uuid.UUID"),
+    *("types.SimpleNamespace", "typing.Any", "uuid.UUID", "mmengine.logging.history_buffer.HistoryBuffer"),
     *(
         f"{module}.{prefix}{system}Path"
         for module in ("pathlib", "pathlib._local")
@@ -66,15 +70,21 @@ _RECORDS = (
         for system in ("Posix", "Windows")
     ),
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *("numpy.dtype", "numpy.ndarray"),
-    *(f"{module}.config.{name}" for module in ("mmengine.config", "mmcv.utils") for name in ("Config", "ConfigDict")),
-    *("mmengine.logging.history_buffer.HistoryBuffer", "addict.addict.Dict", "easydict.EasyDict"),
-    *("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode"),
+    *("numpy.dtype", "numpy.ndarray", "mmengine.config.config.Config", "mmcv.utils.config.Config"),
     *(f"omegaconf.{name}" for name in ("base.ContainerMetadata", "base.Metadata", "nodes.AnyNode")),
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+)
+_DICTIONARIES = (
+    *("collections.defaultdict", "addict.addict.Dict", "easydict.EasyDict", "yacs.config.CfgNode"),
+    *("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict"),
+    *("fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode"),
     *("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
 )
-_SAFE_GLOBALS = [*_DATA_CLASSES, *((Record, name) for name in _RECORDS)]
+_SAFE_GLOBALS = [
+    *_DATA_CLASSES,
+    *((Record, name) for name in _RECORDS),
+    *((_Items, name) for name in _DICTIONARIES),
+]
 _NAMES_SHOWN = 4
 _CONVERT = (
     "if you trust the file, save its weights alone with the program that wrote it, "
@@ -85,7 +95,7 @@ _CONVERT = (
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a PyTorch checkpoint or a safetensors file.
 
-    Only tensors and plain values are unpickled; a `Record` stands for each object of a few well-known other types.
+    Only tensors and plain values are unpickled; a `Record` stands for each object of some well-known other types.
 
     Args:
         map_location: as in `torch.load`; safetensors are read to the CPU.
