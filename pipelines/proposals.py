@@ -37,7 +37,7 @@ FAILURES_SHOWN = 20
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
 @click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU that supports it, else float32.")
-@click.option("--images-per-shard", type=options.POSITIVE, help="Overrides the config.")
+@click.option("--images-per-shard", type=options.POSITIVE, help="Default: the config's, or 16 to 1,000 by the images.")
 @click.option("--batch-size", type=options.POSITIVE, help="Images per forward pass; overrides the config.")
 @click.option("--short-side", type=options.POSITIVE, help="Input size in pixels; overrides the config.")
 @click.option("--long-side", type=options.POSITIVE, help="Upper bound of the longer side; overrides the config.")
@@ -72,7 +72,7 @@ def command(
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
-    from stage1_proposals.jobs.store import open_store
+    from stage1_proposals.jobs.store import open_store, stored_manifest
 
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
@@ -89,7 +89,7 @@ def command(
         precision=precision or fastest_precision(device),
         settings=replace(defaults, **given),
     )
-    job = Job(list_images(images, image_root, shards), recipe)
+    job = Job(list_images(images, image_root, shards), recipe).continuing(stored_manifest(store))
     for remark in job.images.remarks:
         print(one_line(remark))
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
