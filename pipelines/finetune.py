@@ -49,7 +49,8 @@ def command(
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations
-        from stage2_training.config.compose import finetuning_config
+        from stage2_training.config.compose import default_schedule, finetuning_config
+        from stage2_training.config.cpu import describe_images
         from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
@@ -59,7 +60,8 @@ def command(
         from stage2_training.runs.work_dir import RESUME_HINT, WorkDir
 
     labels = open_labels(dataset, overrides["data_root"], custom)
-    config = finetuning_config(model, labels, schedule, init=init, overrides=Overrides(**overrides))
+    schedule = schedule or default_schedule(labels.get("default_schedule", "finetune"), device)
+    config = finetuning_config(model, labels, schedule, init=init, device=device, overrides=Overrides(**overrides))
     check_annotations(config, ["train", "val"])
     start = initial_weights.by_name(init, model, config.model.type, checkpoint=checkpoint, weights=weights)
     init_name = Path(init).stem
@@ -73,6 +75,7 @@ def command(
             plot_curves({init_name: curve}, work.path / "curve.png")
         return curve[-1]
 
-    purpose = f"Fine-tuning {model} on {dataset} from {init} ({device})"
+    chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
+    purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"
     result = train(work, config, start, purpose, final_scores, invocation.command, overrides["cfg_options"])
     print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")

@@ -173,15 +173,18 @@ def collect(into: str, names: Sequence[str], make: Callable[..., Any] = dict) ->
     return decorate
 
 
+SCHEDULE = "configs/schedules/SCHEDULE.py, or a config file. Default: the paper's on a GPU, a smaller one on a CPU."
+
+
 def run_options(*, schedule: str | None, work_dir: str) -> Decorator:
     """The options of a training run: `schedule`, `work_dir`, `device`, `gpus`, and the settings of `Overrides`.
 
     Args:
-        schedule: default schedule; None: the dataset names it.
+        schedule: default schedule; None: the device, and the dataset if it names one, decide.
         work_dir: default work directory, as the help text shows it.
     """
     options: list[Decorator] = [
-        click.option("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file."),
+        click.option("--schedule", default=schedule, help=SCHEDULE),
         click.option("--work-dir", help=f"Where everything goes. Default: {work_dir}."),
         device_option,
         click.option("--gpus", type=POSITIVE, default=1, help="Processes, one per GPU; with --device cpu, on the CPU."),

@@ -32,7 +32,7 @@ PROMPT_SETTINGS = (
 @click.option("--pseudo-classes", is_flag=True, help="One class per cluster of `make cluster`, not a single class.")
 @click.option("--backbone", help="Initial backbone: a name of the catalogue, or `scratch`. Default: stage 1's.")
 @click.option("--weights", help="File with the backbone's weights, when they are not bundled.")
-@options.run_options(schedule="pretrain", work_dir="work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
+@options.run_options(schedule=None, work_dir="work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
 @one_process_per_gpu
 @click.pass_obj
 def command(
@@ -42,6 +42,7 @@ def command(
     prompts: str,
     backbone: str | None,
     weights: str | None,
+    schedule: str | None,
     work_dir: str | None,
     device: str | None,
     **settings: Any,
@@ -50,6 +51,8 @@ def command(
     device = choose_device(device)
     with quiet_imports():
         from stage1_proposals.shards import ShardSet
+        from stage2_training.config.compose import default_schedule
+        from stage2_training.config.cpu import describe_images
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
@@ -57,7 +60,8 @@ def command(
     pseudo_labels = ShardSet.open(shards)
     if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
         raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
-    config = compose_config(model, pseudo_labels, prompts == "on", **settings)
+    schedule = schedule or default_schedule("pretrain", device)
+    config = compose_config(model, pseudo_labels, prompts == "on", schedule, device, **settings)
     if backbone == "scratch":
         start = initial_weights.scratch()
     elif backbone or weights:
@@ -67,7 +71,8 @@ def command(
 
     work = WorkDir(work_dir or initial_weights.pretraining_dir(model, prompts == "on"))
     name = model if prompts == "on" else f"{model} without prompts"
-    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({device})"
+    chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
+    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
     outcome = {"epochs": config.train_cfg.max_epochs}
     result = train(work, config, start, purpose, lambda: outcome, invocation.command, settings["cfg_options"])
     print(f"Pre-trained: {result.checkpoint}")
@@ -78,6 +83,7 @@ def compose_config(
     shards: "ShardSet",
     prompts: bool,
     schedule: str,
+    device: str,
     saliency_prompt: Sequence[str],
     pseudo_classes: bool,
     image_root: Path | None,
@@ -101,5 +107,6 @@ def compose_config(
         saliency_prompt=compose.parse_saliency_prompt(saliency_prompt),
         pseudo_classes=pseudo_classes,
         image_root=str(image_root) if image_root else None,
+        device=device,
         overrides=Overrides(**overrides),
     )

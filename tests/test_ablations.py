@@ -76,7 +76,8 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: list[str], shards: Sha
     directory = options.pop("shards")
     for other in ("backbone", "weights", "work_dir", "device", "gpus"):
         del options[other]
-    config = compose_config(shards=shards, **options | {"prompts": options["prompts"] == "on"})
+    given = {"prompts": options["prompts"] == "on", "schedule": options["schedule"] or "pretrain", "device": "cuda"}
+    config = compose_config(shards=shards, **options | given)
     method = dict(flatten(compose.pretraining_config("knet", "pretrain", shards, overrides=SEED).to_dict()))
     found = dict(flatten(config.to_dict()))
     said = re.findall(r"`([^`]*)`", changes)
