@@ -61,6 +61,13 @@ def command(
 
     Finished shards are kept; the same command run again makes the others.
     """
+    from stage1_proposals.images.listing import list_images
+    from stage1_proposals.jobs.store import open_store, stored_manifest
+
+    # What needs no PyTorch comes first, because importing it takes seconds.
+    store = open_store(shards)
+    settings = read_settings(config, generator, changes)
+    listed = list_images(images, image_root, shards)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
     # Workers of a Ray cluster started here inherit this. Otherwise glibc gives their threads arenas, whose blocks it
@@ -69,13 +76,9 @@ def command(
     from stage1_proposals.backbones.extractor import fastest_precision
     from stage1_proposals.common.settings import build_settings
     from stage1_proposals.generators.registry import build_generator
-    from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
-    from stage1_proposals.jobs.store import open_store, stored_manifest
 
-    store = open_store(shards)
-    settings = read_settings(config, generator, changes)
     build = build_generator(settings.pop("generator"))
     defaults = build_settings(JobSettings, settings, f"config {config}")
     given = {key: value for key, value in sizes.items() if value is not None}
@@ -89,7 +92,7 @@ def command(
         precision=precision or fastest_precision(device),
         settings=replace(defaults, **given),
     )
-    job = Job(list_images(images, image_root, shards), recipe).continuing(stored_manifest(store))
+    job = Job(listed, recipe).continuing(stored_manifest(store))
     for remark in job.images.remarks:
         print(one_line(remark))
     source = images if images.is_dir() else f"{images}, under {job.images.root},"

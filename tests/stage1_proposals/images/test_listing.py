@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +23,7 @@ from stage1_proposals.images.listing import ImageList, image_ids, list_images
 from stage1_proposals.shards import Manifest
 from tests.shard_sets import make_request
 
+ROOT = Path(__file__).parents[3]
 AsNobody = Callable[[], AbstractContextManager[None]]
 
 
@@ -455,3 +458,16 @@ def test_ten_thousand_images_in_one_folder_are_listed(tmp_path: Path) -> None:
     images = list_images(tmp_path)
     assert images.ids == tuple(range(10_000))
     assert images.names[-1] == "000000009999.jpg"
+
+
+def test_images_are_listed_without_pytorch(formats: Path) -> None:
+    """It takes seconds to import, so mistakes in lists are told before."""
+    program = (
+        "import sys\n"
+        "from stage1_proposals.images.listing import list_images\n"
+        "from stage1_proposals.jobs.store import open_store, stored_manifest\n"
+        "print(len(list_images(sys.argv[1])), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(formats)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["13", "False"]
