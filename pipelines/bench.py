@@ -13,10 +13,11 @@ from typing import Any
 
 import click
 
-from pipelines.console import format_table, quiet_imports
-from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Group, Integer, device_option
+from pipelines.console import format_table
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Group, device_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage2_training import quiet_imports
 
 
 def run_benchmark(module: str, settings: dict[str, Any]) -> None:
@@ -46,8 +47,8 @@ def command() -> None:
 @device_option
 @click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
 @click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
-@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward pass.")
-@click.option("--plain-count", type=Integer(min=2), default=24, help="Images of the reference.")
+@click.option("--count", type=click.IntRange(min=8), default=240, help="Images of ours and of the forward pass.")
+@click.option("--plain-count", type=click.IntRange(min=2), default=24, help="Images of the reference.")
 @click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
 def proposals(**settings: Any) -> None:
     """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
@@ -59,7 +60,7 @@ def proposals(**settings: Any) -> None:
 @click.option("--batch-size", type=POSITIVE, help="Images. Default: 12 on a GPU, else 4.")
 @click.option(
     "--size",
-    type=Integer(min=32),
+    type=click.IntRange(min=32),
     nargs=2,
     metavar="WIDTH HEIGHT",
     help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
@@ -72,7 +73,7 @@ def training(**settings: Any) -> None:
 
 
 @command.command()
-@click.option("--count", type=Integer(min=5), default=60, help="Images to read.")
+@click.option("--count", type=click.IntRange(min=5), default=60, help="Images to read.")
 @click.option("--start-count", type=POSITIVE, default=123_403, help="Images of the set to start on.")
 @click.option("--masks", type=POSITIVE, default=10, help="Per image, in the COCO JSON.")
 @click.option(

@@ -4,16 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from pipelines import options
 from pipelines.console import one_line, progress
 from stage1_proposals.common.errors import UserError
-
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
+from stage2_training.labels.custom import CustomDatasetOptions
 
 PUBLISHED = ("demo", "ctw1500", "cityscapes", "coco10", "coco5")
 
@@ -32,7 +30,7 @@ class Split(NamedTuple):
 @options.seed_option("demo: decides every image; coco10, coco5: which images.")
 @click.option("--partial", is_flag=True, help="Published datasets: take a part, and note it in the JSON's `info`.")
 @click.option("--sheet", type=options.NON_NEGATIVE, default=12, help="Images to draw labels on; 0: none.")
-@options.custom_dataset_options
+@options.settings_options("custom", CustomDatasetOptions)
 def command(
     dataset: str,
     data_root: Path | None,
@@ -40,7 +38,7 @@ def command(
     seed: int,
     partial: bool,
     sheet: int,
-    custom: "CustomDatasetOptions",
+    custom: CustomDatasetOptions,
 ) -> None:
     """Check a labelled dataset, convert it to COCO JSON and draw a few labels; or make the demo's dataset.
 
@@ -117,7 +115,7 @@ def draw_coco_subset(name: str, root: Path, seed: int, partial: bool, skip_malfo
         print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} images for stage 1")
 
 
-def prepare_custom(dataset: str, data_root: Path | None, custom: "CustomDatasetOptions") -> Iterator[Split]:
+def prepare_custom(dataset: str, data_root: Path | None, custom: CustomDatasetOptions) -> Iterator[Split]:
     """A dataset given by its labels; raises as `custom.prepare`."""
     from stage2_training.labels.custom import prepare
 

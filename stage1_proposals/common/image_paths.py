@@ -44,8 +44,10 @@ def find_root(path: Path, roots: Sequence[Path], names: Sequence[str], option: s
         option: which option says where they are.
 
     Raises:
-        UserError: none of the images exists.
+        UserError: there are no images, or none of them exists.
     """
+    if not names:
+        raise UserError(f"{path}: names no images")
     for name in names:  # the outer loop, so that a folder without any of them costs next to nothing
         for root in roots:
             if os.path.exists(os.path.join(root, name)):

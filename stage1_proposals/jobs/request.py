@@ -38,6 +38,13 @@ class JobSettings:
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
 
+    def override(self, **sizes: int | None) -> "JobSettings":
+        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if "short_side" in given and "long_side" not in given:
+            given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
+        return replace(self, **given)
+
 
 def default_shard_size(images: int) -> int:
     """Images per shard, so that up to `SHARDS` workers share a small set: from 16 up to 1,000.

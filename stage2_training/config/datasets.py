@@ -31,6 +31,11 @@ class LabelledDataset:
     remarks: tuple[str, ...] = ()
 
 
+def names_labels(dataset: str) -> bool:
+    """Whether a dataset is named by its labels; a fragment wins, even if a folder has its name."""
+    return custom.is_custom(dataset) and not (FRAGMENTS / f"{dataset}.py").is_file()
+
+
 def open_dataset(
     dataset: str, data_root: str | None = None, options: custom.CustomDatasetOptions | None = None
 ) -> LabelledDataset:
@@ -45,8 +50,7 @@ def open_dataset(
         UserError: no such dataset, a fragment that lacks what it must decide, `options` for a dataset that has a
             fragment, or labels that cannot be used.
     """
-    # A fragment wins, even if a folder has its name.
-    if custom.is_custom(dataset) and not (FRAGMENTS / f"{dataset}.py").is_file():
+    if names_labels(dataset):
         prepared = _prepare(dataset, data_root, options)
         return LabelledDataset(custom_fragment(prepared), prepared.remarks)
     if options not in (None, custom.CustomDatasetOptions()):

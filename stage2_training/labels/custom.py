@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import convert_coco
@@ -22,21 +24,20 @@ WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class CustomDatasetOptions:
-    """How to divide and read a custom dataset.
+class CustomDatasetOptions(BaseModel):
+    """How to divide and read a custom dataset."""
 
-    Attributes:
-        test_labels: COCO JSON or labelme folder to evaluate on; None: a fifth of the images is held out for it.
-        classes: names of the classes to use; empty: all.
-        held_out_seed: decides which images are held out.
-        skip_malformed: leave out images whose labels are missing or malformed.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    test_labels: str | None = None
-    classes: Sequence[str] = ()
-    held_out_seed: int = 0
-    skip_malformed: bool = False
+    test_labels: str | None = Field(
+        default=None,
+        description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images.",
+    )
+    classes: Sequence[str] = Field(default=(), description="Names of the classes to use. Default: all.")
+    held_out_seed: NonNegativeInt = Field(default=0, description="Decides which images are held out.")
+    skip_malformed: bool = Field(
+        default=False, description="Leave out images that are missing or whose labels are missing or malformed."
+    )
 
 
 @dataclass(frozen=True)
