@@ -51,9 +51,8 @@ def command(
 ) -> None:
     """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
     check_init(init, checkpoint=checkpoint, weights=weights)
-    labels = (
-        open_dataset(dataset, overrides.data_root, custom) if names_labels(dataset) else None
-    )  # before slow imports
+    # Labels are checked before the imports below, which take seconds.
+    labels = open_dataset(dataset, overrides.data_root, custom) if names_labels(dataset) else None
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations

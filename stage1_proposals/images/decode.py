@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from stage1_proposals.common.errors import UserError
@@ -140,7 +141,7 @@ def _displayed_size(image: Image.Image) -> tuple[int, int]:
 def _pixels(image: Image.Image) -> np.ndarray:
     """Decode an opened image's pixels, upright; in place, since a copy of the largest images takes 800 MB."""
     colours = {"RGB": 3, "RGBA": 3, "LA": 1}.get(image.mode, 0)
-    has_16_bits = any(";16" in str(tile.args) for tile in image.tile)
+    has_16_bits = isinstance(image, ImageFile) and any(";16" in str(tile.args) for tile in image.tile)
     image.load()
     # Of 16 bits, Pillow keeps the upper 8. Values of 10 to 14 bits would come out nearly black and coarse.
     if colours and has_16_bits and max(image.getextrema()[:colours])[1] < 64:  # type: ignore[index]

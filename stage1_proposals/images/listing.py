@@ -93,10 +93,10 @@ def list_images(
         if image_root is not None:
             raise UserError(f"image folder {source}: --image-root {image_root} goes with a JSON or a list of images")
         names, others = _names_in_folder(source, exclude_dir)
-        remarks = (describe_passed_over(others),) if others else ()
+        remark = describe_passed_over(others) if others else ""
         if not names:
-            raise UserError(f"image folder {source}: no images in it{f' ({remarks[0]})' if others else ''}")
-        return ImageList(source.resolve(), tuple(names), image_ids(names), remarks)
+            raise UserError(f"image folder {source}: no images in it{remark and f' ({remark})'}")
+        return ImageList(source.resolve(), tuple(names), image_ids(names), (remark,) if remark else ())
     if source.suffix.lower() in EXTENSIONS or is_image(source):
         raise UserError(f"image folder {source}: is one image; name its folder, or a JSON or a list of images")
     if image_root is not None and not Path(image_root).is_dir():
