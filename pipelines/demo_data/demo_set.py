@@ -71,15 +71,15 @@ def build(out: Path, seed: int, counts: Counts, advance: Callable[[int], None] =
     if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
         return False
     _check_nothing_foreign(out)
-    partial = out.with_name(f"{out.name}.partial")
-    _remove(partial)
-    with writing(partial, "choose another folder"):
-        partial.mkdir()
+    unfinished = out.with_name(f"{out.name}.partial")
+    _remove(unfinished)
+    with writing(unfinished, "choose another folder"):
+        unfinished.mkdir()
         # The stamp comes first: it distinguishes the rest of an interrupted run from a user's files.
-        (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
-        _write_set(partial, seed, counts, advance)
+        (unfinished / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
+        _write_set(unfinished, seed, counts, advance)
         _remove(out)
-        partial.rename(out)
+        unfinished.rename(out)
     return True
 
 

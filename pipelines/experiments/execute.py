@@ -12,10 +12,8 @@ from pipelines import launch
 from pipelines.experiments.plan import Run
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
-from stage1_proposals.shards import ShardError, ShardSet
 
-POLL = 0.1  # seconds
-SHOWN_LINES = 15  # of the output of a failed run
+POLL, SHOWN_LINES = 0.1, 15  # seconds between looks at the runs; lines of a failed one's output
 
 
 def state(run: Run) -> dict[str, Any]:
@@ -34,6 +32,8 @@ def record_start(run: Run, seconds: float, finished: bool) -> None:
 
 def is_finished(run: Run) -> bool:
     """Whether the run's command has ended well and what it wrote is still there."""
+    from stage1_proposals.shards import ShardError, ShardSet  # h5py, which --help does without
+
     with suppress(ShardError):
         if run.words[0] == "proposals":
             ShardSet.open(run.directory)

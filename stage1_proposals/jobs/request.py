@@ -13,7 +13,7 @@ from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.settings import SETTINGS
-from stage1_proposals.generators.base import ProposalGenerator
+from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
 from stage1_proposals.shards import BackboneRecord, Manifest, Request
@@ -138,8 +138,14 @@ class Job:
         return ShardTask(index, self.images.names[rows], self.images.ids[rows])
 
     def request(self) -> Request:
-        """The job's request, as shards and manifest record it; reads the weights in order to hash them."""
+        """The job's request, as shards and manifest record it; reads the weights in order to hash them.
+
+        Raises:
+            UserError: the generator or the weights cannot be used, as imported masks of other images.
+        """
         recipe, settings = self.recipe, self.recipe.settings
+        if isinstance(recipe.generator, ChecksImages):
+            recipe.generator.check_images(dict(zip(self.images.names, self.images.ids, strict=True)))
         spec, weights = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
         return Request(
             image_root=str(self.images.root),

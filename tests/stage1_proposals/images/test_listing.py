@@ -290,7 +290,7 @@ def test_a_list_in_another_encoding_than_the_file_names_is_refused(tmp_path: Pat
 
 def test_a_blank_at_the_end_of_a_name_is_seen_in_the_message(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
-    with pytest.raises(UserError, match=r"none of its 1 images is under .* \(the first is 'a\.jpg '\)$"):
+    with pytest.raises(UserError, match=r"none of its 1 images is under .*; the first is 'a\.jpg '$"):
         list_images(lines(tmp_path / "images.txt", "a.jpg "))
 
 
@@ -471,3 +471,12 @@ def test_images_are_listed_without_pytorch(formats: Path) -> None:
     command = [sys.executable, "-c", program, str(formats)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["13", "False"]
+
+
+def test_paths_of_windows_are_found_unless_an_image_has_such_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b\\2.jpg")
+    images = [{"id": 2, "file_name": "b\\2.jpg"}, {"id": 1, "file_name": "a\\1.jpg"}]
+    assert list_images(coco(tmp_path / "images.json", images)) == ImageList(
+        tmp_path.resolve(), ("a/1.jpg", "b\\2.jpg"), (1, 2)
+    )
+    assert list_images(lines(tmp_path / "images.txt", "b\\2.jpg", "a\\1.jpg")) == list_images(tmp_path)
