@@ -108,9 +108,12 @@ def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     return click.option("--dataset", default=default, help=text)
 
 
+SCHEDULE = "configs/schedules/SCHEDULE.py, or a config file. Default: the paper's on a GPU, a smaller one on a CPU."
+
+
 def schedule_option(default: str | None = None) -> Decorator:
-    """`--schedule`; None: the dataset names it."""
-    return click.option("--schedule", default=default, help="configs/schedules/SCHEDULE.py, or a config file.")
+    """`--schedule`; None: the device decides, and the dataset if it names one."""
+    return click.option("--schedule", default=default, help=SCHEDULE)
 
 
 def work_dir_option(default: str) -> Decorator:
