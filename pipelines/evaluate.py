@@ -62,11 +62,13 @@ def command(
 
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source)
-    if dataset or run is None:
-        labelled = labelled or open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
+    if labelled is None and (dataset or run is None):
+        labelled = open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
+    labels = None
+    if labelled is not None:
         print_lines(*labelled.remarks)
-    labels = labelled.fragment if labelled else None
-    if run is None:
+        labels = labelled.fragment
+    if run is None and labels is not None:
         run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])

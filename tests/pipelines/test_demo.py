@@ -15,26 +15,37 @@ from stage2_training.evaluation.scores import AP_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 # The command line, whose steps have processes of their own as ever, but libraries that are imported once for all.
-PROGRAM = """
-import os, sys
+PROGRAM = '''
+import os, subprocess, sys, types
 from pipelines import launch
 from pipelines.__main__ import main
 from stage1_proposals.common.system import configure_process
 
 configure_process()
-from pipelines.console import quiet_imports
+from stage2_training import quiet_imports
 with quiet_imports():
     import mmdet.apis, timm, torch.utils.tensorboard
 
-def run_in_a_fork(words):
-    assert words[:3] == [sys.executable, "-m", "pipelines"], words
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    sys.exit(main(words[3:]))
+class Fork:
+    """As `subprocess.Popen`, of a command of this project."""
 
-launch._run = run_in_a_fork
+    def __init__(self, words, env):
+        assert words[:3] == [sys.executable, "-m", "pipelines"], words
+        self.code, self.pid = None, os.fork()
+        if self.pid == 0:
+            sys.exit(main(words[3:]))
+
+    def wait(self, timeout=None):
+        if self.code is None:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.code
+
+    def kill(self):
+        assert self.code is not None
+
+launch.subprocess = types.SimpleNamespace(Popen=Fork, TimeoutExpired=subprocess.TimeoutExpired)
 sys.exit(main())
-"""
+'''
 
 
 def test_a_miniature_of_the_demo(tmp_path):
