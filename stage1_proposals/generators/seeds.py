@@ -19,6 +19,13 @@ def seed_grids(height: int, width: int, scales: Sequence[float]) -> list[tuple[i
     return list(dict.fromkeys(sizes))
 
 
+def cell_centres(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Centres of a grid's cells, row by row, as (y, x) in [0, 1] of height and width; (rows * columns, 2)."""
+    y = (torch.arange(rows, device=device) + 0.5) / rows
+    x = (torch.arange(columns, device=device) + 0.5) / columns
+    return torch.cartesian_prod(y, x)
+
+
 def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """Seed features S: X average-pooled to each grid (Sec. 3.2).
 
@@ -34,9 +41,7 @@ def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tens
     for rows, columns in grids:
         pooled = features if (rows, columns) == features.shape[2:] else F.adaptive_avg_pool2d(features, (rows, columns))
         seeds.append(pooled.flatten(2))
-        y = (torch.arange(rows, device=features.device) + 0.5) / rows
-        x = (torch.arange(columns, device=features.device) + 0.5) / columns
-        centres.append(torch.cartesian_prod(y, x))
+        centres.append(cell_centres(rows, columns, features.device))
     return torch.cat(seeds, 2).transpose(1, 2), torch.cat(centres)
 
 
