@@ -14,6 +14,8 @@ def test_parameters_make_an_equal_generator_through_json() -> None:
     for settings in (
         {"name": "saliency", "nms": "matrix", "seed_grid": [3, 4], "seed_scales": [1, 0.5]},
         {"name": "saliency", "min_score": 0.5},
+        {"name": "saliency", "component": "seed", "pooling": "bilinear"},
+        {"name": "merging", "max_proposals": 100},
         {"name": "random", "seed": 3, "shapes": ["ellipse"]},
     ):
         generator = build_generator(settings)
@@ -40,6 +42,8 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"name": "magic"}, "no generator 'magic'; there are saliency"),
         ({"treshold": 0.5}, "no setting treshold; it has .*threshold"),
         ({"similarity": "l2"}, "generator saliency: similarity 'l2': must be 'cosine' or 'dot'"),
+        ({"component": "one"}, "component 'one': must be 'all' or 'seed'"),
+        ({"name": "merging", "max_area": 0}, "generator merging: max_area 0: must be greater than 0"),
         ({"nms": "soft"}, "nms 'soft': must be 'greedy' or 'matrix'"),
         ({"threshold": 1.0}, "threshold 1.0: must be less than 1"),
         ({"threshold": "high"}, "threshold 'high': must be a number"),
