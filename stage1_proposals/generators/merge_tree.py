@@ -17,13 +17,11 @@ class MergeTree:
 
     Attributes:
         likeness: float64 (2N - 1,), cosine similarity of the two regions that a node is merged of; 1 for cells.
-        parent: int64 (2N - 1,), the node that a node is merged into; -1 for the root.
         first, end: int64 (2N - 1,), the node's interval in `order`, without `end`.
         order: int64 (N,), cells.
     """
 
     likeness: NDArray[np.float64]
-    parent: NDArray[np.int64]
     first: NDArray[np.int64]
     end: NDArray[np.int64]
     order: NDArray[np.int64]
@@ -33,10 +31,19 @@ class MergeTree:
         """Number of cells of each node."""
         return self.end - self.first
 
-    @property
-    def persistence(self) -> NDArray[np.float64]:
-        """How long each node lasts: its likeness less that of the merge that ends it; 0 for the root."""
-        return np.where(self.parent < 0, 0, self.likeness - self.likeness[self.parent])
+    def cells(self, node: int) -> NDArray[np.int64]:
+        """The cells of a node."""
+        return self.order[self.first[node] : self.end[node]]
+
+    def sums(self, vectors: NDArray[np.float32], nodes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The sum of the cells' vectors (N, D) over each of M nodes, (M, D)."""
+        before = np.zeros((len(vectors) + 1, vectors.shape[1]))
+        np.cumsum(vectors[self.order], axis=0, out=before[1:])
+        return before[self.end[nodes]] - before[self.first[nodes]]
+
+    def ring_sums(self, vectors: NDArray[np.float32], columns: int, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The sum of the cells' vectors (N, D) over the cells beside each of M nodes, (M, D)."""
+        return _ring_sums(vectors, columns, self.order, self.first[nodes], self.end[nodes])
 
 
 def build_merge_tree(vectors: NDArray[np.float32], columns: int) -> MergeTree:
@@ -152,4 +159,28 @@ def _merge(vectors, columns):
     order = np.empty(cells, np.int64)
     for cell in range(cells):
         order[first[cell]] = cell
-    return likeness, parent, first, first + area, order
+    return likeness, first, first + area, order
+
+
+@njit(cache=True)
+def _ring_sums(vectors, columns, order, first, end):
+    cells, dimensions = vectors.shape
+    sums = np.zeros((len(first), dimensions))
+    seen = np.full(cells, -1, np.int64)  # the node that last held a cell, or had it beside it
+    for node in range(len(first)):
+        for i in range(first[node], end[node]):
+            seen[order[i]] = node
+        for i in range(first[node], end[node]):
+            cell = order[i]
+            column = cell % columns
+            for is_inside, other in (
+                (cell >= columns, cell - columns),
+                (column > 0, cell - 1),
+                (column < columns - 1, cell + 1),
+                (cell + columns < cells, cell + columns),
+            ):
+                if is_inside and seen[other] != node:
+                    seen[other] = node
+                    for dimension in range(dimensions):
+                        sums[node, dimension] += vectors[other, dimension]
+    return sums

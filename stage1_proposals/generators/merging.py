@@ -1,4 +1,4 @@
-"""Masks from hierarchical merging: regions of neighbouring cells that stay apart from their surroundings for long."""
+"""Masks from hierarchical merging: regions of neighbouring cells that differ from their surroundings."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
@@ -19,16 +19,22 @@ from stage1_proposals.generators.seeds import cell_centres
 
 INSIDE = 0.5  # soft masks exceed it inside
 LEAST_MARGIN = 0.05  # by which a cell of a soft mask is inside or outside
-LEAST_PERSISTENCE = 1e-5  # less is rounding: of cells that are all alike
+LEAST_SCORE = 1e-6  # less is rounding: of cells that are all alike
+AREA_EXPONENT = 1 / 3
 
 
 @dataclass(frozen=True, config=SETTINGS)
 class MergingGenerator:
-    """Regions that neighbouring cells merge into, most alike first, ranked by how long they last.
+    """Regions that neighbouring cells merge into, most alike first, ranked by how much they stand out.
 
-    A region's score is its persistence (the likeness at which it was made less that at which it was merged away) times
-    the square root of the fraction of the image that it covers. Its seed is the whole region: the seed feature is the
-    mean of its cells' unit vectors, L2-normalised, and the seed's centre the mean position of its cells.
+    A region's score is the product of
+
+    - its contrast, one less the likeness of its mean to the mean of the cells beside it,
+    - one less its likeness to the background, which is the mean of the cells along the image's border,
+    - the cube root of the fraction of the image that it covers, since small regions contrast more easily.
+
+    Means are of unit vectors, and likeness is cosine similarity. A region's seed is the whole region: the seed feature
+    is its mean, L2-normalised, and the seed's centre the mean position of its cells.
 
     Attributes:
         min_cells: regions of fewer feature cells are no candidates.
@@ -58,8 +64,9 @@ class MergingGenerator:
         proposals = []
         for cells, cells_on_cpu, image in zip(vectors, on_cpu, batch.images, strict=True):
             tree = build_merge_tree(cells_on_cpu, columns)
-            scores = self._scores(tree)
-            nodes = suppress_nested(tree, scores, self.nms_iou, self.max_proposals)
+            candidates, scores = self._candidates(tree, cells_on_cpu, columns)
+            kept = suppress_nested(tree, candidates, scores, self.nms_iou, self.max_proposals)
+            nodes = candidates[kept]
             regions = torch.from_numpy(region_cells(tree, nodes)).to(cells)  # (K, N)
             seeds = F.normalize(regions @ cells, dim=1)  # S (K, D)
             soft = soft_masks(cells, regions, seeds, (rows, columns))
@@ -67,7 +74,7 @@ class MergingGenerator:
             positions = regions @ centres / regions.sum(1, keepdim=True)
             found = Proposals(
                 encode_changes(changes, image.size),
-                scores[nodes],
+                scores[kept],
                 positions.cpu().numpy(),
                 seeds.half().cpu().numpy(),
             )
@@ -75,37 +82,50 @@ class MergingGenerator:
             proposals.append(found.take([row for row, change in enumerate(changes) if len(change)]))
         return proposals
 
-    def _scores(self, tree: MergeTree) -> NDArray[np.float32]:
-        """The score of each node, in [0, 1]; 0 for nodes that are no candidates."""
-        fraction = tree.area / len(tree.order)
-        is_candidate = (tree.area >= self.min_cells) & (fraction <= self.max_area)
-        is_candidate &= tree.persistence > LEAST_PERSISTENCE
-        scores = np.minimum(tree.persistence * np.sqrt(fraction), 1)
-        return np.where(is_candidate, scores, 0).astype(np.float32)
+    def _candidates(
+        self, tree: MergeTree, vectors: NDArray[np.float32], columns: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nodes that are candidates (M,), and their scores (M,), in [0, 1]."""
+        fraction = tree.area / len(vectors)
+        nodes = np.flatnonzero((tree.area >= self.min_cells) & (fraction <= self.max_area))
+        means = tree.sums(vectors, nodes)
+        contrast = 1 - cosine(means, tree.ring_sums(vectors, columns, nodes))
+        border = np.ones((len(vectors) // columns, columns), bool)
+        border[1:-1, 1:-1] = False
+        difference = 1 - cosine(means, vectors[border.ravel()].sum(0, dtype=np.float64))
+        scores = np.clip(contrast * difference, 0, 1) * fraction[nodes] ** AREA_EXPONENT
+        stands_out = scores > LEAST_SCORE
+        return nodes[stands_out], scores[stands_out].astype(np.float32)
+
+
+def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosine similarity of vectors (..., D); 1 with a vector of zeros, which differs from nothing."""
+    product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.divide((a * b).sum(-1), product, out=np.ones_like(product), where=product > 0)
 
 
 def suppress_nested(
-    tree: MergeTree, scores: NDArray[np.float32], iou_threshold: float, max_kept: int
+    tree: MergeTree, nodes: NDArray[np.int64], scores: NDArray[np.float32], iou_threshold: float, max_kept: int
 ) -> NDArray[np.int64]:
-    """Greedy NMS of a tree's nodes, of which any two are nested or disjoint; of equal scores, the older node wins.
+    """Greedy NMS of a tree's nodes, of which any two are nested or disjoint; of equal scores, the first node wins.
 
     Args:
-        scores: (2N - 1,); nodes with score 0 take no part.
+        nodes: int64 (M,).
+        scores: of each, (M,).
         iou_threshold: a node is dropped if its IoU with a kept one is larger.
         max_kept: stop after this many.
 
     Returns:
-        The nodes kept, by descending score.
+        Positions in `nodes` of those kept, by descending score.
     """
-    left = np.flatnonzero(scores > 0)
-    left = left[np.argsort(-scores[left], kind="stable")]
+    left = np.argsort(-scores, kind="stable")
+    first, end = tree.first[nodes], tree.end[nodes]
     kept: list[int] = []
     while left.size and len(kept) < max_kept:
         best = left[0]
         kept.append(best)
-        overlap = np.minimum(tree.end[left], tree.end[best]) - np.maximum(tree.first[left], tree.first[best])
-        intersection = np.maximum(overlap, 0)
-        union = tree.area[left] + tree.area[best] - intersection
+        intersection = np.maximum(np.minimum(end[left], end[best]) - np.maximum(first[left], first[best]), 0)
+        union = (end - first)[left] + (end - first)[best] - intersection
         stays = intersection <= iou_threshold * union
         stays[0] = False
         left = left[stays]
@@ -115,8 +135,8 @@ def suppress_nested(
 def region_cells(tree: MergeTree, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """The cells of each node, bool (K, N)."""
     cells = np.zeros((len(nodes), len(tree.order)), bool)
-    for row, node in enumerate(nodes):
-        cells[row, tree.order[tree.first[node] : tree.end[node]]] = True
+    for row, node in enumerate(nodes.tolist()):
+        cells[row, tree.cells(node)] = True
     return cells
 
 

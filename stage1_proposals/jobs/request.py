@@ -28,12 +28,14 @@ class JobSettings:
         batch_size: images per forward pass, at most.
         short_side: length to which the shorter side of an image is resized, in pixels.
         long_side: limit for the longer side, in pixels.
+        feature_stride: join earlier feature maps with the last one, down to this many input pixels per cell.
     """
 
     images_per_shard: PositiveInt = 1000
     batch_size: PositiveInt = 8
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
+    feature_stride: PositiveInt | None = None
 
 
 @plain_dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Job:
     def request(self) -> Request:
         """The job's request, as shards and manifest record it; reads the weights in order to hash them."""
         recipe, settings = self.recipe, self.recipe.settings
-        spec, weights = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
+        spec = get_spec(recipe.backbone, settings.feature_stride)
+        weights = locate_weights(recipe.backbone, recipe.weights)
         return Request(
             image_root=str(self.images.root),
             image_count=len(self.images),

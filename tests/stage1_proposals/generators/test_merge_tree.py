@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stage1_proposals.generators.merge_tree import MergeTree, build_merge_tree
-from tests.reference.plain_merging import plain_merges
+from tests.reference.plain_merging import are_neighbours, plain_merges
 
 
 def unit_vectors(seed: int, cells: int, dimensions: int = 6) -> NDArray[np.float32]:
@@ -16,7 +16,7 @@ def unit_vectors(seed: int, cells: int, dimensions: int = 6) -> NDArray[np.float
 
 
 def cells_of(tree: MergeTree, node: int) -> frozenset[int]:
-    return frozenset(tree.order[tree.first[node] : tree.end[node]].tolist())
+    return frozenset(tree.cells(node).tolist())
 
 
 @settings(deadline=None, max_examples=30)
@@ -27,28 +27,39 @@ def test_the_same_regions_merge_in_the_same_order(seed: int, rows: int, columns:
     assert len(tree.likeness) == len(expected) + rows * columns
     for node, (likeness, a, b) in enumerate(expected, rows * columns):
         assert tree.likeness[node] == pytest.approx(likeness, abs=1e-5)
-        assert {cells_of(tree, child) for child in np.flatnonzero(tree.parent == node)} == {a, b}
         assert cells_of(tree, node) == a | b
 
 
-def test_nodes_are_nested_and_last_from_their_merge_to_the_next() -> None:
+def test_nodes_are_nested_or_disjoint() -> None:
     tree = build_merge_tree(unit_vectors(0, 48), 8)
     assert sorted(tree.order) == list(range(48))
-    assert [cells_of(tree, cell) for cell in range(48)] == [{cell} for cell in range(48)]
-    assert tree.area[-1] == 48
-    assert tree.parent[-1] == -1
-    assert tree.persistence[-1] == 0
-    for node, parent in enumerate(tree.parent[:-1]):
-        assert cells_of(tree, node) < cells_of(tree, parent)
-        assert tree.persistence[node] == tree.likeness[node] - tree.likeness[parent]
+    regions = [cells_of(tree, node) for node in range(95)]
+    assert regions[:48] == [{cell} for cell in range(48)]
+    assert regions[-1] == set(range(48))
+    assert tree.area.tolist() == [len(region) for region in regions]
+    for one in regions:
+        for other in regions:
+            assert one <= other or other <= one or not one & other
 
 
-def test_equal_cells_merge_in_the_order_of_their_numbers() -> None:
+def test_sums_are_over_the_cells_of_a_node_and_beside_it() -> None:
+    vectors = unit_vectors(2, 42)
+    tree, nodes = build_merge_tree(vectors, 7), np.array([3, 45, 60, 82])
+    sums, rings = tree.sums(vectors, nodes), tree.ring_sums(vectors, 7, nodes)
+    for node, inside, around in zip(nodes.tolist(), sums, rings, strict=True):
+        region = cells_of(tree, node)
+        beside = [c for c in range(42) if c not in region and are_neighbours(frozenset([c]), region, 7)]
+        assert inside == pytest.approx(vectors[sorted(region)].sum(0), abs=1e-5)
+        assert around == pytest.approx(vectors[beside].sum(0), abs=1e-5)
+    assert (rings[-1] == 0).all()  # of the whole image
+
+
+def test_equal_cells_merge_in_the_same_way_each_time() -> None:
     tree = build_merge_tree(np.tile(np.float32([0.6, 0.8]), (6, 1)), 3)
     assert tree.likeness == pytest.approx(1)
     again = build_merge_tree(np.tile(np.float32([0.6, 0.8]), (6, 1)), 3)
     assert (tree.order == again.order).all()
-    assert (tree.parent == again.parent).all()
+    assert (tree.first == again.first).all()
 
 
 def test_cells_without_features_merge_last() -> None:
@@ -56,4 +67,5 @@ def test_cells_without_features_merge_last() -> None:
     vectors[5] = 0
     tree = build_merge_tree(vectors, 4)
     assert np.isfinite(tree.likeness).all()
-    assert tree.likeness[tree.parent[5]] == 0
+    made = min(node for node in range(12, 23) if 5 in cells_of(tree, node))
+    assert tree.likeness[made] == 0
