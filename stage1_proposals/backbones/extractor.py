@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
+from stage1_proposals.backbones.cell_offset import cell_offset, drop_shifted, shift_input
 from stage1_proposals.backbones.weights import new_network, read_backbone_weights
 from stage1_proposals.common.errors import UserError
 
@@ -30,17 +31,24 @@ class Trunk(nn.Module):
 
     Args:
         maps: how many of the last feature maps are joined.
+        offset: of the cells, which is compensated, see `cell_offset`.
+        stride: pixels per cell of the last map; needed with an offset.
     """
 
-    def __init__(self, network: nn.Module, maps: int = 1) -> None:
+    def __init__(self, network: nn.Module, maps: int = 1, offset: int = 0, stride: int = 0) -> None:
         super().__init__()
         self.network: Any = network
         self.maps = maps
+        self.offset = offset
+        self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to features (B, D, H / stride, W / stride)."""
+        if self.offset:
+            images = shift_input(images, self.stride, self.offset)
         maps = self.network.forward_intermediates(images, indices=self.maps, norm=True, intermediates_only=True)
-        return join_maps(maps)
+        features = join_maps(maps)
+        return drop_shifted(features, self.stride, images, self.offset) if self.offset else features
 
 
 def join_maps(maps: Sequence[Tensor]) -> Tensor:
@@ -68,6 +76,7 @@ class BackboneSpec:
         feature_dim: D, channels of the last feature map, or of all that are joined.
         stride: input pixels per cell of the finest of these maps; a ViT's patch size.
         maps: how many of the last feature maps are joined.
+        offset: how far from their centres the network's cells look, in pixels, which the trunk compensates.
         input_step: the input's sides are multiples of this, the stride of the last map.
         mean, std: input normalisation, in units of 0-255 RGB.
     """
@@ -76,6 +85,7 @@ class BackboneSpec:
     feature_dim: int
     stride: int
     maps: int
+    offset: int
     input_step: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -100,7 +110,10 @@ def get_spec(name: str, feature_stride: int | None = None) -> BackboneSpec:
 
 @cache
 def _measure(architecture: str, feature_stride: int | None) -> BackboneSpec:
-    """Return the specification with timm's normalisation, by a pass on the meta device (without computation)."""
+    """Return the specification with timm's normalisation, by a pass on the meta device (without computation).
+
+    Only `offset` is measured with random weights.
+    """
     with torch.device("meta"):
         network: Any = new_network(architecture)
         strides = [info["reduction"] for info in network.feature_info]
@@ -125,7 +138,10 @@ def _measure(architecture: str, feature_stride: int | None) -> BackboneSpec:
             f"pixels, so {cells[0]} x {cells[1]} here, and gets {features.shape[2]} x {features.shape[3]}"
         )
     mean, std = (tuple(255 * value for value in network.pretrained_cfg[key]) for key in ("mean", "std"))
-    return BackboneSpec(architecture, features.shape[1], finest, maps, stride, mean, std)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        offset = cell_offset(Trunk(new_network(architecture), maps).eval(), finest)
+    return BackboneSpec(architecture, features.shape[1], finest, maps, offset, stride, mean, std)
 
 
 class FeatureExtractor(nn.Module):
@@ -164,7 +180,7 @@ def build_extractor(
     spec = get_spec(name, feature_stride)
     network = new_network(spec.architecture)
     network.load_state_dict(read_backbone_weights(name, weights))
-    return FeatureExtractor(Trunk(network, spec.maps), spec)
+    return FeatureExtractor(Trunk(network, spec.maps, spec.offset, spec.input_step), spec)
 
 
 def fastest_precision(device: str) -> str:

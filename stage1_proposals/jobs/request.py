@@ -125,6 +125,8 @@ class Job:
                 **recipe.generator.parameters(),
                 "short_side": settings.short_side,
                 "long_side": settings.long_side,
+                # Sets of before did not compensate it, and can be continued where there is none.
+                **({"cell_offset": spec.offset} if spec.offset else {}),
             },
             backbone=BackboneRecord(
                 name=recipe.backbone,
