@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.pretrain import compose_config
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
@@ -73,10 +72,16 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: list[str], shards: Sha
     name, words = typed_by_make(command.strip("`"))
     assert name == "pretrain"
     options = parse(name, *words)
-    directory = options.pop("shards")
-    for other in ("backbone", "weights", "work_dir", "device", "gpus"):
-        del options[other]
-    config = compose_config(shards=shards, **options | {"prompts": options["prompts"] == "on"})
+    directory = options["shards"]
+    config = compose.pretraining_config(
+        options["model"],
+        options["schedule"],
+        shards,
+        prompts=options["prompts"] == "on",
+        saliency_prompt=compose.parse_saliency_prompt(options["saliency_prompt"]),
+        pseudo_classes=options["pseudo_classes"],
+        overrides=Overrides(**{name: options[name] for name in Overrides.model_fields if name in options}),
+    )
     method = dict(flatten(compose.pretraining_config("knet", "pretrain", shards, overrides=SEED).to_dict()))
     found = dict(flatten(config.to_dict()))
     said = re.findall(r"`([^`]*)`", changes)

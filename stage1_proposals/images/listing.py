@@ -11,7 +11,7 @@ import numpy as np
 
 from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.files import decode_text, encode_text
-from stage1_proposals.common.image_paths import coco_roots, find_root
+from stage1_proposals.common.image_paths import coco_roots, find_image, find_root, is_file_name
 from stage1_proposals.shards import MANIFEST, Manifest, ShardError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2"})
@@ -103,6 +103,10 @@ def list_images(
         ids = image_ids(names)
         roots = [source.parent]
     root = find_root(source, roots if image_root is None else [Path(image_root)], names, "--image-root")
+    if any("\\" in name for name in names):  # paths of Windows, unless an image has such a name
+        found = [find_image(root, name) or name for name in names]
+        found = _normalised(source, ((quoted(name), path) for name, path in zip(names, found, strict=True)))
+        names, ids = _sorted(found, ids if source.suffix.lower() == ".json" else image_ids(found))
     return ImageList(root.resolve(), tuple(names), ids)
 
 
@@ -175,7 +179,11 @@ def _names_in_json(source: Path) -> tuple[list[str], tuple[int, ...]]:
 
     images = read_images(source)
     names = _normalised(source, ((f"images[{row}]", image.file_name) for row, image in enumerate(images)))
-    pairs = sorted(zip(names, (int(image.id) for image in images), strict=True))
+    return _sorted(names, [int(image.id) for image in images])
+
+
+def _sorted(names: Sequence[str], ids: Sequence[int]) -> tuple[list[str], tuple[int, ...]]:
+    pairs = sorted(zip(names, ids, strict=True))
     return [name for name, _ in pairs], tuple(number for _, number in pairs)
 
 
@@ -193,7 +201,7 @@ def _normalised(source: Path, entries: Iterable[tuple[str, str]]) -> list[str]:
             raise UserError(f"{source}: {place} is absolute ({quoted(entry)}); write paths relative to --image-root")
         if ".." in path.parts:
             raise UserError(f"{source}: {place} contains `..` ({quoted(entry)}); write paths inside --image-root")
-        if name == "." or "\0" in name or not _is_file_name(name):
+        if not is_file_name(name):
             raise UserError(f"{source}: {place} is no file name ({quoted(entry)})")
         if name in places:
             raise UserError(f"{source}: {places[name]} and {place} are the same image ({quoted(name)}); name each once")
@@ -201,10 +209,3 @@ def _normalised(source: Path, entries: Iterable[tuple[str, str]]) -> list[str]:
     if not places:
         raise UserError(f"{source}: no images in it")
     return list(places)
-
-
-def _is_file_name(name: str) -> bool:
-    try:
-        return bool(encode_text(name))
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and no file system
-        return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from math import ceil
 
 from pydantic import PositiveInt
@@ -13,7 +13,7 @@ from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.settings import SETTINGS
-from stage1_proposals.generators.base import ProposalGenerator
+from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
 from stage1_proposals.shards import BackboneRecord, Request
@@ -36,6 +36,13 @@ class JobSettings:
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
     feature_stride: PositiveInt | None = None
+
+    def override(self, **sizes: int | None) -> "JobSettings":
+        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if "short_side" in given and "long_side" not in given:
+            given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
+        return replace(self, **given)
 
 
 @plain_dataclass(frozen=True)
@@ -111,8 +118,14 @@ class Job:
         return ShardTask(index, self.images.names[rows], self.images.ids[rows])
 
     def request(self) -> Request:
-        """The job's request, as shards and manifest record it; reads the weights in order to hash them."""
+        """The job's request, as shards and manifest record it; reads the weights in order to hash them.
+
+        Raises:
+            UserError: the generator or the weights cannot be used, as imported masks of other images.
+        """
         recipe, settings = self.recipe, self.recipe.settings
+        if isinstance(recipe.generator, ChecksImages):
+            recipe.generator.check_images(dict(zip(self.images.names, self.images.ids, strict=True)))
         spec = get_spec(recipe.backbone, settings.feature_stride)
         weights = locate_weights(recipe.backbone, recipe.weights)
         return Request(

@@ -9,11 +9,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option
 from stage1_proposals.backbones.extractor import build_extractor, fastest_precision, get_spec, speed_up
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import choose_device, keep_freed_memory
@@ -35,6 +37,22 @@ from tests.benchmarks.measuring import (
 from tests.reference.plain_proposals import plain_proposals
 
 PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the product shortens
+
+
+@click.command(cls=Command)
+@click.option("--images", default="data/demo/unlabeled", type=PATH, help="Images; used repeatedly if there are few.")
+@click.option("--backbone", default="imagenet_r50", help="Of the catalogue, or any of timm's.")
+@click.option("--weights", type=PATH, help="The backbone's checkpoint. Default: random weights.")
+@click.option("--short-side", type=POSITIVE, default=480, help="Pixels.")
+@device_option
+@click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
+@click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
+@click.option("--count", type=click.IntRange(min=8), default=240, help="Images of ours and of the forward pass.")
+@click.option("--plain-count", type=click.IntRange(min=2), default=24, help="Images of the reference.")
+@click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
+def command(**settings: Any) -> None:
+    """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
+    main(**settings)
 
 
 def main(

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from pipelines.__main__ import COMMANDS, Application, run
-from pipelines.options import Command, Invocation, device_option
+from pipelines.options import Command, device_option
 from stage1_proposals.common.errors import UserError
 from tests.pipelines.command import run_command
 
@@ -30,7 +30,7 @@ def run_function(function: Callable[[], None], *words: str) -> int:
         function()
 
     application.get_command = lambda ctx, name: do  # type: ignore[method-assign]
-    return run(application, Invocation(("do", *words)))
+    return run(application, ["do", *words])
 
 
 def fail() -> None:
@@ -115,14 +115,14 @@ def test_file_names_that_no_terminal_can_show_are_printed(tmp_path: Path, monkey
         ("demo --count 3 0 3", "'--count': 0 is not in the range x>=1."),
         ("demo --pretrain-epochs 0", "'--pretrain-epochs': 0 is not in the range x>=1."),
         ("demo --finetune-epochs 0", "'--finetune-epochs': 0 is not in the range x>=1."),
-        ("data --count 3 3 x", "'--count': 'x' is not a valid integer."),
+        ("data --count 3 3 x", "'--count': 'x' is not a valid integer range."),
         ("data --seed -1", "'--seed': -1 is not in the range x>=0."),
         ("proposals --workers -1", "'--workers': -1 is not in the range x>=0."),
         ("proposals --short-side 0", "'--short-side': 0 is not in the range x>=1."),
         ("inspect --seed -1", "'--seed': -1 is not in the range x>=0."),
         ("inspect --sheet -1", "'--sheet': -1 is not in the range x>=0."),
         ("pretrain --epochs 0", "'--epochs': 0 is not in the range x>=1."),
-        ("pretrain --image-size 1.5", "'--image-size': '1.5' is not a valid integer."),
+        ("pretrain --image-size 1.5", "'--image-size': '1.5' is not a valid integer range."),
         ("finetune --batch-size 0", "'--batch-size': 0 is not in the range x>=1."),
         ("evaluate --workers -1", "'--workers': -1 is not in the range x>=0."),
     ],
@@ -147,7 +147,7 @@ def test_the_command_line_is_recorded_as_typed() -> None:
     lines: list[list[str]] = []
 
     def record() -> None:
-        lines.append(click.get_current_context().ensure_object(Invocation).command)
+        lines.append(click.get_current_context().obj)
 
     assert run_function(record, "--device", "cpu") == 0
     assert lines == [["python", "-m", "pipelines", "do", "--device", "cpu"]]

@@ -11,16 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipelines.proposals import CONFIGS, read_settings
 from stage1_proposals.backbones.extractor import fastest_precision
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.system import choose_device
-from stage1_proposals.generators.base import ProposalGenerator
-from stage1_proposals.generators.coco_import import ImportGenerator
-from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.generators.saliency import SaliencyGenerator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
@@ -208,53 +203,6 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("cuda", on_cluster=True) == "cuda"
     assert choose_device(None, on_cluster=True) == "cpu"
     assert [fastest_precision(device) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
-
-
-def test_set_values_are_toml_or_bare_words() -> None:
-    overrides = ("threshold=0.6", "nms=matrix", "seed_grid=[3, 4]", 'similarity="dot"')
-    generator = read_settings(None, None, overrides)["generator"]
-    assert (generator["threshold"], generator["nms"]) == (0.6, "matrix")
-    assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
-
-
-FREEMASK = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
-
-
-@pytest.mark.parametrize(
-    ("name", "generator"),
-    [
-        (None, SaliencyGenerator()),
-        ("saliency", SaliencyGenerator()),
-        ("random", RandomGenerator()),
-        ("freemask", FREEMASK),
-    ],
-)
-def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
-    name: str | None, generator: ProposalGenerator
-) -> None:
-    settings = read_settings(None, name, ())
-    assert build_generator(settings["generator"]) == generator
-    assert set(settings) == {"generator"}
-
-
-def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
-    (tmp_path / "masks.json").write_text("[]")
-    generator = build_generator(read_settings(None, "import", (f"file={tmp_path}/masks.json",))["generator"])
-    assert generator == ImportGenerator(f"{tmp_path}/masks.json")
-
-
-def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
-    name = "stage1_proposals.generators.random_shapes:RandomGenerator"
-    settings = read_settings(None, name, ("count=3",))
-    assert build_generator(settings["generator"]) == RandomGenerator(count=3)
-    assert set(settings) == {"generator"}
-
-
-def test_a_config_of_another_generator_is_refused() -> None:
-    with pytest.raises(UserError, match="is for the generator random, not saliency"):
-        read_settings(CONFIGS / "random.toml", "saliency", ())
-    with pytest.raises(UserError, match="no generator 'magic'; there are freemask, import, random, saliency"):
-        read_settings(None, "magic", ())
 
 
 def test_nothing_but_images_and_shards_must_be_given() -> None:

@@ -188,7 +188,7 @@ def test_labels_of_other_images_are_refused(tmp_path: Path, propose: Propose) ->
 
 def test_labels_of_images_of_another_size_are_refused(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    with pytest.raises(UserError, match=r"1\.jpg is 20 x 20 pixels in the labels and 40 x 20 in the shards"):
+    with pytest.raises(UserError, match=r"'1\.jpg' is 20 x 20 pixels in the labels and 40 x 20 in the shards"):
         evaluate([replace(propose(1, (A, 0.5)), width=40)], labels)
 
 
@@ -213,22 +213,53 @@ def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str | None, 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"bbox": [1, 2]}, "no `bbox` of four numbers"),
-        ({"bbox": None}, "no `bbox` of four numbers"),
         (
             {"segmentation": [[1]]},
-            "no `segmentation` that is polygons or run lengths of its image: a polygon",
+            "annotation 1 of image '1.jpg': `segmentation` is no polygons or run lengths of its image: a polygon",
         ),
-        ({"image_id": 3}, "no `image_id` that is in its images"),
-        ({"area": "large"}, "no `area` that is a number"),
-        ({"iscrowd": None}, "an `iscrowd` that is neither 0 nor 1"),
+        ({"image_id": 3}, r"annotations\[1\] has no `image_id` that is in its images"),
+        ({"iscrowd": None}, r"annotation 1 of image '1.jpg': `iscrowd` is neither 0 nor 1 \(None\)"),
+        ({"iscrowd": "0"}, r"annotation 1 of image '1.jpg': `iscrowd` is neither 0 nor 1 \('0'\)"),
     ],
 )
 def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
-    with pytest.raises(UserError, match=rf"labels .*l\.json: annotations\[1\] has {fault}"):
+    with pytest.raises(UserError, match=rf"labels .*l\.json: {fault}"):
         write(tmp_path / "l.json", {1: [annotation(A), annotation(A) | change]})
 
 
 def test_labels_with_nothing_but_crowds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no objects in it"):
         write(tmp_path / "l.json", {1: [annotation(A, crowd=True)]})
+
+
+@pytest.mark.parametrize("change", [{"bbox": [1, 2]}, {"bbox": None}, {"area": "large"}])
+def test_what_labels_do_not_state_is_taken_from_the_masks(
+    tmp_path: Path, propose: Propose, change: dict[str, Any]
+) -> None:
+    labels = write(tmp_path / "l.json", {1: [annotation(A) | change]})
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [{}, {"height": 0, "width": -1}])
+def test_sizes_that_labels_do_not_state_are_those_of_the_shards(
+    tmp_path: Path, propose: Propose, size: dict[str, int]
+) -> None:
+    images = [{"id": 1, "file_name": "dir\\1.jpg", **size}]
+    document = {"images": images, "annotations": [annotation(A) | {"image_id": 1}]}
+    (tmp_path / "l.json").write_text(json.dumps(document))
+    labels = Labels.read(tmp_path / "l.json")
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+
+
+def test_labels_of_other_images_are_refused_with_names_of_both(tmp_path: Path, propose: Propose) -> None:
+    labels = write(tmp_path / "l.json", {1: [annotation(A)]})
+    with pytest.raises(UserError, match=r"none of their images is in the shards; .*: '1\.jpg', 'dir/2\.jpg'$"):
+        evaluate([propose(2, (A, 0.9))], labels)
+
+
+def test_labels_of_several_images_of_one_name_match_none_by_it(tmp_path: Path, propose: Propose) -> None:
+    images = [{"id": number, "file_name": f"{number}/1.jpg", "height": 20, "width": 20} for number in (1, 2)]
+    document = {"images": images, "annotations": [annotation(A) | {"image_id": 1}]}
+    (tmp_path / "l.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="none of their images is in the shards"):
+        evaluate([propose(1, (A, 0.9))], Labels.read(tmp_path / "l.json"))

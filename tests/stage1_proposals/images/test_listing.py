@@ -348,3 +348,12 @@ def test_ten_thousand_images_in_one_folder_are_listed(tmp_path: Path) -> None:
     images = list_images(tmp_path)
     assert images.ids == tuple(range(10_000))
     assert images.names[-1] == "000000009999.jpg"
+
+
+def test_paths_of_windows_are_found_unless_an_image_has_such_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b\\2.jpg")
+    images = [{"id": 2, "file_name": "b\\2.jpg"}, {"id": 1, "file_name": "a\\1.jpg"}]
+    assert list_images(coco(tmp_path / "images.json", images)) == ImageList(
+        tmp_path.resolve(), ("a/1.jpg", "b\\2.jpg"), (1, 2)
+    )
+    assert list_images(lines(tmp_path / "images.txt", "b\\2.jpg", "a\\1.jpg")) == list_images(tmp_path)
