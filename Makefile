@@ -38,7 +38,7 @@ takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shar
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.duplicates := SHARDS THRESHOLD OUT## find images that are nearly the same
 takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
-takes.recall := LABELS SHARDS## class-agnostic AP, AP50 and AR@20 of shard sets, SHARDS="dir dir"
+takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="dir dir"
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
