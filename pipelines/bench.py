@@ -18,7 +18,12 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 from stage2_training import quiet_imports
 
-MODULES = {"proposals": "proposal_speed", "training": "training_speed", "streaming": "streaming_speed"}
+# The benchmarks of `tests/benchmarks`: what each measures, and its module.
+MODULES = {
+    "proposals": ("Stage 1 beside a reference implementation and the backbone's forward pass.", "proposal_speed"),
+    "training": ("A training step of K-Net with Saliency Prompt beside a port of K-Net's losses.", "training_speed"),
+    "streaming": ("Reading shards, and the start on a large set, beside h5py and CocoDataset.", "streaming_speed"),
+}
 
 
 class Benchmarks(Group):
@@ -34,11 +39,12 @@ class Benchmarks(Group):
         if find_spec("tests") is None or find_spec("tests.benchmarks") is None:
             raise UserError("tests/benchmarks: not found; run `bench` in the root of a checkout of the project")
         with quiet_imports():
-            return import_module(f"tests.benchmarks.{MODULES[cmd_name]}").command
+            return import_module(f"tests.benchmarks.{MODULES[cmd_name][1]}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, command.get_short_help_str(limit=120)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
-            formatter.write_text(", ".join(self.list_commands(ctx)))
+            formatter.write_dl([*((name, purpose) for name, (purpose, _) in MODULES.items()), *own])
 
 
 @click.group("bench", cls=Benchmarks)
@@ -75,7 +81,7 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
         use = diagnose_prompts(model, inputs)
     print(f"{checkpoint} on {use.images} images\n")
     rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, SWAPPED, NONE))] for name, loss in use.losses.items()]
-    print(format_table(("loss, each query having", f"its {OWN} prompt", SWAPPED, NONE), rows, markdown=False, left=1))
+    print(format_table(("loss, each query having", f"its {OWN} prompt", SWAPPED, NONE), rows))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
         f"\nThe median length of a prompt is {use.length:.3g} times that of the query that it is added to.\n"

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -38,11 +39,12 @@ def format_table(heading: Sequence[str], rows: Sequence[Sequence[str]], markdown
     if markdown:
         rule = ["---"] * left + ["---:"] * (len(heading) - left)
         return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(heading, *rows, strict=True)]  # a Han character takes two
 
     def line(row: Sequence[str]) -> str:
-        sized = list(zip(row, widths, strict=True))
-        return "  ".join([cell.ljust(n) for cell, n in sized[:left]] + [cell.rjust(n) for cell, n in sized[left:]])
+        gaps = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell + gap if i < left else gap + cell for i, (cell, gap) in enumerate(zip(row, gaps, strict=True))]
+        return "  ".join(cells)
 
     return "\n".join(map(line, (heading, *rows)))
 
@@ -97,7 +99,7 @@ def progress(description: str, unit: str, total: int | None = None) -> Iterator[
         bar.stop()
 
 
-def track(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def track(description: str, unit: str, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
     """The items, with a progress bar as of `progress`."""
     with progress(description, unit, total) as advance:
         advance(0)

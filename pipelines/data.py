@@ -9,7 +9,7 @@ from typing import NamedTuple
 import click
 
 from pipelines import options
-from pipelines.console import format_table, one_line, progress
+from pipelines.console import format_table, one_line, print_lines, progress
 from stage1_proposals.common.errors import UserError
 from stage2_training.labels.custom import CustomDatasetOptions
 
@@ -122,8 +122,7 @@ def prepare_custom(dataset: str, data_root: Path | None, custom: CustomDatasetOp
     from stage2_training.labels.custom import prepare
 
     prepared = prepare(dataset, str(data_root) if data_root else None, custom)
-    for remark in prepared.remarks:
-        print(one_line(remark))
+    print_lines(*prepared.remarks)
     yield Split(prepared.train, prepared.train_images)
     yield Split(prepared.test, prepared.test_images)
 

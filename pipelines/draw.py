@@ -1,12 +1,13 @@
 """Pictures of runs: learning curves, what queries look at, proposals beside detections."""
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import click
 
 from pipelines import options
-from pipelines.console import format_table, print_lines, progress, track
+from pipelines.console import format_table, print_lines, track
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -126,8 +127,7 @@ def activations(
     for name, (run, checkpoint) in models.items():
         config = evaluation_config(run, labels.fragment, overrides)
         check_annotations(config, ["test"])
-        with progress(name, "images") as advance:
-            averages[name] = mean_query_masks(config, checkpoint, count, advance)
+        averages[name] = mean_query_masks(config, checkpoint, count, partial(track, name, "batches"))
         numbers[name] = {"run": str(checkpoint.parent), "checkpoint": str(checkpoint), **averages[name].numbers()}
     with writing(out):
         draw_activations({name: average.maps for name, average in averages.items()}, out)
@@ -180,7 +180,7 @@ def results(
     model = load_detector(config, work.require_checkpoint())
     tiles, detections = [], 0
     samples = sample(shard_set, root, count, seed, print_lines)
-    for record, image in track(samples, "detecting", "images", min(count, shard_set.image_count)):
+    for record, image in track("detecting", "images", samples, min(count, shard_set.image_count)):
         proposals = draw_proposals(image, record.masks(), record.seed, TILE - CAPTION)
         detected, found = draw_detections(model, config, root / record.file_name, image, score, TILE - CAPTION)
         tiles += [caption(proposals, f"{len(record)} proposals"), caption(detected, f"{found} detections")]

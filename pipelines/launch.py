@@ -124,11 +124,14 @@ def check(command: str, code: int) -> None:
 def stop(processes: Sequence[subprocess.Popen[bytes]], *, interrupt: bool) -> None:
     """End processes: interrupt them, unless Ctrl-C has reached them already; kill those that have not ended in time."""
     deadline = time.monotonic() + GRACE
-    for process in processes:
-        if interrupt:
-            process.send_signal(signal.SIGINT)
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        process.kill()
-        process.wait()
+    try:
+        for process in processes:
+            if interrupt:
+                process.send_signal(signal.SIGINT)
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+    finally:  # also after a second Ctrl-C
+        for process in processes:
+            process.kill()
+            process.wait()

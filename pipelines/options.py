@@ -75,7 +75,13 @@ class ShardDirectory(click.Path):
         return super().convert(value, param, ctx)
 
 
-POSITIVE, NON_NEGATIVE, PATH = click.IntRange(min=1), click.IntRange(min=0), click.Path(path_type=Path)
+class Integer(click.IntRange):
+    """An integer in a range."""
+
+    name = "integer"
+
+
+POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
 SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
 
 DEFAULT_MODEL, DEFAULT_DATASET = "knet_lite0", "demo"
@@ -91,9 +97,9 @@ def seed_option(purpose: str) -> Decorator:
     return click.option("--seed", type=NON_NEGATIVE, default=0, help=purpose)
 
 
-def model_option(default: str | None = DEFAULT_MODEL) -> Decorator:
+def model_option(default: str | None = DEFAULT_MODEL, folders: str = "configs/models") -> Decorator:
     """`--model`."""
-    return click.option("--model", default=default, help="configs/models/MODEL.py, or a config file.")
+    return click.option("--model", default=default, help=f"MODEL.py of {folders}, or a config file.")
 
 
 def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
@@ -102,9 +108,12 @@ def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     return click.option("--dataset", default=default, help=text)
 
 
+SCHEDULE = "configs/schedules/SCHEDULE.py, or a config file. Default: the paper's on a GPU, a smaller one on a CPU."
+
+
 def schedule_option(default: str | None = None) -> Decorator:
-    """`--schedule`; None: the dataset names it."""
-    return click.option("--schedule", default=default, help="configs/schedules/SCHEDULE.py, or a config file.")
+    """`--schedule`; None: the device decides, and the dataset if it names one."""
+    return click.option("--schedule", default=default, help=SCHEDULE)
 
 
 def work_dir_option(default: str) -> Decorator:
@@ -116,7 +125,12 @@ shards_option = click.option("--shards", default="shards", type=SHARD_DIRECTORY,
 image_root_option = click.option("--image-root", type=PATH, help="Where the images are now, if they have moved.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 image_counts_option = click.option(
-    "--count", nargs=3, type=POSITIVE, metavar="UNLABELED TRAIN TEST", help="Numbers of the demo's images."
+    "--count",
+    nargs=3,
+    type=POSITIVE,
+    metavar="UNLABELED TRAIN TEST",
+    show_default="480 60 60",
+    help="Numbers of the demo's images.",
 )
 
 
@@ -153,8 +167,8 @@ def _field_option(name: str, schema: dict[str, Any]) -> Decorator:
     if value["type"] == "boolean":
         return click.option(flag, is_flag=True, help=text)
     if value["type"] == "array":
-        return words_option(flag, help=text)
+        return words_option(flag, help=text, metavar=schema.get("metavar"))
     if value["type"] == "integer":
         least = value.get("minimum", value.get("exclusiveMinimum", -1) + 1)
-        return click.option(flag, type=click.IntRange(min=least), default=schema["default"], help=text)
-    return click.option(flag, default=schema["default"], help=text)
+        return click.option(flag, type=Integer(min=least), default=schema["default"], help=text)
+    return click.option(flag, default=schema["default"], help=text, metavar=schema.get("metavar"))

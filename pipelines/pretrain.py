@@ -18,7 +18,7 @@ PROMPT_SETTINGS = (
 
 
 @click.command(cls=options.Command)
-@options.model_option()
+@options.model_option(folders="configs/pretraining (with --prompts off, configs/models)")
 @options.shards_option
 @options.image_root_option
 @click.option("--prompts", type=click.Choice(["on", "off"]), default="on", help="off: the plain detector.")
@@ -26,7 +26,7 @@ PROMPT_SETTINGS = (
 @click.option("--pseudo-classes", is_flag=True, help="One class per cluster of `make cluster`, not a single class.")
 @click.option("--backbone", help="Initial backbone: a name of the catalogue, or `scratch`. Default: stage 1's.")
 @click.option("--weights", help="File with the backbone's weights, when they are not bundled.")
-@options.schedule_option("pretrain")
+@options.schedule_option()
 @options.work_dir_option("work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
 @options.device_option
 @one_process_per_gpu
@@ -42,7 +42,7 @@ def command(
     pseudo_classes: bool,
     backbone: str | None,
     weights: str | None,
-    schedule: str,
+    schedule: str | None,
     work_dir: str | None,
     device: str | None,
     overrides: Overrides,
@@ -51,7 +51,8 @@ def command(
     device = choose_device(device)
     with quiet_imports():
         from stage1_proposals.shards import ShardSet
-        from stage2_training.config.compose import parse_saliency_prompt, pretraining_config
+        from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
+        from stage2_training.config.cpu import describe_images
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
@@ -61,6 +62,7 @@ def command(
     pseudo_labels = ShardSet.open(shards)
     if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
         raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
+    schedule = schedule or default_schedule("pretrain", device)
     config = pretraining_config(
         model,
         schedule,
@@ -69,6 +71,7 @@ def command(
         saliency_prompt=parse_saliency_prompt(saliency_prompt),
         pseudo_classes=pseudo_classes,
         image_root=str(image_root) if image_root else None,
+        device=device,
         overrides=overrides,
     )
     if backbone == "scratch":
@@ -79,7 +82,8 @@ def command(
         start = initial_weights.stage1_backbone(pseudo_labels)
     work = WorkDir(work_dir or initial_weights.pretraining_dir(model, prompts == "on"))
     name = model if prompts == "on" else f"{model} without prompts"
-    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({device})"
+    chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
+    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
     outcome = {"epochs": config.train_cfg.max_epochs}
     result = train(work, config, start, purpose, lambda: outcome, command_line, overrides.cfg_options)
     print(f"Pre-trained: {result.checkpoint}")

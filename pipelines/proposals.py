@@ -11,8 +11,9 @@ import click
 from pipelines import options
 from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
+from stage1_proposals.common.errors import quoted
 from stage1_proposals.common.system import choose_device, keep_freed_memory
-from stage1_proposals.generators.registry import build_generator, config_names, read_settings
+from stage1_proposals.generators.registry import build_generator, config_names, default_config, read_settings
 
 if TYPE_CHECKING:
     from stage1_proposals.jobs.store import Store
@@ -33,7 +34,7 @@ FAILURES_SHOWN = 20
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
 @click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU that supports it, else float32.")
-@click.option("--images-per-shard", type=options.POSITIVE, help="Overrides the config.")
+@click.option("--images-per-shard", type=options.POSITIVE, help="Default: the config's, or 16 to 1,000 by the images.")
 @click.option("--batch-size", type=options.POSITIVE, help="Images per forward pass; overrides the config.")
 @click.option("--short-side", type=options.POSITIVE, help="Input size in pixels; overrides the config.")
 @click.option("--long-side", type=options.POSITIVE, help="Upper bound of the longer side; overrides the config.")
@@ -57,6 +58,13 @@ def command(
 
     Finished shards are kept; the same command run again makes the others.
     """
+    from stage1_proposals.images.listing import list_images
+    from stage1_proposals.jobs.store import open_store, stored_manifest
+
+    # What needs no PyTorch comes first, because importing it takes seconds.
+    store = open_store(shards)
+    settings = read_settings(config, generator, changes)
+    listed = list_images(images, image_root, shards)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
     # Workers of a Ray cluster started here inherit this. Otherwise glibc gives their threads arenas, whose blocks it
@@ -64,15 +72,11 @@ def command(
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     from stage1_proposals.backbones.extractor import fastest_precision
     from stage1_proposals.common.settings import build_settings
-    from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
-    from stage1_proposals.jobs.store import open_store
 
-    store = open_store(shards)
-    settings = read_settings(config, generator, changes)
     chosen = build_generator(settings.pop("generator"))
-    defaults = build_settings(JobSettings, settings, f"config {config}")
+    defaults = build_settings(JobSettings, settings, f"config {config or default_config(generator)}")
     recipe = Recipe(
         generator=chosen,
         backbone=backbone,
@@ -81,7 +85,8 @@ def command(
         precision=precision or fastest_precision(device),
         settings=defaults.override(**sizes),
     )
-    job = Job(list_images(images, image_root, shards), recipe)
+    job = Job(listed, recipe).continuing(stored_manifest(store))
+    print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     with progress("making proposals", "images", len(job.images)) as advance:
@@ -101,7 +106,7 @@ def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:
         if entry.failures:
             with store.reading(entry.file) as path, closing(ShardReader(path)) as reader:
                 failures += reader.failures()
-    print_lines(*(f"  failed: {name}: {reason}" for name, reason in failures[:FAILURES_SHOWN]))
+    print_lines(*(f"  failed: {quoted(name)}: {reason}" for name, reason in failures[:FAILURES_SHOWN]))
     if len(failures) > FAILURES_SHOWN:
         print(f"  ... and {len(failures) - FAILURES_SHOWN} more; each shard lists its own under /failures")
     if failures:

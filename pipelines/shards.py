@@ -118,7 +118,7 @@ def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
     shard_set = ShardSet.open(shards)
     with progress("comparing images", "shards") as advance:
         candidates = candidate_pairs(shard_set, threshold, advance)
-    measured = measure(shard_set, track(candidates, "comparing proposals", "pairs", len(candidates)))
+    measured = measure(shard_set, track("comparing proposals", "pairs", candidates, len(candidates)))
     pairs = [pair for pair in measured if pair.similarity >= threshold]
     names = file_names(shard_set, pairs)
     named_groups = [[names[position] for position in group] for group in groups(pairs)]

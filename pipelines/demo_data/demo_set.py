@@ -107,7 +107,11 @@ def _file_names(counts: Counts) -> Iterator[str]:
 
 
 def _check_nothing_foreign(folder: Path) -> None:
-    """Check that a folder, if it exists, holds only the demo set of its stamp; UserError names what is not of it."""
+    """Check that a folder, if it exists, holds only files of the demo set that its stamp describes.
+
+    Raises:
+        UserError: names the first other file.
+    """
     stamp = _read_stamp(folder)
     if stamp is None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

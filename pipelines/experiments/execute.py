@@ -13,7 +13,8 @@ from pipelines.experiments.plan import Run
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 
-POLL, SHOWN_LINES = 0.1, 15  # seconds between looks at the runs; lines of a failed one's output
+POLL = 0.1  # seconds between looks at the runs
+SHOWN_LINES = 15  # of a failed run's output
 
 
 def state(run: Run) -> dict[str, Any]:

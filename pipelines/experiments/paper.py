@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 SCORES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
@@ -34,9 +35,9 @@ class Experiment:
     title: str
     columns: tuple[str, ...] = ()  # headings of the rows' names
     scores: tuple[str, ...] = ()  # keys of a run's scores, one for each number of a row
-    picture: str = ""  # that `draw` draws of a figure's rows
+    picture: str = ""  # a figure's kind of picture, a subcommand of `draw`
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
             return [self._row(**cells) for cells in csv.DictReader(file) if self.name in cells["experiments"].split()]
@@ -53,26 +54,17 @@ class Experiment:
 
 
 TABLES = {
-    1: Experiment("table1", "Fine-tuning K-Net on little of COCO", ("labels", "start"), SCORES),
-    2: Experiment("table2", "Fine-tuning on Cityscapes and CTW1500", ("labels", "model", "start"), SCORES),
-    3: Experiment("table3", "Fine-tuning Mask2Former and QueryInst", ("labels", "model", "start"), SCORES),
+    1: Experiment("table1", "Fine-tuning K-Net on 5 % and 10 % of COCO", ("labels", "initialisation"), SCORES),
+    2: Experiment("table2", "Fine-tuning on Cityscapes and CTW1500", ("labels", "model", "initialisation"), SCORES),
+    3: Experiment("table3", "Fine-tuning Mask2Former and QueryInst", ("labels", "model", "initialisation"), SCORES),
     4: Experiment("table4", "Kernel supervision", ("model", "kernel supervision"), SCORES),
     5: Experiment("table5", "How prompts are matched with kernels", ("prompts",), SCORES),
     6: Experiment("table6", "Class-agnostic detection without any label", ("method", "self-training"), BOXES),
-    7: Experiment("table7", "Pseudo masks of three qualities, with and without prompts", MASKS, ("AP",)),
+    7: Experiment("table7", "Three kinds of pseudo masks, with and without prompts", MASKS, ("AP",)),
 }
 FIGURES = {
-    3: Experiment("figure3", "AP while K-Net is fine-tuned, by start", picture="curves"),
+    3: Experiment("figure3", "AP while K-Net is fine-tuned, by initialisation", picture="curves"),
     4: Experiment("figure4", "AP while Mask R-CNN and K-Net, with and without SP, are fine-tuned", picture="curves"),
     5: Experiment("figure5", "Proposals, and what K-Net finds after fine-tuning", picture="results"),
     6: Experiment("figure6", "Where K-Net's kernels are active, on average over images", picture="activations"),
 }
-NOTES = (  # what a reader must know of these tables and figures
-    ("table1", "The paper prints AP_M 25.9 and AP_L 16.6 for SwAV on COCO 5 %, probably in exchanged order."),
-    ("table3", "On CTW1500 the paper fine-tunes for 20 epochs after SP, and for 80 from other starts."),
-    ("table5 table7", "Without prompts (PROMPTS=off) there is no kernel supervision, which is Table 4's subject."),
-    ("table6", "FreeSOLO, UP-DETR and DETReg are not part of this project: these rows are the paper's numbers only."),
-    ("table7", "Without --freesolo, FreeSOLO is our `freemask`: the masks that FreeSOLO's own training starts from."),
-    ("figure5", "The images are unlabeled ones; at demo scale, where these show no text, test images."),
-    ("figure6", "Fine-tuned for two epochs at most, the paper's number. Its K-Net trained on all COCO is left out."),
-)

@@ -48,9 +48,9 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     return list(dict.fromkeys(needed for run in runs for needed in (*in_order(run.after), run)))
 
 
-def option(name: str, value: object) -> tuple[Any, ...]:
+def option(name: str, value: object) -> tuple[str, ...]:
     """An option and its value; nothing without one."""
-    return (name, value if isinstance(value, Path) else str(value)) if value else ()
+    return (name, str(value)) if value else ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Plan:
         words = [
             *("--model", row.model + self.scale.suffix, "--shards", shards.directory, *self.scale.pretrain),
             *(("--saliency-prompt", *row.options) if row.options else ()),
-            *option("--prompts", row.init == "pseudo" and "off"),
+            *(("--prompts", "off") if row.init == "pseudo" else ()),
             *(*option("--epochs", self.scale.pretrain_epochs), "--seed", str(seed)),
         ]
         return self._run("pretrain", f"pretrain-{self._described(row)}-seed{seed}", words, (shards,), "**/*.py")
@@ -110,8 +110,8 @@ class Plan:
         pretrained = self.pretraining(row, seed) if row.masks else None
         words = [
             *("--model", row.model + scale.suffix, "--dataset", dataset, *scale.finetune, "--init", row.init),
-            *option("--checkpoint", pretrained and pretrained.directory),
-            *option("--data-root", images and data.directory / "ctw1500"),
+            *(("--checkpoint", pretrained.directory) if pretrained else ()),
+            *(("--data-root", data.directory / "ctw1500") if images else ()),
             *(*option("--epochs", epochs), "--seed", str(seed)),
         ]
         length = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
@@ -127,9 +127,9 @@ class Plan:
         return self._run("evaluate", f"class_agnostic-{self._described(row)}-seed{seed}", words, (data, pretrained))
 
     def _described(self, row: Row) -> str:
-        """The model and where its training starts, as part of a name."""
-        start = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
-        return "-".join([row.model + self.scale.suffix, *start, *["pseudo"] * (row.init == "pseudo")]).replace("=", "_")
+        """The model and its initialisation, as part of a name."""
+        init = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
+        return "-".join([row.model + self.scale.suffix, *init, *["pseudo"] * (row.init == "pseudo")]).replace("=", "_")
 
     def _run(
         self, command: str, label: str, words: Sequence[Any], after: tuple[Run, ...] = (), configs: str = ""
@@ -140,11 +140,11 @@ class Plan:
         name = f"{label}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]}"
         directory, (output, last) = self.root / "runs" / name, OUTPUTS.get(command, ("--work-dir", "finished.json"))
         result = None if command == "data" and self.scale.unlabeled else directory / last
-        given = [
-            *(command, *words),
-            *option(output, result and (result if output == "--out" else directory)),
-            *option("--device", command != "data" and self.device),
-            *option("--gpus", output == "--work-dir" and self.gpus),
-            *option("--batch-size", output == "--work-dir" and self.batch_size),
-        ]
+        given: list[Any] = [command, *words]
+        if result:
+            given += [output, result if output == "--out" else directory]
+        if command != "data":
+            given += option("--device", self.device)
+        if output == "--work-dir":  # a training run
+            given += [*option("--gpus", self.gpus), *option("--batch-size", self.batch_size)]
         return Run(self.root, name, tuple(map(str, given)), result, after)

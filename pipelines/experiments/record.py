@@ -30,7 +30,12 @@ class ExperimentRecord:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the JSON; raises OSError when it cannot be read, ValueError when it is not a record."""
-        return TypeAdapter(cls).validate_json(path.read_bytes())
+        record = TypeAdapter(cls).validate_json(path.read_bytes())
+        if not record.pictures and "AP" not in record.heading:
+            raise ValueError("neither a table with a column AP nor a figure")
+        if len({len(row) for row in (record.heading, *record.rows, *record.paper)}) > 1:
+            raise ValueError("rows are not as long as the heading")
+        return record
 
     @property
     def name(self) -> str:

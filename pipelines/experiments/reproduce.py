@@ -1,7 +1,7 @@
 """`table` and `figure`: a table or figure of the paper at a scale, from runs, of which those missing are executed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,10 +12,11 @@ import click
 from pipelines import launch
 from pipelines.console import describe_machine
 from pipelines.experiments.execute import execute, print_plan, state
-from pipelines.experiments.paper import DATASETS, FIGURES, NOTES, TABLES, Experiment, Row
+from pipelines.experiments.notes import notes
+from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
 from pipelines.experiments.record import ExperimentRecord
-from pipelines.experiments.scales import DEMO, SCALES, Scale, demo_datasets
+from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
 from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option, image_counts_option, words_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
@@ -28,13 +29,13 @@ def _command(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> 
 
     @click.command(name, cls=Command, help=f"{purpose}. {titles}.")
     @click.argument("number", type=click.Choice(list(map(str, experiments))))
-    @click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name)
-    @words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", help="Default: 0.")
+    @click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name, help="Size of the runs.")
+    @words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", show_default="0", help="One run each.")
     @click.option("--jobs", type=POSITIVE, default=1, help="Runs at once, each on its share of the cores.")
     @click.option("--dry-run", is_flag=True, help="Print the runs and their commands only.")
     @click.option("--work-dir", type=PATH, default="work_dirs/experiments", help="Runs go to WORK_DIR/SCALE.")
     @device_option
-    @click.option("--gpus", type=POSITIVE, help="Processes of training. Default: 1.")
+    @click.option("--gpus", type=POSITIVE, show_default="1", help="Processes of training.")
     @click.option("--batch-size", type=POSITIVE, help="Images of a process at a time; the total batch stays.")
     @image_counts_option
     @click.option("--pretrain-epochs", type=POSITIVE, help="Default: the scale's.")
@@ -74,7 +75,7 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
         title=experiment.title,
         number=int(experiment.name[-1]),
         scale=plan.scale.name,
-        notes=list(notes(experiment, plan.scale, experiment.shown_seeds(seeds))),
+        notes=list(notes(experiment, plan.scale, seeds)),
         runs=[f"runs/{run.name}" for run in runs if run.result],
         commands=commands,
         machine=describe_machine(choose_device(plan.device)),
@@ -86,21 +87,8 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
     )
     # `draw` writes figureN.json.
     path = plan.root / (f"figures/{experiment.name}.record.json" if pictures else f"tables/{experiment.name}.json")
-    print(f"\n{record.text()}\n\nWritten to {record.write(path)}, with its commands, and to {path}")
-
-
-def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterator[str]:
-    """What a reader must know: what the numbers come from, and what is not as in the paper."""
-    if len(seeds) > 1:
-        how = "Lines are means" if experiment.picture else "Mean ± sample standard deviation"
-        yield f"{how} over seeds {', '.join(map(str, seeds))} of everything random, on the same images and labels."
-    else:
-        yield f"One run each, with seed {seeds[0]}: the spread is unknown, as in the paper."
-    yield from (note for names, note in NOTES if experiment.name in names.split())
-    yield from (note.format(**vars(scale)) for note in scale.notes)
-    yield "K-Net's prompts have the length of its kernels, the paper's their own."
-    longest = scale.finetune_epochs or 96
-    yield f"{scale.pretrain_epochs or 12} epochs of pre-training (paper: 12), at most {longest} of fine-tuning (96)."
+    markdown = record.write(path)
+    print(f"\n{record.text()}\n\nWritten to {markdown}, with its commands, and to {path}")
 
 
 def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]) -> list[str]:
@@ -132,7 +120,8 @@ def drawings(figure: Experiment, plan: Plan, seeds: Sequence[int]) -> dict[str, 
             words = ["--shards", str(shards.directory), "--work-dir", runs[0][0], *option("--device", plan.device)]
         else:
             words += ["--dataset", str(scale.datasets[dataset]) if scale.unlabeled else "demo"]
-            words += option("--data-root", not scale.unlabeled and str(plan.data(dataset).directory / "ctw1500"))
+            if not scale.unlabeled:
+                words += ["--data-root", str(plan.data(dataset).directory / "ctw1500")]
             words += option("--device", plan.device)
         name = figure.name if len(datasets) == 1 else f"{figure.name}-{dataset}"
         pictures[name] = ["draw", kind, *words, "--out", str(plan.root / "figures" / f"{name}.png")]

@@ -23,10 +23,9 @@ class Scale:
     pretrain_epochs: int | None = None  # None: the schedule's
     finetune_epochs: int | None = None  # at most; None: the row's or the dataset's
     freesolo: str | None = None  # COCO JSON of FreeSOLO's masks; None: `freemask`, the masks that FreeSOLO starts from
-    notes: tuple[str, ...] = ()  # on what is not the paper's; fields in braces
 
     def rows(self, experiment: Experiment) -> list[Row]:
-        """The rows whose dataset and start the scale has, and those that are the paper's only."""
+        """The rows whose dataset and initialisation the scale has, and those that are the paper's only."""
         return [r for r in experiment.rows if not r.model or (r.dataset in self.datasets and r.init in self.inits)]
 
     def generator(self, masks: str) -> str:
@@ -54,14 +53,5 @@ DEMO = Scale(
     finetune=("--schedule", "finetune_demo", "--image-size", "192"),
     pretrain_epochs=6,
     finetune_epochs=20,
-    notes=(
-        "Left out: DenseCL, SwAV and MoCo-v2, whose weights are a ResNet-50's; Cityscapes, the demo set once again.",
-        "The demo set replaces the labelled datasets: {datasets[coco10].train} images to train on, half of them for "
-        "COCO 5 %, {datasets[coco10].test} to test on, with lines of text, one class; for Table 6 as many images like "
-        "the unlabeled ones, of which only the objects pasted on them are labelled.",
-        "Pseudo masks are found on the demo set by a backbone that knows ImageNet's labels; the paper takes DenseCL's.",
-        "Settings that are not the paper's: EfficientNet-Lite0 (ResNet-50), images of 192 x 192 pixels (1333 x 800), "
-        "batches of 8 (96), 50 kernels or queries (100), other learning rates.",
-    ),
 )
 SCALES = {scale.name: scale for scale in (PAPER, DEMO)}

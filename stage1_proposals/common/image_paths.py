@@ -86,14 +86,16 @@ def find_root(path: Path, roots: Sequence[Path], names: Sequence[str], option: s
         option: which option says where they are.
 
     Raises:
-        UserError: none of the images exists.
+        UserError: there are no images, or none of them exists.
     """
+    if not names:
+        raise UserError(f"{path}: names no images")
     for name in names:  # the outer loop, so that a folder without any of them costs next to nothing
         for root in roots:
             if find_image(root, name) is not None:
                 return root
     folders = " or ".join(map(str, roots))
-    first = f"; the first is {quoted(names[0])}" if names else ""
     raise UserError(
-        f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option}{first}"
+        f"{path}: none of its {len(names)} images is under {folders}; say where they are with {option}; "
+        f"the first is {quoted(names[0])}"
     )

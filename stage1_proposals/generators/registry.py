@@ -74,6 +74,11 @@ def describe_generator(parameters: Mapping[str, Any]) -> str:
     return " ".join([name, *(f"{key}={value}" for key, value in shown.items())])
 
 
+def default_config(name: str | None) -> Path:
+    """The config of a generator, by default of the default one; of your own class there is none."""
+    return CONFIGS / f"{name or DEFAULT_GENERATOR}.toml"
+
+
 def read_settings(path: Path | None, name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
@@ -88,7 +93,7 @@ def read_settings(path: Path | None, name: str | None, overrides: Sequence[str])
     if path is None and name is not None and ":" in name:
         settings: dict[str, Any] = {"generator": {"name": name}}
     else:
-        settings = _read_config(path or CONFIGS / f"{name or DEFAULT_GENERATOR}.toml")
+        settings = _read_config(path or default_config(name))
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")

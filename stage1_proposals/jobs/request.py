@@ -16,7 +16,10 @@ from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
-from stage1_proposals.shards import BackboneRecord, Request
+from stage1_proposals.shards import BackboneRecord, Manifest, Request
+
+SHARDS = 64
+SHARD_SIZES = (16, 1000)  # smaller ones cost more time to open than to read; larger ones, more to make again
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -24,14 +27,14 @@ class JobSettings:
     """Sizes that are the same for all generators.
 
     Attributes:
-        images_per_shard: images per shard, except the last one.
+        images_per_shard: images per shard, except the last one; None: by the number of images (`default_shard_size`).
         batch_size: images per forward pass, at most.
         short_side: length to which the shorter side of an image is resized, in pixels.
         long_side: limit for the longer side, in pixels.
         feature_stride: join earlier feature maps with the last one, down to this many input pixels per cell.
     """
 
-    images_per_shard: PositiveInt = 1000
+    images_per_shard: PositiveInt | None = None
     batch_size: PositiveInt = 8
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
@@ -43,6 +46,14 @@ class JobSettings:
         if "short_side" in given and "long_side" not in given:
             given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
         return replace(self, **given)
+
+
+def default_shard_size(images: int) -> int:
+    """Images per shard, so that up to `SHARDS` workers share a small set: from 16 up to 1,000.
+
+    It depends on the number of images alone, because shards must not depend on the machine that makes them.
+    """
+    return min(max(ceil(images / SHARDS), SHARD_SIZES[0]), SHARD_SIZES[1])
 
 
 @plain_dataclass(frozen=True)
@@ -104,12 +115,23 @@ class Job:
     @property
     def images_per_shard(self) -> int:
         """Images per shard, except the last one."""
-        return self.recipe.settings.images_per_shard
+        return self.recipe.settings.images_per_shard or default_shard_size(len(self.images))
 
     @property
     def shard_count(self) -> int:
         """Number of shards."""
         return ceil(len(self.images) / self.images_per_shard)
+
+    def continuing(self, manifest: Manifest | None) -> "Job":
+        """The job with the stored set's images per shard, unless the settings have a number of their own.
+
+        So a set is continued that was made with another default.
+        """
+        settings = self.recipe.settings
+        if manifest is None or settings.images_per_shard is not None:
+            return self
+        stored = replace(settings, images_per_shard=manifest.request.images_per_shard)
+        return replace(self, recipe=replace(self.recipe, settings=stored))
 
     def task(self, index: int) -> ShardTask:
         """The images of shard `index`."""

@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
+from stage2_training.config.cpu import fit_memory
 from stage2_training.config.run_settings import Overrides
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
@@ -33,10 +34,14 @@ UNSET = ("compile", "experiment_name", "find_unused_parameters", "sync_bn")
 DATALOADERS = ("train", "val", "test")
 
 
-def apply_overrides(config: Config, overrides: Overrides) -> Config:
+def apply_overrides(config: Config, overrides: Overrides, device: str | None = None) -> Config:
     """Apply a command line's overrides to a composed config, in place.
 
     The test set is the validation set, so `cfg_options` for the one hold for the other.
+
+    Args:
+        device: where the config trains; on `cpu`, a process takes no more images at a time than free memory holds,
+            unless the batch size is given.
 
     Raises:
         UserError: a malformed or unknown `cfg_options`, a batch size or number of epochs that is not a positive
@@ -51,7 +56,11 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
         config.merge_from_dict(options)
         _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
         _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
-        _share_batch(config, overrides.batch_size is not None or "train_dataloader.batch_size" in options)
+        fixed = overrides.batch_size is not None or "train_dataloader.batch_size" in options
+        if device == "cpu" and not fixed:
+            config.train_cfg.setdefault("total_batch", config.train_dataloader.batch_size * get_world_size())
+            fit_memory(config)
+        _share_batch(config, fixed)
         for part in DATALOADERS:
             if f"{part}_evaluator" in config:  # it reads the annotations of the images that it judges
                 dataset = config[f"{part}_dataloader"].dataset

@@ -31,5 +31,7 @@ class Overrides(BaseModel):
     seed: NonNegativeInt | None = Field(default=None, description="Seed of everything random. Default: 0.")
     data_root: str | None = Field(default=None, description="Folder of the dataset. Default: what its config says.")
     cfg_options: Sequence[str] = Field(
-        default=(), description="KEY=VALUE, applied last: change any setting, as MMDetection's --cfg-options."
+        default=(),
+        description="Change any setting, after all others, as MMDetection's --cfg-options.",
+        json_schema_extra={"metavar": "KEY=VALUE"},
     )

@@ -1,6 +1,6 @@
 """Predictions of a trained detector, on the test images of its config or on any image."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,16 @@ def draw_detections(
 
 
 def mean_query_masks(
-    config: Config, checkpoint: str | Path, limit: int | None = None, progress: Callable[[int], None] = lambda _: None
+    config: Config,
+    checkpoint: str | Path,
+    limit: int | None = None,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, total: batches,
 ) -> Activations:
     """Where each query of a detector looks: its mask, averaged over the config's test images (Figure 6).
 
     Args:
         limit: number of images, the first ones; None: all.
-        progress: called with numbers of images done.
+        progress: wraps the batches to iterate over, given their number.
 
     Raises:
         UserError: the checkpoint is of another model, the detector has no queries, or there are no images.
@@ -119,9 +122,9 @@ def mean_query_masks(
     model = load_detector(config, checkpoint)
 
     def masks() -> Iterator[Tensor]:
-        for batch in image_loader(config, limit):
+        loader = image_loader(config, limit)
+        for batch in progress(loader, len(loader)):
             images, samples = preprocess(model, batch)
             yield query_masks(model, images, samples)
-            progress(len(samples))
 
     return mean_maps(masks())

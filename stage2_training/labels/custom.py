@@ -32,8 +32,11 @@ class CustomDatasetOptions(BaseModel):
     test_labels: str | None = Field(
         default=None,
         description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images.",
+        json_schema_extra={"metavar": "LABELS"},
     )
-    classes: Sequence[str] = Field(default=(), description="Names of the classes to use. Default: all.")
+    classes: Sequence[str] = Field(
+        default=(), description="Names of the classes to use. Default: all.", json_schema_extra={"metavar": "NAME"}
+    )
     held_out_seed: NonNegativeInt = Field(default=0, description="Decides which images are held out.")
     skip_malformed: bool = Field(
         default=False, description="Leave out images that are missing or whose labels are missing or malformed."

@@ -12,8 +12,8 @@ from stage2_training.evaluation.scores import SCORE_NAMES, Point, learning_curve
 from stage2_training.runs.provenance import COMMANDS, CommandRecord
 from stage2_training.runs.work_dir import SETTINGS, WorkDir
 
-# Files that only the directory of a run has beside its config.
-RUN_FILES = frozenset({COMMANDS, SETTINGS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
+# Files that only the directory of a run has.
+RUN_FILES = frozenset({COMMANDS, "finished.json", "initial.pth", "transfer.json", "last_checkpoint"})
 NOT_RECORDED = "not recorded"  # in runs of before `config.json` was written
 
 
@@ -28,7 +28,7 @@ class RunSummary:
         curve: its evaluations: `epoch` and scores in [0, 1] or -1.
         scores: the result's or, in a run that is not finished, the latest.
         last_step, last_loss: the latest that it has logged; 0 and None before the first.
-        status: finished, running, failed (its loss was NaN or infinite), interrupted or not begun.
+        status: finished, running, failed (its loss was NaN or infinite), interrupted or not started.
         problems: a line for each file that is damaged and was taken for missing.
     """
 
@@ -39,7 +39,7 @@ class RunSummary:
     scores: Mapping[str, float] = field(default_factory=dict)
     last_step: float = 0
     last_loss: float | None = None
-    status: str = "not begun"
+    status: str = "not started"
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -96,6 +96,8 @@ class RunSummary:
     @property
     def pretraining(self) -> bool:
         """Whether this is pre-training on pseudo labels."""
+        if not self.settings:
+            return any("pretrain" in command.argv for command in self.commands)
         return "pseudo_labels" in self.settings
 
     @property
@@ -115,7 +117,9 @@ class RunSummary:
 
 def is_run(files: Sequence[str]) -> bool:
     """Whether these are the names of the files in a run's directory."""
-    return bool(RUN_FILES.intersection(files)) or {"config.py", ".lock"} <= set(files)
+    return bool(RUN_FILES.intersection(files)) or (
+        "config.py" in files and bool({SETTINGS, ".lock"}.intersection(files))
+    )
 
 
 def _is_number(value: Any) -> bool:

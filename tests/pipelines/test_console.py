@@ -32,7 +32,7 @@ def test_markdown_says_so_in_its_rule() -> None:
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    assert list(track("ab", "reading", "letters", 2)) == ["a", "b"]
+    assert list(track("reading", "letters", "ab", 2)) == ["a", "b"]
     assert capfd.readouterr() == ("", "")
 
 

@@ -37,8 +37,8 @@ def test_images_in_shards_out(image_folder: Path, tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     proposals = shards.proposal_count
     assert f"2 shards, 12 images, {proposals} proposals, 2 images failed" in out
-    assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
-    assert "failed: 1/text.jpg: is not an image Pillow can read" in out
+    assert "failed: '0/empty.jpg': is empty (0 bytes)" in out
+    assert "failed: '1/text.jpg': is not an image Pillow can read" in out
 
 
 def test_a_vit_of_timms_from_a_file(image_folder: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_json_gives_images_and_ids(image_folder: Path, tmp_path: Path, capsys:
     assert run(*given, *SMALL) == 0
     out = capsys.readouterr().out
     assert f"3 images from {tmp_path}/images.json, under {image_folder.resolve()}, -> 1 shards" in out
-    assert "failed: 0/gone.png: does not exist" in out
+    assert "failed: '0/gone.png': does not exist" in out
     reader = ShardReader(ShardSet.open(tmp_path / "shards").shard_paths[0])
     assert [(record.image_id, record.file_name) for record in map(reader.read, range(2))] == [
         (71, "0/0000.png"),
@@ -85,7 +85,7 @@ def test_shards_go_to_a_url_and_are_fetched_from_it(
     assert run("--images", image_folder, "--shards", url, *SMALL) == 0
     out = capsys.readouterr().out
     assert f"14 images from {image_folder} -> 2 shards in {url}\n{url}: 2 shards, 12 images, " in out
-    assert "failed: 0/empty.jpg: is empty (0 bytes)" in out
+    assert "failed: '0/empty.jpg': is empty (0 bytes)" in out
     assert run_command("fetch", "--shards", url, "--to", directory) == 0
     assert f"{url} -> {directory}: 2 shards verified, 12 images" in capsys.readouterr().out
     assert ShardSet.open(directory).image_counts == [7, 5]
@@ -116,7 +116,7 @@ def test_an_image_put_right_is_read_when_asked_for(
     assert "12 images" in capsys.readouterr().out
     assert run(*given, "--retry-failed") == 0
     assert "13 images" in (out := capsys.readouterr().out)
-    assert "1 images failed\n  failed: 1/text.jpg" in out
+    assert "1 images failed\n  failed: '1/text.jpg'" in out
 
 
 def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         assert run("--images", tmp_path / "images", "--shards", tmp_path / "shards", *SMALL) == 0
     printed = (tmp_path / "out").read_text(encoding="utf-8")
     for name in ("\\udcff.jpg", "a\\n.jpg", "\\x1b[31m.jpg", "\\u202egpj.jpg", "תמונה.jpg"):
-        assert f"  failed: {name}: is empty (0 bytes)\n" in printed
+        assert f"  failed: '{name}': is empty (0 bytes)\n" in printed
 
 
 @pytest.mark.parametrize(

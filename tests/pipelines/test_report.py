@@ -126,11 +126,11 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert page.row("half")[1] == "interrupted"
     assert page.row("half")[8] == "25.0"  # of its latest evaluation
     assert page.row("nan")[1] == "failed"
-    assert page.row("new")[1:9] == ["not begun", "KNet, ResNet-50", "densecl", "4", "8", "0.1", "0", "-"]
+    assert page.row("new")[1:9] == ["not started", "KNet, ResNet-50", "densecl", "4", "8", "0.1", "0", "-"]
     assert page.row("pre")[:4] == ["pre", "finished", "KNet, ResNet-50", "backbone"]
     assert page.row("pre")[-3:] == ["cosine", "480", "1.15"]
     facts = " ".join(page.text.split())
-    for count in ("finished 3", "interrupted 1", "failed 1", "not begun 1"):
+    for count in ("finished 3", "interrupted 1", "failed 1", "not started 1"):
         assert count in facts
     assert "python -m pipelines finetune --model knet_lite0 --seed 0" in facts
     assert "torch 1.2.3" in facts
@@ -331,7 +331,15 @@ def test_only_runs_shards_tables_and_figures_are_found(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"heading": None}, {"rows": 3}, {"rows": [["short"]]}, {"notes": 3}, {"number": "x"}, {"seconds": "long"}],
+    [
+        {"heading": None},
+        {"heading": ["x", "y"]},
+        {"rows": 3},
+        {"rows": [["short"]]},
+        {"notes": 3},
+        {"number": "x"},
+        {"seconds": "long"},
+    ],
 )
 def test_what_is_no_table_is_listed(tmp_path, make_report, change):
     make_run(tmp_path / "run")

@@ -88,8 +88,8 @@ def test_a_figures_runs_are_made_before_it_is_drawn(run, commands, capsys) -> No
     names = [words[0] for words in commands.seen]
     assert names == ["data", "finetune", "finetune", "proposals", "pretrain", "finetune", "draw"]
     out = capsys.readouterr().out
-    assert "- Left out: " in out
-    assert "- Settings that are not the paper's: " in out
+    assert "- Left out: Cityscapes, which would be the demo set again." in out
+    assert "- Sizes that are not the paper's: " in out
     assert run(4, *SMALL) == 0
     assert [words[0] for words in commands.seen[7:]] == ["draw"]
 
@@ -103,7 +103,8 @@ def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path,
     )
     assert (record["number"], record["scale"], record["pictures"]) == (4, "demo", ["figure4-ctw1500.png"])
     assert record["notes"][0] == (
-        "Lines are means over seeds 0, 1 of everything random, on the same images and labels."
+        "Lines are means, bands go from the lowest run to the highest, over seeds 0, 1; images and labels are the same "
+        "for all seeds."
     )
     assert [shlex.split(command)[3] for command in record["commands"]] == [words[0] for words in commands.seen]
     assert all((folder / name).is_dir() for name in record["runs"])
@@ -121,14 +122,14 @@ def test_what_a_figure_shows_is_written_beside_it(run, commands, tmp_path: Path,
 def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_path: Path, capsys) -> None:
     assert run(6, *SMALL, "--seeds", 3, 1) == 0
     out = capsys.readouterr().out
-    assert "- One run each, with seed 3: the spread is unknown" in out
+    assert "- One run each, with seed 3, the first of 3, 1: the spread is unknown" in out
     assert "- Fine-tuned for two epochs at most, the paper's number. " in out
-    assert "at most 1 of fine-tuning (96)" in out
+    assert "- Epochs of fine-tuning: at most 1 (24 to 96, by dataset)." in out
     assert not any("seed1" in word for words in commands.seen for word in words)
     assert run(5, *SMALL) == 0
     out = capsys.readouterr().out
     assert "- One run each, with seed 0: the spread is unknown" in out
-    assert "at demo scale, where these show no text, test images" in out
+    assert "- The images are test images: the unlabeled ones show no text." in out
 
 
 def test_a_figure_that_is_not_there_is_one_line_and_2(run, capsys) -> None:

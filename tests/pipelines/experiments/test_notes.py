@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.experiments.paper import DATASETS, FIGURES, INITS, TABLES, Experiment, Row
-from pipelines.experiments.reproduce import notes
+from pipelines.experiments.notes import notes
+from pipelines.experiments.paper import FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.scales import DEMO, PAPER, Scale, demo_datasets
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
@@ -121,38 +121,65 @@ def notes_of(experiment: Experiment, scale: Scale, *seeds: int) -> list[str]:
     return list(notes(experiment, scale, seeds))
 
 
-def test_what_is_left_out_or_stood_in_for_is_said() -> None:
-    assert len(notes_of(TABLES[2], PAPER, 0)) == 3  # on the seed, and on K-Net's prompts and epochs
-    _, left_out, replaced, backbone, *_ = notes_of(TABLES[2], DEMO, 0)
-    left = {INITS[name] for name in PAPER.inits if name not in DEMO.inits}
-    left |= {DATASETS[name] for name in PAPER.datasets if name not in DEMO.datasets}
-    assert left == {"DenseCL", "SwAV", "MoCo-v2", "Cityscapes"}
-    assert left_out.startswith("Left out: ")
-    assert all(name in left_out for name in left)
-    assert replaced.startswith(
-        "The demo set replaces the labelled datasets: 60 images to train on, half of them for COCO 5 %, 60 to test on, "
+def test_what_is_left_out_is_said_where_it_is() -> None:
+    assert notes_of(TABLES[2], PAPER, 0) == [
+        "One run each, with seed 0: the spread is unknown, as in the paper.",
+        "K-Net's prompts have the length of its kernels, the paper's their own.",
+    ]
+    left = {
+        n: [note for note in notes_of(table, DEMO, 0) if note.startswith("Left out")] for n, table in TABLES.items()
+    }
+    backbones = "Left out: DenseCL, SwAV, MoCo-v2, whose weights are a ResNet-50's."
+    cityscapes = "Left out: Cityscapes, which would be the demo set again."
+    assert left[1] == [backbones]
+    assert set(left[2]) == {backbones.replace(", MoCo-v2", ""), cityscapes} or set(left[2]) == {backbones, cityscapes}
+    assert all(left[n] == [] for n in (4, 5, 6, 7))
+    assert all(note in notes_of(FIGURES[4], DEMO, 0) for note in (cityscapes,))
+
+
+def test_what_stands_for_the_labelled_data_is_said() -> None:
+    replaced = {
+        n: next(note for note in notes_of(table, DEMO, 0) if "labelled dataset" in note) for n, table in TABLES.items()
+    }
+    halves = [n for n, note in replaced.items() if "half of them for COCO 5 %" in note]
+    assert halves == [1]
+    assert replaced[6].startswith("Images like the unlabeled ones, with the objects pasted on them labelled")
+    assert all(
+        note.startswith("The demo set replaces the labelled datasets: 60 images")
+        for n, note in replaced.items()
+        if n != 6
     )
-    assert "ImageNet's labels" in backbone
-    fewer = notes_of(TABLES[2], replace(DEMO, datasets=demo_datasets(9, 8, 7)), 0)[2]
-    assert ": 8 images to train on, half of them for COCO 5 %, 7 to test on, " in fewer
+    few = notes_of(TABLES[1], replace(DEMO, datasets=demo_datasets(9, 8, 7)), 0)
+    assert any(": 8 images to train on, half of them for COCO 5 %, 7 to test on, " in note for note in few)
 
 
 def test_a_table_has_its_own_notes() -> None:
-    without = "Without prompts (PROMPTS=off) there is no kernel supervision"
-    assert [number for number, table in TABLES.items() if without in " ".join(notes_of(table, PAPER, 0))] == [5, 7]
-    assert [n for n, table in TABLES.items() if "`freemask`" in " ".join(notes_of(table, PAPER, 0))] == [7]
+    def tables_with(text: str, scale: Scale) -> list[int]:
+        return [n for n, table in TABLES.items() if text in " ".join(notes_of(table, scale, 0))]
+
+    assert tables_with("Without prompts (PROMPTS=off) there is no kernel supervision", PAPER) == [5, 7]
+    assert tables_with("FreeSOLO is our `freemask`", PAPER) == [7]
+    assert tables_with("FreeSOLO is our `freemask`", replace(PAPER, freesolo="masks.json")) == []
+    assert tables_with("for SwAV", PAPER) == [1]
+    assert tables_with("for SwAV", DEMO) == []
+    assert tables_with("K-Net's prompts", DEMO) == [1, 2, 4, 5, 6, 7]
+    assert tables_with("Epochs of fine-tuning", DEMO) == [1, 2, 3, 4, 5, 7]
+    assert tables_with("Epochs", PAPER) == []
 
 
 def test_the_seeds_are_said() -> None:
-    assert notes_of(TABLES[2], PAPER, 0, 2, 5)[0].startswith("Mean ± sample standard deviation over seeds 0, 2, 5 of ")
-    assert notes_of(FIGURES[3], PAPER, 0, 2)[0].startswith("Lines are means over seeds 0, 2 of ")
-    assert "with seed 3:" in notes_of(TABLES[2], PAPER, 3)[0]
+    spread = "Mean ± sample standard deviation over seeds 0, 2, 5; images and labels are the same for all seeds."
+    assert notes_of(TABLES[2], PAPER, 0, 2, 5)[0] == spread
+    assert notes_of(FIGURES[3], PAPER, 0, 2)[0].startswith(
+        "Lines are means, bands go from the lowest run to the highest,"
+    )
+    assert notes_of(FIGURES[6], PAPER, 3, 1)[0].startswith("One run each, with seed 3, the first of 3, 1: ")
+    assert notes_of(TABLES[2], PAPER, 3)[0].startswith("One run each, with seed 3: ")
 
 
-def test_the_last_note_has_the_epochs_of_the_scale() -> None:
-    assert notes_of(TABLES[2], PAPER, 0)[-2:] == [
-        "K-Net's prompts have the length of its kernels, the paper's their own.",
-        "12 epochs of pre-training (paper: 12), at most 96 of fine-tuning (96).",
+def test_the_epochs_of_the_scale_are_said() -> None:
+    assert notes_of(TABLES[2], DEMO, 0)[-2:] == [
+        "Epochs of pre-training: 6 (12).",
+        "Epochs of fine-tuning: at most 20 (24 to 96, by dataset).",
     ]
-    assert notes_of(TABLES[2], DEMO, 0)[-1] == ("6 epochs of pre-training (paper: 12), at most 20 of fine-tuning (96).")
-    assert notes_of(TABLES[2], replace(PAPER, pretrain_epochs=3), 0)[-1].startswith("3 epochs of pre-training ")
+    assert "Epochs of pre-training: 3 (12)." in notes_of(TABLES[2], replace(PAPER, pretrain_epochs=3), 0)

@@ -155,7 +155,8 @@ def test_without_prompts_the_plain_detector_is_pretrained_in_a_directory_of_its_
     del arguments[place : place + 2]
     code, printed = command("pretrain", *arguments)
     assert code == 0, printed
-    assert "Pre-training knet_lite0 without prompts on 5 images" in printed
+    chosen = r"\(cpu, schedule pretrain_demo, images up to \d+ x \d+\)"
+    assert re.search(rf"Pre-training knet_lite0 without prompts on 5 images {chosen}", printed)
     pre = Path("work_dirs/pretrain/knet_lite0-pseudo")
     pretrained = torch.load(pre / "iter_3.pth")["state_dict"]
     assert not [name for name in pretrained if name.startswith("kernel_supervision")]

@@ -26,6 +26,8 @@ def test_the_root_is_the_first_folder_with_the_first_image_that_exists(tmp_path:
         UserError, match=r"val2017\.json: none of its 1 images is under .*; say where they are with --he"
     ):
         find_root(path, roots, ["a.jpg"], "--here")
+    with pytest.raises(UserError, match=r"val2017\.json: names no images$"):
+        find_root(path, roots, [], "--here")
 
 
 def test_a_name_that_several_have_on_either_side_is_no_match() -> None:

@@ -158,3 +158,27 @@ def test_ten_thousand_images_are_shared_out_once_each(make_job: Callable[..., Jo
     assert [image_id for task in tasks for image_id in task.ids] == list(range(10_000))
     assert job.images.sha256() == hashlib.sha256(b"".join(name.encode() + b"\0" for name in names)).hexdigest()
     assert job.request().image_count == 10_000
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "shards"),
+    [(1, 16, 1), (16, 16, 1), (504, 16, 32), (1024, 16, 64), (1025, 17, 61), (10_000, 157, 64), (123_403, 1000, 124)],
+)
+def test_small_sets_are_shared_out_by_the_number_of_images(
+    make_job: Callable[..., Job], tmp_path: Path, images: int, size: int, shards: int
+) -> None:
+    names = tuple(f"{number}.jpg" for number in range(images))
+    job = replace(make_job(images_per_shard=None), images=ImageList(tmp_path, names, tuple(range(images))))
+    assert (job.images_per_shard, job.shard_count) == (size, shards)
+    assert sum(len(job.task(index).names) for index in range(shards)) == images
+
+
+def test_a_set_made_with_another_number_per_shard_is_continued(
+    directory: Path, finished: Path, make_job: Callable[..., Job]
+) -> None:
+    """Sets of before had 1,000 images per shard; this one has 4."""
+    shard_files(directory)[1].unlink()
+    run(make_job(images_per_shard=None), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+    with pytest.raises(UserError, match="was made with other settings: images_per_shard was 4, requested 5"):
+        run(make_job(images_per_shard=5), directory, 0, ignore)

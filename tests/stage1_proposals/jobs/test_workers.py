@@ -240,20 +240,23 @@ def test_an_address_where_nobody_listens_and_one_that_is_none_are_refused_at_onc
     """In a process that has no cluster; by itself, Ray would try for minutes."""
     program = """
 import os
+import sys
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.workers import run_on_ray
-for address in ("127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"):
+for address in sys.argv[1:]:
     os.environ["RAY_ADDRESS"] = address
     try:
         run_on_ray(lambda: None, range(1), 1, False, lambda _: None)
     except UserError as error:
         print(error)
 """
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    addresses = ["127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"]
+    addresses += ["ray://127.0.0.1:1", "ray://nowhere.invalid", "ray://[::1]:1"]
+    command = [sys.executable, "-c", program, *addresses]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert not run.stderr
     lines = run.stdout.splitlines()
-    for line, address in zip(
-        lines, ("127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"), strict=True
-    ):
+    for line, address in zip(lines, addresses, strict=True):
         assert line.startswith(f"Ray at {address}: cannot be reached or started ("), line
         assert line.endswith("; WORKERS=0 does without")
     assert "Connection refused" in lines[0]

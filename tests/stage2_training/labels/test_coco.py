@@ -155,7 +155,7 @@ def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, mes
         ),
         ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": [3], "categories": []}', r"annotations\[0\] has no `image_id`"),
-        ('{"images": [], "annotations": [], "categories": []}', "none of its 0 images"),
+        ('{"images": [], "annotations": [], "categories": []}', "names no images$"),
     ],
 )
 def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):

@@ -19,7 +19,7 @@ def test_how_far_a_run_came(tmp_path):
         assert RunSummary.read(half).status == "running"
     assert RunSummary.read(make_run(tmp_path / "all", 4, finished=False)).status == "interrupted"
     new = make_run(tmp_path / "new", 0)
-    assert RunSummary.read(new).status == "not begun"
+    assert RunSummary.read(new).status == "not started"
     (new / "iter_3.pth").touch()
     (new / "last_checkpoint").write_text("iter_3.pth")
     assert RunSummary.read(new).status == "interrupted"  # before the first line of its log
