@@ -209,7 +209,8 @@ def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
     assert build_generator(config["generator"]) == FREE_MASKS
     for seed in range(3):
         free, unfiltered = (
-            propose(make, smooth_features(seed)) for make in (FREE_MASKS, SaliencyGenerator(nms="matrix"))
+            propose(make, smooth_features(seed))
+            for make in (FREE_MASKS, SaliencyGenerator(pooling="bilinear", nms="matrix"))
         )
         assert len(free) < len(unfiltered)
 
@@ -217,7 +218,7 @@ def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
 def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
     """So an image can have fewer than 20 where a filtered mask has taken the place of one that would pass."""
     for seed in range(5):
-        uncut = propose(SaliencyGenerator(nms="matrix", max_proposals=1000), smooth_features(seed))
+        uncut = propose(SaliencyGenerator(pooling="bilinear", nms="matrix", max_proposals=1000), smooth_features(seed))
         expected = [
             counts
             for counts, score, mask in zip(uncut.rle[:20], uncut.scores, masks_of(uncut), strict=False)
