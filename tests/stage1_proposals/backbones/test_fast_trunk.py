@@ -84,6 +84,6 @@ def test_the_bundled_backbone_sped_up_gives_the_same_features() -> None:
 
 
 def test_precision_is_of_the_trunk_alone() -> None:
-    spec = BackboneSpec("none", 3, 1, (1.0, 2.0, 3.0), (3.0, 3.0, 3.0))
+    spec = BackboneSpec("none", 3, 1, 1, 0, 1, (1.0, 2.0, 3.0), (3.0, 3.0, 3.0))
     extractor = speed_up(FeatureExtractor(nn.Conv2d(3, 3, 1), spec), "bfloat16")
     assert (extractor.dtype, extractor.mean.dtype) == (torch.bfloat16, torch.float32)
