@@ -1,8 +1,6 @@
 """Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test images."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,6 +10,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
 from stage2_training import quiet_imports
+from stage2_training.config.datasets import names_labels, open_dataset
 from stage2_training.config.run_settings import Overrides
 from stage2_training.labels.custom import CustomDatasetOptions
 
@@ -45,33 +44,30 @@ def command(
     directory of any run and a dataset. Of a custom dataset, the images are the fifth that fine-tuning holds out. To
     evaluate on all images, pass the same labels as --test-labels.
     """
-    choose_device(device)
-    with quiet_imports():
-        from stage2_training.config.annotation_files import check_annotations
-        from stage2_training.config.compose import finetuning_config
-        from stage2_training.config.datasets import open_dataset
-        from stage2_training.config.evaluation_config import evaluation_config
-        from stage2_training.evaluation.scores import format_scores
-        from stage2_training.runs import train as training
-        from stage2_training.runs.work_dir import WorkDir, find_checkpoint
-
-    def open_labels(name: str) -> Mapping[str, Any]:
-        labels = open_dataset(name, overrides.data_root, custom)
-        print_lines(*labels.remarks)
-        return labels.fragment
-
     source = checkpoint or work_dir
     if source is None:
         raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
     if work_dir:
         check_run_options(model or schedule, dataset, class_agnostic, custom)
+    # Labels are checked before the imports below, which take seconds.
+    labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and names_labels(dataset) else None
+    choose_device(device)
+    with quiet_imports():
+        from stage2_training.config.annotation_files import check_annotations
+        from stage2_training.config.compose import finetuning_config
+        from stage2_training.config.evaluation_config import evaluation_config
+        from stage2_training.evaluation.scores import format_scores
+        from stage2_training.runs import train as training
+        from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source)
+    if dataset or run is None:
+        labelled = labelled or open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
+        print_lines(*labelled.remarks)
+    labels = labelled.fragment if labelled else None
     if run is None:
-        labelled = open_labels(dataset or options.DEFAULT_DATASET)
-        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labelled, schedule, overrides=overrides), None
-    else:
-        labels = open_labels(dataset) if dataset else None
+        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 

@@ -8,6 +8,7 @@ from pipelines import options
 from pipelines.launch import one_process_per_gpu
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage1_proposals.shards import ShardSet
 from stage2_training import quiet_imports
 from stage2_training.config.run_settings import Overrides
 from stage2_training.saliency_prompt.settings import setting_choices
@@ -48,20 +49,20 @@ def command(
     overrides: Overrides,
 ) -> None:
     """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt; run again, it resumes."""
+    if saliency_prompt and prompts == "off":
+        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
+    # The shard set is checked before the imports below, which take seconds.
+    pseudo_labels = ShardSet.open(shards)
+    if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
+        raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
     device = choose_device(device)
     with quiet_imports():
-        from stage1_proposals.shards import ShardSet
         from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
         from stage2_training.config.cpu import describe_images
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
 
-    if saliency_prompt and prompts == "off":
-        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
-    pseudo_labels = ShardSet.open(shards)
-    if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
-        raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
     schedule = schedule or default_schedule("pretrain", device)
     config = pretraining_config(
         model,

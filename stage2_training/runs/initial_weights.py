@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.backbones.weights import cached_download, locate_weights, new_network, read_backbone_weights
+from stage1_proposals.backbones.weights import cached_download, locate_weights, network_outline, read_backbone_weights
 from stage1_proposals.common.checkpoints import (
     TensorMatch,
     Tensors,
@@ -200,8 +200,7 @@ def catalogue_backbone(name: str, weights: str | None = None) -> Initialisation:
 
 def _has_architecture(target: Tensors, architecture: str) -> bool:
     """Return whether all tensors of a detector's backbone exist in this architecture, with the same shapes."""
-    with torch.device("meta"):
-        network = name_as_backbone(new_network(architecture).state_dict(), target)
+    network = name_as_backbone(network_outline(architecture).state_dict(), target)
     inside = {name: tensor for name, tensor in target.items() if name.startswith(BACKBONE)}
     return bool(inside) and not match_tensors(network, inside).missing
 

@@ -189,6 +189,8 @@ def _run(config: Config, task: Callable[[QuietRunner], Any], options: Sequence[s
             config.model_wrapper_cfg.device_ids = None
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
     progress = BuildProgress()
+    # MMEngine writes the config into five places, and formats each copy first: `config.py` is formatted already.
+    config = Config(config.to_dict(), config.text, config.filename, format_python_code=False)
     with report_config_errors(options, unless=lambda: progress.finished):
         runner = QuietRunner.from_cfg(config)
         runner.register_hook(progress, priority="LOWEST")

@@ -69,30 +69,6 @@ def test_the_batch_size_does_not_change_the_shards(
     assert hashes(tmp_path / "shards") == hashes(finished)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_ray_makes_the_same_shards(tmp_path: Path, finished: Path, make_job: Callable[..., Job]) -> None:
-    reported: list[int] = []
-    run(make_job(), tmp_path / "shards", 2, reported.append)
-    assert hashes(tmp_path / "shards") == hashes(finished)
-    assert sum(reported) == 14
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_merging_makes_the_same_shards_on_ray_in_other_batches_and_after_an_interruption(
-    tmp_path: Path, make_job: Callable[..., Job]
-) -> None:
-    settings = {"generator": {"name": "merging"}, "feature_stride": 16}
-    run(make_job(**settings), tmp_path / "once", 0, ignore)
-    shutil.copytree(tmp_path / "once", tmp_path / "again")
-    for path in shard_files(tmp_path / "again")[1:]:
-        path.unlink()
-    run(make_job(**settings, batch_size=8), tmp_path / "again", 2, ignore)
-    assert hashes(tmp_path / "again") == hashes(tmp_path / "once")
-    shards = ShardSet.open(tmp_path / "again")
-    assert (shards.backbone.stride, shards.feature_dim) == (16, 112 + 320)
-    assert shards.proposal_count > 12
-
-
 def test_another_feature_stride_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
     with pytest.raises(UserError, match=r"backbone\.stride was 32, requested 16"):
         run(make_job(feature_stride=16), directory, 0, ignore)
