@@ -158,7 +158,7 @@ def cluster(shards: Path, classes: int, seed: int) -> None:
 @options.words_option("--shards", required=True, type=options.SHARD_DIRECTORY, help="Directories of shard sets.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 def recall(labels: Path, shards: tuple[Path, ...], markdown: bool) -> None:
-    """Print class-agnostic AP, AP50 and AR@20 of masks and boxes, one row per shard set."""
+    """Print class-agnostic AP and AR of masks and boxes, one row per shard set."""
     from stage1_proposals.analysis.recall import Labels
     from stage1_proposals.shards import ShardSet
 
@@ -171,7 +171,7 @@ def print_recall(shard_sets: "Sequence[ShardSet]", labels: "Labels", markdown: b
     from stage1_proposals.analysis.recall import KINDS, evaluate
     from stage1_proposals.generators.registry import describe_generator
 
-    columns = [(kind, score) for kind in KINDS for score in ("AP", "AP50", "AR@20")]
+    columns = [(kind, score) for kind in KINDS for score in ("AP", "AP50", "AP75", "AR@20", "AR@100")]
     rows = []
     for shard_set in shard_sets:
         scores, generator = evaluate(shard_set.records(), labels), shard_set.request.generator

@@ -14,7 +14,7 @@ from stage1_proposals.common.image_paths import image_finder, repeated_names
 from stage1_proposals.common.masks import Size
 from stage1_proposals.shards import ImageRecord
 
-SCORES = ("AP", "AP50", "AR@20", "R50@20")
+SCORES = ("AP", "AP50", "AP75", "AR@20", "AR@100", "R50@20")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
         labels: the objects that proposals should find.
 
     Returns:
-        for `mask` and `box`, `SCORES` to values in [0, 1]: AP over IoU 0.5 to 0.95 and at 0.5, from at most 100
-        proposals per image; recall of the 20 best-scored proposals over the same IoUs and at 0.5.
+        for `mask` and `box`, `SCORES` to values in [0, 1]: AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, from at most
+        100 proposals per image; recall of the 20 and the 100 best-scored proposals over the same IoUs, and at 0.5.
 
     Raises:
         UserError: no record is of a labelled image, one states another size for it, or an object is malformed.
@@ -111,7 +111,9 @@ def _scores(
     values = (
         evaluation.average_precision(),
         evaluation.average_precision(0.5),
+        evaluation.average_precision(0.75),
         evaluation.average_recall(),
+        evaluation.average_recall(detections=100),
         evaluation.average_recall(0.5),
     )
     return dict(zip(SCORES, values, strict=True))

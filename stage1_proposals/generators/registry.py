@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PACKAGE = "stage1_proposals.generators"
 GENERATORS = {
     "saliency": f"{_PACKAGE}.saliency:SaliencyGenerator",
+    "merging": f"{_PACKAGE}.merging:MergingGenerator",
     "random": f"{_PACKAGE}.random_shapes:RandomGenerator",
     "import": f"{_PACKAGE}.coco_import:ImportGenerator",
 }

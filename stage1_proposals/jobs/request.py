@@ -31,12 +31,14 @@ class JobSettings:
         batch_size: images per forward pass, at most.
         short_side: length to which the shorter side of an image is resized, in pixels.
         long_side: limit for the longer side, in pixels.
+        feature_stride: join earlier feature maps with the last one, down to this many input pixels per cell.
     """
 
     images_per_shard: PositiveInt | None = None
     batch_size: PositiveInt = 8
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
+    feature_stride: PositiveInt | None = None
 
     def override(self, **sizes: int | None) -> "JobSettings":
         """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
@@ -146,7 +148,8 @@ class Job:
         recipe, settings = self.recipe, self.recipe.settings
         if isinstance(recipe.generator, ChecksImages):
             recipe.generator.check_images(dict(zip(self.images.names, self.images.ids, strict=True)))
-        spec, weights = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
+        spec = get_spec(recipe.backbone, settings.feature_stride)
+        weights = locate_weights(recipe.backbone, recipe.weights)
         return Request(
             image_root=str(self.images.root),
             image_count=len(self.images),
@@ -157,6 +160,8 @@ class Job:
                 **recipe.generator.parameters(),
                 "short_side": settings.short_side,
                 "long_side": settings.long_side,
+                # Sets of before did not compensate it, and can be continued where there is none.
+                **({"cell_offset": spec.offset} if spec.offset else {}),
             },
             backbone=BackboneRecord(
                 name=recipe.backbone,

@@ -121,7 +121,7 @@ def measure_plain(job: Job, out: Path) -> float:
     extractor = build_extractor(recipe.backbone, recipe.weights).to(recipe.device)
     paths = [job.images.root / name for name in job.images.names]
     shapes = [read_image(path).shape for path in paths]
-    sizes = [input_size(h, w, settings.short_side, settings.long_side, extractor.spec.stride) for h, w, _ in shapes]
+    sizes = [input_size(h, w, settings.short_side, settings.long_side, extractor.spec.input_step) for h, w, _ in shapes]
     plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm-up
     start = time.perf_counter()
     plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
@@ -136,7 +136,7 @@ def measure_forward(job: Job, threads: int) -> float:
     paths = [job.images.root / name for name in job.images.names]
     extractor = build_extractor(recipe.backbone, recipe.weights)
     extractor = speed_up(extractor.to(recipe.device), recipe.precision)
-    stride = extractor.spec.stride
+    stride = extractor.spec.input_step
     images = load_images(paths, settings.short_side, settings.long_side, stride, threads=2, prefetch=16)
     batches = [
         torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)

@@ -117,8 +117,9 @@ def test_scores_against_its_own_proposals_are_100(
     assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--sheet", 0) == 0
     lines = capsys.readouterr().out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("generator "))
-    assert lines[start].endswith("mask AP  mask AP50  mask AR@20  box AP  box AP50  box AR@20")
-    assert lines[start + 1].split()[-6:] == ["100.00"] * 6
+    names = [f"{kind} {score}" for kind in ("mask", "box") for score in ("AP", "AP50", "AP75", "AR@20", "AR@100")]
+    assert lines[start].endswith("  ".join(names))
+    assert lines[start + 1].split()[-10:] == ["100.00"] * 10
 
 
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

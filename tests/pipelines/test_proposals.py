@@ -138,7 +138,7 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--images", "{tmp}", "--shards", "{tmp}"], "image folder {tmp}: the shards cannot lie among the images"),
         (["--shards", "nowhere://bucket"], "nowhere://bucket: cannot be used (Protocol not known: nowhere)"),
         (["--images", "{tmp}/empty"], "image folder {tmp}/empty: no images in it"),
-        (["--backbone", "vgg"], "no backbone 'vgg'; there are lite0_imagenet, densecl_r50"),
+        (["--backbone", "vgg"], "no backbone 'vgg'; there are lite0_imagenet, dinov2_s, densecl_r50"),
         (
             ["--backbone", "test_vit"],
             "get https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors",

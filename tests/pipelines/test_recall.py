@@ -14,7 +14,7 @@ from stage1_proposals.shards import ShardSet
 from tests.pipelines.command import run_command
 
 HEADING = ["generator", "backbone", "short side", "images", "per image"]
-HEADING += ["mask AP", "mask AP50", "mask AR@20", "box AP", "box AP50", "box AR@20"]
+HEADING += [f"{kind} {score}" for kind in ("mask", "box") for score in ("AP", "AP50", "AP75", "AR@20", "AR@100")]
 
 
 def run(*argv: object) -> int:
@@ -48,8 +48,8 @@ def test_shards_score_100_against_their_own_proposals(
     heading, rule, first, second = table_of(capsys)
     proposals = sum(entry.proposals for entry in ShardSet.open(shards).entries)
     assert heading == HEADING
-    assert rule == ["---"] * 2 + ["---:"] * 9
-    expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 6]
+    assert rule == ["---"] * 2 + ["---:"] * 13
+    expected = ["saliency max_proposals=3", "lite0_imagenet", "64", "12", f"{proposals / 12:.1f}", *["100.00"] * 10]
     assert first == second == expected
 
 

@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth: no such file"):
         locate_weights("densecl_r50", tmp_path / "gone.pth")
-    with pytest.raises(UserError, match="there are lite0_imagenet, densecl_r50"):
+    with pytest.raises(UserError, match="there are lite0_imagenet, dinov2_s, densecl_r50"):
         locate_weights("no-such", tmp_path / "gone.pth")
 
 

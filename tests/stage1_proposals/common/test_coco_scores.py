@@ -79,10 +79,11 @@ def test_it_equals_pycocotools(drawn: list[Any], kind: str, class_agnostic: bool
         theirs.accumulate()
         theirs.summarize()
     np.testing.assert_allclose(ours.precision, theirs.eval["precision"][..., 2], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(ours.recall, theirs.eval["recall"][..., 1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, theirs.eval["recall"][..., 1:], rtol=0, atol=1e-12)
     stats = [ours.average_precision(), ours.average_precision(0.5), ours.average_precision(0.75)]
     stats += [ours.average_precision(size=size) for size in SIZES[1:]]
-    assert [*stats, ours.average_recall()] == pytest.approx([*theirs.stats[:6], theirs.stats[7]], rel=0, abs=1e-12)
+    stats += [ours.average_recall(), ours.average_recall(detections=100)]
+    assert stats == pytest.approx([*theirs.stats[:6], *theirs.stats[7:9]], rel=0, abs=1e-12)
 
 
 def test_the_objects_of_a_file_have_masks_as_pycocotools_draws_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.generators.base import ProposalGenerator
 from stage1_proposals.generators.coco_import import ImportGenerator
+from stage1_proposals.generators.merging import MergingGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
 from stage1_proposals.generators.registry import CONFIGS, build_generator, describe_generator, read_settings
 from stage1_proposals.generators.saliency import SaliencyGenerator
@@ -18,6 +19,8 @@ def test_parameters_make_an_equal_generator_through_json() -> None:
     for settings in (
         {"name": "saliency", "nms": "matrix", "seed_grid": [3, 4], "seed_scales": [1, 0.5]},
         {"name": "saliency", "min_score": 0.5},
+        {"name": "saliency", "component": "seed", "pooling": "bilinear"},
+        {"name": "merging", "max_proposals": 100},
         {"name": "random", "seed": 3, "shapes": ["ellipse"]},
     ):
         generator = build_generator(settings)
@@ -44,6 +47,8 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"name": "magic"}, "no generator 'magic'; there are saliency"),
         ({"treshold": 0.5}, "no setting treshold; it has .*threshold"),
         ({"similarity": "l2"}, "generator saliency: similarity 'l2': must be 'cosine' or 'dot'"),
+        ({"component": "one"}, "component 'one': must be 'all' or 'seed'"),
+        ({"name": "merging", "max_area": 0}, "generator merging: max_area 0: must be greater than 0"),
         ({"nms": "soft"}, "nms 'soft': must be 'greedy' or 'matrix'"),
         ({"threshold": 1.0}, "threshold 1.0: must be less than 1"),
         ({"threshold": "high"}, "threshold 'high': must be a number"),
@@ -96,7 +101,7 @@ def test_set_values_are_toml_or_bare_words() -> None:
     assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
 
 
-FREEMASK = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
+FREEMASK = SaliencyGenerator(pooling="bilinear", nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,13 @@ def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
     assert set(settings) == {"generator"}
 
 
+@pytest.mark.parametrize(("name", "count"), [("merging", 20), ("merging_small", 100)])
+def test_merging_joins_earlier_feature_maps(name: str, count: int) -> None:
+    settings = read_settings(None, name, ())
+    assert build_generator(settings["generator"]) == MergingGenerator(max_proposals=count)
+    assert settings["feature_stride"] == 16
+
+
 def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
     (tmp_path / "masks.json").write_text("[]")
     generator = build_generator(read_settings(None, "import", (f"file={tmp_path}/masks.json",))["generator"])
@@ -132,5 +144,7 @@ def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
 def test_a_config_of_another_generator_is_refused() -> None:
     with pytest.raises(UserError, match="is for the generator random, not saliency"):
         read_settings(CONFIGS / "random.toml", "saliency", ())
-    with pytest.raises(UserError, match="no generator 'magic'; there are freemask, import, random, saliency"):
+    with pytest.raises(
+        UserError, match="no generator 'magic'; there are freemask, import, merging, merging_small, random, saliency"
+    ):
         read_settings(None, "magic", ())

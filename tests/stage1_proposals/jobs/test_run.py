@@ -69,6 +69,11 @@ def test_the_batch_size_does_not_change_the_shards(
     assert hashes(tmp_path / "shards") == hashes(finished)
 
 
+def test_another_feature_stride_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
+    with pytest.raises(UserError, match=r"backbone\.stride was 32, requested 16"):
+        run(make_job(feature_stride=16), directory, 0, ignore)
+
+
 CLOCKS = {"far ahead": 4e9, "at the beginning": 0.0}
 
 

@@ -1,6 +1,7 @@
 """Tasks and a job on real Ray actors: order, errors, deaths. Builders are defined in the tests, so that they travel."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from stage1_proposals.jobs.request import Job
 from stage1_proposals.jobs.run import run
 from stage1_proposals.jobs.store import open_store, stored_manifest
 from stage1_proposals.jobs.workers import MakeBuilder, ray, run_on_ray
-from tests.shard_sets import hashes
+from stage1_proposals.shards import ShardSet
+from tests.shard_sets import hashes, shard_files
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -291,3 +293,18 @@ for address in sys.argv[1:]:
         assert line.startswith(f"Ray at {address}: cannot be reached or started ("), line
         assert line.endswith("; WORKERS=0 does without")
     assert "Connection refused" in lines[0]
+
+
+def test_merging_makes_the_same_shards_on_ray_in_other_batches_and_after_an_interruption(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    settings = {"generator": {"name": "merging"}, "feature_stride": 16}
+    run(make_job(**settings), tmp_path / "once", 0, ignore)
+    shutil.copytree(tmp_path / "once", tmp_path / "again")
+    for path in shard_files(tmp_path / "again")[1:]:
+        path.unlink()
+    run(make_job(**settings, batch_size=8), tmp_path / "again", 2, ignore)
+    assert hashes(tmp_path / "again") == hashes(tmp_path / "once")
+    shards = ShardSet.open(tmp_path / "again")
+    assert (shards.backbone.stride, shards.feature_dim) == (16, 112 + 320)
+    assert shards.proposal_count > 12
