@@ -57,9 +57,12 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     assert "CTW1500  K-Net       SP              8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
     for note in table["notes"]:
         assert f"- {note}\n" in out
-    assert any(note.startswith("Settings that are not the paper's: EfficientNet-Lite0") for note in table["notes"])
-    assert table["notes"][0].startswith("Mean ± sample standard deviation over seeds 0, 1 of everything random")
-    assert table["notes"][-1].startswith("1 epochs of pre-training (paper: 12), at most 1 of fine-tuning (96)")
+    assert any(note.startswith("Sizes that are not the paper's: EfficientNet-Lite0") for note in table["notes"])
+    assert table["notes"][0].startswith("Mean ± sample standard deviation over seeds 0, 1; ")
+    assert table["notes"][-2:] == [
+        "Epochs of pre-training: 1 (the paper: 12).",
+        "Epochs of fine-tuning: at most 1 (the paper: 24 to 96, by dataset).",
+    ]
     page = (folder / "tables" / "table2.md").read_text()
     assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
     assert table["commands"][-1] in page
