@@ -8,7 +8,6 @@ from pipelines import options
 from pipelines.launch import one_process_per_gpu
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
-from stage1_proposals.shards import ShardSet
 from stage2_training import quiet_imports
 from stage2_training.config.run_settings import Overrides
 from stage2_training.saliency_prompt.settings import setting_choices
@@ -51,6 +50,8 @@ def command(
     """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt; run again, it resumes."""
     if saliency_prompt and prompts == "off":
         raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
+    from stage1_proposals.shards import ShardSet
+
     # The shard set is checked before the imports below, which take seconds.
     pseudo_labels = ShardSet.open(shards)
     if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:

@@ -44,9 +44,9 @@ def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterato
     if any(row.init == "sp" and row.model == "knet" for row in rows):
         yield "K-Net's prompts have the length of its kernels, the paper's their own."
     if pretrained and scale.pretrain_epochs:
-        yield f"Epochs of pre-training: {scale.pretrain_epochs} (12)."
+        yield f"Epochs of pre-training: {scale.pretrain_epochs} (the paper: 12)."
     if scale.finetune_epochs and any(row.epochs != 0 for row in rows):
-        yield f"Epochs of fine-tuning: at most {scale.finetune_epochs} (24 to 96, by dataset)."
+        yield f"Epochs of fine-tuning: at most {scale.finetune_epochs} (the paper: 24 to 96, by dataset)."
 
 
 def seed_note(experiment: Experiment, seeds: Sequence[int]) -> str:

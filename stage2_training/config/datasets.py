@@ -33,7 +33,8 @@ class LabelledDataset:
 
 def names_labels(dataset: str) -> bool:
     """Whether a dataset is named by its labels; a fragment wins, even if a folder has its name."""
-    return custom.is_custom(dataset) and not (FRAGMENTS / f"{dataset}.py").is_file()
+    is_fragment = Path(dataset).name == dataset and (FRAGMENTS / f"{dataset}.py").is_file()
+    return custom.is_custom(dataset) and not is_fragment
 
 
 def open_dataset(

@@ -17,7 +17,6 @@ from stage1_proposals.images.decode import ImageError, read_image
 # A COCO instance dictionary: `info`, `images`, `annotations`, `categories`.
 Coco = dict[str, Any]
 PARTIAL = "OPTS=--partial accepts a part of it"
-MAX_ASPECT = 100  # longer side by shorter side
 PROGRESS_FROM = 500  # images; fewer are decoded in a few seconds
 
 
@@ -103,17 +102,12 @@ def image_size(path: Path) -> Size:
     """Height and width of an image as displayed; it is decoded, so that training and evaluation can read it, too.
 
     Raises:
-        LabelError: it cannot be decoded, or is so narrow that nothing of it would be left when it is resized.
+        LabelError: it cannot be decoded.
     """
     try:
         height, width, _ = read_image(path).shape
     except ImageError as error:
         raise LabelError(f"{path} cannot be read as an image: it {error}", "repair or replace it") from error
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise LabelError(
-            f"{path} is a strip of {width} x {height} pixels: one side is over {MAX_ASPECT} times the other",
-            "cut it into pieces",
-        )
     return height, width
 
 

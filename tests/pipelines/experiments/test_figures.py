@@ -124,7 +124,7 @@ def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_pa
     out = capsys.readouterr().out
     assert "- One run each, with seed 3, the first of 3, 1: the spread is unknown" in out
     assert "- Fine-tuned for two epochs at most, the paper's number. " in out
-    assert "- Epochs of fine-tuning: at most 1 (24 to 96, by dataset)." in out
+    assert "- Epochs of fine-tuning: at most 1 (the paper: 24 to 96, by dataset)." in out
     assert not any("seed1" in word for words in commands.seen for word in words)
     assert run(5, *SMALL) == 0
     out = capsys.readouterr().out

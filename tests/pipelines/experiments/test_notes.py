@@ -179,7 +179,7 @@ def test_the_seeds_are_said() -> None:
 
 def test_the_epochs_of_the_scale_are_said() -> None:
     assert notes_of(TABLES[2], DEMO, 0)[-2:] == [
-        "Epochs of pre-training: 6 (12).",
-        "Epochs of fine-tuning: at most 20 (24 to 96, by dataset).",
+        "Epochs of pre-training: 6 (the paper: 12).",
+        "Epochs of fine-tuning: at most 20 (the paper: 24 to 96, by dataset).",
     ]
-    assert "Epochs of pre-training: 3 (12)." in notes_of(TABLES[2], replace(PAPER, pretrain_epochs=3), 0)
+    assert "Epochs of pre-training: 3 (the paper: 12)." in notes_of(TABLES[2], replace(PAPER, pretrain_epochs=3), 0)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.experiments.paper import DATASETS, FIGURES, INITS, NOTES, SCORES, TABLES, Experiment, Row
+from pipelines.experiments.notes import NOTES
+from pipelines.experiments.paper import DATASETS, FIGURES, INITS, SCORES, TABLES, Experiment, Row
 
 METHOD = Row("knet", "coco10", "sp", "saliency")
 PLAIN = Row("knet", "coco10", "pseudo", "saliency")
@@ -79,4 +80,4 @@ def test_figures_show_rows_of_the_tables_or_those_fine_tuned_for_less() -> None:
 
 def test_every_note_has_its_table_or_figure() -> None:
     names = {experiment.name for experiment in (*TABLES.values(), *FIGURES.values())}
-    assert {name for of, _ in NOTES for name in of.split()} <= names
+    assert {name for of, _, _ in NOTES for name in of.split()} <= names

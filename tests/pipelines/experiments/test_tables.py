@@ -37,7 +37,7 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     assert ExperimentRecord.read(folder / "tables" / "table2.json").text(markdown=True) == (
         (folder / "tables" / "table2.md").read_text()
     )
-    assert table["heading"] == ["labels", "model", "start", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
+    assert table["heading"] == ["labels", "model", "initialisation", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
     assert table["rows"][3] == [
         "CTW1500",
         "K-Net",
@@ -54,12 +54,15 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     assert len(table["runs"]) == len(table["commands"]) == len(commands.seen) == 2 + 2 * 5
     assert table["commands"][0].startswith("python -m pipelines data --dataset demo --count 4 2 2 --data-root ")
     assert table["scale"] == "demo"
-    assert "CTW1500  K-Net       SP         8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
+    assert "CTW1500  K-Net       SP              8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
     for note in table["notes"]:
         assert f"- {note}\n" in out
-    assert any(note.startswith("Settings that are not the paper's: EfficientNet-Lite0") for note in table["notes"])
-    assert table["notes"][0].startswith("Mean ± sample standard deviation over seeds 0, 1 of everything random")
-    assert table["notes"][-1].startswith("1 epochs of pre-training (paper: 12), at most 1 of fine-tuning (96)")
+    assert any(note.startswith("Sizes that are not the paper's: EfficientNet-Lite0") for note in table["notes"])
+    assert table["notes"][0].startswith("Mean ± sample standard deviation over seeds 0, 1; ")
+    assert table["notes"][-2:] == [
+        "Epochs of pre-training: 1 (the paper: 12).",
+        "Epochs of fine-tuning: at most 1 (the paper: 24 to 96, by dataset).",
+    ]
     page = (folder / "tables" / "table2.md").read_text()
     assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
     assert table["commands"][-1] in page
