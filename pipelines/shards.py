@@ -109,12 +109,12 @@ def prelabel(
             writer.write(labels)
     for writer in writers:
         writer.close()
-    print(f"{out}: {masks} proposals of {shard_set.image_count} images as {' and '.join(format)}")
+    print(f"{out}: {masks} proposals of {shard_set.image_count} images as {', '.join(format)}")
     print(f"{files.written} files written, {files.unchanged} were there already")
     if files.kept:
         print_lines(
-            f"{len(files.kept)} files that hold other labels stay as they are, {files.kept[0]} first; remove those that "
-            f"should be written anew and run the command again"
+            f"{len(files.kept)} files that hold other labels stay as they are, {files.kept[0]} first; to have them "
+            f"written anew, remove them and run the command again"
         )
 
 

@@ -77,7 +77,8 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
     Raises:
         UserError: no record is of a labelled image, one states another size for it, or an object is malformed.
     """
-    by_path = {record.file_name: ((record.height, record.width), coco_annotations(image_labels(record))) for record in records}
+    proposed = map(image_labels, records)
+    by_path = {image.file_name: (image.size, coco_annotations(image)) for image in proposed}
     find = image_finder(by_path, repeated_names(image.file_name for image in labels.images))
     proposals: list[dict[str, Any]] = []
     sizes: dict[ImageId, Size] = {}

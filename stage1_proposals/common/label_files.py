@@ -104,8 +104,8 @@ class LabelWriter(Protocol):
 def coco_annotations(labels: ImageLabels) -> list[dict[str, Any]]:
     """The objects of an image as COCO annotations, without ids; masks as compressed run lengths."""
     return [
-        {"image_id": labels.image_id, "category_id": 1 + number, **mask_fields(rle), "iscrowd": 0, "score": float(score)}
-        for rle, number, score in zip(labels.rle(), labels.classes, labels.scores, strict=True)
+        {"image_id": labels.image_id, "category_id": index + 1, **mask_fields(rle), "iscrowd": 0, "score": score}
+        for rle, index, score in zip(labels.rle(), labels.classes, labels.scores, strict=True)
     ]
 
 
@@ -156,7 +156,7 @@ class LabelmeWriter:
         shapes: list[dict[str, Any]] = []
         objects = zip(labels.polygons, labels.classes, labels.scores, strict=True)
         for number, (polygons, index, score) in enumerate(objects):
-            shape = {
+            shape: dict[str, Any] = {
                 "label": self.names[index],
                 "group_id": number if len(polygons) > 1 else None,
                 "description": f"score {score:.3f}",
@@ -165,7 +165,7 @@ class LabelmeWriter:
                 "mask": None,
             }
             shapes += [{**shape, "points": polygon.tolist()} for polygon in polygons]
-        document = {
+        document: dict[str, Any] = {
             "version": LABELME_VERSION,
             "flags": {},
             "shapes": shapes,
@@ -213,7 +213,8 @@ class YoloWriter:
             self.folder / "images.txt", "".join(f"./images/{name}\n" for name in self.paths.image_of.values())
         )
         # Text in JSON is text in YAML. Training wants a `val`, which is all images, too, until people divide them.
-        names = "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for number, name in enumerate(self.names))
+        quoted_names = (json.dumps(name, ensure_ascii=False) for name in self.names)
+        names = "".join(f"  {number}: {name}\n" for number, name in enumerate(quoted_names))
         self.files.write(self.folder / "data.yaml", f"train: images.txt\nval: images.txt\nnames:\n{names}")
 
 

@@ -30,17 +30,17 @@ def mask_polygons(rle: Rle) -> list[Ring]:
     least `MIN_IOU` in both ways of filling.
     """
     left, top, width, height = (int(value) for value in coco_mask.toBbox(rle))
+    if not width:
+        return []
     mask = np.ascontiguousarray(coco_mask.decode(rle)[top : top + height, left : left + width])
-    cropped = coco_mask.encode(np.asfortranarray(mask))
     parts = _trace(mask)
     polygons: list[Ring] = []
     for tolerance in TOLERANCES:
-        polygons = [join([_simplify(ring, tolerance) for ring in part]) for part in parts]
-        if not polygons or (
-            _iou_of_centres(polygons, mask, cropped) >= MIN_IOU and _iou_with_line(polygons, mask) >= MIN_IOU
-        ):
+        in_crop = [join([_simplify(ring, tolerance) for ring in part]) for part in parts]
+        polygons = [polygon + np.array([left, top]) for polygon in in_crop]
+        if _iou_of_centres(polygons, rle) >= MIN_IOU and _iou_with_line(in_crop, mask) >= MIN_IOU:
             break
-    return [polygon + (left, top) for polygon in polygons]
+    return polygons
 
 
 def join(rings: Sequence[Ring]) -> Ring:
@@ -58,18 +58,14 @@ def join(rings: Sequence[Ring]) -> Ring:
 def _trace(mask: Mask) -> list[list[Ring]]:
     """The outline of each part of a mask, the largest first, followed by those of the part's holes."""
     # OpenCV's outlines run through the centres of the outermost pixels: at twice the size, a quarter of a pixel inside.
-    doubled = np.ascontiguousarray(mask.repeat(2, 0).repeat(2, 1))
+    doubled = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts: dict[int, list[Ring]] = {}
-    if contours:
-        parents = hierarchy[0, :, 3]
-        parts = {number: [] for number in np.flatnonzero(parents < 0).tolist()}
-        for number, (contour, parent) in enumerate(zip(contours, parents.tolist(), strict=True)):
-            ring = (contour[:, 0] + 0.5) / 2
-            if parent < 0:
-                parts[number].insert(0, ring)
-            else:
-                parts[parent].append(ring)
+    rings = [(contour[:, 0] + 0.5) / 2 for contour in contours]
+    outlines: list[int] = hierarchy[0, :, 3].tolist()  # of each hole, the number of the outline around it; else -1
+    parts = {number: [rings[number]] for number, outline in enumerate(outlines) if outline < 0}
+    for ring, outline in zip(rings, outlines, strict=True):
+        if outline >= 0:
+            parts[outline].append(ring)
     return sorted(parts.values(), key=lambda part: -cv2.contourArea(part[0].astype(np.float32)))
 
 
@@ -81,9 +77,9 @@ def _simplify(ring: Ring, tolerance: float) -> Ring:
     return fewer if len(fewer) >= 3 else ring
 
 
-def _iou_of_centres(polygons: Sequence[Ring], mask: Mask, rle: Rle) -> float:
+def _iou_of_centres(polygons: Sequence[Ring], rle: Rle) -> float:
     """The IoU of a mask and of what has its centre inside a polygon, by pycocotools."""
-    filled = coco_mask.frPyObjects([polygon.ravel().tolist() for polygon in polygons], *mask.shape)
+    filled = coco_mask.frPyObjects([polygon.ravel().tolist() for polygon in polygons], *rle["size"])
     return float(coco_mask.iou([coco_mask.merge(filled)], [rle], [0])[0, 0])
 
 
@@ -91,5 +87,5 @@ def _iou_with_line(polygons: Sequence[Ring], mask: Mask) -> float:
     """The IoU of a mask and of what is inside a polygon or on its line, without fractions of coordinates, by OpenCV."""
     filled = np.zeros_like(mask)
     for polygon in polygons:
-        cv2.fillPoly(filled, [polygon.astype(np.int32)], 1)
+        cv2.fillPoly(filled, [polygon.astype(np.int32)], [1])
     return np.count_nonzero(filled & mask) / np.count_nonzero(filled | mask)

@@ -90,9 +90,9 @@ def test_corrected_files_stay_and_are_told(shards: Path, tmp_path: Path, capsys:
     capsys.readouterr()
     assert run(*command) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].endswith("as labelme and yolo")
+    assert told[0].endswith("as labelme, yolo")
     assert told[1] == "1 files written, 24 were there already"
-    assert told[2].startswith(f"1 files that hold other labels stay as they are, {first} first; remove those")
+    assert told[2].startswith(f"1 files that hold other labels stay as they are, {first} first; to have")
     assert first.read_text() == "corrected"
 
 

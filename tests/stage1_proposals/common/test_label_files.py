@@ -17,7 +17,7 @@ from stage2_training.labels.labelme import convert_labelme
 from tests import miniatures
 from tests.miniatures import SIZE
 
-NAMES = ["cat", "dog: \"a\" 犬"]
+NAMES = ["cat", 'dog: "a" 犬']
 
 
 def masks() -> np.ndarray:
