@@ -30,7 +30,7 @@ class ImageLabels:
         file_name: its path in the folder of the images, with forward slashes.
         size: its (height, width) in pixels, as displayed.
         counts: compressed run lengths of L masks, none empty.
-        scores: L scores.
+        scores: L numbers, as JSON can hold them.
         classes: L positions in the list of class names.
     """
 
