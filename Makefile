@@ -7,9 +7,9 @@ PYTHON := .venv/bin/python
 option.IMAGES := --images## images of stage 1: a folder, COCO JSON or text list of paths (data/demo/unlabeled)
 option.SHARDS := --shards## a shard set: a directory, for proposals and fetch also a URL as s3://bucket/shards (shards)
 option.TO := --to## directory to copy a shard set to (shards)
-option.BACKBONE := --backbone## lite0_imagenet, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or any of timm's
+option.BACKBONE := --backbone## lite0_imagenet, dinov2_s, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or timm's
 option.WEIGHTS := --weights## file of the backbone's weights
-option.GENERATOR := --generator## saliency, freemask, random or import (saliency)
+option.GENERATOR := --generator## saliency, merging, merging_small, freemask, random or import (saliency)
 option.WORKERS := --workers## stage 1: Ray actors (one per GPU or core); stage 2: processes that load data
 option.DEVICE := --device## cpu or cuda (the GPU, if there is one)
 option.GPUS := --gpus## processes of training (1)
@@ -38,7 +38,7 @@ takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shar
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.duplicates := SHARDS THRESHOLD OUT## find images that are nearly the same
 takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
-takes.recall := LABELS SHARDS## class-agnostic AP, AP50 and AR@20 of shard sets, SHARDS="dir dir"
+takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="dir dir"
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes

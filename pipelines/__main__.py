@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from pipelines.console import one_line
-from pipelines.options import Group, Invocation
+from pipelines.options import Group
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import configure_process
 
@@ -27,8 +27,8 @@ COMMANDS = {
     "finetune": ("Fine-tune a detector on a labelled dataset.", "pipelines.finetune"),
     "evaluate": ("Evaluate a checkpoint: COCO AP of masks and boxes.", "pipelines.evaluate"),
     "draw": ("Draw learning curves, what queries look at, or detections.", "pipelines.draw"),
-    "table": ("Print a table of the paper beside the paper's numbers.", "pipelines.experiments.tables"),
-    "figure": ("Draw a figure of the paper.", "pipelines.experiments.figures"),
+    "table": ("Print a table of the paper beside the paper's numbers.", "pipelines.experiments.reproduce:table"),
+    "figure": ("Draw a figure of the paper.", "pipelines.experiments.reproduce:figure"),
     "bench": ("Measure a part beside a reference implementation.", "pipelines.bench"),
     "report": ("Write one HTML page of all runs, shard sets, tables and figures.", "pipelines.report"),
 }
@@ -56,22 +56,23 @@ def application() -> None:
     """Unsupervised pre-training of query-based instance segmenters with Saliency Prompt."""
 
 
-def run(command: click.Command, invocation: Invocation) -> int:
+def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Run a command line; returns the process's exit code.
 
     That is 0 on success, 2 with one line on stderr after a `UserError` or a mistyped command line (with `--debug`, the
-    traceback as well), 130 after Ctrl-C. Any other exception is a bug and propagates.
+    traceback as well), 130 after Ctrl-C. Any other exception is a bug and propagates. Commands get the whole command
+    line, as typed, by `@click.pass_obj`.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8, nor terminals
+    name, words = "python -m pipelines", list(arguments)
     try:
-        words, name = list(invocation.arguments), f"python -m {invocation.module}"
-        with command.make_context(name, words or ["--help"], obj=invocation) as context:
+        with command.make_context(name, words or ["--help"], obj=[*name.split(), *arguments]) as context:
             command.invoke(context)
     except click.exceptions.Exit as end:  # after --help
         return end.exit_code
     except (UserError, click.ClickException) as error:
-        if invocation.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         print(f"error: {one_line(' '.join(message.split()))}", file=sys.stderr)
@@ -85,7 +86,7 @@ def run(command: click.Command, invocation: Invocation) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default this process's own; returns the exit code."""
     configure_process()
-    return run(application, Invocation(tuple(sys.argv[1:] if arguments is None else arguments)))
+    return run(application, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -9,83 +9,47 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pipelines.console import format_table, quiet_imports
-from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Group, Integer, device_option
+from pipelines.console import format_table
+from pipelines.options import PATH, POSITIVE, Group, device_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage2_training import quiet_imports
+
+# The benchmarks of `tests/benchmarks`: what each measures, and its module.
+MODULES = {
+    "proposals": ("Stage 1 beside a reference implementation and the backbone's forward pass.", "proposal_speed"),
+    "training": ("A training step of K-Net with Saliency Prompt beside a port of K-Net's losses.", "training_speed"),
+    "streaming": ("Reading shards, and the start on a large set, beside h5py and CocoDataset.", "streaming_speed"),
+}
 
 
-def run_benchmark(module: str, settings: dict[str, Any]) -> None:
-    """Run a module of `tests/benchmarks`.
+class Benchmarks(Group):
+    """The commands below, and those of `tests/benchmarks`, which are imported when they run."""
 
-    Raises:
-        UserError: this is not the root of a checkout.
-    """
-    sys.path.insert(0, os.getcwd())
-    if find_spec("tests") is None or find_spec("tests.benchmarks") is None:
-        raise UserError("tests/benchmarks: not found; run `bench` in the root of a checkout of the project")
-    with quiet_imports():
-        benchmark = import_module(f"tests.benchmarks.{module}")
-    benchmark.main(**settings)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*MODULES, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return super().get_command(ctx, cmd_name)
+        sys.path.insert(0, os.getcwd())
+        if find_spec("tests") is None or find_spec("tests.benchmarks") is None:
+            raise UserError("tests/benchmarks: not found; run `bench` in the root of a checkout of the project")
+        with quiet_imports():
+            return import_module(f"tests.benchmarks.{MODULES[cmd_name][1]}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, command.get_short_help_str(limit=120)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl([*((name, purpose) for name, (purpose, _) in MODULES.items()), *own])
 
 
-@click.group("bench", cls=Group)
+@click.group("bench", cls=Benchmarks)
 def command() -> None:
     """Measure a part beside a reference implementation, or what a pre-training run makes of its prompts."""
-
-
-@command.command()
-@click.option("--images", default="data/demo/unlabeled", type=PATH, help="Images; used repeatedly if there are few.")
-@click.option("--backbone", default="imagenet_r50", help="Of the catalogue, or any of timm's.")
-@click.option("--weights", type=PATH, help="The backbone's checkpoint. Default: random weights.")
-@click.option("--short-side", type=POSITIVE, default=480, help="Pixels.")
-@device_option
-@click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
-@click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
-@click.option("--count", type=Integer(min=8), default=240, help="Images of ours and of the forward pass.")
-@click.option("--plain-count", type=Integer(min=2), default=24, help="Images of the reference.")
-@click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
-def proposals(**settings: Any) -> None:
-    """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
-    run_benchmark("proposal_speed", settings)
-
-
-@command.command()
-@click.option("--model", help="configs/pretraining/MODEL.py of a K-Net. Default: knet on a GPU, else knet_lite0.")
-@click.option("--batch-size", type=POSITIVE, help="Images. Default: 12 on a GPU, else 4.")
-@click.option(
-    "--size",
-    type=Integer(min=32),
-    nargs=2,
-    metavar="WIDTH HEIGHT",
-    help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
-)
-@device_option
-@click.option("--repeat", type=POSITIVE, default=10, help="Rounds; medians count.")
-def training(**settings: Any) -> None:
-    """A training step of K-Net and of Saliency Prompt beside a port of the official K-Net's losses."""
-    run_benchmark("training_speed", settings)
-
-
-@command.command()
-@click.option("--count", type=Integer(min=5), default=60, help="Images to read.")
-@click.option("--start-count", type=POSITIVE, default=123_403, help="Images of the set to start on.")
-@click.option("--masks", type=POSITIVE, default=10, help="Per image, in the COCO JSON.")
-@click.option(
-    "--coco-share",
-    type=POSITIVE,
-    default=20,
-    metavar="N",
-    help="Start MMDetection's dataset on one N-th of the images, and multiply: all of them take about 15 GB of memory.",
-)
-@click.option("--repeat", type=POSITIVE, default=3, help="Rounds over the images.")
-def streaming(**settings: Any) -> None:
-    """Reading samples from shards, and the start on a large set, beside h5py and MMDetection's CocoDataset."""
-    run_benchmark("streaming_speed", settings)
 
 
 @command.command()
@@ -118,7 +82,7 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
     within, across = use.likeness
     print(f"{checkpoint} on {use.images} images\n")
     rows = [[name, *(f"{loss[given]:.3f}" for given in VARIANTS)] for name, loss in use.losses.items()]
-    print(format_table(("loss, by each query's prompt", *VARIANTS), rows, markdown=False, left=1))
+    print(format_table(("loss, by each query's prompt", *VARIANTS), rows))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
         f"\nThe median length of a prompt is {use.length:.3g} times that of the query that it is added to.\n"

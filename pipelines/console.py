@@ -1,20 +1,16 @@
 """What the commands print: names on one line, tables, durations and progress."""
 
-import io
 import platform
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
 
 Item = TypeVar("Item")
 
@@ -22,6 +18,12 @@ Item = TypeVar("Item")
 def one_line(text: str) -> str:
     """Text for the terminal: characters that would break the line, colour it or reverse it become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_lines(*lines: str) -> None:
+    """Print each of the lines as `one_line`."""
+    for line in lines:
+        print(one_line(line))
 
 
 def duration(seconds: float) -> str:
@@ -37,11 +39,12 @@ def format_table(heading: Sequence[str], rows: Sequence[Sequence[str]], markdown
     if markdown:
         rule = ["---"] * left + ["---:"] * (len(heading) - left)
         return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(heading, *rows, strict=True)]  # a Han character takes two
 
     def line(row: Sequence[str]) -> str:
-        sized = list(zip(row, widths, strict=True))
-        return "  ".join([cell.ljust(n) for cell, n in sized[:left]] + [cell.rjust(n) for cell, n in sized[left:]])
+        gaps = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell + gap if i < left else gap + cell for i, (cell, gap) in enumerate(zip(row, gaps, strict=True))]
+        return "  ".join(cells)
 
     return "\n".join(map(line, (heading, *rows)))
 
@@ -78,19 +81,17 @@ def progress(description: str, unit: str, total: int | None = None) -> Iterator[
         total: how many there are; None: unknown.
 
     Yields:
-        A function to call with numbers of items done; a call with 0 starts the clock.
+        A function to call with numbers of items done; a call with 0, before the first item, starts the clock.
     """
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task(description, start=False, total=total, unit=unit)
+    task = bar.add_task(description, total=total, unit=unit)
 
     def advance(count: int) -> None:
-        if not bar.tasks[0].started:
-            bar.start_task(task)
         if count:
             bar.start()  # does nothing when the bar is shown already
-            bar.advance(task, count)
+        bar.advance(task, count)
 
     try:
         yield advance
@@ -98,34 +99,10 @@ def progress(description: str, unit: str, total: int | None = None) -> Iterator[
         bar.stop()
 
 
-def track(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
+def track(description: str, unit: str, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
     """The items, with a progress bar as of `progress`."""
     with progress(description, unit, total) as advance:
         advance(0)
         for item in items:
             yield item
             advance(1)
-
-
-def open_labels(dataset: str, data_root: str | None, options: "CustomDatasetOptions") -> Mapping[str, Any]:
-    """The config fragment of a labelled dataset; prints what the user should know of it.
-
-    Raises:
-        UserError: as `stage2_training.config.datasets.open_dataset`.
-    """
-    from stage2_training.config.datasets import open_dataset
-
-    labelled = open_dataset(dataset, data_root, options)
-    for remark in labelled.remarks:
-        print(one_line(remark))
-    return labelled.fragment
-
-
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Import MMDetection without its messages about optional packages."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mmdet.evaluation  # noqa: F401
-
-        yield

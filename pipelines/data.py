@@ -4,17 +4,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from pipelines import options
-from pipelines.console import one_line, progress
+from pipelines.console import format_table, one_line, print_lines, progress
 from stage1_proposals.common.errors import UserError
+from stage2_training.labels.custom import CustomDatasetOptions
 
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
-
+ClassCounts = dict[str, tuple[int, int]]  # of each class: objects, and images with any
 PUBLISHED = ("demo", "ctw1500", "cityscapes", "coco10", "coco5")
 
 
@@ -32,7 +31,7 @@ class Split(NamedTuple):
 @options.seed_option("demo: decides every image; coco10, coco5: which images.")
 @click.option("--partial", is_flag=True, help="Published datasets: take a part, and note it in the JSON's `info`.")
 @click.option("--sheet", type=options.NON_NEGATIVE, default=12, help="Images to draw labels on; 0: none.")
-@options.custom_dataset_options
+@options.settings_options("custom", CustomDatasetOptions)
 def command(
     dataset: str,
     data_root: Path | None,
@@ -40,9 +39,11 @@ def command(
     seed: int,
     partial: bool,
     sheet: int,
-    custom: "CustomDatasetOptions",
+    custom: CustomDatasetOptions,
 ) -> None:
     """Check a labelled dataset, convert it to COCO JSON and draw a few labels; or make the demo's dataset.
+
+    Every image is decoded, and the classes are listed with the numbers of their objects.
 
     Published datasets are looked for in data/DATASET (COCO's subsets in data/coco), unpacked; the images of a custom
     dataset where its labels say, or in --data-root.
@@ -69,8 +70,7 @@ def command(
             f"no dataset {dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
             f"labelme files"
         )
-    for split in splits:
-        summarise(split, sheet)
+    print_classes({split.labels.stem: summarise(split, sheet) for split in splits})
 
 
 def make_demo(root: Path, seed: int, count: tuple[int, int, int] | None) -> Iterator[Split]:
@@ -117,19 +117,22 @@ def draw_coco_subset(name: str, root: Path, seed: int, partial: bool, skip_malfo
         print(f"{root / 'unlabeled2017'}: {unlabeled:,} of {expected:,} images for stage 1")
 
 
-def prepare_custom(dataset: str, data_root: Path | None, custom: "CustomDatasetOptions") -> Iterator[Split]:
+def prepare_custom(dataset: str, data_root: Path | None, custom: CustomDatasetOptions) -> Iterator[Split]:
     """A dataset given by its labels; raises as `custom.prepare`."""
     from stage2_training.labels.custom import prepare
 
     prepared = prepare(dataset, str(data_root) if data_root else None, custom)
-    for remark in prepared.remarks:
-        print(one_line(remark))
+    print_lines(*prepared.remarks)
     yield Split(prepared.train, prepared.train_images)
     yield Split(prepared.test, prepared.test_images)
 
 
-def summarise(split: Split, sheet_images: int) -> None:
-    """Print what a COCO JSON holds, what is ignored and what was left out; draw labels on `sheet_images` images."""
+def summarise(split: Split, sheet_images: int) -> ClassCounts:
+    """Print what a COCO JSON holds, what is ignored and what was left out; draw labels on `sheet_images` images.
+
+    Returns:
+        the numbers of objects of each class, and of images with any, without those that are ignored.
+    """
     from stage2_training.labels.preview import draw_sheet
 
     coco = json.loads(split.labels.read_text(encoding="utf-8"))
@@ -150,3 +153,20 @@ def summarise(split: Split, sheet_images: int) -> None:
         sheet = split.labels.with_name(f"{split.labels.stem}_check.png")
         drawn = draw_sheet(coco, split.images, sheet, sheet_images)
         print(f"  labels of {drawn} images drawn: {sheet}")
+    images: dict[int, list[int]] = {category["id"]: [] for category in coco["categories"]}
+    for annotation in coco["annotations"]:
+        if not annotation["iscrowd"]:
+            images[annotation["category_id"]].append(annotation["image_id"])
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    return {names[number]: (len(found), len(set(found))) for number, found in images.items()}
+
+
+def print_classes(counts: dict[str, ClassCounts]) -> None:
+    """Print a table of the classes: how many objects each split has of them, in how many images."""
+    names = dict.fromkeys(name for split in counts.values() for name in split)
+    heading = ["class", *(f"{split} {what}" for split in counts for what in ("objects", "images"))]
+    rows = [
+        [one_line(name), *(f"{number:,}" for split in counts.values() for number in split.get(name, (0, 0)))]
+        for name in names
+    ]
+    print(f"\n{format_table(heading, rows)}")

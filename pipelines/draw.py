@@ -1,30 +1,34 @@
 """Pictures of runs: learning curves, what queries look at, proposals beside detections."""
 
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipelines import options
-from pipelines.console import one_line, open_labels, quiet_imports, track
+from pipelines.console import format_table, print_lines, track
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
+from stage2_training import quiet_imports
+from stage2_training.config.run_settings import Overrides
+from stage2_training.labels.custom import CustomDatasetOptions
 
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
-
-NamedRun = tuple[str, list[Path]]
+Runs = dict[str, list[Path]]  # by name, the directories of one setting's seeds
 
 
-def named_run(text: str) -> NamedRun:
-    """The type of an argument `NAME=DIR`, or `NAME=DIR,DIR,DIR`, the seeds of one setting."""
-    name, _, directories = text.partition("=")
-    if not name or not directories:
-        raise UserError(f"{text!r}: write it as NAME=RUN_DIR")
-    return name, [Path(directory) for directory in directories.split(",")]
+def parse_runs(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> Runs:
+    """The value of an argument of `NAME=DIR` or `NAME=DIR,DIR,DIR`."""
+    runs: Runs = {}
+    for word in words:
+        name, _, directories = word.partition("=")
+        if not name or not directories:
+            raise UserError(f"{word!r}: write it as NAME=RUN_DIR")
+        if name in runs:
+            raise UserError("two runs of one name; runs of several seeds are written as NAME=DIR,DIR")
+        runs[name] = [Path(directory) for directory in directories.split(",")]
+    return runs
 
 
 def png_file(text: str) -> Path:
@@ -43,7 +47,7 @@ def share(text: str) -> float:
     raise UserError(f"--score {text!r}: must be between 0 and 1")
 
 
-runs_argument = click.argument("runs", nargs=-1, required=True, type=named_run, metavar="NAME=RUN_DIR...")
+runs_argument = click.argument("runs", nargs=-1, required=True, callback=parse_runs, metavar="NAME=RUN_DIR...")
 
 
 def out_option(default: str) -> options.Decorator:
@@ -61,33 +65,17 @@ def command() -> None:
 @click.option("--metric", default="AP", help="AP, AP50, AP75, AP_S, AP_M, AP_L, or of boxes: box_AP, ...")
 @click.option("--title", help="Title of the picture.")
 @out_option("curves.png")
-def curves(runs: Sequence[NamedRun], metric: str, title: str | None, out: Path) -> None:
+def curves(runs: Runs, metric: str, title: str | None, out: Path) -> None:
     """AP over epochs, one line per name (Figures 3 and 4); written to a JSON file, too.
 
     Several directories of one name are its seeds: their mean is drawn, and a band from the lowest to the highest.
     """
-    with quiet_imports():
-        from stage2_training.evaluation.curves import mean_curve, plot_curves
-        from stage2_training.evaluation.scores import SCORE_NAMES, read_curve
+    from stage2_training.evaluation.curves import plot_curves, read_mean_curve
 
-    if metric not in SCORE_NAMES:
-        raise UserError(f"--metric {metric}: no such score; there are {', '.join(SCORE_NAMES)}")
-    points_by_name = {}
-    for name, directories in unique_names(runs).items():
-        seeds = []
-        for directory in directories:
-            points = read_curve(directory)
-            if not points:
-                raise UserError(f"{directory}: no run here that was evaluated")
-            if any(point.get(metric, -1) < 0 for point in points):
-                raise UserError(f"{directory}: has no {metric} at every epoch; draw another --metric")
-            seeds.append([{"epoch": point["epoch"], metric: point[metric]} for point in points])
-        points_by_name[name] = seeds[0] if len(seeds) == 1 else mean_curve(seeds, metric)
-        if not points_by_name[name]:
-            raise UserError(f"{name}: its runs have no epoch in common at which they were evaluated")
+    points_by_name = {name: read_mean_curve(name, directories, metric) for name, directories in runs.items()}
     with writing(out):
         plot_curves(points_by_name, out, metric, title)
-        directories_by_name = {name: list(map(str, directories)) for name, directories in runs}
+        directories_by_name = {name: list(map(str, directories)) for name, directories in runs.items()}
         write_json(out.with_suffix(".json"), {"metric": metric, "runs": directories_by_name, "curves": points_by_name})
     for name, points in points_by_name.items():
         last = points[-1]
@@ -96,31 +84,21 @@ def curves(runs: Sequence[NamedRun], metric: str, title: str | None, out: Path) 
     print(f"picture: {out}")
 
 
-def unique_names(runs: Sequence[NamedRun]) -> dict[str, list[Path]]:
-    """The runs by name, no two of which may be the same."""
-    by_name = dict(runs)
-    if len(by_name) < len(runs):
-        raise UserError("two runs of one name; runs of several seeds are written as NAME=DIR,DIR")
-    return by_name
-
-
 @command.command()
 @runs_argument
 @options.dataset_option()
-@options.data_root_option
 @click.option("--count", type=options.POSITIVE, default=5000, help="Images, the first ones.")
 @options.device_option
-@options.workers_option
-@options.custom_dataset_options
+@options.settings_options("overrides", Overrides, only=["data_root", "workers"])
+@options.settings_options("custom", CustomDatasetOptions)
 @out_option("activations.png")
 def activations(
-    runs: Sequence[NamedRun],
+    runs: Runs,
     dataset: str,
-    data_root: str | None,
     count: int,
     device: str | None,
-    workers: int | None,
-    custom: "CustomDatasetOptions",
+    overrides: Overrides,
+    custom: CustomDatasetOptions,
     out: Path,
 ) -> None:
     """Where each query looks, on average (Figure 6).
@@ -132,45 +110,33 @@ def activations(
     choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations
+        from stage2_training.config.datasets import open_dataset
         from stage2_training.config.evaluation_config import evaluation_config
-        from stage2_training.config.overrides import Overrides
-        from stage2_training.evaluation import activations as statistics
-        from stage2_training.evaluation.query_masks import query_masks
-        from stage2_training.inference.predictor import image_loader, load_detector, preprocess
+        from stage2_training.evaluation.activations import draw_activations
+        from stage2_training.inference.predictor import mean_query_masks
         from stage2_training.runs.work_dir import WorkDir
 
-    overrides = Overrides(data_root=data_root, workers=workers)
-    models, maps, numbers = {}, {}, {}
-    for name, directories in unique_names(runs).items():
+    models, averages, numbers = {}, {}, {}
+    for name, directories in runs.items():
         if len(directories) > 1:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(directories[0])
         models[name] = work.read_config(), work.require_checkpoint()
-    labels = open_labels(dataset, data_root, custom)
+    labels = open_dataset(dataset, overrides.data_root, custom)
+    print_lines(*labels.remarks)
     for name, (run, checkpoint) in models.items():
-        config = evaluation_config(run, labels, overrides)
+        config = evaluation_config(run, labels.fragment, overrides)
         check_annotations(config, ["test"])
-        model = load_detector(config, checkpoint)
-        loader = image_loader(config, count)
-        batches = track(loader, name, "images", len(loader))
-        maps[name], image_count = statistics.mean_maps(
-            query_masks(model, *preprocess(model, batch)) for batch in batches
-        )
-        numbers[name] = {
-            "run": str(checkpoint.parent),
-            "checkpoint": str(checkpoint),
-            "images": image_count,
-            "queries": len(maps[name]),
-            "overlap": statistics.mean_overlap(maps[name]),
-            "entropy": statistics.location_entropy(maps[name]),
-        }
+        averages[name] = mean_query_masks(config, checkpoint, count, partial(track, name, "batches"))
+        numbers[name] = {"run": str(checkpoint.parent), "checkpoint": str(checkpoint), **averages[name].numbers()}
     with writing(out):
-        statistics.draw_activations(maps, out)
+        draw_activations({name: average.maps for name, average in averages.items()}, out)
         write_json(out.with_suffix(".json"), numbers)
-    width = max(map(len, numbers))
-    print(f"{'':<{width}}  queries  images  overlap  entropy")
-    for name, row in numbers.items():
-        print(f"{name:<{width}}  {row['queries']:7}  {row['images']:6}  {row['overlap']:7.3f}  {row['entropy']:7.3f}")
+    cells = [
+        [name, str(row["queries"]), str(row["images"]), f"{row['overlap']:.3f}", f"{row['entropy']:.3f}"]
+        for name, row in numbers.items()
+    ]
+    print(format_table(("", "queries", "images", "overlap", "entropy"), cells))
     print(f"picture: {out}")
 
 
@@ -199,13 +165,10 @@ def results(
     """
     choose_device(device)
     with quiet_imports():
-        import numpy as np
-
         from stage1_proposals.analysis.samples import sample
-        from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_named, draw_proposals
-        from stage1_proposals.images.decode import ImageError
+        from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
         from stage1_proposals.shards import ShardSet
-        from stage2_training.inference.predictor import detect, load_detector
+        from stage2_training.inference.predictor import draw_detections, load_detector
         from stage2_training.runs.work_dir import WorkDir
 
     shard_set = ShardSet.open(shards)
@@ -214,28 +177,14 @@ def results(
     config = work.read_config()
     if "test_dataloader" not in config:
         raise UserError(f"{work_dir}: is a pre-training run; name one of fine-tuning, which knows classes")
-    dataset = config.test_dataloader.dataset
-    classes = dataset.metainfo["classes"]
     model = load_detector(config, work.require_checkpoint())
     tiles, detections = [], 0
-    samples = sample(shard_set, root, count, seed)
-    for record, image in track(samples, "detecting", "images", min(count, shard_set.image_count)):
-        if isinstance(image, ImageError):
-            print(f"not drawn: {one_line(record.file_name)} {image}")
-            continue
-        detected = detect(model, dataset.pipeline, root / record.file_name)
-        detected = detected[detected.scores >= score].cpu()
-        detected = detected[detected.scores.argsort(descending=True)]
-        detections += len(detected)
-        labels_and_scores = zip(detected.labels.tolist(), detected.scores.tolist(), strict=True)
-        names = [f"{classes[label]} {detection_score:.2f}" for label, detection_score in labels_and_scores]
-        masks = detected.masks.numpy().astype(np.uint8)
-        tiles += [
-            caption(draw_proposals(image, record.masks(), record.seed, TILE - CAPTION), f"{len(record)} proposals"),
-            caption(draw_named(image, masks, names, tile=TILE - CAPTION), f"{len(names)} detections"),
-        ]
-    if not tiles:
-        raise UserError(f"no sampled image was found unchanged under {root}; pass their folder as --image-root")
+    samples = sample(shard_set, root, count, seed, print_lines)
+    for record, image in track("detecting", "images", samples, min(count, shard_set.image_count)):
+        proposals = draw_proposals(image, record.masks(), record.seed, TILE - CAPTION)
+        detected, found = draw_detections(model, config, root / record.file_name, image, score, TILE - CAPTION)
+        tiles += [caption(proposals, f"{len(record)} proposals"), caption(detected, f"{found} detections")]
+        detections += found
     with writing(out):
         contact_sheet(tiles, columns=4).save(out)
     print(f"{len(tiles) // 2} images, {detections} detections from score {score} up")

@@ -1,18 +1,18 @@
 """Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipelines import options
-from pipelines.console import open_labels, quiet_imports
+from pipelines.console import print_lines
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
-
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
+from stage2_training import quiet_imports
+from stage2_training.config.datasets import names_labels, open_dataset
+from stage2_training.config.run_settings import Overrides
+from stage2_training.labels.custom import CustomDatasetOptions
 
 
 @click.command(cls=options.Command)
@@ -20,27 +20,23 @@ if TYPE_CHECKING:
 @options.model_option(default=None)
 @options.dataset_option(default=None)
 @click.option("--schedule", help="Decides the images' size, with --model and --dataset. Default: the dataset's.")
-@options.data_root_option
 @click.option("--checkpoint", help="A file, or a run's directory: its latest. Default: that of --work-dir.")
 @click.option("--class-agnostic", is_flag=True, help="Objects of all classes count as one, and so do detections.")
 @click.option("--out", help="JSON of the scores. Default: metrics.json or class_agnostic.json by the checkpoint.")
 @options.device_option
-@options.workers_option
-@options.cfg_options_option
-@options.custom_dataset_options
+@options.settings_options("overrides", Overrides, only=["data_root", "workers", "cfg_options"])
+@options.settings_options("custom", CustomDatasetOptions)
 def command(
     work_dir: str | None,
     model: str | None,
     dataset: str | None,
     schedule: str | None,
-    data_root: str | None,
     checkpoint: str | None,
     class_agnostic: bool,
     out: str | None,
     device: str | None,
-    workers: int | None,
-    cfg_options: tuple[str, ...],
-    custom: "CustomDatasetOptions",
+    overrides: Overrides,
+    custom: CustomDatasetOptions,
 ) -> None:
     """Evaluate a checkpoint: COCO AP of masks and boxes on a dataset's test images.
 
@@ -48,57 +44,52 @@ def command(
     directory of any run and a dataset. Of a custom dataset, the images are the fifth that fine-tuning holds out. To
     evaluate on all images, pass the same labels as --test-labels.
     """
+    source = checkpoint or work_dir
+    if source is None:
+        raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
+    if work_dir:
+        check_run_options(model or schedule, dataset, class_agnostic, custom)
+    # Labels are checked before the imports below, which take seconds.
+    labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and names_labels(dataset) else None
     choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
-        from stage2_training.config.overrides import Overrides
         from stage2_training.evaluation.scores import format_scores
-        from stage2_training.labels.custom import CustomDatasetOptions
         from stage2_training.runs import train as training
-        from stage2_training.runs.work_dir import WorkDir
+        from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
-    if work_dir and (model or schedule):
-        raise UserError("--model and --schedule do not go with --work-dir: the run's config sets them")
-    if work_dir and dataset and not class_agnostic:
-        raise UserError("--dataset with --work-dir needs --class-agnostic: the run's config sets its classes")
-    if work_dir and not dataset and custom != CustomDatasetOptions():
-        raise UserError(
-            "--test-labels and other options of custom datasets need --dataset: the run's config sets its images"
-        )
-    source = checkpoint or work_dir
-    if source is None:
-        raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
-
-    overrides = Overrides(workers=workers, data_root=data_root, cfg_options=cfg_options)
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source)
-    if run is not None:
-        labels = open_labels(dataset, data_root, custom) if dataset else None
-    else:
-        labels = open_labels(dataset or options.DEFAULT_DATASET, data_root, custom)
+    if labelled is None and (dataset or run is None):
+        labelled = open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
+    labels = None
+    if labelled is not None:
+        print_lines(*labelled.remarks)
+        labels = labelled.fragment
+    if run is None and labels is not None:
         run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 
     path = Path(out or weights.parent / ("class_agnostic.json" if class_agnostic else "metrics.json"))
     check_writable(path)
-    scores = training.evaluate(config, weights, path.parent / "evaluation", cfg_options)
+    scores = training.evaluate(config, weights, path.parent / "evaluation", overrides.cfg_options)
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})
     print(f"{weights}\n{format_scores(scores)}\nwritten to {path}")
 
 
-def find_checkpoint(source: str) -> Path:
-    """The checkpoint at a path, or the latest of a run's directory.
-
-    Raises:
-        UserError: there is none.
-    """
-    from stage2_training.runs.work_dir import WorkDir
-
-    checkpoint = WorkDir(source).require_checkpoint() if Path(source).is_dir() else Path(source)
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint")
-    return checkpoint
+def check_run_options(
+    composed: str | None, dataset: str | None, class_agnostic: bool, custom: CustomDatasetOptions
+) -> None:
+    """Refuse options that do not go with --work-dir, whose config has these settings; `composed` are its parts."""
+    if composed:
+        raise UserError("--model and --schedule do not go with --work-dir: the run's config sets them")
+    if dataset and not class_agnostic:
+        raise UserError("--dataset with --work-dir needs --class-agnostic: the run's config sets its classes")
+    if not dataset and custom != CustomDatasetOptions():
+        raise UserError(
+            "--test-labels and other options of custom datasets need --dataset: the run's config sets its images"
+        )

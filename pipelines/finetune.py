@@ -1,18 +1,20 @@
 """Fine-tune a detector on a labelled dataset, evaluating after every epoch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pipelines import options
-from pipelines.console import open_labels, quiet_imports
+from pipelines.console import print_lines
 from pipelines.launch import one_process_per_gpu
 from stage1_proposals.common.files import write_json, writing
 from stage1_proposals.common.system import choose_device
-
-if TYPE_CHECKING:
-    from stage2_training.labels.custom import CustomDatasetOptions
+from stage2_training import quiet_imports
+from stage2_training.config.datasets import names_labels, open_dataset
+from stage2_training.config.run_settings import Overrides
+from stage2_training.labels.custom import CustomDatasetOptions, name_of
+from stage2_training.runs.init_options import check_init
 
 INITIAL_WEIGHTS = (
     "Initial weights: sp (pre-training with Saliency Prompt), pseudo (without prompts), imagenet, densecl, swav, "
@@ -27,13 +29,15 @@ CHECKPOINT = "With --init sp, pseudo or coco: the checkpoint, or pre-training's 
 @click.option("--init", default="sp", help=INITIAL_WEIGHTS)
 @click.option("--checkpoint", help=CHECKPOINT)
 @click.option("--weights", help="File with the backbone's weights of --init imagenet, densecl, swav or mocov2.")
-@options.data_root_option
-@options.run_options(schedule=None, work_dir="work_dirs/finetune/DATASET/MODEL-INIT")
-@options.custom_dataset_options
+@options.schedule_option()
+@options.work_dir_option("work_dirs/finetune/DATASET/MODEL-INIT")
+@options.device_option
 @one_process_per_gpu
+@options.settings_options("overrides", Overrides)
+@options.settings_options("custom", CustomDatasetOptions)
 @click.pass_obj
 def command(
-    invocation: options.Invocation,
+    command_line: list[str],
     model: str,
     dataset: str,
     init: str,
@@ -42,24 +46,28 @@ def command(
     schedule: str | None,
     work_dir: str | None,
     device: str | None,
-    custom: "CustomDatasetOptions",
-    **overrides: Any,
+    overrides: Overrides,
+    custom: CustomDatasetOptions,
 ) -> None:
     """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
+    check_init(init, checkpoint=checkpoint, weights=weights)
+    # Labels are checked before the imports below, which take seconds.
+    labels = open_dataset(dataset, overrides.data_root, custom) if names_labels(dataset) else None
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations
-        from stage2_training.config.compose import finetuning_config
-        from stage2_training.config.overrides import Overrides
+        from stage2_training.config.compose import default_schedule, finetuning_config
+        from stage2_training.config.cpu import describe_images
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
-        from stage2_training.labels.custom import name_of
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import RESUME_HINT, WorkDir
 
-    labels = open_labels(dataset, overrides["data_root"], custom)
-    config = finetuning_config(model, labels, schedule, init=init, overrides=Overrides(**overrides))
+    labels = labels or open_dataset(dataset, overrides.data_root, custom)
+    print_lines(*labels.remarks)
+    schedule = schedule or default_schedule(labels.fragment.get("default_schedule", "finetune"), device)
+    config = finetuning_config(model, labels.fragment, schedule, init=init, device=device, overrides=overrides)
     check_annotations(config, ["train", "val"])
     start = initial_weights.by_name(init, model, config.model.type, checkpoint=checkpoint, weights=weights)
     init_name = Path(init).stem
@@ -73,6 +81,7 @@ def command(
             plot_curves({init_name: curve}, work.path / "curve.png")
         return curve[-1]
 
-    purpose = f"Fine-tuning {model} on {dataset} from {init} ({device})"
-    result = train(work, config, start, purpose, final_scores, invocation.command, overrides["cfg_options"])
+    chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
+    purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"
+    result = train(work, config, start, purpose, final_scores, command_line, overrides.cfg_options)
     print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")

@@ -1,39 +1,39 @@
 """Running commands: one command in several processes, one per GPU; several commands one after the other."""
 
-import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.options import Invocation
+from pipelines.options import POSITIVE
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import writing
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to finish its last message
 
 
 def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command's function so that it runs in `gpus` processes; the function itself gets no `gpus`.
+    """Give a command the option `--gpus`: its function then runs in so many processes, and does not get the number.
 
     The command starts itself again under torchrun, which keeps the processes together. In a process that torchrun
-    started, by this decorator or by hand, the function runs as one of them, and `gpus` has no meaning.
+    started, by this decorator or by hand, the function runs as one of them, and `--gpus` has no meaning.
 
     Raises:
-        UserError: fewer GPUs than `gpus`, or a process was killed.
+        UserError: fewer GPUs than `--gpus`, or a process was killed.
         SystemExit: the processes' exit code, when it is not 0; they have printed their messages.
         KeyboardInterrupt: after Ctrl-C, when all processes have ended.
     """
 
+    @click.option("--gpus", type=POSITIVE, default=1, help="Processes, one per GPU; with --device cpu, on the CPU.")
     @wraps(function)
     def run(*args: Any, gpus: int, device: str | None, **kwargs: Any) -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:  # set by torchrun only; others set LOCAL_RANK too
@@ -41,7 +41,10 @@ def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
         elif gpus == 1:
             function(*args, device=device, **kwargs)
         else:
-            _start_processes(click.get_current_context().ensure_object(Invocation), gpus, device)
+            from stage2_training.engine.distributed import start_processes
+
+            command_line: list[str] = click.get_current_context().obj
+            start_processes(command_line[1:], gpus, device)
 
     return run
 
@@ -58,57 +61,9 @@ def _join_processes(device: str | None, task: Callable[[], Any]) -> None:
         task()
 
 
-def _start_processes(invocation: Invocation, count: int, device: str | None) -> None:
-    import torch
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    if device != "cpu" and torch.cuda.device_count() < count:
-        raise UserError(
-            f"--gpus {count}: torch finds {torch.cuda.device_count()} GPUs here; use fewer, or --device cpu"
-        )
-    # torchrun's own default is one thread per process, which would leave cores idle.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    logging.disable()  # torchrun logs what is reported below in one line
-    try:
-        with tempfile.TemporaryDirectory() as logs:
-            config = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=count,
-                rdzv_backend="c10d",
-                rdzv_endpoint="localhost:0",
-                run_id=uuid.uuid4().hex,
-                max_restarts=0,
-                logs_specs=DefaultLogsSpecs(log_dir=logs),
-            )
-            elastic_launch(config, sys.executable)(*invocation.command[1:])
-    except ChildFailedError as error:
-        _report_failures({rank: failure.exitcode for rank, failure in error.failures.items()}, count)
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from error
-        raise SystemExit(128 + error.sigval) from error
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
-    """End as the failed processes did; `exit_codes` by rank, as in `Popen.returncode`."""
-    reported = [code for code in exit_codes.values() if code > 0]
-    if reported:
-        raise SystemExit(2 if 2 in reported else reported[0])
-    rank, code = next(iter(exit_codes.items()))
-    raise UserError(
-        f"process {rank + 1} of {processes} was killed ({signal.Signals(-code).name}), which ended all; "
-        f"finished checkpoints are kept, run again to resume"
-    )
-
-
-def typed(command: str, arguments: Sequence[object]) -> str:
+def typed(*words: object) -> str:
     """The command line as a user would type it."""
-    return shlex.join(["python", "-m", "pipelines", command, *map(str, arguments)])
+    return shlex.join(["python", "-m", "pipelines", *map(str, words)])
 
 
 def step(title: str, command: str, *arguments: object) -> float:
@@ -118,12 +73,38 @@ def step(title: str, command: str, *arguments: object) -> float:
         UserError: it ended with an exit code other than 0; it has printed its own message.
         KeyboardInterrupt: Ctrl-C, whether this process or only the command has received it.
     """
-    print(f"\n== {title}\n$ {typed(command, arguments)}", flush=True)
-    start = time.monotonic()
-    check(command, _run([sys.executable, "-m", "pipelines", command, *map(str, arguments)]))
-    seconds = time.monotonic() - start
+    begin = time.monotonic()
+    process = start(title, [command, *map(str, arguments)])
+    try:
+        code = process.wait()
+    finally:
+        stop([process], interrupt=False)
+    check(command, code)
+    seconds = time.monotonic() - begin
     print(f"== {seconds:.0f} s", flush=True)
     return seconds
+
+
+def start(
+    title: str, words: Sequence[str], output: Path | None = None, threads: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start one command of this project, showing it as a user would type it.
+
+    Args:
+        output: the file that it appends what it prints to; None: the terminal.
+        threads: its number of OpenMP threads, unless the environment sets it.
+
+    Raises:
+        UserError: `output` cannot be written.
+    """
+    where = f", its output in {output}" if output else ""
+    print(f"\n== {title}{where}\n$ {typed(*words)}", flush=True)
+    command = [sys.executable, "-m", "pipelines", *words]
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ} if threads else os.environ
+    if output is None:
+        return subprocess.Popen(command, env=environment)
+    with writing(output), output.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
 def check(command: str, code: int) -> None:
@@ -140,14 +121,17 @@ def check(command: str, code: int) -> None:
         raise UserError(f"step `{command}` {how}; run the same command again to resume")
 
 
-def _run(words: Sequence[str]) -> int:
-    """The exit code of a process, which does not outlive this one's interruption."""
-    process = subprocess.Popen(words)
+def stop(processes: Sequence[subprocess.Popen[bytes]], *, interrupt: bool) -> None:
+    """End processes: interrupt them, unless Ctrl-C has reached them already; kill those that have not ended in time."""
+    deadline = time.monotonic() + GRACE
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        raise
-    finally:
-        process.kill()
+        for process in processes:
+            if interrupt:
+                process.send_signal(signal.SIGINT)
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+    finally:  # also after a second Ctrl-C
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -1,48 +1,20 @@
 """How the commands' options are parsed, and the options that several commands have."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import TypeAdapter
 
 from stage1_proposals.common.errors import UserError
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
-
-@dataclass
-class Invocation:
-    """How this process was started; commands get it by `@click.pass_obj`.
-
-    Attributes:
-        arguments: the words after `python -m MODULE`, as typed.
-        module: what runs the commands.
-        debug: print the traceback of a user error too.
-    """
-
-    arguments: tuple[str, ...]
-    module: str = "pipelines"
-    debug: bool = False
-
-    @property
-    def command(self) -> list[str]:
-        """The words of the whole command line, for a run's provenance."""
-        return ["python", "-m", self.module, *self.arguments]
-
-
-def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.ensure_object(Invocation).debug = True
-
-
-def _debug_option() -> click.Option:
-    text = "Show the traceback of a user error."
-    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help=text)
+DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of a user error.")
 
 
 class WordsOption(click.Option):
@@ -60,7 +32,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"context_settings": {"show_default": True}, **kwargs})
-        self.params.append(_debug_option())
+        self.params.append(DEBUG)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         names = {name for option in self.params if isinstance(option, WordsOption) for name in option.opts}
@@ -74,7 +46,7 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"no_args_is_help": False, **kwargs})
-        self.params.append(_debug_option())
+        self.params.append(DEBUG)
 
 
 def _repeat_names(words: Sequence[str], names: set[str]) -> Iterator[str]:
@@ -92,12 +64,6 @@ def _repeat_names(words: Sequence[str], names: set[str]) -> Iterator[str]:
         yield word
 
 
-class Integer(click.IntRange):
-    """An integer in a range."""
-
-    name = "integer"
-
-
 class ShardDirectory(click.Path):
     """The directory of a shard set, for commands that read shards row by row; a URL is refused."""
 
@@ -109,9 +75,14 @@ class ShardDirectory(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Integer(click.IntRange):
+    """An integer in a range."""
+
+    name = "integer"
+
+
 POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
 SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
-
 
 DEFAULT_MODEL, DEFAULT_DATASET = "knet_lite0", "demo"
 
@@ -126,9 +97,9 @@ def seed_option(purpose: str) -> Decorator:
     return click.option("--seed", type=NON_NEGATIVE, default=0, help=purpose)
 
 
-def model_option(default: str | None = DEFAULT_MODEL) -> Decorator:
+def model_option(default: str | None = DEFAULT_MODEL, folders: str = "configs/models") -> Decorator:
     """`--model`."""
-    return click.option("--model", default=default, help="configs/models/MODEL.py, or a config file.")
+    return click.option("--model", default=default, help=f"MODEL.py of {folders}, or a config file.")
 
 
 def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
@@ -137,81 +108,67 @@ def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     return click.option("--dataset", default=default, help=text)
 
 
+SCHEDULE = "configs/schedules/SCHEDULE.py, or a config file. Default: the paper's on a GPU, a smaller one on a CPU."
+
+
+def schedule_option(default: str | None = None) -> Decorator:
+    """`--schedule`; None: the device decides, and the dataset if it names one."""
+    return click.option("--schedule", default=default, help=SCHEDULE)
+
+
+def work_dir_option(default: str) -> Decorator:
+    """`--work-dir` of a training run, with its default as the help text shows it."""
+    return click.option("--work-dir", help=f"Where everything goes. Default: {default}.")
+
+
 shards_option = click.option("--shards", default="shards", type=SHARD_DIRECTORY, help="Directory of the shard set.")
 image_root_option = click.option("--image-root", type=PATH, help="Where the images are now, if they have moved.")
-data_root_option = click.option("--data-root", help="Folder of the dataset. Default: what its config says.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
 image_counts_option = click.option(
-    "--count", nargs=3, type=POSITIVE, metavar="UNLABELED TRAIN TEST", help="Numbers of the demo's images."
+    "--count",
+    nargs=3,
+    type=POSITIVE,
+    metavar="UNLABELED TRAIN TEST",
+    show_default="480 60 60",
+    help="Numbers of the demo's images.",
 )
-workers_option = click.option("--workers", type=NON_NEGATIVE, help="Data-loading processes; 0: the main process.")
-cfg_options_option = words_option("--cfg-options", metavar="KEY=VALUE", help="Change any setting, as in MMDetection.")
 
 
-def apply_options(options: Sequence[Decorator]) -> Decorator:
-    """One decorator from several options, shown by `--help` in this order."""
+def settings_options(
+    argument: str, model: type, only: Collection[str] = (), without: Collection[str] = ()
+) -> Decorator:
+    """An option for each field of a pydantic model, which owns the types, defaults and help texts.
 
-    def decorate(function: Function) -> Function:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def collect(into: str, names: Sequence[str], make: Callable[..., Any] = dict) -> Decorator:
-    """A decorator that passes the options `names` as one argument, `into=make(name=value, ...)`."""
+    Args:
+        argument: by which the command's function gets the instance of the model.
+        only, without: names of fields that have an option, and that have none. Default: all fields have one.
+    """
+    fields = TypeAdapter(model).json_schema()["properties"]
+    names = [name for name in fields if name not in without and (not only or name in only)]
 
     def decorate(function: Function) -> Function:
         @wraps(function)
         def collected(*args: Any, **options: Any) -> Any:
             values = {name: options.pop(name) for name in names}
-            return function(*args, **{into: make(**values)}, **options)
+            return function(*args, **{argument: model(**values)}, **options)
 
-        return collected
+        decorated: Function = collected
+        for name in reversed(names):  # shown by `--help` in the fields' order
+            decorated = _field_option(name, fields[name])(decorated)
+        return decorated
 
     return decorate
 
 
-def run_options(*, schedule: str | None, work_dir: str) -> Decorator:
-    """The options of a training run: `schedule`, `work_dir`, `device`, `gpus`, and the settings of `Overrides`.
-
-    Args:
-        schedule: default schedule; None: the dataset names it.
-        work_dir: default work directory, as the help text shows it.
-    """
-    options: list[Decorator] = [
-        click.option("--schedule", default=schedule, help="configs/schedules/SCHEDULE.py, or a config file."),
-        click.option("--work-dir", help=f"Where everything goes. Default: {work_dir}."),
-        device_option,
-        click.option("--gpus", type=POSITIVE, default=1, help="Processes, one per GPU; with --device cpu, on the CPU."),
-        click.option("--epochs", type=POSITIVE, help="Length of training; milestones move with it."),
-        click.option("--total-batch", type=POSITIVE, help="Images per optimizer step, over all processes."),
-        click.option("--batch-size", type=POSITIVE, help="Images per process and forward pass, as memory allows."),
-        click.option("--image-size", type=POSITIVE, help="Longer side of the images in pixels."),
-        click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with the total batch."),
-        click.option("--amp", is_flag=True, help="Mixed precision, bfloat16."),
-        click.option("--ema", is_flag=True, help="Use weights averaged over the steps."),
-        workers_option,
-        seed_option("Seed of everything random."),
-        cfg_options_option,
-    ]
-    return apply_options(options)
-
-
-def custom_dataset_options(function: Function) -> Function:
-    """The options of a dataset named by its labels; the command gets them as `custom`, a `CustomDatasetOptions`."""
-
-    def make(**values: Any) -> Any:
-        from stage2_training.labels.custom import CustomDatasetOptions
-
-        return CustomDatasetOptions(**values)
-
-    names = ("test_labels", "classes", "held_out_seed", "skip_malformed")
-    options: list[Decorator] = [
-        click.option("--test-labels", metavar="LABELS", help="Labels to evaluate on, not a held-out fifth."),
-        words_option("--classes", metavar="NAME", help="Use these classes only."),
-        click.option("--held-out-seed", type=NON_NEGATIVE, default=0, help="Decides which images are held out."),
-        click.option("--skip-malformed", is_flag=True, help="Leave out images that are missing or have bad labels."),
-    ]
-    return apply_options(options)(collect("custom", names, make)(function))
+def _field_option(name: str, schema: dict[str, Any]) -> Decorator:
+    """The option of a field, given its JSON schema."""
+    flag, text = f"--{name.replace('_', '-')}", schema["description"]
+    (value,) = (kind for kind in schema.get("anyOf", [schema]) if kind["type"] != "null")
+    if value["type"] == "boolean":
+        return click.option(flag, is_flag=True, help=text)
+    if value["type"] == "array":
+        return words_option(flag, help=text, metavar=schema.get("metavar"))
+    if value["type"] == "integer":
+        least = value.get("minimum", value.get("exclusiveMinimum", -1) + 1)
+        return click.option(flag, type=Integer(min=least), default=schema["default"], help=text)
+    return click.option(flag, default=schema["default"], help=text, metavar=schema.get("metavar"))

@@ -1,27 +1,24 @@
 """Images in, HDF5 shards of pseudo masks and seed features out (stage 1)."""
 
 import os
-import tomllib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines import options
-from pipelines.console import one_line, progress
+from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.errors import quoted
 from stage1_proposals.common.system import choose_device, keep_freed_memory
+from stage1_proposals.generators.registry import build_generator, config_names, default_config, read_settings
 
 if TYPE_CHECKING:
     from stage1_proposals.jobs.store import Store
     from stage1_proposals.shards import ShardEntry
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "proposals"
-GENERATORS = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
 FAILURES_SHOWN = 20
 
 
@@ -31,13 +28,13 @@ FAILURES_SHOWN = 20
 @click.option("--shards", default="shards", help="Directory of the shard set, or a URL such as s3://bucket/shards.")
 @click.option("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm.")
 @click.option("--weights", type=options.PATH, help="The backbone's checkpoint (.pth, .safetensors).")
-@click.option("--generator", help=f"{GENERATORS}, or your own as package.module:Class. Default: the config's.")
+@click.option("--generator", help=f"{config_names()}, or your own as package.module:Class. Default: the config's.")
 @click.option("--config", type=options.PATH, help="TOML of settings. Default: the generator's in configs/proposals.")
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
 @click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU that supports it, else float32.")
-@click.option("--images-per-shard", type=options.POSITIVE, help="Overrides the config.")
+@click.option("--images-per-shard", type=options.POSITIVE, help="Default: the config's, or 16 to 1,000 by the images.")
 @click.option("--batch-size", type=options.POSITIVE, help="Images per forward pass; overrides the config.")
 @click.option("--short-side", type=options.POSITIVE, help="Input size in pixels; overrides the config.")
 @click.option("--long-side", type=options.POSITIVE, help="Upper bound of the longer side; overrides the config.")
@@ -61,6 +58,13 @@ def command(
 
     Finished shards are kept; the same command run again makes the others.
     """
+    from stage1_proposals.images.listing import list_images
+    from stage1_proposals.jobs.store import open_store, stored_manifest
+
+    # What needs no PyTorch comes first, because importing it takes seconds.
+    store = open_store(shards)
+    settings = read_settings(config, generator, changes)
+    listed = list_images(images, image_root, shards)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
     # Workers of a Ray cluster started here inherit this. Otherwise glibc gives their threads arenas, whose blocks it
@@ -68,77 +72,26 @@ def command(
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     from stage1_proposals.backbones.extractor import fastest_precision
     from stage1_proposals.common.settings import build_settings
-    from stage1_proposals.generators.registry import build_generator
-    from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.request import Job, JobSettings, Recipe
     from stage1_proposals.jobs.run import run
-    from stage1_proposals.jobs.store import open_store
 
-    store = open_store(shards)
-    settings = read_settings(config, generator, changes)
-    build = build_generator(settings.pop("generator"))
-    defaults = build_settings(JobSettings, settings, f"config {config}")
-    given = {key: value for key, value in sizes.items() if value is not None}
-    if "short_side" in given and "long_side" not in given:  # keep the proportions
-        given["long_side"] = round(given["short_side"] * defaults.long_side / defaults.short_side)
+    chosen = build_generator(settings.pop("generator"))
+    defaults = build_settings(JobSettings, settings, f"config {config or default_config(generator)}")
     recipe = Recipe(
-        generator=build,
+        generator=chosen,
         backbone=backbone,
         weights=str(weights.resolve()) if weights else None,
         device=device,
         precision=precision or fastest_precision(device),
-        settings=replace(defaults, **given),
+        settings=defaults.override(**sizes),
     )
-    job = Job(list_images(images, image_root, shards), recipe)
+    job = Job(listed, recipe).continuing(stored_manifest(store))
+    print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
     with progress("making proposals", "images", len(job.images)) as advance:
         entries = run(job, shards, workers, advance, retry_failed)
     print_summary(store, entries)
-
-
-def read_settings(path: Path | None, name: str | None, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
-
-    Args:
-        path: the config; None: that called `name`, or none if `name` is your own class.
-        name: of a config or generator; None: the config's generator.
-        overrides: KEY=VALUE.
-
-    Raises:
-        UserError: no such file, not TOML, or of another generator.
-    """
-    from stage1_proposals.generators.registry import DEFAULT_GENERATOR
-
-    if path is None and name is not None and ":" in name:
-        settings: dict[str, Any] = {"generator": {"name": name}}
-    else:
-        settings = _read_config(path or CONFIGS / f"{name or DEFAULT_GENERATOR}.toml")
-    generator = settings.setdefault("generator", {})
-    if not isinstance(generator, dict):
-        raise UserError(f"config {path}: [generator] must be a table")
-    if path is not None and name is not None and generator.setdefault("name", name) != name:
-        raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise UserError(f"--set {override}: write KEY=VALUE")
-        try:
-            generator[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            generator[key] = value
-    return settings
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if path.parent == CONFIGS and not path.exists():
-        raise UserError(f"no generator {path.stem!r}; there are {GENERATORS}, and your own as package.module:Class")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise UserError(f"config {path}: {error}") from error
 
 
 def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:
@@ -153,8 +106,7 @@ def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:
         if entry.failures:
             with store.reading(entry.file) as path, closing(ShardReader(path)) as reader:
                 failures += reader.failures()
-    for name, reason in failures[:FAILURES_SHOWN]:
-        print(f"  failed: {one_line(name)}: {reason}")
+    print_lines(*(f"  failed: {quoted(name)}: {reason}" for name, reason in failures[:FAILURES_SHOWN]))
     if len(failures) > FAILURES_SHOWN:
         print(f"  ... and {len(failures) - FAILURES_SHOWN} more; each shard lists its own under /failures")
     if failures:

@@ -9,7 +9,11 @@ from stage1_proposals.common.system import configure_process
 configure_process()
 # Tests compute on the CPU, also where there is a GPU; MMEngine looks for one when it is imported.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Several tests share the cores, here and in the processes that tests start: more threads would wait for each other, and
+# tensors as small as theirs take longer on several threads anyway. Nor does a pool of threads survive a fork.
+os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -38,7 +41,34 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # A run joins whatever cluster it finds on this machine, if it is not told: also that of a test beside it.
 os.environ["RAY_ADDRESS"] = "local"
 FEATURE_DIM = 4
-THREADS = torch.get_num_threads()
+# The files that take longest, roughly in that order: they are begun first, so that none is left to a single worker.
+SLOW = (
+    "pipelines/training/test_pretrain_finetune_evaluate.py",
+    "pipelines/training/test_going_on.py",
+    "pipelines/test_demo.py",
+    "stage1_proposals/jobs/test_interruption.py",
+    "stage1_proposals/jobs/test_workers.py",
+    "stage1_proposals/jobs/test_ray_cluster.py",
+    "stage2_training/config/test_mmdetection_tools.py",
+    "pipelines/training/test_user_errors.py",
+    "pipelines/test_custom_dataset.py",
+    "stage2_training/engine/test_processes.py",
+    "pipelines/test_draw.py",
+    "pipelines/test_launch.py",
+    "stage1_proposals/jobs/test_failed_images.py",
+    "stage1_proposals/jobs/test_store.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files of `SLOW`."""
+    places = {f"tests/{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(SLOW)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all that was imported: MMEngine calls it for every dataset, some tenths a call."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -186,9 +216,3 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def all_threads() -> None:
-    """Give PyTorch back its threads, of which some tests leave it one."""
-    torch.set_num_threads(THREADS)

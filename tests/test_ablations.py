@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.pretrain import compose_config
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
 from stage2_training.runs import initial_weights as initialisation
+from stage2_training.runs.init_options import BACKBONES, DETECTORS
 from stage2_training.runs.work_dir import flatten
 from tests.pipelines.command import parse
 
@@ -73,10 +73,16 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: list[str], shards: Sha
     name, words = typed_by_make(command.strip("`"))
     assert name == "pretrain"
     options = parse(name, *words)
-    directory = options.pop("shards")
-    for other in ("backbone", "weights", "work_dir", "device", "gpus"):
-        del options[other]
-    config = compose_config(shards=shards, **options | {"prompts": options["prompts"] == "on"})
+    directory = options["shards"]
+    config = compose.pretraining_config(
+        options["model"],
+        options["schedule"] or "pretrain",
+        shards,
+        prompts=options["prompts"] == "on",
+        saliency_prompt=compose.parse_saliency_prompt(options["saliency_prompt"]),
+        pseudo_classes=options["pseudo_classes"],
+        overrides=Overrides(**{name: options[name] for name in Overrides.model_fields if name in options}),
+    )
     method = dict(flatten(compose.pretraining_config("knet", "pretrain", shards, overrides=SEED).to_dict()))
     found = dict(flatten(config.to_dict()))
     said = re.findall(r"`([^`]*)`", changes)
@@ -104,11 +110,11 @@ def test_every_other_command_parses_and_composes(command: str) -> None:
     if name == "finetune":
         config = compose.finetuning_config(options["model"], options["dataset"], options["schedule"])
         assert config.model.type == "KNet"
-        assert options["init"] in ("scratch", *initialisation.BACKBONES, *initialisation.DETECTORS)
-        assert not options["checkpoint"] or options["init"] in initialisation.DETECTORS
+        assert options["init"] in ("scratch", *BACKBONES, *DETECTORS)
+        assert not options["checkpoint"] or options["init"] in DETECTORS
 
 
 def test_every_initialisation_is_on_the_page() -> None:
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named >= {"scratch", *initialisation.BACKBONES, *initialisation.DETECTORS}
+    assert named >= {"scratch", *BACKBONES, *DETECTORS}

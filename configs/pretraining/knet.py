@@ -5,5 +5,5 @@ _base_ = "../models/knet.py"
 model = dict(
     type="SaliencyPromptKNet",
     backbone=dict(frozen_stages=4),
-    saliency_prompt=dict(),
+    saliency_prompt=dict(rescale=True),
 )

@@ -5,5 +5,5 @@ _base_ = "../models/knet_lite0.py"
 model = dict(
     type="SaliencyPromptKNet",
     backbone=dict(frozen_stages=4),
-    saliency_prompt=dict(),
+    saliency_prompt=dict(rescale=True),
 )

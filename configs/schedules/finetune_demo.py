@@ -1,10 +1,8 @@
-# Fine-tuning at a size for two CPU cores: small images, a larger learning rate.
-_base_ = "finetune.py"
+# Fine-tuning in the demo: as on any CPU, with smaller images.
+_base_ = "finetune_cpu.py"
 
-train_cfg = dict(total_batch=8, val_interval=5)
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
     dataset=dict(
         pipeline=[
             dict(type="LoadRGBImage"),
@@ -26,10 +24,3 @@ val_dataloader = dict(
         ]
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=8e-4))
-param_scheduler = [
-    dict(type="ShortWarmUpLR", steps=20, start_factor=0.001, by_epoch=False),
-    dict(type="ScaledMultiStepLR", milestones=[15, 18], of_epochs=20, gamma=0.1, convert_to_iter_based=True),
-]
-default_hooks = dict(checkpoint=dict(interval=20))
-auto_scale_lr = dict(base_batch_size=8)

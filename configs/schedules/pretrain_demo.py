@@ -1,10 +1,8 @@
-# Pre-training at a size for two CPU cores: small images, few epochs, a larger learning rate.
-_base_ = "pretrain.py"
+# Pre-training in the demo: as on any CPU, with smaller images.
+_base_ = "pretrain_cpu.py"
 
-train_cfg = dict(max_epochs=6, total_batch=8)
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
     dataset=dict(
         pipeline=[
             dict(type="LoadRGBImage"),
@@ -16,10 +14,3 @@ train_dataloader = dict(
         ]
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=4e-4))
-param_scheduler = [
-    dict(type="ShortWarmUpLR", steps=20, start_factor=0.001, by_epoch=False),
-    dict(type="ScaledMultiStepLR", milestones=[5], of_epochs=6, gamma=0.1, convert_to_iter_based=True),
-]
-default_hooks = dict(checkpoint=dict(interval=20))
-auto_scale_lr = dict(base_batch_size=8)

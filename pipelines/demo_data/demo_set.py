@@ -13,11 +13,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text, writing
@@ -69,27 +71,25 @@ def build(out: Path, seed: int, counts: Counts, advance: Callable[[int], None] =
     if _read_stamp(out) == stamp and all((out / name).is_file() for name in _file_names(counts)):
         return False
     _check_nothing_foreign(out)
-    partial = out.with_name(f"{out.name}.partial")
-    _remove(partial)
-    with writing(partial, "choose another folder"):
-        partial.mkdir()
+    unfinished = out.with_name(f"{out.name}.partial")
+    _remove(unfinished)
+    with writing(unfinished, "choose another folder"):
+        unfinished.mkdir()
         # The stamp comes first: it distinguishes the rest of an interrupted run from a user's files.
-        (partial / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
-        _write_set(partial, seed, counts, advance)
+        (unfinished / STAMP).write_text(json.dumps(stamp, indent=1) + "\n")
+        _write_set(unfinished, seed, counts, advance)
         _remove(out)
-        partial.rename(out)
+        unfinished.rename(out)
     return True
 
 
 def _read_stamp(out: Path) -> dict[str, int] | None:
     """The stamp of a demo set; None when `out` is none."""
-    try:
+    with suppress(OSError, ValueError, AttributeError):
         stamp = json.loads((out / STAMP).read_text())
-    except (OSError, ValueError):
-        return None
-    keys = {"seed", "version", *asdict(Counts())}
-    is_valid = isinstance(stamp, dict) and stamp.keys() == keys and all(type(value) is int for value in stamp.values())
-    return stamp if is_valid else None
+        keys = {"seed", "version", *(field.name for field in fields(Counts))}
+        return stamp if stamp.keys() == keys and all(type(value) is int for value in stamp.values()) else None
+    return None
 
 
 def _file_names(counts: Counts) -> Iterator[str]:
@@ -107,10 +107,10 @@ def _file_names(counts: Counts) -> Iterator[str]:
 
 
 def _check_nothing_foreign(folder: Path) -> None:
-    """Check that a folder, if it exists, holds nothing but the demo set that its stamp describes.
+    """Check that a folder, if it exists, holds only files of the demo set that its stamp describes.
 
     Raises:
-        UserError: naming the first file that is not part of it.
+        UserError: names the first other file.
     """
     stamp = _read_stamp(folder)
     if stamp is None:
@@ -119,7 +119,7 @@ def _check_nothing_foreign(folder: Path) -> None:
                 f"{folder} exists and is no demo set (it has no {STAMP}): move it away or choose another folder"
             )
         return
-    files = set(map(Path, _file_names(Counts(*(stamp[key] for key in asdict(Counts()))))))
+    files = set(map(Path, _file_names(Counts(*(stamp[field.name] for field in fields(Counts))))))
     known = files.union(*(path.parents for path in files))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -130,7 +130,7 @@ def _check_nothing_foreign(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a complete or partial demo set, if it exists; raises as `_check_nothing_foreign`, deleting nothing."""
+    """Delete a demo set, if it exists; raises as `_check_nothing_foreign`, deleting nothing."""
     _check_nothing_foreign(folder)
     if folder.exists():
         shutil.rmtree(folder)
@@ -140,55 +140,33 @@ def _write_set(out: Path, seed: int, counts: Counts, advance: Callable[[int], No
     # Experiments use the names and counts above without drawing, for which matplotlib and SciPy are imported.
     from pipelines.demo_data import object_images, text_images
 
-    folder = _make(out / "unlabeled")
-    for index, rng in _streams("unlabeled", seed, counts.unlabeled):
-        image, _ = object_images.draw_image(rng)
-        _save(image, folder / f"{index + 1:05d}.jpg", rng)
-        advance(1)
-    root = out / "ctw1500"
-    for name, split in ctw1500.SPLITS.items():
-        images, labels = _make(root / split.images), _make(root / split.labels)
-        for index, rng in _streams(name, seed, getattr(counts, name)):
-            share = ILLEGIBLE_SHARE if name == "test" else 0.0
-            image, lines = text_images.draw_text_image(rng, illegible_share=share)
-            path = images / f"{split.first_id + index:04d}.jpg"
-            _save(image, path, rng)
-            is_test = name == "test"
+    def draw(kind: str, draw_one: Callable[..., Any], count: int, first_name: Path) -> Iterator[tuple[Path, Any, Any]]:
+        """Draw and save images of a kind; yields their paths, the images and what is on them."""
+        first_name.parent.mkdir(parents=True)
+        for index in range(count):
+            rng = np.random.default_rng((seed, _STREAMS[kind], index))
+            image, content = draw_one(rng)
+            path = first_name.with_stem(f"{int(first_name.stem) + index:0{len(first_name.stem)}d}")
+            image.save(path, quality=int(rng.integers(82, 95)))
+            yield path, image, content
+            advance(1)
+
+    for _ in draw("unlabeled", object_images.draw_image, counts.unlabeled, out / "unlabeled/00001.jpg"):
+        pass
+    for kind, split in ctw1500.SPLITS.items():
+        labels, is_test = out / "ctw1500" / split.labels, kind == "test"
+        labels.mkdir(parents=True)
+        draw_one = partial(text_images.draw_text_image, illegible_share=ILLEGIBLE_SHARE if is_test else 0.0)
+        first_name = out / "ctw1500" / split.images / f"{split.first_id:04d}.jpg"
+        for path, _, lines in draw(kind, draw_one, getattr(counts, kind), first_name):
             text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
             (labels / split.label_name(path)).write_text(text)
-            advance(1)
-    for name in ctw1500.SPLITS:
-        ctw1500.write_annotations(root, name)
-    _write_objects(out, seed, counts.test, advance)
-
-
-def _write_objects(out: Path, seed: int, count: int, advance: Callable[[int], None]) -> None:
-    from pipelines.demo_data import object_images
-
-    annotations = out / OBJECTS
-    folder = _make(annotations.parent)
+    for kind in ctw1500.SPLITS:
+        ctw1500.write_annotations(out / "ctw1500", kind)
     images, objects = [], []
-    for index, rng in _streams("objects", seed, count):
-        image, masks = object_images.draw_object_image(rng)
-        path, number = folder / f"{index + 1:05d}.jpg", index + 1
-        _save(image, path, rng)
+    for path, image, masks in draw("objects", object_images.draw_object_image, counts.test, out / "objects/00001.jpg"):
+        number = int(path.stem)
         images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
         objects += object_images.annotations(number, masks)
-        advance(1)
     coco = {"images": images, "annotations": numbered(objects), "categories": object_images.CATEGORIES}
-    write_text(annotations, to_json(coco))
-
-
-def _streams(kind: str, seed: int, count: int) -> Iterator[tuple[int, np.random.Generator]]:
-    """Index and random numbers of every image of a kind."""
-    for index in range(count):
-        yield index, np.random.default_rng((seed, _STREAMS[kind], index))
-
-
-def _make(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _save(image: Image.Image, path: Path, rng: np.random.Generator) -> None:
-    image.save(path, quality=int(rng.integers(82, 95)))
+    write_text(out / OBJECTS, to_json(coco))

@@ -9,12 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-# fmt: off
-FONTS = (
-    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-BoldOblique.ttf", "DejaVuSansMono-Bold.ttf",
-    "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSerif-Italic.ttf", "STIXGeneralBol.ttf", "STIXGeneralBolIta.ttf",
-)
-# fmt: on
+from pipelines.demo_data.photographs import MATERIALS
+
+FONTS = MATERIALS["fonts"]
 PLATE_MARGIN = 4  # image pixels that a plate extends beyond the ink
 POINTS_PER_EDGE = 7  # CTW1500 has seven points along the top of a line and seven along its bottom
 _SUPERSAMPLING = 2  # strips are rendered this much larger than they appear in the image

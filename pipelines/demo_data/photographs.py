@@ -3,24 +3,18 @@
 They are opened as files; the functions of `skimage.data` may download.
 """
 
+import json
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-# fmt: off
-# Photographs of objects.
-SCENES = (
-    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png", "rocket.jpg"
-)
-# Photographs of surfaces: backgrounds, and fillings of random shapes.
-TEXTURES = ("brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "retina.jpg")
-# fmt: on
-# Photographs without any lettering, so that every line of text on them is one that was drawn and labelled.
-TEXT_FREE = tuple(
-    sorted({*SCENES, *TEXTURES} - {"astronaut.png", "coins.png", "hubble_deep_field.jpg", "motorcycle_left.png"})
-)
+# Fonts and words of signage; photographs of objects (`scenes`), and of surfaces (`textures`), which are backgrounds and
+# fill random shapes; those without lettering, on which every line is drawn and labelled; objects traced by hand.
+MATERIALS = json.loads(Path(__file__).with_name("materials.json").read_text())
+SCENES, TEXTURES, TEXT_FREE = (MATERIALS[kind] for kind in ("scenes", "textures", "text_free"))
 
 SHORTEST_SIDE, LONGEST_SIDE = 256, 384  # of a demo image, in pixels
 MAX_ENLARGEMENT = 1.7

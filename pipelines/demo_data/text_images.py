@@ -16,20 +16,6 @@ _MARGIN = 3  # pixels between a line and the image's border
 _GAP = lettering.PLATE_MARGIN + 2  # pixels between two lines
 _LUMA = np.array([0.299, 0.587, 0.114])
 
-# fmt: off
-WORDS = [
-    "ACADEMY", "ALE", "ANTIQUES", "ARCADE", "AVENUE", "BAKERY", "BANK", "BAR", "BEACH", "BISTRO", "BLUE", "BOOKS",
-    "BREWERY", "BRIDGE", "BROTHERS", "CAFE", "CENTRAL", "CHURCH", "CINEMA", "CITY", "CLUB", "COFFEE", "COLLEGE",
-    "COUNTY", "CROWN", "DELI", "DINER", "DRAGON", "EAGLE", "EST.", "FAMILY", "FARM", "FESTIVAL", "FISH", "FRESH",
-    "GALLERY", "GARDEN", "GOLDEN", "GRAND", "GRILL", "HARBOUR", "HERITAGE", "HILL", "HOTEL", "HOUSE", "ICE", "INN",
-    "ISLAND", "JAZZ", "JUICE", "KINGDOM", "KITCHEN", "LAKE", "LIBRARY", "LION", "LODGE", "MAIN", "MARKET", "MILL",
-    "MOTORS", "MUSEUM", "MUSIC", "NATIONAL", "NORTH", "OAK", "OCEAN", "OLD", "OPEN", "ORCHARD", "PALACE", "PARK",
-    "PHARMACY", "PIZZA", "PORT", "QUALITY", "QUEEN", "RAILWAY", "RED", "RIVER", "ROYAL", "SALOON", "SCHOOL", "SILVER",
-    "SINCE", "SOUTH", "SPORTS", "SPRING", "STATION", "STREET", "SUMMER", "TAVERN", "TEA", "THEATRE", "TOWN", "TRADING",
-    "UNION", "VALLEY", "VILLAGE", "VINTAGE", "WATER", "WEST", "WINE", "WORKS",
-]
-# fmt: on
-
 
 @dataclass(frozen=True)
 class Line:
@@ -42,7 +28,7 @@ class Line:
 
 def random_text(rng: np.random.Generator) -> str:
     """One to three words of signage, sometimes with an ampersand or a number."""
-    words = [str(word) for word in rng.choice(WORDS, rng.integers(1, 4), replace=False)]
+    words = [str(word) for word in rng.choice(photographs.MATERIALS["words"], rng.integers(1, 4), replace=False)]
     if len(words) > 1 and rng.random() < 0.25:
         words.insert(1, "&")
     if rng.random() < 0.15:

@@ -1,79 +1,91 @@
-"""Notes below a table or figure: its seeds, what the demo set replaces, and settings that are not the paper's."""
+"""What a reader of a table or figure must know: its seeds, and what is not as in the paper."""
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.experiments import paper_tables
-from pipelines.experiments.plan import generator_of
-from pipelines.experiments.scales import PAPER, ClassAgnostic, FineTuning, Scale, Target
+from pipelines.demo_data.demo_set import Counts
+from pipelines.experiments.paper import DATASETS, INITS, Experiment, Row
+from pipelines.experiments.scales import Scale
 
-EPOCHS = (20, *paper_tables.EPOCHS.values())  # the paper's, of fine-tuning
+# By experiments, and the scale they are at; empty: any.
+NOTES = (
+    ("table1", "paper", "The paper prints AP_M 25.9 and AP_L 16.6 for SwAV on COCO 5 %, probably swapped."),
+    ("table3", "", "On CTW1500 the paper fine-tunes for 20 epochs after SP, and for 80 from other initialisations."),
+    ("table5 table7", "", "Without prompts (PROMPTS=off) there is no kernel supervision, which is Table 4's subject."),
+    (
+        "table6",
+        "",
+        "FreeSOLO, UP-DETR and DETReg are not part of this project: these rows are the paper's numbers only.",
+    ),
+    ("figure5", "paper", "The images are unlabeled ones."),
+    ("figure5", "demo", "The images are test images: the unlabeled ones show no text."),
+    (
+        "figure6",
+        "",
+        "Fine-tuned for two epochs at most, the paper's number. Its K-Net trained on all COCO is left out.",
+    ),
+)
 
 
-def seed_note(targets: Sequence[Target], seeds: Sequence[int]) -> str:
-    """Which seeds the numbers come from, and what the seeds decide."""
-    if len(seeds) == 1:
-        return f"One run per row, with seed {seeds[0]}: the spread is unknown, as in the paper."
-    return (
-        f"Mean ± sample standard deviation over {seeds_of(targets, seeds)}; the paper does not say how many runs its "
-        f"numbers come from."
+def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterator[str]:
+    """The notes, each only where it is true.
+
+    Args:
+        seeds: all that were asked for.
+    """
+    rows = [row for row in scale.rows(experiment) if row.model]
+    pretrained = [row for row in rows if row.masks]
+    yield seed_note(experiment, seeds)
+    yield from (note for names, at, note in NOTES if experiment.name in names.split() and at in ("", scale.name))
+    if scale.generator("freesolo") == "freemask" and any(row.masks == "freesolo" for row in rows):
+        yield "FreeSOLO is our `freemask`: the masks that FreeSOLO's own training starts from."
+    yield from left_out(experiment, rows)
+    if scale.name == "demo":
+        yield from demo_notes(scale, rows)
+    if any(row.init == "sp" and row.model == "knet" for row in rows):
+        yield "K-Net's prompts have the length of its kernels, the paper's their own."
+    if pretrained and scale.pretrain_epochs:
+        yield f"Epochs of pre-training: {scale.pretrain_epochs} (the paper: 12)."
+    if scale.finetune_epochs and any(row.epochs != 0 for row in rows):
+        yield f"Epochs of fine-tuning: at most {scale.finetune_epochs} (the paper: 24 to 96, by dataset)."
+
+
+def seed_note(experiment: Experiment, seeds: Sequence[int]) -> str:
+    """How many runs a number or line comes from."""
+    shown = experiment.shown_seeds(seeds)
+    if len(shown) > 1:
+        how = "Lines are means, bands go from the lowest run to the highest," if experiment.picture else None
+        how = how or "Mean ± sample standard deviation"
+        return f"{how} over seeds {', '.join(map(str, shown))}; images and labels are the same for all seeds."
+    first = f", the first of {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+    return f"One run each, with seed {shown[0]}{first}: the spread is unknown, as in the paper."
+
+
+def left_out(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
+    """What of the paper's rows the scale does not have."""
+    missing = [row for row in experiment.rows if row.model and row not in rows]
+    inits = {row.init for row in missing} - {row.init for row in rows}
+    datasets = {row.dataset for row in missing} - {row.dataset for row in rows}
+    if names := [name for key, name in INITS.items() if key in inits]:
+        yield f"Left out: {', '.join(names)}, whose weights are a ResNet-50's."
+    if names := [name for key, name in DATASETS.items() if key in datasets]:
+        yield f"Left out: {', '.join(names)}, which would be the demo set again."
+
+
+def demo_notes(scale: Scale, rows: Sequence[Row]) -> Iterator[str]:
+    """What stands for the paper's data and sizes at demo scale."""
+    if any(row.epochs != 0 for row in rows):
+        counts = scale.datasets["coco10"]
+        assert isinstance(counts, Counts)
+        half = ", half of them for COCO 5 %" if any(row.dataset == "coco5" for row in rows) else ""
+        yield (
+            f"The demo set replaces the labelled datasets: {counts.train} images to train on{half}, {counts.test} to "
+            f"test on, with lines of text, one class."
+        )
+    else:
+        yield "Images like the unlabeled ones, with the objects pasted on them labelled, replace the labelled dataset."
+    if any(row.masks for row in rows):
+        yield "Pseudo masks are found on the demo set by a backbone trained on ImageNet's labels (the paper: DenseCL)."
+    yield (
+        "Sizes that are not the paper's: EfficientNet-Lite0 (ResNet-50), images of 192 x 192 pixels (1333 x 800), "
+        "batches of 8 (96), 50 kernels or queries (100), other learning rates."
     )
-
-
-def seeds_of(targets: Sequence[Target], seeds: Sequence[int]) -> str:
-    seeded = {
-        "random pseudo masks": any(t.pretraining and t.pretraining.masks == "random" for t in targets),
-        "pre-training": any(t.pretraining for t in targets),
-        "fine-tuning": any(isinstance(t, FineTuning) for t in targets),
-    }
-    *first, last = [name for name, is_seeded in seeded.items() if is_seeded]
-    steps = f"{', '.join(first)} and {last} alike" if first else last
-    return f"seeds {', '.join(map(str, seeds))}, of {steps}, on the same images and labels"
-
-
-def scale_notes(targets: Sequence[Target], scale: Scale) -> Iterator[str]:
-    """What is left out at a scale, and what replaces what."""
-    absent = list(dict.fromkeys(filter(None, (scale.missing(target) for target in targets))))
-    present = [target for target in targets if scale.missing(target) is None]
-    if backbones := [name for init, name in paper_tables.INITS.items() if init in absent]:
-        yield f"Left out: {', '.join(backbones)}, whose weights are those of a ResNet-50."
-    if scale.images:
-        test = scale.images[2]
-        if datasets := [paper_tables.DATASETS[name] for name in absent if name in paper_tables.DATASETS]:
-            yield f"Left out: {', '.join(datasets)}. The demo set would replace it too, and the runs would be the same."
-        for name in dict.fromkeys(target.dataset for target in present if isinstance(target, FineTuning)):
-            yield (
-                f"{'The first half of the demo set' if name == 'coco5' else 'The demo set'} replaces "
-                f"{paper_tables.DATASETS[name]}: {scale.training_images(name)} images to train on, {test} to test on, "
-                f"with lines of text as in CTW1500, one class."
-            )
-        if any(isinstance(target, ClassAgnostic) for target in present):
-            yield (
-                f"The demo set's labelled images of objects replace COCO's val images: {test} of the same kind as "
-                f"the unlabeled ones, none of them among those. Only what was pasted on them is labelled."
-            )
-    if scale.backbone != PAPER.backbone and any(target.pretraining for target in present):
-        yield (
-            f"Pseudo masks are found with {scale.backbone}, a backbone that was trained with ImageNet's labels, and "
-            f"pre-training starts from it, on the demo set's unlabeled images, resized by stage 1 as "
-            f"{' '.join(scale.proposals[:2])}; the paper takes DenseCL's, trained without labels, and COCO "
-            f"unlabeled2017, which our stage 1 resizes to 800 pixels."
-        )
-    masks = {target.pretraining.masks for target in present if target.pretraining}
-    if "freesolo" in masks and generator_of("freesolo", scale) == "freemask":
-        yield (
-            "FreeSOLO here is our `freemask`, the masks that FreeSOLO's own training starts from; the paper's are "
-            "those of the model it trains."
-        )
-
-
-def settings_note(scale: Scale) -> str:
-    """Where a scale's settings differ from the paper's, whose own are in parentheses."""
-    changes = ["K-Net's prompts have the kernels' length (their own)"]
-    if scale.images:
-        changes += ["EfficientNet-Lite0 (ResNet-50)", "images of 192 x 192 pixels (1333 x 800)", "batches of 8 (96)"]
-        changes += ["50 kernels or queries (100)", "other learning rates"]
-    if scale.pretrain_epochs:
-        changes.append(f"{scale.pretrain_epochs} epochs of pre-training (12)")
-    if scale.finetune_epochs:
-        changes.append(f"at most {scale.finetune_epochs} of fine-tuning ({min(EPOCHS)} to {max(EPOCHS)})")
-    return f"Settings that are not the paper's: {', '.join(changes)}. All are in config.py in each run's directory."

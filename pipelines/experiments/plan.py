@@ -1,177 +1,150 @@
-"""Maps an entry of a table or figure to the runs that produce it: the project's commands with their arguments."""
+"""Maps a row to the run that its numbers come from: one of the project's commands, after the runs that it needs."""
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipelines.demo_data import demo_set
-from pipelines.experiments.scales import ClassAgnostic, FineTuning, Pretraining, Scale, Target
+from pipelines.experiments.paper import Experiment, Row
+from pipelines.experiments.scales import Scale
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-@dataclass(frozen=True)
-class Output:
-    """A path in the directory of a run, as an argument of another."""
-
-    run: "Run"
-    path: str = "."
+# The option that says where a command writes, and the file in its run's directory that it writes last.
+OUTPUTS = {
+    "data": ("--data-root", demo_set.STAMP),
+    "proposals": ("--shards", "manifest.json"),
+    "evaluate": ("--out", "scores.json"),
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command. Equal runs are one run, whichever table asks for them.
+    """One command. Equal runs are one run, whichever table needs them."""
 
-    Attributes:
-        command: of `python -m pipelines`.
-        label: the readable part of its name.
-        arguments: those that decide its result; not where it writes or on which device.
-        output: the option that says where it writes; None: the dataset's own folder.
-        file: that the option names, in the run's directory; empty: the directory.
-        configs: glob pattern of the files below `configs` that decide its result.
-        after: runs that precede it and are not named by an argument.
-    """
-
-    command: str
-    label: str
-    arguments: tuple[str | Output, ...]
-    output: str | None = "--work-dir"
-    file: str = ""
-    configs: str = ""
-    after: tuple["Run", ...] = ()
-
-    @cached_property
-    def name(self) -> str:
-        """Its label and a digest of its settings, which include those of the runs it depends on."""
-        words = [word if isinstance(word, str) else [word.run.name, word.path] for word in self.arguments]
-        settings = [self.command, self.label, words, self.configs and config_digest(CONFIGS, self.configs)]
-        return f"{self.label}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]}"
+    root: Path  # of the plan
+    name: str
+    words: tuple[str, ...]  # after `python -m pipelines`
+    result: Path | None  # the file that it writes last; None: real data, which is in the user's own folder
+    after: tuple["Run", ...]  # runs that it needs
 
     @property
-    def dependencies(self) -> tuple["Run", ...]:
-        return (*self.after, *(word.run for word in self.arguments if isinstance(word, Output)))
+    def directory(self) -> Path:
+        return self.root / "runs" / self.name
 
 
 @cache
 def config_digest(root: Path, pattern: str) -> str:
     """SHA-256, in hex, of all config files that match a glob pattern."""
-    digest = hashlib.sha256()
-    for path in sorted(root.glob(pattern)):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    files = [(str(path.relative_to(root)), path.read_text(encoding="utf-8")) for path in sorted(root.glob(pattern))]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
-    """The runs and their dependencies, each once and after its dependencies."""
-    ordered: dict[Run, None] = {}
-
-    def add(run: Run) -> None:
-        if run not in ordered:
-            for dependency in run.dependencies:
-                add(dependency)
-            ordered[run] = None
-
-    for run in runs:
-        add(run)
-    return list(ordered)
+    """The runs and those that they need, each once and after what it needs."""
+    return list(dict.fromkeys(needed for run in runs for needed in (*in_order(run.after), run)))
 
 
-def option(name: str, *values: object) -> tuple[str, ...]:
-    """The words of an option; none without a value."""
-    given = tuple(str(value) for value in values if value is not None)
-    return (name, *given) if given else ()
+def option(name: str, value: object) -> tuple[str, ...]:
+    """An option and its value; nothing without one."""
+    return (name, str(value)) if value else ()
 
 
-def run_for(target: Target, scale: Scale, seed: int) -> Run:
-    """The run whose scores are the entry, at a scale that has what the target needs."""
-    return (
-        finetuning_run(target, scale, seed)
-        if isinstance(target, FineTuning)
-        else class_agnostic_run(target, scale, seed)
-    )
+@dataclass(frozen=True)
+class Plan:
+    """The runs at a scale, and what they run on, which does not change their names."""
 
+    scale: Scale
+    root: Path  # holds `runs`, `tables` and `figures`
+    device: str | None = None  # `cpu` or `cuda`; None: the GPU if there is one
+    gpus: int | None = None  # processes of training
+    batch_size: int | None = None  # images of a process at a time; None: the schedule's
 
-def data_run(dataset: str, scale: Scale) -> Run:
-    """The preparation of a labelled dataset."""
-    if scale.images is None:
-        return Run("data", f"data-{dataset}", ("--dataset", dataset), None)
-    counts = (1 if dataset == "coco5" else scale.images[0], scale.training_images(dataset), scale.images[2])
-    label = f"data-v{demo_set.VERSION}-{'-'.join(map(str, counts))}"  # another version has other images
-    return Run("data", label, ("--dataset", "demo", "--count", *map(str, counts)), "--data-root")
+    def runs(self, experiment: Experiment, seeds: Sequence[int]) -> list[Run]:
+        """All runs of a table or figure, one seed after the other."""
+        rows = [row for row in self.scale.rows(experiment) if row.model]
+        runs = [self.run(row, seed) for seed in experiment.shown_seeds(seeds) for row in rows]
+        shown = [self.shards("saliency", seeds[0], shown=True)] if experiment.picture == "results" else []
+        return in_order([*runs, *shown])
 
+    def run(self, row: Row, seed: int) -> Run:
+        """The run whose scores are a row's numbers, at a scale that has what the row needs."""
+        return self.evaluation(row, seed) if row.epochs == 0 else self.finetuning(row, seed)
 
-def generator_of(masks: str, scale: Scale) -> str:
-    """The generator of stage 1. Without FreeSOLO's own masks: `freemask`, the masks that FreeSOLO starts from."""
-    return {"freesolo": "import" if scale.freesolo else "freemask"}.get(masks, masks)
+    def data(self, dataset: str) -> Run:
+        """The preparation of a labelled dataset."""
+        counts = self.scale.datasets[dataset]
+        if isinstance(counts, str):
+            return self._run("data", f"data-{counts}", ["--dataset", counts])
+        numbers = list(map(str, astuple(counts)))
+        label = f"data-v{demo_set.VERSION}-{'-'.join(numbers)}"  # another version has other images
+        return self._run("data", label, ["--dataset", "demo", "--count", *numbers])
 
+    def shards(self, masks: str, seed: int, shown: bool = False) -> Run:
+        """Pseudo masks of the unlabeled images; those that are shown, of the demo's test images, which have text."""
+        scale, generator = self.scale, self.scale.generator(masks)
+        data: tuple[Run, ...] = () if scale.unlabeled else (self.data("coco10"),)
+        images = scale.unlabeled or data[0].directory / ("ctw1500/test_images" if shown else "unlabeled")
+        setting = {"random": f"seed={seed}", "import": f"file={json.dumps(scale.freesolo)}"}.get(generator)
+        words = ["--images", images, "--backbone", scale.backbone, *scale.proposals, "--generator", generator]
+        label = f"shards-{generator}{'-test' * bool(shown and data)}{f'-seed{seed}' * (generator == 'random')}"
+        return self._run("proposals", label, [*words, *option("--set", setting)], data, f"proposals/{generator}.toml")
 
-def shards_run(masks: str, scale: Scale, seed: int, *, of_test: bool = False) -> Run:
-    """Pseudo masks of the unlabeled images, or of the demo set's test images; the seed decides random masks only."""
-    generator = generator_of(masks, scale)
-    label = f"shards-{generator}-test" if of_test else f"shards-{generator}"
-    settings: tuple[str, ...] = ()
-    if generator == "random":
-        label, settings = f"{label}-seed{seed}", ("--set", f"seed={seed}")
-    elif generator == "import":
-        settings = ("--set", f"file={json.dumps(scale.freesolo)}")
-    folder = "ctw1500/test_images" if of_test else "unlabeled"
-    images = scale.unlabeled or Output(data_run("coco10", scale), folder)
-    source: tuple[str | Output, ...] = ("--images", images, "--backbone", scale.backbone)
-    arguments = (*source, *scale.proposals, "--generator", generator)
-    return Run("proposals", label, (*arguments, *settings), "--shards", configs=f"proposals/{generator}.toml")
+    def pretraining(self, row: Row, seed: int) -> Run:
+        shards = self.shards(row.masks, seed)
+        words = [
+            *("--model", row.model + self.scale.suffix, "--shards", shards.directory, *self.scale.pretrain),
+            *(("--saliency-prompt", *row.options) if row.options else ()),
+            *(("--prompts", "off") if row.init == "pseudo" else ()),
+            *(*option("--epochs", self.scale.pretrain_epochs), "--seed", str(seed)),
+        ]
+        return self._run("pretrain", f"pretrain-{self._described(row)}-seed{seed}", words, (shards,), "**/*.py")
 
+    def finetuning(self, row: Row, seed: int) -> Run:
+        scale, counts, data = self.scale, self.scale.datasets[row.dataset], self.data(row.dataset)
+        dataset, images = (counts, "") if isinstance(counts, str) else ("demo", counts.train)
+        epochs = min(filter(None, (row.epochs, scale.finetune_epochs)), default=None)
+        pretrained = self.pretraining(row, seed) if row.masks else None
+        words = [
+            *("--model", row.model + scale.suffix, "--dataset", dataset, *scale.finetune, "--init", row.init),
+            *(("--checkpoint", pretrained.directory) if pretrained else ()),
+            *(("--data-root", data.directory / "ctw1500") if images else ()),
+            *(*option("--epochs", epochs), "--seed", str(seed)),
+        ]
+        length = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
+        label = f"finetune-{dataset}{images}-{self._described(row)}{length}-seed{seed}"
+        return self._run("finetune", label, words, (data, pretrained) if pretrained else (data,), "**/*.py")
 
-def pretraining_run(target: Pretraining, scale: Scale, seed: int) -> Run:
-    model = target.model + scale.suffix
-    arguments: tuple[str | Output, ...] = (
-        *("--model", model, "--shards"),
-        Output(shards_run(target.masks, scale, seed)),
-        *scale.pretrain,
-        *option("--saliency-prompt", *target.options),
-        *option("--prompts", None if target.prompts else "off"),
-        *option("--epochs", scale.pretrain_epochs),
-        *("--seed", str(seed)),
-    )
-    return Run("pretrain", f"pretrain-{model}-{_describe(target, scale)}-seed{seed}", arguments, configs="**/*.py")
+    def evaluation(self, row: Row, seed: int) -> Run:
+        """The evaluation of a pre-trained detector, class-agnostic; at demo scale on all labelled images of objects."""
+        data, pretrained = self.data(row.dataset), self.pretraining(row, seed)
+        dataset, objects = self.scale.datasets[row.dataset], data.directory / demo_set.OBJECTS
+        words = ["--work-dir", pretrained.directory, "--class-agnostic", "--dataset"]
+        words += [dataset] if isinstance(dataset, str) else [objects, "--test-labels", objects]
+        return self._run("evaluate", f"class_agnostic-{self._described(row)}-seed{seed}", words, (data, pretrained))
 
+    def _described(self, row: Row) -> str:
+        """The model and its initialisation, as part of a name."""
+        init = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
+        return "-".join([row.model + self.scale.suffix, *init, *["pseudo"] * (row.init == "pseudo")]).replace("=", "_")
 
-def finetuning_run(target: FineTuning, scale: Scale, seed: int) -> Run:
-    model, epochs = target.model + scale.suffix, scale.finetuning_epochs(target.epochs)
-    data, dataset = data_run(target.dataset, scale), scale.datasets[target.dataset]
-    init: tuple[str | Output, ...] = ("--init", str(target.init))
-    described = str(target.init)
-    if pretraining := target.pretraining:
-        checkpoint = Output(pretraining_run(pretraining, scale, seed))
-        init = ("--init", "sp" if pretraining.prompts else "pseudo", "--checkpoint", checkpoint)
-        described = _describe(pretraining, scale)
-    arguments: tuple[str | Output, ...] = (
-        *("--model", model, "--dataset", dataset, *scale.finetune, *init),
-        *(("--data-root", Output(data, "ctw1500")) if scale.images else ()),
-        *option("--epochs", epochs),
-        *("--seed", str(seed)),
-    )
-    images = scale.training_images(target.dataset) if scale.images else ""
-    length = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
-    label = f"finetune-{dataset}{images}-{model}-{described}{length}-seed{seed}"
-    return Run("finetune", label, arguments, configs="**/*.py", after=() if scale.images else (data,))
-
-
-def class_agnostic_run(target: ClassAgnostic, scale: Scale, seed: int) -> Run:
-    """The evaluation of a pre-trained detector; at demo scale on the demo set's labelled images of objects."""
-    pretrained, data = pretraining_run(target.pretraining, scale, seed), data_run(target.dataset, scale)
-    images: tuple[str | Output, ...] = ("--dataset", scale.datasets[target.dataset])
-    if scale.images:  # all of the images: none was trained on
-        objects = Output(data, demo_set.OBJECTS)
-        images = ("--dataset", objects, "--test-labels", objects)
-    label = f"class_agnostic-{pretrained.label.removeprefix('pretrain-')}"
-    arguments = ("--work-dir", Output(pretrained), "--class-agnostic", *images)
-    return Run("evaluate", label, arguments, "--out", file="scores.json", after=() if scale.images else (data,))
-
-
-def _describe(target: Pretraining, scale: Scale) -> str:
-    """A pre-training as part of a name, without its model."""
-    changes = [text.replace("=", "_") for text in target.options]
-    return "-".join([generator_of(target.masks, scale), *changes, *([] if target.prompts else ["pseudo"])])
+    def _run(
+        self, command: str, label: str, words: Sequence[Any], after: tuple[Run, ...] = (), configs: str = ""
+    ) -> Run:
+        """A run, its name with a digest of what decides its result: words (paths are in other runs), config files."""
+        relative = [str(word.relative_to(self.root)) if isinstance(word, Path) else word for word in words]
+        settings = [command, label, relative, configs and config_digest(CONFIGS, configs)]
+        name = f"{label}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]}"
+        directory, (output, last) = self.root / "runs" / name, OUTPUTS.get(command, ("--work-dir", "finished.json"))
+        result = None if command == "data" and self.scale.unlabeled else directory / last
+        given: list[Any] = [command, *words]
+        if result:
+            given += [output, result if output == "--out" else directory]
+        if command != "data":
+            given += option("--device", self.device)
+        if output == "--work-dir":  # a training run
+            given += [*option("--gpus", self.gpus), *option("--batch-size", self.batch_size)]
+        return Run(self.root, name, tuple(map(str, given)), result, after)

@@ -8,6 +8,7 @@ image.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -121,3 +122,18 @@ def groups(pairs: Iterable[Pair]) -> list[list[int]]:
     _, labels = connected_components(graph, directed=False)
     cuts = np.cumsum(np.bincount(labels))[:-1]
     return sorted(part.tolist() for part in np.split(images[np.argsort(labels, kind="stable")], cuts) if len(part))
+
+
+def file_names(shards: ShardSet, pairs: Iterable[Pair]) -> dict[int, str]:
+    """The file names of the images in these pairs, by their positions in the set."""
+    names = {}
+    for position in sorted({end for pair in pairs for end in (pair.first, pair.second)}):
+        shard, row = shards.locate(position)
+        with closing(shards.reader(shard)) as reader:
+            names[position] = reader.read(row).file_name
+    return names
+
+
+def count_empty(shards: ShardSet) -> int:
+    """The number of images without proposals, which are near-duplicates of none."""
+    return sum(int((np.diff(reader.column("images/proposals_begin")) == 0).sum()) for reader in shards.readers())

@@ -1,19 +1,20 @@
 """Class-agnostic AP and AR of proposals against COCO instance labels."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stage1_proposals.analysis.coco_export import coco_annotations
 from stage1_proposals.common import coco_scores
-from stage1_proposals.common.coco import CocoImage, read_coco
+from stage1_proposals.common.coco import CocoDocument, CocoImage, ImageId, read_coco
 from stage1_proposals.common.coco_scores import KINDS, labelled_objects
-from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.image_paths import image_finder
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.image_paths import image_finder, repeated_names
+from stage1_proposals.common.masks import Size
 from stage1_proposals.shards import ImageRecord
 
-SCORES = ("AP", "AP50", "AR@20", "R50@20")
+SCORES = ("AP", "AP50", "AP75", "AR@20", "AR@100", "R50@20")
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,12 @@ class Labels:
     """Objects labelled in images, as objects of one class.
 
     Attributes:
-        path: the file that they come from.
-        images: the labelled images.
-        objects: as `coco_scores.evaluate` takes them.
+        document: the file that they come from.
+        object_count: number of objects without crowds.
     """
 
-    path: Path
-    images: tuple[CocoImage, ...]
-    objects: list[dict[str, Any]]
+    document: CocoDocument
+    object_count: int
 
     @classmethod
     def read(cls, path: str | Path) -> "Labels":
@@ -39,63 +38,82 @@ class Labels:
         """
         try:
             document = read_coco(path, categories=False, text_ids=True)
-            objects = [{**one, "category_id": 1} for one in labelled_objects(document)]
+            objects = 0
+            for image in document.images:
+                for annotation in document.annotations_of(image):
+                    objects += not annotation.iscrowd
+                    if image.size is not None:
+                        annotation.rle(image.size)  # a malformed mask is refused before shards are read
         except UserError as error:
             raise UserError(f"labels {error}") from error
-        if all(one["iscrowd"] for one in objects):
+        if not objects:
             raise UserError(f"labels {path}: no objects in it")
-        return cls(document.path, document.images, objects)
+        return cls(document, objects)
 
     @property
-    def object_count(self) -> int:
-        """Number of objects without crowds."""
-        return sum(not one["iscrowd"] for one in self.objects)
+    def path(self) -> Path:
+        """The file that they come from."""
+        return self.document.path
+
+    @property
+    def images(self) -> tuple[CocoImage, ...]:
+        """The labelled images."""
+        return self.document.images
 
 
 def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[str, float]]:
     """Scores of proposals against objects of one class; crowds are regions where nothing counts, as in COCO.
 
     Args:
-        records: a labelled image is found among them by path or, where only one image has it, by file name. Images
-            without labels are left out; the objects of images without a record count as missed.
+        records: a labelled image is found among them by path or, where only one image on each side has it, by file
+            name. Images without labels are left out; the objects of images without a record count as missed.
         labels: the objects that proposals should find.
 
     Returns:
-        for `mask` and `box`, `SCORES` to values in [0, 1]: AP over IoU 0.5 to 0.95 and at 0.5, from at most 100
-        proposals per image; recall of the 20 best-scored proposals over the same IoUs and at 0.5.
+        for `mask` and `box`, `SCORES` to values in [0, 1]: AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, from at most
+        100 proposals per image; recall of the 20 and the 100 best-scored proposals over the same IoUs, and at 0.5.
 
     Raises:
-        UserError: no record is of a labelled image, or one states another size for it.
+        UserError: no record is of a labelled image, one states another size for it, or an object is malformed.
     """
-    find = image_finder(
-        {record.file_name: ((record.height, record.width), coco_annotations(record)) for record in records}
-    )
+    by_path = {record.file_name: ((record.height, record.width), coco_annotations(record)) for record in records}
+    find = image_finder(by_path, repeated_names(image.file_name for image in labels.images))
     proposals: list[dict[str, Any]] = []
-    matched_images = 0
+    sizes: dict[ImageId, Size] = {}
     for image in labels.images:
         record = find(image.file_name)
         if record is None:
             continue
-        matched_images += 1
         size, annotations = record
-        assert image.size is not None  # `labelled_objects` has refused images without a size
-        if image.size != size:
+        sizes[image.id] = size
+        if image.size not in (None, size):
             stated, recorded = (" x ".join(map(str, reversed(sides))) for sides in (image.size, size))
             raise UserError(
-                f"labels {labels.path}: {image.file_name} is {stated} pixels in the labels and {recorded} in the shards"
+                f"labels {labels.path}: {quoted(image.file_name)} is {stated} pixels in the labels and {recorded} in "
+                f"the shards"
             )
         proposals += [{**annotation, "image_id": image.id} for annotation in annotations]
-    if not matched_images:
-        raise UserError(f"labels {labels.path}: none of their images is in the shards")
-    return {kind: _scores(labels, proposals, kind) for kind in KINDS}
+    if not sizes:
+        names = ", ".join(quoted(name) for name in [image.file_name for image in labels.images][:1] + [*by_path][:1])
+        raise UserError(f"labels {labels.path}: none of their images is in the shards; their names differ: {names}")
+    try:
+        objects = [{**one, "category_id": 1} for one in labelled_objects(labels.document, sizes)]
+    except UserError as error:
+        raise UserError(f"labels {error}") from error
+    images = [replace(image, size=image.size or sizes.get(image.id)) for image in labels.images]
+    return {kind: _scores(images, objects, proposals, kind) for kind in KINDS}
 
 
-def _scores(labels: Labels, proposals: list[dict[str, Any]], kind: str) -> dict[str, float]:
-    evaluation = coco_scores.evaluate(labels.images, labels.objects, proposals, kind, class_ids=[1])
+def _scores(
+    images: Sequence[CocoImage], objects: list[dict[str, Any]], proposals: list[dict[str, Any]], kind: str
+) -> dict[str, float]:
+    evaluation = coco_scores.evaluate(images, objects, proposals, kind, class_ids=[1])
     values = (
         evaluation.average_precision(),
         evaluation.average_precision(0.5),
+        evaluation.average_precision(0.75),
         evaluation.average_recall(),
+        evaluation.average_recall(detections=100),
         evaluation.average_recall(0.5),
     )
     return dict(zip(SCORES, values, strict=True))

@@ -1,12 +1,12 @@
-"""Distributions of what a shard set holds."""
+"""What a shard set holds, in words and as distributions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.shards import ImageRecord
+from stage1_proposals.shards import ImageRecord, ShardSet
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -43,3 +43,20 @@ def distributions(records: Iterable[ImageRecord]) -> list[Distribution]:
         Distribution("area / image", np.concatenate([np.zeros(0), *areas])),
         Distribution("score", np.concatenate([np.zeros(0), *scores])),
     ]
+
+
+def describe_shards(shards: ShardSet) -> Iterator[str]:
+    """What a shard set holds, line by line: generator, clusters, images that failed, and distributions.
+
+    Raises:
+        ShardError: a shard is damaged or missing.
+    """
+    yield f"made by {shards.request.generator['name']} on {shards.backbone.name}, D = {shards.feature_dim}"
+    clustered = sum(reader.clusters is not None for reader in shards.readers())
+    if clustered:
+        yield f"clusters in {clustered} of {len(shards.entries)} shards"
+    failures = [failure for reader in shards.readers() for failure in reader.failures()]
+    yield f"{len(failures)} images failed" + (":" if failures else "")
+    yield from (f"  {name}: {reason}" for name, reason in failures)
+    yield f"{'':<16} {'min':>8} {'25 %':>8} {'median':>8} {'75 %':>8} {'max':>8}  histogram, min to max"
+    yield from (distribution.line() for distribution in distributions(shards.records()))

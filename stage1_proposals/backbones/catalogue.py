@@ -36,6 +36,7 @@ def _resnet50(url: str, sha256_prefix: str) -> CatalogueEntry:
 
 CATALOGUE: dict[str, CatalogueEntry] = {
     "lite0_imagenet": CatalogueEntry("tf_efficientnet_lite0", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "dinov2_s": CatalogueEntry("vit_small_patch14_dinov2", _IMAGENET_MEAN, _IMAGENET_STD),
     "densecl_r50": _resnet50(
         f"{_MMSELFSUP}/densecl/densecl_resnet50_8xb32-coslr-200e_in1k/"
         "densecl_resnet50_8xb32-coslr-200e_in1k_20220825-3078723b.pth",

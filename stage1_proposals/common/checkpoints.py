@@ -3,7 +3,7 @@
 import argparse
 import pickle
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,11 @@ Tensors = Mapping[str, Tensor]
 # keep their command line's options.
 _DATA_CLASSES: list[Any] = [argparse.Namespace]
 # Keys under which public releases keep the state dict. DINO's authors publish and evaluate the teacher.
-_NESTINGS = ("state_dict", "model", "teacher", "student")
+_NESTINGS = (
+    *("state_dict", "model", "teacher", "student", "model_state_dict", "model_state", "module", "net", "network"),
+    *("params", "weights"),
+)
+_MAX_NESTING = 4  # a pickle may contain itself
 # Prefixes of a backbone's names: MMSelfSup and DINO `backbone.`, MoCo `module.encoder_q.` (OpenSelfSup `encoder_q.0.`,
 # MoCo v3 `module.base_encoder.`), SwAV `module.`, DINOv2's trainer `teacher.backbone.`, SimMIM `encoder.`, Lightning
 # `model.`; torchvision, timm and DenseCL's export have none. A contrastive learner's momentum encoder (`encoder_k.`,
@@ -36,8 +40,62 @@ _PREFIXES = tuple(wrapper + branch for wrapper in _WRAPPERS for branch in _BRANC
 _COUNTER = "num_batches_tracked"
 
 
+class Record:
+    """Stands for an object in a checkpoint that is not needed, and is not made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop the object's attributes."""
+
+
+class _Items:
+    """Makes an ordinary dictionary in place of another class's, since it may hold the weights."""
+
+    def __new__(cls, *args: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict(next((arg for arg in args if isinstance(arg, Mapping)), {}))
+
+
+# What training scripts keep beside the weights: settings, paths, dates, and numbers of NumPy. A file that names any of
+# these is read, without the code behind it; `getattr` is how MMEngine's history of losses names its methods.
+_RECORDS = (
+    *(f"builtins.{name}" for name in ("dict", "float", "frozenset", "getattr", "int", "list", "range", "slice", "str")),
+    *(f"datetime.{name}" for name in ("date", "datetime", "timedelta", "timezone")),
+    *("types.SimpleNamespace", "typing.Any", "uuid.UUID", "mmengine.logging.history_buffer.HistoryBuffer"),
+    *(
+        f"{module}.{prefix}{system}Path"
+        for module in ("pathlib", "pathlib._local")
+        for prefix in ("", "Pure")
+        for system in ("Posix", "Windows")
+    ),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *("numpy.dtype", "numpy.ndarray", "mmengine.config.config.Config", "mmcv.utils.config.Config"),
+    *(f"omegaconf.{name}" for name in ("base.ContainerMetadata", "base.Metadata", "nodes.AnyNode")),
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+)
+_DICTIONARIES = (
+    *("collections.defaultdict", "addict.addict.Dict", "easydict.EasyDict", "yacs.config.CfgNode"),
+    *("mmengine.config.config.ConfigDict", "mmcv.utils.config.ConfigDict"),
+    *("fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode"),
+    *("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+)
+_SAFE_GLOBALS = [
+    *_DATA_CLASSES,
+    *((Record, name) for name in _RECORDS),
+    *((_Items, name) for name in _DICTIONARIES),
+]
+_NAMES_SHOWN = 4
+_CONVERT = (
+    "if you trust the file, save its weights alone with the program that wrote it, "
+    "as `torch.save(model.state_dict(), FILE)`"
+)
+
+
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a PyTorch checkpoint or a safetensors file. Only tensors and plain values are unpickled.
+    """Read a PyTorch checkpoint or a safetensors file.
+
+    Only tensors and plain values are unpickled; a `Record` stands for each object of some well-known other types.
 
     Args:
         map_location: as in `torch.load`; safetensors are read to the CPU.
@@ -49,18 +107,21 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     try:
         if is_safetensors:
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_DATA_CLASSES):
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         hint = "; nothing is downloaded here: get the file and give its path" if "://" in str(path) else ""
         raise UserError(f"{path}: no such checkpoint{hint}") from error
     except pickle.UnpicklingError as error:  # PyTorch's message advises to run the file's code: do not repeat it
         names = _other_globals(path)
-        what = f"holds {', '.join(names)}" if names else "is not a checkpoint of plain values"
-        raise UserError(f"{path}: {what}; only tensors and plain values are read, never code") from error
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        what = f"holds {', '.join(names[:_NAMES_SHOWN])}{more}" if names else "is not a checkpoint of plain values"
+        raise UserError(f"{path}: {what}; only tensors and plain values are read, never code: {_CONVERT}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # the unpickler raises nearly any exception on a damaged or different file
+        if "TorchScript" in str(error):
+            raise UserError(f"{path}: is a TorchScript program, not a checkpoint: {_CONVERT}") from error
         kind = "safetensors file" if is_safetensors else "PyTorch checkpoint"
         raise UserError(f"{path}: damaged or not a {kind}") from error
     if not isinstance(checkpoint, dict):
@@ -71,7 +132,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 def _other_globals(path: str | Path) -> list[str]:
     """The classes and functions in a checkpoint that are not unpickled; empty where that cannot be determined."""
     try:
-        with torch.serialization.safe_globals(_DATA_CLASSES):
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a file in another format than PyTorch's since 1.6
         return []
@@ -88,13 +149,24 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def tensors_in(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     """As `read_tensors`, for the content of a checkpoint; `path` is for the message."""
-    for key in _NESTINGS:
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    tensors = {name: value for name, value in checkpoint.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    state_dict = state_dict_in(checkpoint)
+    tensors = {name: value for name, value in state_dict.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path}: holds no weights")
     return tensors
+
+
+def state_dict_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state dict that a checkpoint nests under known keys, or the checkpoint itself if it has none of them.
+
+    Every reader of checkpoints uses this, so that each accepts what the others do.
+    """
+    for _ in range(_MAX_NESTING):
+        key = next((key for key in _NESTINGS if isinstance(checkpoint.get(key), Mapping)), None)
+        if key is None:
+            break
+        checkpoint = checkpoint[key]
+    return checkpoint
 
 
 def strip_prefix(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
@@ -149,8 +221,9 @@ class TensorMatch:
             hint: what to do otherwise.
 
         Raises:
-            UserError: some are, naming the first and the reason.
+            UserError: some are, naming the first and the reason; or a tensor that was found holds NaN or infinity.
         """
+        self._require_finite(source)
         names = self.lacking(parts)
         if names:
             more = ", ..." if len(names) > 1 else ""
@@ -163,13 +236,23 @@ class TensorMatch:
         """Check that checkpoint and network have the same tensors.
 
         Raises:
-            UserError: some differ, naming the first and the reason.
+            UserError: some differ, naming the first and the reason; or a tensor holds NaN or infinity.
         """
+        self._require_finite(source)
         differing = list(dict.fromkeys((*self.left, *self.missing)))
         if differing:
             name = differing[0]
             raise UserError(
                 f"{source}: not a checkpoint of this model; {len(differing)} tensors differ: {name} ({self.why(name)})"
+            )
+
+    def _require_finite(self, source: str | Path) -> None:
+        """Refuse weights of a training that diverged: whatever is computed with them is NaN, and never says why."""
+        names = [name for name, tensor in self.found.items() if not bool(torch.isfinite(tensor).all())]
+        if names:
+            raise UserError(
+                f"{source}: {len(names)} of its {len(self.found)} tensors hold NaN or infinity, the first "
+                f"{names[0]}: its training diverged or the file is damaged; use another checkpoint"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import faster_coco_eval
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoDocument, CocoImage, ImageId
+from stage1_proposals.common.coco import ADVICE, CocoDocument, CocoImage, ImageId
 from stage1_proposals.common.errors import UserError, quoted
-from stage1_proposals.common.masks import Size
+from stage1_proposals.common.masks import Size, mask_fields
 
 KINDS = {"mask": "segm", "box": "bbox"}  # our names and COCO's
 MAX_DETECTIONS = (20, 100)  # best-scored per image: for recall, and for precision as COCO has it
@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         precision: float64 (IoUs, 101 recalls, classes, sizes), of at most 100 detections per image.
-        recall: float64 (IoUs, classes, sizes), of the 20 best-scored detections per image.
+        recall: float64 (IoUs, classes, sizes, `MAX_DETECTIONS`), of so many best-scored detections per image.
     """
 
     precision: NDArray[np.float64]
@@ -37,9 +37,13 @@ class Evaluation:
         """The mean over recalls, classes and IoU thresholds, or at one threshold; -1 without objects of that size."""
         return _mean(_at(self.precision, iou)[..., SIZES.index(size)])
 
-    def average_recall(self, iou: float | None = None) -> float:
-        """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any."""
-        return _mean(_at(self.recall, iou)[..., 0])
+    def average_recall(self, iou: float | None = None, detections: int = 20) -> float:
+        """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any.
+
+        Args:
+            detections: per image, one of `MAX_DETECTIONS`.
+        """
+        return _mean(_at(self.recall, iou)[:, :, 0, MAX_DETECTIONS.index(detections)])
 
 
 def evaluate(
@@ -76,37 +80,40 @@ def evaluate(
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()
-    return Evaluation(evaluation.eval["precision"][..., 1], evaluation.eval["recall"][..., 0])
+    return Evaluation(evaluation.eval["precision"][..., 1], evaluation.eval["recall"])
 
 
-def labelled_objects(document: CocoDocument) -> list[dict[str, Any]]:
+def labelled_objects(document: CocoDocument, sizes: Mapping[ImageId, Size] | None = None) -> list[dict[str, Any]]:
     """The objects of a document's images as `evaluate` takes them, their masks as RLE.
+
+    Boxes and areas that the document does not state are taken from the masks.
+
+    Args:
+        sizes: of the images whose size the document does not state.
 
     Raises:
         UserError: an image has no size.
-        AnnotationError: an object is malformed, or has no box or no area.
+        AnnotationError: an object is malformed or, if the document has categories, is of none of them.
     """
-    sizes: dict[ImageId, Size] = {}
-    for image in document.images:
-        if image.size is None:
-            raise UserError(f"{document.path}: image {quoted(image.file_name)} has no `height` and `width`; {ADVICE}")
-        sizes[image.id] = image.size
     objects = []
-    for annotation in document.annotations():
-        if annotation.bbox is None:
-            raise AnnotationError(f"{annotation.where} has no `bbox` of four numbers")
-        if annotation.area is None:
-            raise AnnotationError(f"{annotation.where} has no `area` that is a number")
-        objects.append(
-            {
-                "image_id": annotation.image_id,
-                "category_id": annotation.category_id,
-                "segmentation": annotation.rle(sizes[annotation.image_id]),
-                "bbox": [float(value) for value in annotation.bbox],
-                "area": float(annotation.area),
-                "iscrowd": int(annotation.iscrowd),
-            }
-        )
+    for image in document.images:
+        size = image.size or (sizes or {}).get(image.id)
+        if size is None:
+            raise UserError(f"{document.path}: image {quoted(image.file_name)} has no `height` and `width`; {ADVICE}")
+        for annotation in document.annotations_of(image):
+            mask = annotation.rle(size)
+            fields = mask_fields(mask)
+            box, area = annotation.bbox or fields["bbox"], annotation.area or fields["area"]
+            objects.append(
+                {
+                    "image_id": image.id,
+                    "category_id": document.check_category(annotation) if document.categories else None,
+                    "segmentation": mask,
+                    "bbox": [float(value) for value in box],
+                    "area": float(area),
+                    "iscrowd": int(annotation.iscrowd),
+                }
+            )
     return objects
 
 

@@ -1,11 +1,13 @@
 """Masks, seeds and names drawn on images, and contact sheets of such images."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 # All but the opacity in pixels of the drawing.
 TILE = 256
@@ -17,7 +19,11 @@ SEED_RADIUS = 4
 OPACITY = 0.4
 GOLDEN_RATIO = 0.618034
 
+# The characters of no script lie here; a font draws its sign for missing ones.
+NONCHARACTER = "\uffff"
+
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont
 
 
 def palette(count: int) -> list[Colour]:
@@ -91,21 +97,63 @@ def draw_named(
         rows, columns = mask.nonzero()
         if not name or not len(rows):
             continue
-        left, top, right, bottom = draw.textbbox((0, 0), name, font_size=NAME_FONT)
+        name, font = legible(name, NAME_FONT)
+        left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
         x = min(columns.min() * drawing.width / mask.shape[1], drawing.width - right)
         y = max(0, rows.min() * drawing.height / mask.shape[0] - bottom)
         draw.rectangle((x + left - 1, y + top - 1, x + right + 1, y + bottom + 1), fill=colour)
-        draw.text((x, y), name, "black", font_size=NAME_FONT)
+        draw.text((x, y), name, "black", font=font)
     return drawing
+
+
+def legible(text: str, size: int) -> tuple[str, Font]:
+    """A text as it can be drawn, and the font to draw it in: the first of `_fonts` that has all of its characters.
+
+    Characters that no font has become escapes, as `\\u0e41`, since empty boxes cannot be told apart.
+
+    Args:
+        size: of the font in pixels.
+    """
+    lacking: dict[str, Font] = {}
+    for font in _fonts(size):
+        missing = {character for character in text if not _has(font, character)}
+        if not missing:
+            return text, font
+        lacking.setdefault("".join(sorted(missing)), font)
+    characters, font = min(lacking.items(), key=lambda item: len(item[0]))
+    return "".join(ascii(one)[1:-1] if one in characters else one for one in text), font
+
+
+def _fonts(size: int) -> Iterator[Font]:
+    """Pillow's own font; one of European and Semitic scripts; one of Chinese, Japanese and Korean."""
+    yield _font(None, size)
+    import matplotlib  # takes half a second, and few names need it
+
+    yield _font(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    from noto_cjk_sans_otc import FONT_PATH
+
+    yield _font(Path(str(FONT_PATH)), size)
+
+
+@cache
+def _font(path: Path | None, size: int) -> Font:
+    font = ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+    assert isinstance(font, Font)  # Pillow is built with FreeType
+    return font
+
+
+@cache
+def _has(font: Font, character: str) -> bool:
+    """Whether a font has a character: it draws another picture than for a missing one, or none for a blank."""
+    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask(NONCHARACTER))
 
 
 def caption(tile: Image.Image, text: str) -> Image.Image:
     """The tile with a line of text on white below it."""
     captioned = Image.new("RGB", (tile.width, tile.height + CAPTION), "white")
     captioned.paste(tile, (0, 0))
-    ImageDraw.Draw(captioned).text(
-        (tile.width / 2, tile.height + CAPTION / 2), text, "black", anchor="mm", font_size=CAPTION_FONT
-    )
+    text, font = legible(text, CAPTION_FONT)
+    ImageDraw.Draw(captioned).text((tile.width / 2, tile.height + CAPTION / 2), text, "black", anchor="mm", font=font)
     return captioned
 
 

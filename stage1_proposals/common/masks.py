@@ -1,5 +1,6 @@
 """Masks as COCO has them: polygons and run lengths, and the boxes and areas of masks."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,22 +9,30 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.errors import quoted
+from stage1_proposals.common.run_lengths import read_changes
 
 Size = tuple[int, int]  # height, width in pixels
 Rle = dict[str, Any]  # COCO's compressed run lengths: `size` [height, width] and `counts`, bytes
 
-MAX_COORDINATE = 100_000  # no image is this large; rasterising such a polygon would take all memory
+# Numbers of compressed run lengths: up to six characters that another one follows, and the last; see `run_lengths`.
+COUNTS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
+MAX_PIXELS = 200_000_000  # of the largest image that is read, `common.system.MAX_PIXELS`
 
 
 def to_rle(segmentation: Any, size: Size) -> Rle:
     """Compressed run lengths of an annotation's polygons, uncompressed or compressed run lengths.
 
+    Polygons may reach over the image's edges, by its longer side at most.
+
     Raises:
-        ValueError: it is none of these, or has another size; the message says what is wrong with it.
+        ValueError: it is none of these, or does not fit an image of this size; the message says what is wrong with it.
     """
+    pixels = size[0] * size[1]
+    if pixels > MAX_PIXELS:  # rasterising takes memory and time in proportion
+        raise ValueError(f"its image has {pixels:,} pixels, more than {MAX_PIXELS:,}")
     try:
         if isinstance(segmentation, list):
-            _check_polygons(segmentation)
+            _check_polygons(segmentation, size)
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
         if not isinstance(segmentation, dict):
             raise ValueError(f"it is {quoted(str(segmentation))}, neither a list nor run lengths")
@@ -31,19 +40,23 @@ def to_rle(segmentation: Any, size: Size) -> Rle:
             raise ValueError(f"its size is {segmentation['size']}, not {list(size)}")
         counts = segmentation["counts"]
         if isinstance(counts, list):
-            if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
-                raise ValueError(f"its counts are no whole numbers that add up to {size[0]} x {size[1]} pixels")
+            if not all(type(count) is int and count >= 0 for count in counts):
+                raise ValueError("its counts are no whole numbers")
+            if sum(counts) != pixels:
+                raise ValueError(f"its counts add up to {sum(counts):,}, not to {size[0]} x {size[1]} pixels")
             return coco_mask.frPyObjects(segmentation, *size)
-        rle = {"size": list(size), "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-        coco_mask.area(rle)  # which reads the counts
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        if not COUNTS.fullmatch(counts):
+            raise ValueError("its counts are no compressed run lengths")
+        read_changes([counts], size)  # pycocotools would take memory for what is missing
     except ValueError:
         raise
     except Exception as error:  # pycocotools raises nearly anything
         raise ValueError(f"it cannot be read ({error!r})") from error
-    return rle
+    return {"size": list(size), "counts": counts}
 
 
-def _check_polygons(polygons: list[Any]) -> None:
+def _check_polygons(polygons: list[Any], size: Size) -> None:
     if not polygons:
         raise ValueError("it has no polygon")
     for polygon in polygons:
@@ -52,8 +65,11 @@ def _check_polygons(polygons: list[Any]) -> None:
             raise ValueError("a polygon is no list of numbers")
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers; it needs x and y of three or more points")
-        if np.abs(coordinates.astype(float)).max() > MAX_COORDINATE:
-            raise ValueError(f"a coordinate exceeds {MAX_COORDINATE:,} pixels")
+        # Rasterising a polygon takes memory in proportion to its length. Those of tools reach over an edge by a little.
+        height, width = size
+        outside = np.maximum(-coordinates.astype(float), coordinates - np.resize([width, height], len(polygon)))
+        if outside.max() > max(size):
+            raise ValueError(f"the coordinate {polygon[outside.argmax()]:g} is far outside its image")
 
 
 def to_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 from PIL import Image, ImageFile
 
@@ -30,6 +31,13 @@ ENVIRONMENT = {
     # The first error that a Ray worker reports ends the run; the others would only repeat it on the terminal.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
+
+# Files that state a control group's limit of memory and what it uses, as a container sees them.
+MEMORY = Path("/")
+CGROUP_FILES = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 # Parameters of mallopt(3) and prctl(2).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -109,6 +117,24 @@ def keep_freed_memory() -> None:
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that can still be taken here, within a container's limit; None where that is unknown.
+
+    Read from Linux's `/proc/meminfo` and from the control group, version 2 or 1.
+    """
+    try:
+        lines = (MEMORY / "proc/meminfo").read_text().splitlines()
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        return None
+    for limit, usage in CGROUP_FILES:
+        try:
+            free.append(int((MEMORY / limit).read_text()) - int((MEMORY / usage).read_text()))
+        except (OSError, ValueError):  # no such group, or `max`
+            continue
+    return max(0, min(free)) if free else None
 
 
 def die_with_parent() -> None:

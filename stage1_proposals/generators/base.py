@@ -1,8 +1,8 @@
 """The interface of proposal generators: batches of image features in, proposals out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,4 +96,16 @@ class ProposalGenerator(Protocol):
         """Proposals of each image of the batch, or the reason why an image cannot have any.
 
         They may depend on the image and the settings only, not on the other images of the batch.
+        """
+
+
+@runtime_checkable
+class ChecksImages(Protocol):
+    """A generator that must know the job's images before it starts."""
+
+    def check_images(self, images: Mapping[str, int]) -> None:
+        """Take note of all images, paths to ids; before any work, in the process that starts the job.
+
+        Raises:
+            UserError: there is nothing to make of them.
         """

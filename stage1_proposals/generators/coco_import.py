@@ -1,6 +1,6 @@
 """Masks made by other programs, as FreeSOLO, CutLER and SAM, from any COCO JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
 from functools import cached_property
@@ -13,16 +13,15 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from stage1_proposals.common.coco import AnnotationError, ImageId, read_masks
-from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.coco import AnnotationError, CocoAnnotation, ImageId, read_masks
+from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.common.image_paths import image_finder
-from stage1_proposals.common.masks import mask_areas, to_rle
+from stage1_proposals.common.image_paths import image_finder, repeated_names
+from stage1_proposals.common.masks import Size, mask_areas
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals
 from stage1_proposals.images.decode import ImageError
-from stage1_proposals.shards.rle import read_changes
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -30,9 +29,10 @@ class ImportGenerator:
     """Masks from a COCO JSON, with seed features that our backbone computes inside each mask.
 
     Reads a data set (`images` and `annotations`) or a list of results (annotations alone). The images of a data set
-    are found by path or, where only one image has it, by file name; those of a list of results by `image_id`. An image
-    that the file does not name has no proposals. Crowds and empty masks are left out, categories are ignored, a missing
-    `score` counts as 1. Every process reads the whole file, which takes about ten times its size in memory.
+    are found by path or, where only one image on each side has it, by file name; those of a list of results by
+    `image_id`. An image that the file does not name has no proposals; a file that names none of the images is refused.
+    Crowds and empty masks are left out, categories are ignored, a missing `score` counts as 1. Every process reads the
+    whole file, which takes about ten times its size in memory.
 
     Attributes:
         file: the JSON. Its content counts as a setting, its path does not.
@@ -53,38 +53,63 @@ class ImportGenerator:
             raise UserError(f"masks to import {self.file}: no such file")
 
     def parameters(self) -> dict[str, Any]:
-        self._find  # noqa: B018  a file that cannot be used is refused before any work
+        self._file  # noqa: B018  a file that cannot be used is refused before any work
         file = {"file": str(Path(self.file).resolve()), "sha256": file_sha256(self.file)}
         return {"name": self.NAME, **asdict(self), **file}
 
+    def check_images(self, images: Mapping[str, int]) -> None:
+        """Get to know the job's images, before any work: paths to ids.
+
+        Raises:
+            UserError: the file names none of them.
+        """
+        self.__dict__["_ambiguous"] = repeated_names(images)
+        find = self._finder()
+        if not any(find(ImageInfo(number, path, (0, 0))) for path, number in images.items()):
+            by_path, by_id = self._file
+            key, theirs = ("names", by_path) if by_path is not None else ("ids", by_id)
+            ours = images if by_path is not None else images.values()
+            raise UserError(
+                f"masks to import {self.file}: has masks of none of the {len(images):,} images; its {key} are "
+                f"{_first(theirs)}, the images' are {_first(ours)}"
+            )
+
     def __getstate__(self) -> dict[str, Any]:
-        """The settings alone: every process reads the file itself."""
-        return asdict(self)
+        """The settings and what is known of the job's images: every process reads the file itself."""
+        return asdict(self) | {"_ambiguous": self.__dict__.get("_ambiguous", frozenset())}
 
     @cached_property
     def _find(self) -> Callable[[ImageInfo], "_ImportedMasks | None"]:
+        return self._finder()
+
+    def _finder(self) -> Callable[[ImageInfo], "_ImportedMasks | None"]:
         """How to find an image's masks in the file."""
+        by_path, by_id = self._file
+        if by_path is None:
+            return lambda info: by_id.get(info.image_id) or by_id.get(str(info.image_id))
+        find = image_finder(by_path, self.__dict__.get("_ambiguous", frozenset()))
+        return lambda info: find(info.file_name)
+
+    @cached_property
+    def _file(self) -> "tuple[dict[str, _ImportedMasks] | None, dict[ImageId, _ImportedMasks]]":
+        """The file's masks by the paths of images, None for a list of results; and by their ids."""
         try:
             images, annotations = read_masks(self.file)
             by_id: dict[ImageId, _ImportedMasks] = {}
             for annotation in annotations:
                 if annotation.segmentation is None:
-                    raise AnnotationError(f"{annotation.where} has no `segmentation`")
+                    raise AnnotationError(f"{annotation.where}: has no `segmentation`")
                 if not annotation.iscrowd:
-                    score = 1.0 if annotation.score is None else annotation.score
-                    by_id.setdefault(annotation.image_id, _ImportedMasks()).masks.append(
-                        (score, annotation.segmentation)
-                    )
+                    by_id.setdefault(annotation.image_id, _ImportedMasks()).masks.append(annotation)
         except UserError as error:
             raise UserError(f"masks to import {error}") from error
         if images is None:
-            return lambda info: by_id.get(info.image_id) or by_id.get(str(info.image_id))
+            return None, by_id
         by_path: dict[str, _ImportedMasks] = {}
         for image in images:
             masks = by_path[image.file_name] = by_id.setdefault(image.id, _ImportedMasks())
             masks.size = image.size
-        find = image_finder(by_path)
-        return lambda info: find(info.file_name)
+        return by_path, by_id
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals | ImageError]:
@@ -95,12 +120,12 @@ class ImportGenerator:
         name, (height, width) = Path(self.file).name, image.size
         if imported.size not in (None, image.size):
             return ImageError(f"is {height} x {width}, and {'{} x {}'.format(*imported.size)} in {name}")
-        ranked = sorted((mask for mask in imported.masks if mask[0] >= self.min_score), key=lambda mask: -mask[0])
+        scored = [(1.0 if mask.score is None else mask.score, mask) for mask in imported.masks]
+        ranked = sorted((one for one in scored if one[0] >= self.min_score), key=lambda one: -one[0])
         try:
-            rles = [to_rle(segmentation, image.size) for _, segmentation in ranked]
-            read_changes([rle["counts"] for rle in rles], image.size)  # checks that they decode
-        except ValueError as error:  # one mask must not end the job
-            return ImageError(f"has a mask in {name} that cannot be read: {error}")
+            rles = [mask.rle(image.size) for _, mask in ranked]
+        except AnnotationError as error:  # one mask must not end the job
+            return ImageError(f"has a mask that cannot be used: {error.what}")
         solid = mask_areas(rles).nonzero()[0][: self.max_proposals]
         scores = np.array([ranked[row][0] for row in solid], np.float32).clip(0, 1)
         return pool_proposals(features, [rles[row]["counts"] for row in solid], scores, image.size)
@@ -108,7 +133,12 @@ class ImportGenerator:
 
 @plain_dataclass
 class _ImportedMasks:
-    """One image's scores and segmentations, and the size that the file states for the image, if any."""
+    """One image's masks, and the size that the file states for the image, if any."""
 
-    size: tuple[int, int] | None = None
-    masks: list[tuple[float, Any]] = field(default_factory=list)
+    size: Size | None = None
+    masks: list[CocoAnnotation] = field(default_factory=list)
+
+
+def _first(values: Collection[Any]) -> str:
+    shown = [quoted(str(value)) for value in list(values)[:2]]
+    return ", ".join(shown) + (", ..." if len(values) > len(shown) else "") or "none"

@@ -1,8 +1,11 @@
-"""Proposal generators by name; a user's own is named `package.module:Class`."""
+"""Proposal generators by name, with the configs that have their settings; a user's is named `package.module:Class`."""
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import is_dataclass
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stage1_proposals.common.errors import UserError
@@ -14,10 +17,17 @@ if TYPE_CHECKING:
 _PACKAGE = "stage1_proposals.generators"
 GENERATORS = {
     "saliency": f"{_PACKAGE}.saliency:SaliencyGenerator",
+    "merging": f"{_PACKAGE}.merging:MergingGenerator",
     "random": f"{_PACKAGE}.random_shapes:RandomGenerator",
     "import": f"{_PACKAGE}.coco_import:ImportGenerator",
 }
 DEFAULT_GENERATOR = "saliency"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "proposals"
+
+
+def config_names() -> str:
+    """The configs of `CONFIGS`, for help texts and messages."""
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml")))
 
 
 def find_generator(name: str) -> type:
@@ -49,3 +59,63 @@ def build_generator(settings: Mapping[str, Any]) -> "ProposalGenerator":
     name = str(settings.get("name", DEFAULT_GENERATOR))
     values = {key: value for key, value in settings.items() if key != "name"}
     return build_settings(find_generator(name), values, f"generator {name}")
+
+
+def describe_generator(parameters: Mapping[str, Any]) -> str:
+    """A generator's name and those of its settings that are not its defaults, as a shard set's request has them."""
+    name = parameters["name"]
+    defaults = {field.name: field.default for field in fields(find_generator(name))} if name in GENERATORS else {}
+    defaults = json.loads(json.dumps(defaults, default=str))  # tuples become lists, as in the manifest
+    shown = {
+        key: Path(value).name if key == "file" else value
+        for key, value in parameters.items()
+        if key not in ("name", "short_side", "long_side", "sha256") and (key not in defaults or value != defaults[key])
+    }
+    return " ".join([name, *(f"{key}={value}" for key, value in shown.items())])
+
+
+def default_config(name: str | None) -> Path:
+    """The config of a generator, by default of the default one; of your own class there is none."""
+    return CONFIGS / f"{name or DEFAULT_GENERATOR}.toml"
+
+
+def read_settings(path: Path | None, name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
+
+    Args:
+        path: the config; None: that called `name`, or none if `name` is your own class.
+        name: of a config or generator; None: the config's generator.
+        overrides: KEY=VALUE.
+
+    Raises:
+        UserError: no such file, not TOML, or of another generator.
+    """
+    if path is None and name is not None and ":" in name:
+        settings: dict[str, Any] = {"generator": {"name": name}}
+    else:
+        settings = _read_config(path or default_config(name))
+    generator = settings.setdefault("generator", {})
+    if not isinstance(generator, dict):
+        raise UserError(f"config {path}: [generator] must be a table")
+    if path is not None and name is not None and generator.setdefault("name", name) != name:
+        raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override}: write KEY=VALUE")
+        try:
+            generator[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            generator[key] = value
+    return settings
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.parent == CONFIGS and not path.exists():
+        raise UserError(f"no generator {path.stem!r}; there are {config_names()}, and your own as package.module:Class")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UserError(f"config {path}: {error}") from error

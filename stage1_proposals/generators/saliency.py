@@ -13,10 +13,11 @@ from torch import Tensor
 
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, Proposals
+from stage1_proposals.generators.connected import part_with
 from stage1_proposals.generators.mask_nms import greedy_mask_nms, matrix_nms
 from stage1_proposals.generators.mask_rle import batch_mask_changes, encode_changes, occupied
 from stage1_proposals.generators.saliency_maps import Similarity, mask_scores, normalise, saliency_maps
-from stage1_proposals.generators.seeds import pool_seeds, seed_grids
+from stage1_proposals.generators.seeds import Pooling, pool_seeds, seed_grids
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -29,7 +30,9 @@ class SaliencyGenerator:
         similarity: `cosine` (seeds and X L2-normalised) or `dot` (Eq. 3 to the letter).
         seed_scales: seed grids as fractions of the feature map's size.
         seed_grid: one fixed grid (rows, columns) instead.
+        pooling: of the features to a seed grid: `average` over the cells in it, or `bilinear` interpolation.
         threshold: of the normalised saliency.
+        component: `all` of a mask, or only the connected part that holds its `seed`, where the saliency is highest.
         nms: `greedy` (a mask IoU above `nms_iou` suppresses) or `matrix` (gaussian decay of strength `nms_sigma`).
         min_cells: masks of at most this many feature cells are null masks, which are dropped before NMS.
         max_proposals: most proposals per image that NMS keeps; the filters below may leave fewer.
@@ -43,7 +46,9 @@ class SaliencyGenerator:
     similarity: Similarity = "cosine"
     seed_scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0, 0.5, 0.25)
     seed_grid: tuple[PositiveInt, PositiveInt] | None = None
+    pooling: Pooling = "average"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    component: Literal["all", "seed"] = "all"
     nms: Literal["greedy", "matrix"] = "greedy"
     nms_iou: Fraction = 0.5
     nms_sigma: PositiveFloat = 2.0
@@ -54,8 +59,12 @@ class SaliencyGenerator:
     top_margin: Fraction = 0.0
 
     def parameters(self) -> dict[str, Any]:
-        """Name and settings."""
-        return {"name": self.NAME, **asdict(self)}
+        """Name and settings; those that came after version 0.2 only if they change masks, so that sets stay valid."""
+        settings = asdict(self)
+        for name in ("pooling", "component"):
+            if settings[name] == getattr(type(self), name):
+                del settings[name]
+        return {"name": self.NAME, **settings}
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals]:
@@ -63,13 +72,16 @@ class SaliencyGenerator:
         features = batch.features  # X (B, D, h, w)
 
         # Sec. 3.2: the feature map, average-pooled to grids, gives the seeds S (B, L, D).
-        seeds, centres = pool_seeds(features, self._grids(features))
+        seeds, centres = pool_seeds(features, self._grids(features), self.pooling)
         # Eq. 3: one saliency map per seed, Y = conv(S, X) (B, L, h, w).
         saliency = saliency_maps(features, seeds, self.similarity)
         # Eq. 4, Norm: each map to [0, 1].
         saliency = normalise(saliency)
         # Eq. 4, Thres: one mask per map, scored by the mean saliency inside it.
         masks = saliency > self.threshold
+        if self.component == "seed":
+            parts = part_with(masks, saliency.flatten(2).argmax(2))
+            saliency, masks = saliency * (parts | ~masks), parts
         scores = mask_scores(saliency, masks)
         # Eq. 4, NMS: duplicates and null masks go, the K best stay.
         valid = masks.sum((2, 3)) > self.min_cells

@@ -1,6 +1,7 @@
 """Seed features: the feature map pooled to seed grids (Sec. 3.2), or averaged inside masks that are given."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from stage1_proposals.common.masks import rle_objects
 from stage1_proposals.generators.base import Proposals
 
+Pooling = Literal["average", "bilinear"]
+
 
 def seed_grids(height: int, width: int, scales: Sequence[float]) -> list[tuple[int, int]]:
     """Seed grid sizes (rows, columns): the feature map's size times each scale, at least 1 x 1, without duplicates."""
@@ -19,12 +22,22 @@ def seed_grids(height: int, width: int, scales: Sequence[float]) -> list[tuple[i
     return list(dict.fromkeys(sizes))
 
 
-def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Seed features S: X average-pooled to each grid (Sec. 3.2).
+def cell_centres(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Centres of a grid's cells, row by row, as (y, x) in [0, 1] of height and width; (rows * columns, 2)."""
+    y = (torch.arange(rows, device=device) + 0.5) / rows
+    x = (torch.arange(columns, device=device) + 0.5) / columns
+    return torch.cartesian_prod(y, x)
+
+
+def pool_seeds(
+    features: Tensor, grids: Sequence[tuple[int, int]], pooling: Pooling = "average"
+) -> tuple[Tensor, Tensor]:
+    """Seed features S: X pooled to each grid (Sec. 3.2).
 
     Args:
         features: X, (B, D, h, w).
         grids: (rows, columns) of each grid.
+        pooling: `average` over the cells that a seed covers, or `bilinear` interpolation at its centre.
 
     Returns:
         Seeds (B, L, D) and their centres (L, 2) as (y, x), in [0, 1] of height and width. L counts the cells of all
@@ -32,11 +45,14 @@ def pool_seeds(features: Tensor, grids: Sequence[tuple[int, int]]) -> tuple[Tens
     """
     seeds, centres = [], []
     for rows, columns in grids:
-        pooled = features if (rows, columns) == features.shape[2:] else F.adaptive_avg_pool2d(features, (rows, columns))
+        if (rows, columns) == features.shape[2:]:
+            pooled = features
+        elif pooling == "average":
+            pooled = F.adaptive_avg_pool2d(features, (rows, columns))
+        else:
+            pooled = F.interpolate(features, (rows, columns), mode="bilinear", align_corners=False)
         seeds.append(pooled.flatten(2))
-        y = (torch.arange(rows, device=features.device) + 0.5) / rows
-        x = (torch.arange(columns, device=features.device) + 0.5) / columns
-        centres.append(torch.cartesian_prod(y, x))
+        centres.append(cell_centres(rows, columns, features.device))
     return torch.cat(seeds, 2).transpose(1, 2), torch.cat(centres)
 
 

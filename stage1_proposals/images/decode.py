@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import MAX_PIXELS
@@ -24,6 +26,13 @@ FILE_KINDS = ((stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSO
 VALUES_AT_ONCE = 1 << 20
 REDUCING_GAP = 2
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+# The longer side over the shorter one. Training resizes the longer side to 192 pixels and more; a longer strip would
+# come near to having no height.
+MAX_ASPECT = 100
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of sensors whose values are stored in 16 bits
+# Tags of TIFF: camera raw files are TIFFs whose first image is a preview.
+NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706
+REDUCED_RESOLUTION = 1
 
 
 class ImageError(UserError):
@@ -31,15 +40,18 @@ class ImageError(UserError):
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit and floating-point greys to 8 bits: from the full range of 16 bits, else from the image's range."""
+    """Scale greys of more than 8 bits to 8 bits.
+
+    Whole numbers from 0 are scaled from the range of the fewest bits (`BIT_DEPTHS`) that hold them, since cameras and
+    microscopes store 10 to 14 bits in files of 16; other numbers from the image's own range.
+    """
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError("has pixel values that are not finite")
-    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
-        low, high = 0.0, 65535.0
-    elif low >= 0 and 1 < high <= 255:
-        low, high = 0.0, 255.0
+    limits = [2**bits - 1.0 for bits in (BIT_DEPTHS if image.mode.startswith("I") else BIT_DEPTHS[:1])]
+    if low >= 0 and 1 < high <= limits[-1]:
+        low, high = 0.0, next(limit for limit in limits if high <= limit)
     flat = values.reshape(-1)
     eight_bits = np.empty(flat.shape, np.uint8)
     for start in range(0, len(flat), VALUES_AT_ONCE):  # all at once would take many times the image's memory
@@ -86,6 +98,12 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=FORMATS) as image:
             if 0 in image.size:
                 raise ImageError(f"has no pixels ({image.width} x {image.height})")
+            if max(image.size) > MAX_ASPECT * min(image.size):
+                raise ImageError(
+                    f"is a strip of {image.width} x {image.height} pixels; sides may differ by a factor of {MAX_ASPECT}"
+                )
+            if is_camera_raw(image):
+                raise ImageError("is a camera's raw file, of which only a preview can be read: convert it")
             yield image
     except ImageError:
         raise
@@ -106,6 +124,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise ImageError(f"cannot be decoded: {_reason(error)}") from error
 
 
+def is_camera_raw(image: Image.Image) -> bool:
+    """Return whether an opened image is but the preview in a camera's raw file (DNG, NEF, ARW)."""
+    if not isinstance(image, TiffImageFile):
+        return False
+    return DNG_VERSION in image.tag_v2 or bool(image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED_RESOLUTION)
+
+
 def _displayed_size(image: Image.Image) -> tuple[int, int]:
     """Return (height, width) of an opened image as it is displayed."""
     # Pillow swaps the sides of a TIFF itself. A PNG without EXIF before its pixels is decoded to look behind them.
@@ -114,7 +139,13 @@ def _displayed_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """Return a loaded image's pixels, upright; in place, since a copy of the largest images takes 800 MB."""
+    """Decode an opened image's pixels, upright; in place, since a copy of the largest images takes 800 MB."""
+    colours = {"RGB": 3, "RGBA": 3, "LA": 1}.get(image.mode, 0)
+    has_16_bits = isinstance(image, ImageFile) and any(";16" in str(tile.args) for tile in image.tile)
+    image.load()
+    # Of 16 bits, Pillow keeps the upper 8. Values of 10 to 14 bits would come out nearly black and coarse.
+    if colours and has_16_bits and max(image.getextrema()[:colours])[1] < 64:  # type: ignore[index]
+        raise ImageError("has colours of 16 bits that use 14 bits at most, and would be nearly black: convert it to 8")
     ImageOps.exif_transpose(image, in_place=True)
     return np.asarray(_to_rgb(image))
 
@@ -139,7 +170,6 @@ def read_image(path: str | Path) -> np.ndarray:
         ImageError: the file cannot be read, is not an image, is truncated, or has no pixels or more than `MAX_PIXELS`.
     """
     with _opened(path) as image:
-        image.load()
         return _pixels(image)
 
 
@@ -160,5 +190,4 @@ def read_reduced(path: str | Path, short_side: int) -> tuple[np.ndarray, tuple[i
         size = _displayed_size(image)
         scale = REDUCING_GAP * short_side / min(size)
         image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))  # JPEG only
-        image.load()
         return _pixels(image), size

@@ -63,7 +63,7 @@ class ShardBuilder:
         self.request = request
         self.store = store
         self.retry_failed = retry_failed
-        extractor = build_extractor(recipe.backbone, recipe.weights)
+        extractor = build_extractor(recipe.backbone, recipe.weights, recipe.settings.feature_stride)
         self.backbone = speed_up(extractor, recipe.precision).to(recipe.device)
 
     def compute(self, task: ShardTask, progress: Callable[[int], None]) -> Callable[[], ShardEntry]:
@@ -140,7 +140,7 @@ class ShardBuilder:
             [Path(self.request.image_root, name) for name in names],
             settings.short_side,
             settings.long_side,
-            self.backbone.spec.stride,
+            self.backbone.spec.input_step,
             threads=DECODE_THREADS,
             prefetch=2 * settings.batch_size,
         )

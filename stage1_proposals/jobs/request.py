@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from math import ceil
 
 from pydantic import PositiveInt
@@ -13,10 +13,13 @@ from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.common.settings import SETTINGS
-from stage1_proposals.generators.base import ProposalGenerator
+from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
-from stage1_proposals.shards import BackboneRecord, Request
+from stage1_proposals.shards import BackboneRecord, Manifest, Request
+
+SHARDS = 64
+SHARD_SIZES = (16, 1000)  # smaller ones cost more time to open than to read; larger ones, more to make again
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -24,16 +27,33 @@ class JobSettings:
     """Sizes that are the same for all generators.
 
     Attributes:
-        images_per_shard: images per shard, except the last one.
+        images_per_shard: images per shard, except the last one; None: by the number of images (`default_shard_size`).
         batch_size: images per forward pass, at most.
         short_side: length to which the shorter side of an image is resized, in pixels.
         long_side: limit for the longer side, in pixels.
+        feature_stride: join earlier feature maps with the last one, down to this many input pixels per cell.
     """
 
-    images_per_shard: PositiveInt = 1000
+    images_per_shard: PositiveInt | None = None
     batch_size: PositiveInt = 8
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
+    feature_stride: PositiveInt | None = None
+
+    def override(self, **sizes: int | None) -> "JobSettings":
+        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if "short_side" in given and "long_side" not in given:
+            given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
+        return replace(self, **given)
+
+
+def default_shard_size(images: int) -> int:
+    """Images per shard, so that up to `SHARDS` workers share a small set: from 16 up to 1,000.
+
+    It depends on the number of images alone, because shards must not depend on the machine that makes them.
+    """
+    return min(max(ceil(images / SHARDS), SHARD_SIZES[0]), SHARD_SIZES[1])
 
 
 @plain_dataclass(frozen=True)
@@ -95,12 +115,23 @@ class Job:
     @property
     def images_per_shard(self) -> int:
         """Images per shard, except the last one."""
-        return self.recipe.settings.images_per_shard
+        return self.recipe.settings.images_per_shard or default_shard_size(len(self.images))
 
     @property
     def shard_count(self) -> int:
         """Number of shards."""
         return ceil(len(self.images) / self.images_per_shard)
+
+    def continuing(self, manifest: Manifest | None) -> "Job":
+        """The job with the stored set's images per shard, unless the settings have a number of their own.
+
+        So a set is continued that was made with another default.
+        """
+        settings = self.recipe.settings
+        if manifest is None or settings.images_per_shard is not None:
+            return self
+        stored = replace(settings, images_per_shard=manifest.request.images_per_shard)
+        return replace(self, recipe=replace(self.recipe, settings=stored))
 
     def task(self, index: int) -> ShardTask:
         """The images of shard `index`."""
@@ -109,9 +140,16 @@ class Job:
         return ShardTask(index, self.images.names[rows], self.images.ids[rows])
 
     def request(self) -> Request:
-        """The job's request, as shards and manifest record it; reads the weights in order to hash them."""
+        """The job's request, as shards and manifest record it; reads the weights in order to hash them.
+
+        Raises:
+            UserError: the generator or the weights cannot be used, as imported masks of other images.
+        """
         recipe, settings = self.recipe, self.recipe.settings
-        spec, weights = get_spec(recipe.backbone), locate_weights(recipe.backbone, recipe.weights)
+        if isinstance(recipe.generator, ChecksImages):
+            recipe.generator.check_images(dict(zip(self.images.names, self.images.ids, strict=True)))
+        spec = get_spec(recipe.backbone, settings.feature_stride)
+        weights = locate_weights(recipe.backbone, recipe.weights)
         return Request(
             image_root=str(self.images.root),
             image_count=len(self.images),
@@ -122,6 +160,8 @@ class Job:
                 **recipe.generator.parameters(),
                 "short_side": settings.short_side,
                 "long_side": settings.long_side,
+                # Sets of before did not compensate it, and can be continued where there is none.
+                **({"cell_offset": spec.offset} if spec.offset else {}),
             },
             backbone=BackboneRecord(
                 name=recipe.backbone,

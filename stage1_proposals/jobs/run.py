@@ -60,6 +60,7 @@ def run(
         UserError: `shards` was made with other settings, is in use or cannot be written; the weights do not fit.
     """
     store = open_store(shards)
+    job = job.continuing(stored_manifest(store))
     request = job.request()
     # Weights that do not fit are refused before anything is written and, of many workers, once.
     if workers == 0:

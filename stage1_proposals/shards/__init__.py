@@ -4,7 +4,7 @@ from stage1_proposals.shards.manifest import MANIFEST, BackboneRecord, ClusterRe
 from stage1_proposals.shards.reader import ShardReader, read_centroids
 from stage1_proposals.shards.schema import ImageRecord, ShardError, shard_file_name, to_columns
 from stage1_proposals.shards.shard_set import ShardSet
-from stage1_proposals.shards.verify import verify_shard
+from stage1_proposals.shards.verify import verify_set, verify_shard
 from stage1_proposals.shards.writer import write_centroids, write_clusters, write_shard
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "read_centroids",
     "shard_file_name",
     "to_columns",
+    "verify_set",
     "verify_shard",
     "write_centroids",
     "write_clusters",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import encode_text
 from stage1_proposals.common.masks import Rle, rle_objects
-from stage1_proposals.shards.rle import decode
+from stage1_proposals.common.run_lengths import decode
 
 FORMAT = "saliency-prompt/pseudo-labels"
 VERSION = 1

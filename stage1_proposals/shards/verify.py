@@ -1,5 +1,6 @@
 """Verifying a shard: its bytes against their checksums and hashes, its columns against each other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from stage1_proposals.shards.schema import (
     ShardError,
     content_sha256,
 )
+from stage1_proposals.shards.shard_set import ShardSet
 
 
 def _are_offsets(begin: np.ndarray, rows: int, end: int) -> bool:
@@ -119,3 +121,24 @@ def verify_shard(path: str | Path, *, decode_masks: bool = True) -> ShardEntry:
         failures=len(columns["failures/error"]),
         content_sha256=stored,
     )
+
+
+def verify_set(shards: ShardSet, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Verify every shard of a set against its checksums and the manifest.
+
+    Args:
+        progress: called with numbers of shards verified.
+
+    Raises:
+        ShardError: naming all damaged shards.
+    """
+    faults = []
+    for entry, path in zip(shards.entries, shards.shard_paths, strict=True):
+        try:
+            if verify_shard(path) != entry:
+                faults.append(f"{path}: valid, but its hash differs from the manifest; run `make proposals` again")
+        except ShardError as error:
+            faults.append(str(error))
+        progress(1)
+    if faults:
+        raise ShardError(f"{len(faults)} of {len(shards.entries)} shards are damaged: {'; '.join(faults)}")

@@ -14,7 +14,7 @@ from stage1_proposals.common.errors import UserError
 def check_annotations(config: Config, parts: Sequence[str]) -> None:
     """Check that the annotation files of a config's `train`, `val` or `test` part exist and have its classes.
 
-    They must also have images and, for training, at least one object of the classes that is not a crowd.
+    They must also have images, and at least one object of the classes that is not a crowd.
 
     Raises:
         UserError: naming the first file that does not, and what it lacks.
@@ -29,10 +29,10 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
         _check_classes(document, classes)
         if not document.images:
             raise UserError(f"{path}: has no images")
-        if part == "train" and not _has_object(document, classes):
-            raise UserError(
-                f"{path}: nothing to train on; its images have no object of {', '.join(map(repr, classes))}"
-            )
+        if not _has_object(document, classes):
+            purpose = "train" if part == "train" else "evaluate"
+            names = ", ".join(map(repr, classes))
+            raise UserError(f"{path}: nothing to {purpose} on; its images have no object of {names}")
 
 
 def _check_classes(document: CocoDocument, classes: Sequence[str]) -> None:

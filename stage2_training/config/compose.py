@@ -45,6 +45,17 @@ REQUIRED_OF_DATASETS = (
 )
 
 
+def default_schedule(name: str, device: str) -> str:
+    """The schedule of a run that names none: on a CPU its smaller counterpart, where there is one.
+
+    Args:
+        name: the schedule for GPUs, such as `pretrain`, `finetune` or a dataset's `default_schedule`.
+        device: `cpu` or `cuda`.
+    """
+    smaller = f"{name}_cpu"
+    return smaller if device == "cpu" and fragment_file("schedules", smaller).is_file() else name
+
+
 def pretraining_config(
     model: str,
     schedule: str,
@@ -54,6 +65,7 @@ def pretraining_config(
     saliency_prompt: Mapping[str, Any] | None = None,
     pseudo_classes: bool = False,
     image_root: str | None = None,
+    device: str | None = None,
     overrides: Overrides | None = None,
 ) -> Config:
     """The config of a pre-training run: a detector with Saliency Prompt, frozen backbone, class-agnostic.
@@ -65,6 +77,7 @@ def pretraining_config(
         saliency_prompt: fields of `SaliencyPromptSettings` that override those of the model's fragment.
         pseudo_classes: use the shards' clusters as classes instead of a single class.
         image_root: where the images are now, when not where stage 1 found them.
+        device: where it trains; on `cpu`, a process takes no more images at a time than free memory holds.
 
     Raises:
         UserError: no such fragment, a detector without a Saliency Prompt variant, settings that are invalid or do not
@@ -91,7 +104,7 @@ def pretraining_config(
         set_num_classes(config.model, clusters.classes)
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters.to_json()
-    apply_overrides(config, overrides or Overrides())
+    apply_overrides(config, overrides or Overrides(), device)
     if prompts:
         _check_feature_dim(config, shards)
     return config
@@ -103,6 +116,7 @@ def finetuning_config(
     schedule: str | None = None,
     *,
     init: str | None = None,
+    device: str | None = None,
     overrides: Overrides | None = None,
 ) -> Config:
     """The config of a fine-tuning run: the plain detector with as many classes as the dataset has.
@@ -112,6 +126,7 @@ def finetuning_config(
         dataset: likewise, or the fragment itself (`open_dataset` makes that of a custom dataset).
         schedule: name or file; default: the dataset's own, or `finetune`.
         init: name of the initial weights, on which the number of epochs may depend.
+        device: where it trains; on `cpu`, a process takes no more images at a time than free memory holds.
 
     Raises:
         UserError: no such fragment, one that lacks what its group decides, or a malformed `cfg_options`.
@@ -125,7 +140,7 @@ def finetuning_config(
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set
     config.test_dataloader = deepcopy(config.val_dataloader)
     config.test_evaluator = deepcopy(config.val_evaluator)
-    apply_overrides(config, overrides or Overrides())
+    apply_overrides(config, overrides or Overrides(), device)
     config.labels = label_hashes(config)
     return config
 
@@ -214,7 +229,7 @@ def _read_schedule(schedule: str, for_pretraining: bool) -> dict[str, Any]:
             if for_pretraining
             else ("fine-tuning", "finetune", "it sets train_cfg.max_epochs, which the dataset or --epochs decides")
         )
-        raise UserError(f"schedule {schedule}: is not for {kind}: {reason}; {name} and {name}_demo are")
+        raise UserError(f"schedule {schedule}: is not for {kind}: {reason}; {name}, {name}_cpu and {name}_demo are")
     return fragment
 
 

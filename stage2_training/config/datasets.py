@@ -1,5 +1,9 @@
-"""A labelled dataset as commands name it: a config fragment, or a custom dataset, for which one is made."""
+"""A labelled dataset as commands name it: a config fragment, or a custom dataset, for which one is made.
 
+A custom dataset is read without PyTorch, which takes seconds to import, so mistakes in labels are told at once.
+"""
+
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +11,9 @@ from typing import Any
 
 from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.compose import CONFIGS, read_dataset
-from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.labels import custom
+
+FRAGMENTS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 
 EPOCHS = 48  # of fine-tuning on a custom dataset, as on a tenth of COCO
 
@@ -27,6 +31,12 @@ class LabelledDataset:
     remarks: tuple[str, ...] = ()
 
 
+def names_labels(dataset: str) -> bool:
+    """Whether a dataset is named by its labels; a fragment wins, even if a folder has its name."""
+    is_fragment = Path(dataset).name == dataset and (FRAGMENTS / f"{dataset}.py").is_file()
+    return custom.is_custom(dataset) and not is_fragment
+
+
 def open_dataset(
     dataset: str, data_root: str | None = None, options: custom.CustomDatasetOptions | None = None
 ) -> LabelledDataset:
@@ -41,17 +51,25 @@ def open_dataset(
         UserError: no such dataset, a fragment that lacks what it must decide, `options` for a dataset that has a
             fragment, or labels that cannot be used.
     """
-    has_fragment = dataset in {
-        path.stem for path in (CONFIGS / "datasets").glob("*.py")
-    }  # even if a folder has that name
-    if not has_fragment and custom.is_custom(dataset):
-        prepared = on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
+    if names_labels(dataset):
+        prepared = _prepare(dataset, data_root, options)
         return LabelledDataset(custom_fragment(prepared), prepared.remarks)
     if options not in (None, custom.CustomDatasetOptions()):
         raise UserError(
             f"--test-labels, --classes, --held-out-seed and --skip-malformed go with labels of your own, not {dataset}"
         )
+    from stage2_training.config.compose import read_dataset  # imports MMEngine
+
     return LabelledDataset(read_dataset(dataset))
+
+
+def _prepare(dataset: str, data_root: str | None, options: custom.CustomDatasetOptions | None) -> custom.CustomDataset:
+    """Prepare a custom dataset, in the first of several processes."""
+    if "torch" not in sys.modules:  # then there is but this process
+        return custom.prepare(dataset, data_root, options)
+    from stage2_training.engine.distributed import on_rank_zero
+
+    return on_rank_zero(lambda: custom.prepare(dataset, data_root, options))
 
 
 def custom_fragment(dataset: custom.CustomDataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a command line changes in a composed config, and how processes share the total batch."""
+"""Applying a command line's overrides to a composed config, and sharing the total batch among processes."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,11 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_world_size
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
+from stage2_training.config.cpu import fit_memory
+from stage2_training.config.run_settings import Overrides
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
 
@@ -33,42 +34,14 @@ UNSET = ("compile", "experiment_name", "find_unused_parameters", "sync_bn")
 DATALOADERS = ("train", "val", "test")
 
 
-class Overrides(BaseModel):
-    """What a command line changes in a composed config; None leaves a setting as the fragments have it.
-
-    Attributes:
-        epochs: length of training; the milestones move with it.
-        total_batch: images per optimizer step, over all processes.
-        batch_size: images that a process takes at a time.
-        image_size: longer side of images after resizing, in pixels.
-        workers: data-loading processes per data loader.
-        seed: of everything random.
-        auto_scale_lr: scale the learning rate with the total batch, from the schedule's base batch size.
-        amp: forward passes in bfloat16.
-        ema: average the weights over the run, and evaluate and hand on the averages.
-        data_root: folder of a labelled dataset, when not the fragment's.
-        cfg_options: `key.path=value` as MMDetection's `--cfg-options`, applied last.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: PositiveInt | None = None
-    total_batch: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
-    image_size: PositiveInt | None = None
-    workers: NonNegativeInt | None = None
-    seed: NonNegativeInt | None = None
-    auto_scale_lr: bool = False
-    amp: bool = False
-    ema: bool = False
-    data_root: str | None = None
-    cfg_options: Sequence[str] = ()
-
-
-def apply_overrides(config: Config, overrides: Overrides) -> Config:
+def apply_overrides(config: Config, overrides: Overrides, device: str | None = None) -> Config:
     """Apply a command line's overrides to a composed config, in place.
 
     The test set is the validation set, so `cfg_options` for the one hold for the other.
+
+    Args:
+        device: where the config trains; on `cpu`, a process takes no more images at a time than free memory holds,
+            unless the batch size is given.
 
     Raises:
         UserError: a malformed or unknown `cfg_options`, a batch size or number of epochs that is not a positive
@@ -83,7 +56,11 @@ def apply_overrides(config: Config, overrides: Overrides) -> Config:
         config.merge_from_dict(options)
         _check_positive("train_dataloader.batch_size", config.train_dataloader.batch_size)
         _check_positive("train_cfg.max_epochs", config.train_cfg.max_epochs)
-        _share_batch(config, overrides.batch_size is not None or "train_dataloader.batch_size" in options)
+        fixed = overrides.batch_size is not None or "train_dataloader.batch_size" in options
+        if device == "cpu" and not fixed:
+            config.train_cfg.setdefault("total_batch", config.train_dataloader.batch_size * get_world_size())
+            fit_memory(config)
+        _share_batch(config, fixed)
         for part in DATALOADERS:
             if f"{part}_evaluator" in config:  # it reads the annotations of the images that it judges
                 dataset = config[f"{part}_dataloader"].dataset

@@ -18,7 +18,7 @@ from mmdet.structures.mask import BaseInstanceMasks, BitmapMasks
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stage1_proposals.shards.rle import decode, read_changes, repeated
+from stage1_proposals.common.run_lengths import decode, read_changes, repeated
 
 Ints = NDArray[np.int64]
 Index = NDArray[np.int32]

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 
-from stage1_proposals.common.checkpoints import read_checkpoint
+from stage1_proposals.common.checkpoints import read_checkpoint, state_dict_in
 from stage1_proposals.common.files import atomic_write
 from stage2_training.engine.distributed import is_rank_zero
 
@@ -29,7 +29,10 @@ def use_safe_checkpoint_loader() -> None:
 
 
 def read_for_mmengine(path: str, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without the config in it, which MMEngine would run as Python when it resumes.
+    """Read a checkpoint with its weights under `state_dict`, and without its config.
+
+    MMEngine finds weights in no other place: it would silently leave a model as it was initialised. A config it would
+    run as Python when it resumes.
 
     Raises:
         UserError: as `read_checkpoint`.
@@ -37,7 +40,8 @@ def read_for_mmengine(path: str, map_location: Any = "cpu") -> dict[str, Any]:
     checkpoint = read_checkpoint(path, map_location)
     if isinstance(checkpoint.get("meta"), dict):
         checkpoint["meta"].pop("config", None)
-    return checkpoint
+    state_dict = state_dict_in(checkpoint)
+    return checkpoint if state_dict is checkpoint else {**checkpoint, "state_dict": state_dict}
 
 
 @HOOKS.register_module()

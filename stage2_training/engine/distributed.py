@@ -1,9 +1,13 @@
-"""One run in several processes: joining the process group, and doing things on rank 0 only."""
+"""One run in several processes: starting them, joining the process group, and doing things on rank 0 only."""
 
+import logging
 import os
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from functools import partial
@@ -21,6 +25,64 @@ Result = TypeVar("Result")
 
 # Longer than rank 0 may take to download weights or to evaluate while the others wait for it.
 TIMEOUT = timedelta(hours=1)
+
+
+def start_processes(arguments: Sequence[str], count: int, device: str | None) -> None:
+    """Run Python with these arguments in processes under torchrun, which keeps them together.
+
+    Args:
+        device: `cpu`, or None or `cuda` for one GPU per process.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, or a process was killed.
+        SystemExit: the processes' exit code, when it is not 0; they have printed their messages.
+        KeyboardInterrupt: after Ctrl-C, when all processes have ended.
+    """
+    # Only the process that starts the others needs these.
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if device != "cpu" and torch.cuda.device_count() < count:
+        raise UserError(
+            f"--gpus {count}: torch finds {torch.cuda.device_count()} GPUs here; use fewer, or --device cpu"
+        )
+    # torchrun's own default is one thread per process, which would leave cores idle.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    logging.disable()  # torchrun logs what is reported below in one line
+    try:
+        with tempfile.TemporaryDirectory() as logs:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                run_id=uuid.uuid4().hex,
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+            )
+            elastic_launch(config, sys.executable)(*arguments)
+    except ChildFailedError as error:
+        _report_failures({rank: failure.exitcode for rank, failure in error.failures.items()}, count)
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        raise SystemExit(128 + error.sigval) from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _report_failures(exit_codes: dict[int, int], processes: int) -> None:
+    """End as the failed processes did; `exit_codes` by rank, as in `Popen.returncode`."""
+    reported = [code for code in exit_codes.values() if code > 0]
+    if reported:
+        raise SystemExit(2 if 2 in reported else reported[0])
+    rank, code = next(iter(exit_codes.items()))
+    raise UserError(
+        f"process {rank + 1} of {processes} was killed ({signal.Signals(-code).name}), which ended all; "
+        f"finished checkpoints are kept, run again to resume"
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Average activation of a detector's queries (Figure 6), and two numbers for how much it differs between queries."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from math import ceil, log, sqrt
 from pathlib import Path
@@ -23,8 +24,30 @@ GAP = 8  # pixels between maps
 TITLE = 44  # characters per line above a grid
 
 
-def mean_maps(masks: Iterable[Tensor]) -> tuple[Maps, int]:
-    """The mean over images of masks (B, N, S, S), given in batches: float64 (N, S, S), and the number of images.
+@dataclass(frozen=True)
+class Activations:
+    """Where each query looks, on average.
+
+    Attributes:
+        maps: float64 (N, S, S), the mean mask of each query.
+        images: number of images that they are averaged over.
+    """
+
+    maps: Maps
+    images: int
+
+    def numbers(self) -> dict[str, float]:
+        """How different the queries are (`overlap`, `entropy`), with the numbers of `images` and `queries`."""
+        return {
+            "images": self.images,
+            "queries": len(self.maps),
+            "overlap": mean_overlap(self.maps),
+            "entropy": location_entropy(self.maps),
+        }
+
+
+def mean_maps(masks: Iterable[Tensor]) -> Activations:
+    """The mean over images of masks (B, N, S, S), given in batches.
 
     Raises:
         UserError: there are no images.
@@ -35,7 +58,7 @@ def mean_maps(masks: Iterable[Tensor]) -> tuple[Maps, int]:
         images += len(batch)
     if not images:
         raise UserError("no images to average over")
-    return (total / images).numpy(), images
+    return Activations((total / images).numpy(), images)
 
 
 def min_max_normalise(maps: Maps) -> Maps:

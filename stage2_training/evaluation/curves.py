@@ -3,13 +3,44 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import IO
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stage2_training.evaluation.scores import Point
+from stage1_proposals.common.errors import UserError
+from stage2_training.evaluation.scores import SCORE_NAMES, Point, read_curve
+
+LINES_INSIDE = 6  # names of more lines stand beside the axes
+
+
+def read_mean_curve(name: str, runs: Sequence[Path], metric: str) -> list[Point]:
+    """The learning curve of a run: `epoch` and `metric`; of several runs, the seeds of one setting, their mean.
+
+    Args:
+        name: of the setting, for messages.
+        runs: work directories.
+        metric: one of `SCORE_NAMES`.
+
+    Raises:
+        UserError: no such metric; a run was not evaluated or lacks the metric; the runs have no epoch in common.
+    """
+    if metric not in SCORE_NAMES:
+        raise UserError(f"--metric {metric}: no such score; there are {', '.join(SCORE_NAMES)}")
+    curves = []
+    for run in runs:
+        points = read_curve(run)
+        if not points:
+            raise UserError(f"{run}: no run here that was evaluated")
+        if any(point.get(metric, -1) < 0 for point in points):
+            raise UserError(f"{run}: has no {metric} at every epoch; draw another --metric")
+        curves.append([{"epoch": point["epoch"], metric: point[metric]} for point in points])
+    curve = curves[0] if len(curves) == 1 else mean_curve(curves, metric)
+    if not curve:
+        raise UserError(f"{name}: its runs have no epoch in common at which they were evaluated")
+    return curve
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
@@ -27,10 +58,15 @@ def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
 
 @rc_context({"text.parse_math": False})  # names may contain dollar signs
 def plot_curves(
-    curves: Mapping[str, Sequence[Point]], path: str | Path, metric: str = "AP", title: str | None = None
+    curves: Mapping[str, Sequence[Point]], path: str | Path | IO[bytes], metric: str = "AP", title: str | None = None
 ) -> None:
-    """Draw `metric` (in percent) over epochs as an image file: a line per named curve, with a band if it is a mean."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    """Draw `metric` (in percent) over epochs as an image: a line per named curve, with a band if it is a mean.
+
+    Args:
+        path: of the image, or an open file, which becomes a PNG.
+    """
+    many = len(curves) > LINES_INSIDE
+    figure = Figure(figsize=(9, 4) if many else (6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points in curves.items():
@@ -45,7 +81,10 @@ def plot_curves(
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if many:
+        figure.legend(loc="outside right upper", fontsize="x-small")
+    else:
+        axes.legend()
     if title:
         axes.set_title(title)
     figure.savefig(path, dpi=150)

@@ -38,6 +38,7 @@ from stage2_training.labels.conversion import (
 
 SOURCE = "https://www.cityscapes-dataset.com/downloads (leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip)"
 COUNTS = {"train": 2975, "val": 500}
+# Those that have objects are the last of all 34 classes.
 CLASSES = {
     24: "person",
     25: "rider",
@@ -135,6 +136,12 @@ def read_objects(path: Path) -> Label:
     objects = []
     for number in np.flatnonzero(np.bincount(numbers.ravel(order="K"))).tolist():
         category = number // 1000 if number >= 1000 else number
+        if category > max(CLASSES) or (number >= 1000 and category < min(CLASSES)):  # cut to 8 bits, 26001 is 145
+            raise LabelError(
+                f"{path} is no map of instance numbers: it has the number {number}, which no class has; it has "
+                f"{8 * numbers.itemsize} bits, and should have 16",
+                "unpack gtFine again",
+            )
         if category not in CLASSES:
             continue
         rle = coco_mask.encode((numbers == number).view(np.uint8))

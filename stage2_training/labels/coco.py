@@ -1,54 +1,74 @@
 """The user's own labels in COCO JSON: checked against their images and completed.
 
 Other programs leave out what COCO's own files have: a missing `iscrowd` becomes 0, a missing `area` and `bbox` are
-taken from the mask. A `bbox` that does not lie around the mask is replaced, too: some programs write two corners.
+taken from the mask. A `bbox` that does not lie around the mask is replaced, too: some programs write two corners. If
+it is neither a box nor two corners around the mask, a remark says so; if `area` contradicts the mask as well, the
+object is malformed.
 """
 
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.common.coco import ADVICE, AnnotationError, CocoAnnotation, CocoDocument, CocoImage, read_coco
-from stage1_proposals.common.image_paths import coco_roots, find_root
+from stage1_proposals.common.coco import (
+    ADVICE,
+    BOX_TOLERANCE,
+    AnnotationError,
+    CocoAnnotation,
+    CocoDocument,
+    CocoImage,
+    read_coco,
+)
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.image_paths import coco_roots, find_image, find_root
 from stage1_proposals.common.masks import Size, mask_fields
-from stage2_training.labels.conversion import Coco, LabelError, image_size, skip_malformed
-
-BOX_TOLERANCE = 2  # pixels by which rasterising a polygon may move an edge
+from stage2_training.labels.conversion import Converted, LabelError, image_sizes, skip_malformed
 
 
-def convert_coco(path: Path, image_root: Path | None, skipped: list[str] | None = None) -> tuple[Coco, Path]:
+def convert_coco(path: Path, image_root: Path | None, skipped: list[str] | None = None) -> Converted:
     """Read COCO instance JSON and complete it.
 
     Args:
         image_root: the folder that `file_name` is relative to; None: the one of `coco_roots` that has the first image.
-        skipped: images that are missing or have a malformed object are left out and noted here.
+        skipped: images that are missing, cannot be used or have a malformed object are left out and noted here.
 
     Returns:
         `images` with `id`, `file_name`, `height` and `width`, complete `annotations` in the order of the images, and
-        `categories`; and the folder of the images.
+        `categories`; `file_name` is relative to the folder of the images.
 
     Raises:
-        UserError: as `read_coco`; unless `skipped` is a list, an image is missing or an object is malformed.
+        UserError: as `read_coco`; unless `skipped` is a list, an image is missing or cannot be used, or an object is
+            malformed.
     """
     document = read_coco(path)
     roots = coco_roots(path) if image_root is None else [image_root]
     root = find_root(path, roots, [image.file_name for image in document.images], "--data-root (ROOT=)")
-    images, annotations = [], []
+    names = {image.id: find_image(root, image.file_name) for image in document.images}
+    sizes = image_sizes([root / name for name in names.values() if name is not None])
+    images: dict[str, dict[str, Any]] = {}
+    annotations: list[dict[str, Any]] = []
+    misplaced: list[str] = []
     for image in document.images:
         with skip_malformed(skipped):
-            height, width = _checked_size(path, image, root)
-            completed = [_complete(document, row, (height, width)) for row in document.rows[image.id]]
-            images.append({"id": image.id, "file_name": image.file_name, "height": height, "width": width})
-            annotations += completed
+            name = names[image.id]
+            if name is None:
+                raise LabelError(f"{root / image.file_name} is missing: {path} labels it", "put it back")
+            if name in images:
+                raise UserError(f"{path}: labels {quoted(name)} twice; name each image once")
+            height, width = _checked_size(path, image, root / name, sizes[root / name])
+            annotations += _complete(document, image, (height, width), misplaced)
+            images[name] = {"id": image.id, "file_name": name, "height": height, "width": width}
     categories = [{"id": number, "name": name} for number, name in document.categories.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}, root
+    remarks = list(document.remarks)
+    if misplaced:
+        remarks.append(f"{misplaced[0]}: `bbox` is not around its mask, whose box is used; {len(misplaced):,} in all")
+    coco = {"images": list(images.values()), "annotations": annotations, "categories": categories}
+    return Converted(coco, root, remarks)
 
 
-def _checked_size(path: Path, image: CocoImage, root: Path) -> Size:
+def _checked_size(path: Path, image: CocoImage, file: Path, size: Size | LabelError) -> Size:
     """The size of an image's file, which is the one that the labels state, if they do."""
-    file = root / image.file_name
-    if not file.is_file():
-        raise LabelError(f"{file} is missing: {path} labels it", "put it back")
-    size = image_size(file)
+    if isinstance(size, LabelError):
+        raise size
     if image.size not in (None, size):
         (height, width), (label_height, label_width) = size, image.size
         raise LabelError(
@@ -58,25 +78,34 @@ def _checked_size(path: Path, image: CocoImage, root: Path) -> Size:
     return size
 
 
-def _complete(document: CocoDocument, row: int, size: Size) -> dict[str, Any]:
-    """An object's annotation with everything that COCO's annotations have, except an id."""
+def _complete(document: CocoDocument, image: CocoImage, size: Size, misplaced: list[str]) -> list[dict[str, Any]]:
+    """An image's annotations with everything that COCO's annotations have, except an id.
+
+    Args:
+        misplaced: objects whose box is not around their mask are noted here.
+    """
+    completed = []
     try:
-        annotation = document.annotation(row)
-        if annotation.category_id not in document.categories:
-            raise AnnotationError(f"{annotation.where} has no `category_id` that is in its categories")
-        mask = mask_fields(annotation.rle(size))
-        if not mask["area"]:
-            raise AnnotationError(f"{annotation.where} has no pixel inside its image")
+        for annotation in document.annotations_of(image):
+            category = document.check_category(annotation)
+            mask = mask_fields(annotation.rle(size))
+            if not mask["area"]:
+                raise AnnotationError(f"{annotation.where}: no pixel of it is inside its image")
+            if annotation.bbox is not None and not annotation.has_box_around(mask["bbox"], size):
+                misplaced.append(annotation.where)
+            completed.append(
+                {
+                    "image_id": annotation.image_id,
+                    "category_id": category,
+                    "iscrowd": int(annotation.iscrowd),
+                    "area": annotation.area or float(mask["area"]),
+                    "bbox": _box(annotation, mask["bbox"]),
+                    "segmentation": annotation.segmentation,
+                }
+            )
     except AnnotationError as error:
         raise LabelError(error.what, ADVICE) from error
-    return {
-        "image_id": annotation.image_id,
-        "category_id": annotation.category_id,
-        "iscrowd": int(annotation.iscrowd),
-        "area": annotation.area if annotation.area and annotation.area > 0 else float(mask["area"]),
-        "bbox": _box(annotation, mask["bbox"]),
-        "segmentation": annotation.segmentation,
-    }
+    return completed
 
 
 def _box(annotation: CocoAnnotation, tight: list[int]) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from stage1_proposals.common.coco import CocoDocument, read_coco
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
-from stage2_training.labels.conversion import LabelError, check_count, info, skip_malformed, to_json
+from stage2_training.labels.conversion import LabelError, check_count, image_sizes, info, skip_malformed, to_json
 
 SOURCE = "https://cocodataset.org/#download (2017 train and val images, 2017 train/val annotations)"
 T = TypeVar("T")
@@ -45,27 +45,36 @@ def write_subset(root: Path, name: str, seed: int, skipped: list[str] | None = N
     Args:
         root: folder of the four parts.
         name: one of `SHARES`.
-        skipped: images of the subset that are missing are left out and noted here; no others are drawn for them.
+        skipped: images of the subset that are missing or cannot be decoded are left out and noted here; no others are
+            drawn for them.
         partial: accept train2017 and val2017 with other numbers of images, and note it in the JSON's `info`.
 
     Raises:
-        UserError: a part is missing or has not the published number of images; an image of val2017 is missing or,
-            unless `skipped` is a list, one of the subset.
+        UserError: a part is missing or has not the published number of images; an image of val2017 is missing or
+            cannot be decoded or, unless `skipped` is a list, one of the subset.
     """
     val = {image.file_name for image in _read(root, "val2017", partial).images}
     missing = val - _image_names(root / "val2017")
     if missing:  # scores on fewer images could not be compared with published ones
         raise UserError(f"{root / 'val2017' / min(missing)} is missing: get COCO at {SOURCE}")
+    for size in image_sizes([root / "val2017" / name for name in sorted(val)]).values():
+        if isinstance(size, LabelError):
+            raise size
     train = _read(root, "train2017", partial)
     drawn = set(draw_share((image.id for image in train.images), SHARES[name], seed))
     images = []
     existing = _image_names(root / "train2017")
-    for image in train.content["images"]:
-        if image["id"] in drawn:
-            with skip_malformed(skipped):
-                if image["file_name"] not in existing:
-                    raise LabelError(f"{root / 'train2017' / image['file_name']} is missing", f"get COCO at {SOURCE}")
-                images.append(image)
+    chosen = [image for image in train.content["images"] if image["id"] in drawn]
+    folder = root / "train2017"
+    sizes = image_sizes([folder / image["file_name"] for image in chosen if image["file_name"] in existing])
+    for image in chosen:
+        path = folder / image["file_name"]
+        with skip_malformed(skipped):
+            if path not in sizes:
+                raise LabelError(f"{path} is missing", f"get COCO at {SOURCE}")
+            if isinstance(size := sizes[path], LabelError):
+                raise size
+            images.append(image)
     ids = {image["id"] for image in images}
     subset = {
         "info": {

@@ -1,17 +1,37 @@
 """What the converters to COCO JSON share: malformed labels, partial sets, and the JSON that they write."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.images.decode import ImageError, read_size
+from stage1_proposals.common.masks import Size
+from stage1_proposals.images.decode import ImageError, read_image
 
 # A COCO instance dictionary: `info`, `images`, `annotations`, `categories`.
 Coco = dict[str, Any]
 PARTIAL = "OPTS=--partial accepts a part of it"
+PROGRESS_FROM = 500  # images; fewer are decoded in a few seconds
+
+
+class Converted(NamedTuple):
+    """Labels of one's own as COCO JSON.
+
+    Attributes:
+        coco: the dictionary.
+        images: the folder that `file_name` is relative to.
+        remarks: what the user should know, one line each.
+    """
+
+    coco: Coco
+    images: Path
+    remarks: list[str]
 
 
 class LabelError(UserError):
@@ -78,16 +98,33 @@ def info(
     return record
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as displayed.
+def image_size(path: Path) -> Size:
+    """Height and width of an image as displayed; it is decoded, so that training and evaluation can read it, too.
 
     Raises:
-        LabelError: it is not a readable image.
+        LabelError: it cannot be decoded.
     """
     try:
-        return read_size(path)
+        height, width, _ = read_image(path).shape
     except ImageError as error:
-        raise LabelError(f"{path} cannot be read as an image: it {error}", "put it back") from error
+        raise LabelError(f"{path} cannot be read as an image: it {error}", "repair or replace it") from error
+    return height, width
+
+
+def image_sizes(paths: Sequence[Path]) -> dict[Path, Size | LabelError]:
+    """`image_size` of many images; several threads decode them, and a progress bar is shown if there are many."""
+
+    def size(path: Path) -> Size | LabelError:
+        try:
+            return image_size(path)
+        except LabelError as error:
+            return error
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = tqdm(
+            pool.map(size, paths), desc="images", unit="image", total=len(paths), disable=len(paths) < PROGRESS_FROM
+        )
+        return dict(zip(paths, found, strict=True))
 
 
 def numbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:

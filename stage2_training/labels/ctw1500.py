@@ -25,13 +25,13 @@ import numpy as np
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
-from stage1_proposals.common.masks import MAX_COORDINATE, Size, mask_fields, to_rle
+from stage1_proposals.common.masks import Size, mask_fields, to_rle
 from stage2_training.labels.conversion import (
     PARTIAL,
     Coco,
     LabelError,
     check_count,
-    image_size,
+    image_sizes,
     info,
     numbered,
     skip_malformed,
@@ -41,6 +41,7 @@ from stage2_training.labels.conversion import (
 SOURCE = "https://github.com/Yuliang-Liu/Curve-Text-Detector"
 ILLEGIBLE = "###"
 POINTS = 14
+MAX_COORDINATE = 100_000  # no image is this large
 _BARE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-fA-F]+);)")
 
 
@@ -151,17 +152,21 @@ def convert_ctw1500(root: Path, split: str, skipped: list[str] | None = None, ex
     images: list[dict] = []
     annotations: list[dict] = []
     dropped: list[str] = []
+    sizes = image_sizes(paths)
     for path in paths:
         with skip_malformed(skipped):
             label = root / parts.labels / parts.label_name(path)
             if label.name not in labels:
                 raise LabelError(f"{label} is missing: it labels {path}", "put it back")
-            height, width = image_size(path)
+            size = sizes[path]
+            if isinstance(size, LabelError):
+                raise size
+            height, width = size
             lines = parts.read(label)
             image = {"id": int(path.stem), "file_name": f"{parts.images}/{path.name}", "width": width, "height": height}
             images.append(image)
             for line in lines:
-                annotation = _annotate(line, (height, width))
+                annotation = _annotate(line, (height, width), label)
                 if annotation is None:
                     dropped.append(f"{parts.labels}/{label.name}, line {line.line}")
                 else:
@@ -204,10 +209,15 @@ def check_complete(root: Path, split: str, count: int) -> None:
     check_count(root / parts.images, len(_images(root, parts)), count, SOURCE)
 
 
-def _annotate(line: TextLine, size: Size) -> dict | None:
+def _annotate(line: TextLine, size: Size, label: Path) -> dict | None:
     """A line's COCO annotation without its ids; None if no pixel of it lies inside the image."""
     polygon = line.polygon.ravel().tolist()
-    mask = mask_fields(to_rle([polygon], size))
+    if (line.polygon.max(0) < 0).any() or (line.polygon.min(0) > (size[1], size[0])).any():
+        return None
+    try:
+        mask = mask_fields(to_rle([polygon], size))
+    except ValueError as error:
+        raise _malformed(label, line.line, str(error)) from error
     if mask["area"] == 0:
         return None
     return {

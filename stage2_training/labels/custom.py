@@ -11,32 +11,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.common.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
+from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import convert_coco
 from stage2_training.labels.coco_subset import draw_share
-from stage2_training.labels.conversion import Coco, numbered, to_json
+from stage2_training.labels.conversion import Coco, Converted, numbered, to_json
 from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class CustomDatasetOptions:
-    """How to divide and read a custom dataset.
+class CustomDatasetOptions(BaseModel):
+    """How to divide and read a custom dataset."""
 
-    Attributes:
-        test_labels: COCO JSON or labelme folder to evaluate on; None: a fifth of the images is held out for it.
-        classes: names of the classes to use; empty: all.
-        held_out_seed: decides which images are held out.
-        skip_malformed: leave out images whose labels are missing or malformed.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    test_labels: str | None = None
-    classes: Sequence[str] = ()
-    held_out_seed: int = 0
-    skip_malformed: bool = False
+    test_labels: str | None = Field(
+        default=None,
+        description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images.",
+        json_schema_extra={"metavar": "LABELS"},
+    )
+    classes: Sequence[str] = Field(
+        default=(), description="Names of the classes to use. Default: all.", json_schema_extra={"metavar": "NAME"}
+    )
+    held_out_seed: NonNegativeInt = Field(default=0, description="Decides which images are held out.")
+    skip_malformed: bool = Field(
+        default=False, description="Leave out images that are missing or whose labels are missing or malformed."
+    )
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,16 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
 
     Raises:
         UserError: as `convert_coco` and `convert_labelme`; a class is unknown; there are too few images to hold any
-            out.
+            out; the test split, or that which is left of divided labels, has no object of the classes.
     """
     options = options or CustomDatasetOptions()
     skipped: list[str] | None = [] if options.skip_malformed else None
-    labels, images = _read(dataset, data_root, skipped)
+    labels, images, remarks = _read(dataset, data_root, skipped)
     categories = labels["categories"]
     classes = _chosen_classes(dataset, [category["name"] for category in categories], options.classes)
+    remarks += _alike_classes(dataset, classes)
     splits = _divide(dataset, labels, images, data_root, options, skipped)
+    _check_objects(dataset, splits, classes, options)
     info = {"skipped": skipped} if skipped else {}
     texts = {
         split: to_json(
@@ -113,11 +119,11 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
         splits.train_images,
         splits.test_images,
         classes,
-        tuple(splits.remarks + [f"left out: {what}" for what in skipped or ()]),
+        tuple(remarks + splits.remarks + [f"left out: {what}" for what in skipped or ()]),
     )
 
 
-def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> tuple[Coco, Path]:
+def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> Converted:
     path, image_root = Path(labels), Path(data_root) if data_root else None
     if image_root is not None and not image_root.is_dir():
         raise UserError(f"--data-root {image_root}: no such folder")
@@ -138,7 +144,8 @@ def _divide(
         return _Splits(train, images, test, images, [remark])
     splits = _Splits(labels, images, labels, images)
     if Path(options.test_labels).resolve() != Path(dataset).resolve():
-        splits = _Splits(labels, images, *_read(options.test_labels, data_root, skipped))
+        test, test_images, remarks = _read(options.test_labels, data_root, skipped)
+        splits = _Splits(labels, images, test, test_images, remarks)
     splits.remarks.extend(_shared_images(dataset, splits))
     known, evaluated = ({category["name"] for category in split["categories"]} for split in (labels, splits.test))
     if evaluated - known:
@@ -155,6 +162,45 @@ def _chosen_classes(dataset: str, known: Sequence[str], chosen: Sequence[str]) -
     if not known:
         raise UserError(f"{dataset}: has no classes")
     return tuple(name for name in known if name in chosen) if chosen else tuple(known)
+
+
+def _alike_classes(dataset: str, classes: Sequence[str]) -> list[str]:
+    """Remarks on classes whose names differ by case alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{dataset}: {' and '.join(map(quoted, names))} are {len(names)} classes; their names differ by case alone"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def _check_objects(dataset: str, splits: _Splits, classes: Sequence[str], options: CustomDatasetOptions) -> None:
+    """Check that there are objects to evaluate on and, if the labels were divided, to train on; crowds do not count."""
+    train, test = (_object_count(split, classes) for split in (splits.train, splits.test))
+    lacking = f"its images have no object of {', '.join(map(quoted, classes))}"
+    ignored = sum(one["iscrowd"] for split in (splits.train, splits.test) for one in split["annotations"])
+    if ignored:
+        lacking += f"; {ignored:,} are ignored (`iscrowd` or `ignore` is 1)"
+    if options.test_labels is not None:
+        if not test:
+            raise UserError(f"{options.test_labels}: nothing to evaluate on; {lacking}")
+    elif not train + test:
+        raise UserError(f"{dataset}: nothing to train on; {lacking}")
+    elif not train or not test:
+        names = [image["file_name"] for image in splits.test["images"]]
+        count = f"{len(names):,} of {len(names) + len(splits.train['images']):,}, {quoted(names[0])} first"
+        what = "nothing to evaluate on; no object is" if train else f"nothing to train on; all {test:,} objects are"
+        raise UserError(
+            f"{dataset}: {what} in the images held out for evaluation ({count}); hold out others with "
+            f"--held-out-seed, or give --test-labels"
+        )
+
+
+def _object_count(coco: Coco, classes: Sequence[str]) -> int:
+    ids = {category["id"] for category in coco["categories"] if category["name"] in classes}
+    return sum(one["category_id"] in ids and not one["iscrowd"] for one in coco["annotations"])
 
 
 def _hold_out(dataset: str, coco: Coco, seed: int) -> tuple[Coco, Coco, str]:

@@ -6,7 +6,7 @@ never continued from other weights. The weights are read only when a run starts.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,26 @@ import torch
 from torch import Tensor
 
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.backbones.weights import cached_download, locate_weights, new_network, read_backbone_weights
-from stage1_proposals.common.checkpoints import TensorMatch, Tensors, match_tensors, read_checkpoint, tensors_in
+from stage1_proposals.backbones.weights import cached_download, locate_weights, network_outline, read_backbone_weights
+from stage1_proposals.common.checkpoints import (
+    TensorMatch,
+    Tensors,
+    match_tensors,
+    read_checkpoint,
+    strip_prefix,
+    tensors_in,
+)
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
 from stage2_training.data.dataset import CLUSTER_NAME
 from stage2_training.engine.distributed import on_rank_zero
+from stage2_training.runs.init_options import BACKBONES, DETECTORS, check_init
 from stage2_training.runs.work_dir import WorkDir
 from stage2_training.saliency_prompt.detectors import detector_traits
 
 BACKBONE = ("backbone.",)
-# How a backbone was trained, as in the catalogue's names: `densecl` is `densecl_r50` for a ResNet-50.
-BACKBONES = ("imagenet", "densecl", "swav", "mocov2")
-DETECTORS = ("sp", "pseudo", "coco")
+WRAPPED_BACKBONE = (*BACKBONE, "backbone.model.")  # and in a `TimmBackbone`
 
 # K-Net with a ResNet-50, trained on COCO for 12 epochs, mask AP 34.0. It was trained on RGB images, normalised by
 # ImageNet's mean and deviation (`to_rgb=True` in MMDetection 2, which loads BGR), as in configs/models/knet.py.
@@ -108,27 +114,16 @@ def by_name(
     Raises:
         UserError: no such name or file, or options that do not go together.
     """
-    if checkpoint and name not in DETECTORS:
-        raise UserError(
-            f"--checkpoint goes with --init {_either(DETECTORS)}, not {name}; or pass the file as --init FILE"
-        )
+    check_init(name, checkpoint=checkpoint, weights=weights)
     if name in BACKBONES or name in CATALOGUE:
         return catalogue_backbone(name, weights)
-    if weights:
-        raise UserError(f"--weights goes with --init {_either(BACKBONES)}, not {name}")
     if name == "scratch":
         return scratch()
     if name == "coco":
         return published_knet(detector, checkpoint)
     if name in DETECTORS:
         return pretrained(model, detector, checkpoint, prompts=name == "sp")
-    if not Path(name).is_file():
-        raise UserError(f"--init {name}: use {_either(('scratch', *BACKBONES, *DETECTORS))}, or a checkpoint's file")
     return checkpoint_file(name, detector)
-
-
-def _either(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def scratch() -> Initialisation:
@@ -205,8 +200,7 @@ def catalogue_backbone(name: str, weights: str | None = None) -> Initialisation:
 
 def _has_architecture(target: Tensors, architecture: str) -> bool:
     """Return whether all tensors of a detector's backbone exist in this architecture, with the same shapes."""
-    with torch.device("meta"):
-        network = name_as_backbone(new_network(architecture).state_dict(), target)
+    network = name_as_backbone(network_outline(architecture).state_dict(), target)
     inside = {name: tensor for name, tensor in target.items() if name.startswith(BACKBONE)}
     return bool(inside) and not match_tensors(network, inside).missing
 
@@ -290,10 +284,20 @@ def _detector(kind: str, path: str, detector: str, needed: tuple[str, ...]) -> I
         weights = tensors_in(checkpoint, path)
         if _has_pseudo_classes(checkpoint):  # an equal number of real classes would fit, with another meaning
             weights = {name: tensor for name, tensor in weights.items() if not class_branch.search(name)}
-        return weights if any(name in target for name in weights) else name_as_backbone(weights, target)
+        return _name_as_detector(weights, target)
 
     record = WeightsRecord(kind, sha256=on_rank_zero(lambda: file_sha256(path)))
     return Initialisation(record, path, needed, read, class_branch)
+
+
+def _name_as_detector(weights: Tensors, target: Tensors) -> Tensors:
+    """Name the tensors of a detector's or a backbone's checkpoint as the model does, whatever they are wrapped in."""
+    stripped = strip_prefix(weights, target)
+    if any(name in target for name in stripped):
+        return stripped
+    inside = (name.removeprefix(prefix) for prefix in WRAPPED_BACKBONE for name in target if name.startswith(prefix))
+    bare = strip_prefix(weights, dict.fromkeys(inside, torch.empty(0)))
+    return name_as_backbone(bare, target)
 
 
 def _has_pseudo_classes(checkpoint: dict[str, Any]) -> bool:

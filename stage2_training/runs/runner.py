@@ -15,6 +15,7 @@ from stage1_proposals.common.checkpoints import match_tensors, tensors_in
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import bind_workers
 from stage2_training.engine.logging import errors_only, silence_console
+from stage2_training.engine.shared_memory import fit_shared_memory
 
 
 class QuietRunner(Runner):
@@ -43,7 +44,7 @@ class QuietRunner(Runner):
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         with redirect_stdout(io.StringIO()):  # pycocotools prints that it loads annotations
-            return bind_workers(Runner.build_dataloader(*args, **kwargs))
+            return fit_shared_memory(bind_workers(Runner.build_dataloader(*args, **kwargs)))
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a checkpoint of the whole model; MMEngine would skip tensors of other shapes.

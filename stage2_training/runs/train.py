@@ -34,6 +34,7 @@ from stage2_training.runs.provenance import CommandRecord
 from stage2_training.runs.runner import BuildProgress, QuietRunner
 from stage2_training.runs.work_dir import RESUME_HINT, Result, WorkDir
 
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
@@ -188,6 +189,8 @@ def _run(config: Config, task: Callable[[QuietRunner], Any], options: Sequence[s
             config.model_wrapper_cfg.device_ids = None
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # its successor is torch 2.13's
     progress = BuildProgress()
+    # MMEngine writes the config into five places, and formats each copy first: `config.py` is formatted already.
+    config = Config(config.to_dict(), config.text, config.filename, format_python_code=False)
     with report_config_errors(options, unless=lambda: progress.finished):
         runner = QuietRunner.from_cfg(config)
         runner.register_hook(progress, priority="LOWEST")
@@ -209,7 +212,7 @@ def report_config_errors(options: Sequence[str], unless: Callable[[], bool] = la
 def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
     """Give a user error from a data-loading process its own message back, which torch puts into a traceback.
 
-    A disk that is full or must not be written is the user's error as well.
+    A disk that is full or must not be written is the user's error as well, and so is too little memory.
 
     Args:
         directory: where everything goes.
@@ -221,6 +224,13 @@ def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
         # Text is all that torch (2.13, `torch._utils.ExceptionWrapper`) hands over from a worker process.
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
+    except RuntimeError as error:  # on a CPU, PyTorch has no class of its own for it
+        if not isinstance(error, torch.OutOfMemoryError) and NO_MEMORY not in str(error):
+            raise
+        raise UserError(
+            f"{directory}: not enough memory ({str(error).splitlines()[0][:100]}); lower --batch-size, which keeps "
+            f"the total batch, or --image-size{hint and f'; {hint}'}"
+        ) from error
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

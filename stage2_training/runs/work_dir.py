@@ -1,6 +1,6 @@
 """A run's work directory: its config, its latest checkpoint, and its result. It belongs to one run.
 
-- `config.py`: the composed config, plain MMDetection.
+- `config.py`: the composed config, plain MMDetection; `config.json`: the same to be read without running code.
 - `initial.pth`: the weights at step 0, every tensor of the model.
 - `transfer.json`: where those came from: what was taken, what was left and why, every tensor by name.
 - `transfer.txt`: the same as a table, by parts of the network, as it is printed.
@@ -28,6 +28,7 @@ from stage2_training.engine.checkpoints import step_checkpoints
 from stage2_training.engine.divergence import NON_FINITE
 from stage2_training.runs.provenance import COMMANDS
 
+SETTINGS = "config.json"
 RESUME_HINT = "finished checkpoints are kept, run again to go on"
 
 # Kept in each `config.py`, and raised when this program can no longer go on with a config of before. Configs without
@@ -134,6 +135,8 @@ class WorkDir:
                 leftover.unlink()
             with atomic_write(self.config_file) as scratch:
                 scratch.write_text(text, encoding="utf-8")
+            values = json.loads(json.dumps(config.to_dict(), skipkeys=True, default=str))
+            write_json(self.path / SETTINGS, values)
 
     def _clear(self) -> None:
         """Remove what a run without a checkpoint left; its logs would be read as those of the next."""
@@ -215,6 +218,18 @@ class WorkDir:
     def result(self) -> Result | None:
         """The run's result; None while it is not finished."""
         return Result.read(self.finished)
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The checkpoint of this path, or the latest of the run in this directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    checkpoint = WorkDir(source).require_checkpoint() if Path(source).is_dir() else Path(source)
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no such checkpoint")
+    return checkpoint
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

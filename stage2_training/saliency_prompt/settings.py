@@ -19,10 +19,9 @@ class SaliencyPromptSettings:
         feature_dim: D, length of the seed features.
         matching: which prompt a kernel gets: `cosine` (Eq. 6-8), `sequential`, `random`, or `none`; `mean`, a control,
             gives every kernel the mean feature of its image.
-        pool_from: what prompts are means of: `query_map`, the map that the first masks or boxes are read from by
-            multiplying it with the queries, or `pyramid`, an FPN level (Eq. 5 to the letter).
-        center: subtract the mean of that map over the image, so that prompts say what sets an object apart. In Eq. 5
-            prompts are not centred.
+        pool_from: what prompts are means of: `pyramid`, an FPN level (Eq. 5), or `query_map`, the map that the first
+            masks or boxes are read from by multiplying it with the queries.
+        center: subtract the mean of that map over the image, so that prompts say what sets an object apart.
         match_on: what `cosine` compares K-Net's prompts with: the learned kernels (`initial`, the paper's text)
             or the per-image ones (`object`).
         add_to: which of K-Net's kernels get prompts: the learned ones, before they make their first masks
@@ -41,11 +40,11 @@ class SaliencyPromptSettings:
 
     feature_dim: Annotated[int, Field(gt=0)]
     matching: Literal["cosine", "sequential", "random", "mean", "none"] = "cosine"
-    pool_from: Literal["query_map", "pyramid"] = "query_map"
-    center: bool = True
+    pool_from: Literal["pyramid", "query_map"] = "pyramid"
+    center: bool = False
     match_on: Literal["initial", "object"] = "initial"
     add_to: Literal["initial", "object"] = "initial"
-    rescale: bool = True
+    rescale: bool = False
     level: int = -1
     detach: bool = True
     drop_prob: Probability = 0.1

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import torch
-
 from pipelines.console import describe_machine
 
 _barrier: Any = None
@@ -41,6 +39,8 @@ def wait_for_all() -> None:
 
 def synchronize(device: str) -> None:
     if device == "cuda":
+        import torch  # here, so that a process of `in_processes` imports no more than its function needs
+
         torch.cuda.synchronize()
 
 

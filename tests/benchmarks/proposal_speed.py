@@ -9,11 +9,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option
 from stage1_proposals.backbones.extractor import build_extractor, fastest_precision, get_spec, speed_up
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import choose_device, keep_freed_memory
@@ -35,6 +37,22 @@ from tests.benchmarks.measuring import (
 from tests.reference.plain_proposals import plain_proposals
 
 PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the product shortens
+
+
+@click.command(cls=Command)
+@click.option("--images", default="data/demo/unlabeled", type=PATH, help="Images; used repeatedly if there are few.")
+@click.option("--backbone", default="imagenet_r50", help="Of the catalogue, or any of timm's.")
+@click.option("--weights", type=PATH, help="The backbone's checkpoint. Default: random weights.")
+@click.option("--short-side", type=POSITIVE, default=480, help="Pixels.")
+@device_option
+@click.option("--precision", help="float32 or bfloat16. Default: as `proposals`.")
+@click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
+@click.option("--count", type=click.IntRange(min=8), default=240, help="Images of ours and of the forward pass.")
+@click.option("--plain-count", type=click.IntRange(min=2), default=24, help="Images of the reference.")
+@click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
+def command(**settings: Any) -> None:
+    """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
+    main(**settings)
 
 
 def main(
@@ -103,7 +121,7 @@ def measure_plain(job: Job, out: Path) -> float:
     extractor = build_extractor(recipe.backbone, recipe.weights).to(recipe.device)
     paths = [job.images.root / name for name in job.images.names]
     shapes = [read_image(path).shape for path in paths]
-    sizes = [input_size(h, w, settings.short_side, settings.long_side, extractor.spec.stride) for h, w, _ in shapes]
+    sizes = [input_size(h, w, settings.short_side, settings.long_side, extractor.spec.input_step) for h, w, _ in shapes]
     plain_proposals(paths[:1], sizes[:1], extractor.trunk, extractor.mean, extractor.std, out)  # warm-up
     start = time.perf_counter()
     plain_proposals(paths, sizes, extractor.trunk, extractor.mean, extractor.std, out)
@@ -118,7 +136,7 @@ def measure_forward(job: Job, threads: int) -> float:
     paths = [job.images.root / name for name in job.images.names]
     extractor = build_extractor(recipe.backbone, recipe.weights)
     extractor = speed_up(extractor.to(recipe.device), recipe.precision)
-    stride = extractor.spec.stride
+    stride = extractor.spec.input_step
     images = load_images(paths, settings.short_side, settings.long_side, stride, threads=2, prefetch=16)
     batches = [
         torch.from_numpy(np.stack([image.pixels for image in batch])).to(recipe.device).permute(0, 3, 1, 2)

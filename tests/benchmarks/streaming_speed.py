@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
+from pipelines.options import POSITIVE, Command
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.shards import ShardReader, ShardSet
 from stage2_training.config.compose import pretraining_config
@@ -24,6 +27,23 @@ from tests.reference.plain_streaming import plain_read
 from tests.reference.synthetic_shards import make_coco, make_manifest, make_shards
 
 FEATURE_DIM = 2048
+
+
+@click.command(cls=Command)
+@click.option("--count", type=click.IntRange(min=5), default=60, help="Images to read.")
+@click.option("--start-count", type=POSITIVE, default=123_403, help="Images of the set to start on.")
+@click.option("--masks", type=POSITIVE, default=10, help="Per image, in the COCO JSON.")
+@click.option(
+    "--coco-share",
+    type=POSITIVE,
+    default=20,
+    metavar="N",
+    help="Start MMDetection's dataset on one N-th of the images, and multiply: all of them take about 15 GB of memory.",
+)
+@click.option("--repeat", type=POSITIVE, default=3, help="Rounds over the images.")
+def command(**settings: Any) -> None:
+    """Reading samples from shards, and the start on a large set, beside h5py and MMDetection's CocoDataset."""
+    main(**settings)
 
 
 def main(count: int, start_count: int, masks: int, coco_share: int, repeat: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from mmdet.registry import MODELS
@@ -17,6 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from pipelines.options import POSITIVE, Command, device_option
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 from stage2_training.config.compose import read_fragment, read_prompt_variant, set_num_classes
@@ -42,6 +44,23 @@ class Setting:
     batch_size: int
     size: tuple[int, int]
     device: str
+
+
+@click.command(cls=Command)
+@click.option("--model", help="configs/pretraining/MODEL.py of a K-Net. Default: knet on a GPU, else knet_lite0.")
+@click.option("--batch-size", type=POSITIVE, help="Images. Default: 12 on a GPU, else 4.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=32),
+    nargs=2,
+    metavar="WIDTH HEIGHT",
+    help="Of the images, in pixels. Default: 1333 800 on a GPU, else 512 384.",
+)
+@device_option
+@click.option("--repeat", type=POSITIVE, default=10, help="Rounds; medians count.")
+def command(**settings: Any) -> None:
+    """A training step of K-Net and of Saliency Prompt beside a port of the official K-Net's losses."""
+    main(**settings)
 
 
 def main(

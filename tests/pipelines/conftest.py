@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from pipelines import launch
 from pipelines.experiments import execute
-from pipelines.experiments.scales import DEMO, Scale
+from pipelines.experiments.scales import DEMO, Scale, demo_datasets
 from stage1_proposals.shards import Manifest
 from tests.shard_sets import make_request
 
@@ -42,7 +41,7 @@ class EndedProcess:
 
 
 class Commands:
-    """Stands for the processes that `execute` and `launch.step` start.
+    """Stands for `launch.start`, by which `execute` and `launch.step` start commands.
 
     Attributes:
         seen: the words of every command, in order.
@@ -55,11 +54,9 @@ class Commands:
         self.codes: dict[int, int] = {}
         self.scores: dict[str, dict[str, float]] = {}
 
-    def step(self, title: str, command: str, *arguments: str) -> float:
-        launch.check(command, self.start([command, *arguments], None, None).code)
-        return 1.0
-
-    def start(self, words: Sequence[str], output: IO[bytes] | None, threads: int | None) -> EndedProcess:
+    def start(
+        self, title: str, words: Sequence[str], output: Path | None = None, threads: int | None = None
+    ) -> EndedProcess:
         self.seen.append([*words])
         code = self.codes.get(len(self.seen), 0)
         if not code:
@@ -89,8 +86,7 @@ class Commands:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     made = Commands()
-    monkeypatch.setattr(launch, "step", made.step)
-    monkeypatch.setattr(execute, "start_process", made.start)
+    monkeypatch.setattr(launch, "start", made.start)
     monkeypatch.setattr(execute, "POLL", 0)
     return made
 
@@ -98,4 +94,4 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture
 def tiny() -> Scale:
     """Demo scale with next to nothing to do."""
-    return replace(DEMO, images=(4, 2, 2), pretrain_epochs=1, finetune_epochs=1)
+    return replace(DEMO, datasets=demo_datasets(4, 2, 2), pretrain_epochs=1, finetune_epochs=1)

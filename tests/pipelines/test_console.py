@@ -1,4 +1,4 @@
-"""Tables, durations, progress bars and quiet imports."""
+"""Lines, tables, durations, progress bars and quiet imports."""
 
 import sys
 import time
@@ -6,13 +6,19 @@ from contextlib import suppress
 
 import pytest
 
-from pipelines.console import duration, format_table, progress, quiet_imports, track
+from pipelines.console import duration, format_table, print_lines, progress, track
+from stage2_training import quiet_imports
 
 
 def test_durations_are_for_a_person() -> None:
     assert [duration(s) for s in (0, 99.4, 100, 5_939, 6_000, 7_260)] == [
         *("0 s", "99 s", "2 min", "99 min", "1 h 40 min", "2 h 01 min")
     ]
+
+
+def test_lines_stay_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_lines("a\nb", "\x1b[31mü")
+    assert capsys.readouterr().out == "a\\nb\n\\x1b[31mü\n"
 
 
 def test_text_has_its_names_flush_left_and_its_numbers_right() -> None:
@@ -26,7 +32,7 @@ def test_markdown_says_so_in_its_rule() -> None:
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    assert list(track("ab", "reading", "letters", 2)) == ["a", "b"]
+    assert list(track("reading", "letters", "ab", 2)) == ["a", "b"]
     assert capfd.readouterr() == ("", "")
 
 

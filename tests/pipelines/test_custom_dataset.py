@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from stage2_training.config.compose import pretraining_config
 from stage2_training.config.overrides import Overrides
@@ -16,12 +15,6 @@ from tests.pipelines.command import run_command
 
 TINY = ("--cfg-options", *tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
 MODEL = ("--model", "knet_lite0", "--schedule", "finetune_demo")
-
-
-@pytest.fixture(autouse=True)
-def one_thread(all_threads):
-    """Tensors this small take longer on several threads."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -73,6 +77,9 @@ def test_ctw1500_is_counted_and_converted(ctw1500_root, capsys):
         f"  labels of 12 images drawn: {annotations / 'train_check.png'}",
         f"{annotations / 'test.json'}: 500 images, 1,000 objects of 1 class, 500 of them ignored",
         f"  labels of 12 images drawn: {annotations / 'test_check.png'}",
+        "",
+        "class  train objects  train images  test objects  test images",
+        "text           1,000         1,000           500          500",
     ]
     assert len(json.loads((annotations / "train.json").read_text())["images"]) == 1000
 
@@ -138,7 +145,8 @@ def test_cityscapes_is_converted_and_drawn(tmp_path, capsys):
     assert "leftImg8bit/train: 4 images, not the 2,975 it should have: get it at https://www.cityscapes" in line
     assert run("--dataset", "cityscapes", "--data-root", root, "--partial") == 0
     annotations = root / "annotations"
-    assert capsys.readouterr().out.splitlines() == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:6] == [
         f"{annotations / 'train.json'}: 4 images, 16 objects of 8 classes, 4 of them ignored",
         "  partial: 4 of 2,975 images",
         f"  labels of 4 images drawn: {annotations / 'train_check.png'}",
@@ -146,6 +154,13 @@ def test_cityscapes_is_converted_and_drawn(tmp_path, capsys):
         "  partial: 4 of 500 images",
         f"  labels of 4 images drawn: {annotations / 'val_check.png'}",
     ]
+    heading, *rows = printed[7:]
+    assert heading.split() == ["class", "train", "objects", "train", "images", "val", "objects", "val", "images"]
+    table = {name: [int(number) for number in numbers] for name, *numbers in map(str.split, rows)}
+    assert list(table) == ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
+    assert [name for name in table if any(table[name])] == ["rider", "car"]
+    assert table["car"] == [8, 4, 8, 4]
+    assert table["person"] == [0, 0, 0, 0]  # a group is ignored
     assert Image.open(annotations / "val_check.png").width > 1600
 
 
@@ -158,7 +173,9 @@ def test_coco_is_drawn_from_and_the_ids_kept(tmp_path, capsys):
         assert run("--dataset", name, "--data-root", root, "--partial", "--seed", 3) == 0
         printed = capsys.readouterr().out.splitlines()
         assert printed[0] == f"{root / 'annotations' / f'{name}_ids.txt'}: the ids of its images, drawn by seed 3"
+        printed, table = printed[: printed.index("")], printed[printed.index("") + 1 :]
         assert printed[-1] == f"{root / 'unlabeled2017'}: 3 of 123,403 images for stage 1"
+        assert len(table) == 81
         assert f"{root / 'annotations' / 'instances_val2017.json'}: 2 images" in "\n".join(printed)
         ids[name] = (root / "annotations" / f"{name}_ids.txt").read_text().split()
     assert len(ids["coco10"]) == 2
@@ -178,6 +195,8 @@ def test_labels_of_ones_own_are_checked_divided_and_drawn(tmp_path, monkeypatch,
     assert "10 images" in printed[1]
     assert printed[1].endswith("of 1 class, 1 of them ignored")
     assert len(list(tmp_path.glob("data/own/instances_train2017-*/*_check.png"))) == 2
+    assert printed[-2].split() == ["class", "train", "objects", "train", "images", "test", "objects", "test", "images"]
+    assert printed[-1].split()[0] == "person"
     miniatures.labelme(tmp_path / "mine")
     assert run("--dataset", "mine") == 0
     assert "4 images, 8 objects of 2 classes" in capsys.readouterr().out
@@ -190,3 +209,19 @@ def test_other_names_are_one_clear_line(capsys):
     assert "no dataset 'ctw': pass one of demo, ctw1500, cityscapes, coco10, coco5, or the path" in (
         capsys.readouterr().err
     )
+
+
+def test_labels_are_refused_without_the_libraries_of_training(tmp_path):
+    """PyTorch alone takes seconds to import."""
+    miniatures.coco(tmp_path)
+    labels = tmp_path / "annotations" / "instances_train2017.json"
+    program = (
+        "import sys; from pipelines.__main__ import main; code = main(sys.argv[1:]); "
+        "print(code, *{'torch', 'mmengine', 'mmcv', 'mmdet', 'ray'} & set(sys.modules))"
+    )
+    words = ("data", "--dataset", str(labels), "--sheet", "0")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0", done.stderr

@@ -115,9 +115,11 @@ def test_scores_against_its_own_proposals_are_100(
         image["file_name"] = Path(image["file_name"]).name
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     assert run("--shards", shards, "--labels", tmp_path / "labels.json", "--sheet", 0) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    start = lines.index(["class-agnostic,", "%", "AP", "AP50", "AR@20", "R50@20"])
-    assert lines[start + 1 : start + 3] == [["mask", *["100.0"] * 4], ["box", *["100.0"] * 4]]
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("generator "))
+    names = [f"{kind} {score}" for kind in ("mask", "box") for score in ("AP", "AP50", "AP75", "AR@20", "AR@100")]
+    assert lines[start].endswith("  ".join(names))
+    assert lines[start + 1].split()[-10:] == ["100.00"] * 10
 
 
 def test_clusters_are_counted(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,9 @@ import torch
 
 from pipelines import launch
 from pipelines.__main__ import run
-from pipelines.options import Command, Invocation, device_option
+from pipelines.options import Command, device_option
 from stage1_proposals.common.errors import UserError
+from stage2_training.engine import distributed
 
 ROOT = Path(__file__).parents[2]
 # A command that takes no time to import.
@@ -26,12 +27,11 @@ import click
 import torch.distributed as dist
 from pipelines.__main__ import run
 from pipelines.launch import one_process_per_gpu
-from pipelines.options import Command, Invocation, device_option
+from pipelines.options import Command, device_option
 from stage1_proposals.common.errors import UserError
 
 @click.command(cls=Command)
 @click.argument("what")
-@click.option("--gpus", type=int)
 @device_option
 @one_process_per_gpu
 def command(what, device):
@@ -43,18 +43,23 @@ def command(what, device):
     dist.barrier() if dist.get_rank() == 0 else time.sleep(60)
 
 if __name__ == "__main__":
-    sys.exit(run(command, Invocation(tuple(sys.argv[1:]), "command")))
+    sys.exit(run(command, sys.argv[1:]))
 """
 CALLS: list[str] = []
 
 
 @click.command(cls=Command)
 @click.argument("what")
-@click.option("--gpus", type=int)
 @device_option
 @launch.one_process_per_gpu
 def command(what: str, device: str | None) -> None:
     CALLS.append(what)
+
+
+@click.command(cls=Command)
+@click.argument("what")
+def start_two(what: str) -> None:
+    distributed.start_processes(["-m", "command", what, "--device", "cpu"], 2, "cpu")
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def test_all_end_together_with_one_line(
         threading.Thread(target=interrupt, daemon=True).start()
     ended: int | str | None
     try:
-        ended = run(command, Invocation((what, "--gpus", "2", "--device", "cpu"), "command"))
+        ended = run(start_two, [what])
     except SystemExit as error:
         ended = error.code
     printed = capfd.readouterr()
@@ -104,22 +109,22 @@ def test_all_end_together_with_one_line(
 def test_what_ended_the_processes_is_passed_on() -> None:
     message = r"process 2 of 8 was killed \(SIGKILL\), which ended all; finished checkpoints are kept"
     with pytest.raises(UserError, match=message):
-        launch._report_failures({1: -signal.SIGKILL}, 8)
+        distributed._report_failures({1: -signal.SIGKILL}, 8)
     for codes, code in (({0: -signal.SIGTERM, 3: 2}, 2), ({0: 1}, 1), ({0: 1, 1: 2}, 2)):
         with pytest.raises(SystemExit) as ended:
-            launch._report_failures(codes, 8)
+            distributed._report_failures(codes, 8)
         assert ended.value.code == code
 
 
 def test_more_processes_than_gpus_is_a_user_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(command, Invocation(("x", "--gpus", "99"))) == 2
+    assert run(command, ["x", "--gpus", "99"]) == 2
     message = f"--gpus 99: torch finds {torch.cuda.device_count()} GPUs here; use fewer, or --device cpu"
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_one_process_is_this_one() -> None:
     CALLS.clear()
-    assert run(command, Invocation(("x", "--gpus", "1"))) == 0
+    assert run(command, ["x", "--gpus", "1"]) == 0
     assert CALLS == ["x"]
 
 
@@ -149,17 +154,20 @@ SLEEPER = """
 import signal, sys
 from pipelines import launch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, as tests may be, ignore it
-child = [sys.executable, "-c", "import time; print('asleep', flush=True); time.sleep(60)"]
+sys.executable = sys.argv[1]
 try:
-    launch._run(child)
+    launch.step("A long step", "demo")
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
 
 
-def test_what_is_interrupted_does_not_outlive_it() -> None:
+def test_what_is_interrupted_does_not_outlive_it(tmp_path: Path) -> None:
+    sleeping = tmp_path / "python"
+    sleeping.write_text("#!/bin/sh\necho asleep\nexec sleep 60\n")
+    sleeping.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER],
+        [sys.executable, "-c", SLEEPER, str(sleeping)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -167,7 +175,11 @@ def test_what_is_interrupted_does_not_outlive_it() -> None:
         start_new_session=True,
     )
     assert process.stdout
-    assert process.stdout.readline() == "asleep\n"
+    assert [process.stdout.readline() for _ in range(4)][1:] == [
+        "== A long step\n",
+        "$ python -m pipelines demo\n",
+        "asleep\n",
+    ]
     begin = time.monotonic()
     # As a terminal does: every process of the group.
     os.killpg(process.pid, signal.SIGINT)

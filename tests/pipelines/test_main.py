@@ -11,7 +11,7 @@ import click
 import pytest
 
 from pipelines.__main__ import COMMANDS, Application, run
-from pipelines.options import Command, Invocation, device_option
+from pipelines.options import Command, device_option
 from stage1_proposals.common.errors import UserError
 from tests.pipelines.command import run_command
 
@@ -30,7 +30,7 @@ def run_function(function: Callable[[], None], *words: str) -> int:
         function()
 
     application.get_command = lambda ctx, name: do  # type: ignore[method-assign]
-    return run(application, Invocation(("do", *words)))
+    return run(application, ["do", *words])
 
 
 def fail() -> None:
@@ -147,7 +147,7 @@ def test_the_command_line_is_recorded_as_typed() -> None:
     lines: list[list[str]] = []
 
     def record() -> None:
-        lines.append(click.get_current_context().ensure_object(Invocation).command)
+        lines.append(click.get_current_context().obj)
 
     assert run_function(record, "--device", "cpu") == 0
     assert lines == [["python", "-m", "pipelines", "do", "--device", "cpu"]]

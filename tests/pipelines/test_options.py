@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.options import Command, WordsOption, custom_dataset_options, run_options
+from pipelines.options import Command, WordsOption, settings_options
 from stage2_training.config.overrides import Overrides
 from stage2_training.labels.custom import CustomDatasetOptions
 from tests.pipelines.command import parse
@@ -41,29 +41,26 @@ def test_an_option_without_its_words_is_a_usage_error(words: list[str]) -> None:
         parse_words(*words)
 
 
-def overrides_of(*words: str) -> tuple[Overrides, dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def overrides_of(*words: str) -> Overrides:
+    found: list[Overrides] = []
 
     @click.command(cls=Command)
-    @run_options(schedule="pretrain", work_dir="work_dirs/x")
-    def command(schedule: str, work_dir: str | None, device: str | None, gpus: int, **overrides: Any) -> None:
-        found.append({"schedule": schedule, "work_dir": work_dir, "device": device, "gpus": gpus})
+    @settings_options("overrides", Overrides)
+    def command(overrides: Overrides) -> None:
         found.append(overrides)
 
     command.main(list(words), standalone_mode=False)
-    return Overrides(**found[1]), found[0]
+    return found[0]
 
 
-def test_nothing_given_changes_nothing_but_the_seed() -> None:
-    overrides, others = overrides_of()
-    assert overrides == Overrides(seed=0, cfg_options=())
-    assert others == {"schedule": "pretrain", "work_dir": None, "device": None, "gpus": 1}
+def test_nothing_given_changes_nothing() -> None:
+    assert overrides_of() == Overrides()
 
 
 def test_everything_given_is_passed_on() -> None:
     numbers = "--epochs 3 --total-batch 6 --batch-size 2 --image-size 192 --workers 0 --seed 7"
-    switches = "--auto-scale-lr --amp --ema --cfg-options a.b=1 c=2"
-    assert overrides_of(*f"{numbers} {switches}".split())[0] == Overrides(
+    switches = "--auto-scale-lr --amp --ema --data-root x --cfg-options a.b=1 c=2"
+    assert overrides_of(*f"{numbers} {switches}".split()) == Overrides(
         epochs=3,
         total_batch=6,
         batch_size=2,
@@ -73,8 +70,24 @@ def test_everything_given_is_passed_on() -> None:
         auto_scale_lr=True,
         amp=True,
         ema=True,
+        data_root="x",
         cfg_options=("a.b=1", "c=2"),
     )
+
+
+@pytest.mark.parametrize(
+    ("selection", "names"),
+    [
+        ({"only": ["held_out_seed", "classes"]}, ["classes", "held_out_seed"]),
+        ({"without": ["test_labels", "classes"]}, ["held_out_seed", "skip_malformed"]),
+    ],
+)
+def test_fields_can_be_chosen_or_left_out_and_stay_in_order(selection: dict[str, list[str]], names: list[str]) -> None:
+    @click.command(cls=Command)
+    @settings_options("custom", CustomDatasetOptions, **selection)
+    def command(custom: CustomDatasetOptions) -> None: ...
+
+    assert [parameter.name for parameter in command.params if parameter.name != "debug"] == names
 
 
 @pytest.mark.parametrize(
@@ -95,11 +108,14 @@ def test_the_options_of_a_custom_dataset_are_passed_on_together() -> None:
     found: list[CustomDatasetOptions] = []
 
     @click.command(cls=Command)
-    @custom_dataset_options
+    @settings_options("custom", CustomDatasetOptions)
     def command(custom: CustomDatasetOptions) -> None:
         found.append(custom)
 
     command.main([], standalone_mode=False)
     words = "--test-labels a.json --classes cat dog --held-out-seed 3 --skip-malformed"
     command.main(words.split(), standalone_mode=False)
-    assert found == [CustomDatasetOptions(), CustomDatasetOptions("a.json", ("cat", "dog"), 3, True)]
+    assert found == [
+        CustomDatasetOptions(),
+        CustomDatasetOptions(test_labels="a.json", classes=("cat", "dog"), held_out_seed=3, skip_malformed=True),
+    ]

@@ -6,19 +6,14 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from pipelines import report
-from pipelines.report import Page as Reader
-from pipelines.report import find, read_config, read_run
-from stage1_proposals.common.files import exclusive_lock
-from stage2_training.config.compose import finetuning_config
-from stage2_training.runs.provenance import COMMANDS
+from pipelines.report import find
+from tests.made_runs import make_run
 from tests.pipelines.command import run_command
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -33,65 +28,6 @@ RECORD = {
     "machine": "two cores",
     "seconds": 7500,
 }
-SCORES = {"AP": 0.25, "AP50": 0.5, "AP75": 0.125, "AP_S": -1.0, "AP_M": 0.3, "AP_L": 0.2}
-CONFIG = """\
-initialisation = dict(kind={init!r}, sha256='a')
-model = dict(type='KNet', backbone=dict(depth=50), head=dict(channels={channels}), {prompts})
-optim_wrapper = dict(optimizer=dict(lr={lr}, type='AdamW'))
-randomness = dict(seed={seed})
-train_cfg = dict(max_epochs=4, total_batch=8)
-train_dataloader = dict(dataset=dict(ann_file='train.json', data_root='data/{dataset}', classes={classes!r}))
-val_dataloader = dict(dataset=dict(ann_file='test.json', data_root='data/{dataset}'))
-work_dir = {work_dir!r}
-"""
-
-
-@pytest.fixture(scope="session")
-def make_run() -> Callable[..., Path]:
-    """(directory, epochs done of 4, ...) -> the directory of a fine-tuning run there, with ten steps an epoch.
-
-    `finished`: it has its result; `scores`: of the last epoch; `pretraining`: it is one; `prompts`: its settings of
-    Saliency Prompt; `settings`: `init`, `channels`, `lr`, `seed`, `dataset`, `classes` of its config.
-    """
-
-    def make(
-        path: Path,
-        epochs: int = 4,
-        *,
-        finished: bool | None = None,
-        scores: dict[str, float] | None = None,
-        pretraining: bool = False,
-        prompts: dict[str, Any] | None = None,
-        command: list[str] | None = None,
-        **settings: Any,
-    ) -> Path:
-        path.mkdir(parents=True)
-        known = {"init": "sp", "channels": 8, "lr": 0.1, "seed": 0, "dataset": "tiny", "classes": ("text",)}
-        prompted = f"saliency_prompt={prompts}" if prompts else ""
-        text = CONFIG.format(**known | settings, prompts=prompted, work_dir=str(path))
-        (path / "config.py").write_text(text + ("pseudo_labels = dict(images=480)\n" if pretraining else ""))
-        kind = "pretrain" if pretraining else "finetune"
-        argv = command or ["python", "-m", "pipelines", kind, "--model", "knet_lite0", "--seed", "0"]
-        start = {"argv": argv, "started": "2026-01-01T10:00:00+00:00", "software": {"torch": "1.2.3"}, "device": "cpu"}
-        (path / COMMANDS).write_text(json.dumps(start) + "\n")
-        (path / "initial.pth").write_bytes(bytes(2_000_000))
-        rows: list[dict[str, Any]] = []
-        for step in range(1, 10 * epochs + 1):
-            parts = {"loss_rpn": 1.0, "s0.loss_mask": 4 / step, "s1.loss_mask": 2 / step}
-            rows.append({"lr": 0.1, "loss": sum(parts.values()), **parts, "epoch": -(-step // 10), "step": step})
-            if step % 10 == 0 and not pretraining:
-                share = step / (10 * epochs)
-                last = {name: value if value < 0 else share * value for name, value in (scores or SCORES).items()}
-                rows.append({f"coco/{name}": value for name, value in last.items()} | {"step": step // 10})
-        log = path / "20260101_100000"
-        (log / "vis_data").mkdir(parents=True)
-        (log / "vis_data" / "scalars.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if finished if finished is not None else epochs == 4:
-            result = {"epochs": 4} if pretraining else {"epoch": 4, **(scores or SCORES)}
-            (path / "finished.json").write_text(json.dumps(result | {"checkpoint": "iter_40.pth"}))
-        return path
-
-    return make
 
 
 class Page(HTMLParser):
@@ -153,7 +89,7 @@ def make_report(capsys) -> Callable[..., tuple[Page, str]]:
 
 
 @pytest.fixture
-def work(tmp_path, make_run) -> Path:
+def work(tmp_path) -> Path:
     """Two finished runs, and one each that was interrupted, that failed, that never began and that pre-trained."""
     root = tmp_path / "work"
     make_run(root / "pre", pretraining=True, init="backbone", prompts={"matching": "cosine", "level": 0})
@@ -190,20 +126,19 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert page.row("half")[1] == "interrupted"
     assert page.row("half")[8] == "25.0"  # of its latest evaluation
     assert page.row("nan")[1] == "failed"
-    assert page.row("new")[1:9] == ["not begun", "KNet, ResNet-50", "densecl", "4", "8", "0.1", "0", "-"]
+    assert page.row("new")[1:9] == ["not started", "KNet, ResNet-50", "densecl", "4", "8", "0.1", "0", "-"]
     assert page.row("pre")[:4] == ["pre", "finished", "KNet, ResNet-50", "backbone"]
     assert page.row("pre")[-3:] == ["cosine", "480", "1.15"]
     facts = " ".join(page.text.split())
-    for count in ("finished 3", "interrupted 1", "failed 1", "not begun 1"):
+    for count in ("finished 3", "interrupted 1", "failed 1", "not started 1"):
         assert count in facts
-    assert "a/5.png" in facts
     assert "python -m pipelines finetune --model knet_lite0 --seed 0" in facts
     assert "torch 1.2.3" in facts
     charts = [a["alt"] for tag, a in page.tags if tag == "img"]
     assert charts == ["Learning curves of data/tiny/test.json"]
 
 
-def test_the_page_needs_nothing_else(work, make_report, make_run):
+def test_the_page_needs_nothing_else(work, make_report):
     page, _ = make_report(work)
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "base")
@@ -218,9 +153,9 @@ def test_the_page_needs_nothing_else(work, make_report, make_run):
     assert policy.startswith("default-src 'none';")
 
 
-def test_nothing_that_is_shown_becomes_part_of_the_page(tmp_path, make_run, make_report):
+def test_nothing_that_is_shown_becomes_part_of_the_page(tmp_path, make_report):
     name = 'a"b<i>&amp;'
-    run = make_run(tmp_path / name, classes=(EVIL,), init=EVIL, command=["python", EVIL, "--dataset", EVIL])
+    run = make_run(tmp_path / name, classes=[EVIL], init=EVIL, command=["python", EVIL, "--dataset", EVIL])
     make_run(tmp_path / "other", init="sp", lr=EVIL)
     (run / "non_finite.json").write_text(EVIL)
     tables = tmp_path / "tables"
@@ -292,7 +227,7 @@ DAMAGE = [
 @pytest.mark.parametrize("damage", DAMAGE, ids=range(len(DAMAGE)))
 def test_damage_is_noted_or_passed_over(work, make_report, damage):
     log, broken_runs = "20260101_100000", {}
-    files = ["config.py", "finished.json", "curve.json", "commands.jsonl"]
+    files = ["config.py", "config.json", "finished.json", "curve.json", "commands.jsonl"]
     for number, file in enumerate([*files, "non_finite.json", f"{log}/vis_data/scalars.json"]):
         broken = work / f"broken{number}"
         shutil.copytree(work / "half", broken)
@@ -306,10 +241,27 @@ def test_damage_is_noted_or_passed_over(work, make_report, damage):
     for noted in ("tables/a.json: ", "figures/a.png: ", "figures/a.record.json: ", "shards: "):
         assert noted in page.text
     assert page.row("fine-seed0")[8] == "25.0"
-    for name, file in broken_runs.items():  # each is shown with what is whole, or named as unreadable
-        shown = any(row[0].split() == [name] for row in page.rows)
-        assert shown or f"{name}/{file}: " in page.text
-        assert shown or file == "config.py"
+    for name, file in broken_runs.items():
+        assert any(row[0].split() == [name] for row in page.rows)  # with what is whole
+        noted = file in ("config.json", "finished.json", "non_finite.json") and damage != DAMAGE[5]
+        assert (f"{name}/{file}: " in page.text) == noted
+
+
+def test_nothing_is_executed(work, make_report):
+    code = f"open({str(work / 'proof')!r}, 'w')"
+    (work / "fine-seed0" / "config.py").write_text(f"a = {code}\n")
+    page, _ = make_report(work)
+    assert code in page.text
+    assert not (work / "proof").exists()
+
+
+def test_a_run_of_before_its_settings_were_recorded_is_shown_without_them(work, make_report):
+    (work / "fine-seed0" / "config.json").unlink()
+    page, printed = make_report(work)
+    assert "notes" not in printed
+    assert page.row("fine-seed0")[1:4] == ["finished", "not recorded", "-"]
+    assert page.row("fine-seed0")[8:10] == ["25.0", "50.0"]
+    assert "Fine-tuning on not recorded" in " ".join(page.text.split())
 
 
 def test_files_that_have_gone_are_no_faults(work, make_report):
@@ -321,16 +273,25 @@ def test_files_that_have_gone_are_no_faults(work, make_report):
     assert page.row("fine-seed0")[8:10] == ["25.0", "50.0"]
 
 
-def test_a_hundred_runs_make_a_page_of_a_few_megabytes(tmp_path, make_run, make_report):
+def test_a_chart_has_the_best_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MAX_LINES", 2)
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(report, "plot_curves", lambda curves, data: drawn.append(list(curves)))
+    for name, score in (("a", 0.1), ("b", 0.3), ("c", 0.2)):
+        make_run(tmp_path / name, scores={"AP": score})
+    make_run(tmp_path / "new", 0)
+    assert run_command("report", "--work-dir", tmp_path) == 0
+    assert drawn == [["b", "c"]]
+
+
+def test_a_hundred_runs_make_a_page_of_a_few_megabytes(tmp_path, make_report):
     first = make_run(tmp_path / "run0", 1, finished=True)
     long = "".join(f"setting{n} = dict(type='Something', value={n})\n" for n in range(100))
-    text = long + (first / "config.py").read_text()
     for number in range(100):
         run = tmp_path / f"run{number}"
         if number:
             shutil.copytree(first, run)
-        changed = text.replace("seed=0", f"seed={number % 3}").replace("lr=0.1", f"lr=0.{number}")
-        (run / "config.py").write_text(changed)
+        (run / "config.py").write_text(long + f"number = {number}\n")
     make_report(tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert len(re.findall('<article id="run', html)) == 100
@@ -349,7 +310,7 @@ def test_pictures_end_where_a_page_has_enough(tmp_path, make_report, monkeypatch
     assert "2 notes" in printed
 
 
-def test_only_runs_shards_tables_and_figures_are_found(tmp_path, make_run):
+def test_only_runs_shards_tables_and_figures_are_found(tmp_path):
     make_run(tmp_path / "b" / "run")
     make_run(tmp_path / "a", 2)
     for path in (
@@ -368,80 +329,19 @@ def test_only_runs_shards_tables_and_figures_are_found(tmp_path, make_run):
     assert not any(find(tmp_path / "configs").values())
 
 
-def read(path: Path) -> report.Run:
-    reader = Reader(path.parent)
-    run = read_run(path, reader)
-    assert run is not None
-    assert reader.problems == []
-    return run
-
-
-def test_how_far_a_run_came(tmp_path, make_run):
-    half = make_run(tmp_path / "half", 2)
-    assert read(half).status == "interrupted"
-    with exclusive_lock(half):
-        assert read(half).status == "running"
-    assert read(make_run(tmp_path / "all", 4, finished=False)).status == "interrupted"
-    new = make_run(tmp_path / "new", 0)
-    assert read(new).status == "not begun"
-    (new / "iter_3.pth").touch()
-    (new / "last_checkpoint").write_text("iter_3.pth")
-    assert read(new).status == "interrupted"  # before the first line of its log
-
-
-@pytest.mark.parametrize(("step", "failed"), [(21, True), (20, False)])
-def test_a_run_that_went_on_after_its_failure_has_none(tmp_path, make_run, step, failed):
-    run = make_run(tmp_path / "run", 2)
-    (run / "non_finite.json").write_text(json.dumps({"step": step, "processes": []}))
-    assert read(run).status == ("failed" if failed else "interrupted")
-    (run / "finished.json").write_text("{}")
-    assert read(run).status == "finished"
-
-
-def test_a_run_in_several_starts_is_one(tmp_path, make_run):
-    run = make_run(tmp_path / "run", 2)
-    second = run / "20260102_100000" / "vis_data"
-    second.mkdir(parents=True)
-    rows = [{"loss": 7.0, "epoch": 2, "step": step} for step in (11, 12)]
-    (second / "scalars.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    losses = dict(read(run).losses)
-    assert len(losses) == 12  # the first start went to step 20, but the second resumed after step 10
-    assert losses[10] != 7.0
-    assert losses[11] == losses[12] == 7.0
-
-
-def test_without_logs_the_curve_is_that_of_its_file(tmp_path, make_run):
-    run = make_run(tmp_path / "run")
-    shutil.rmtree(run / "20260101_100000")
-    (run / "curve.json").write_text(json.dumps([{"epoch": 4, "AP": 0.5}, {"epoch": "x"}, 3]))
-    assert read(run).curve == [{"epoch": 4, "AP": 0.5}]
-
-
-@pytest.mark.parametrize("model", ["knet", "mask2former_lite0", "queryinst_lite0"])
-def test_a_config_is_read_as_mmengine_reads_it(tmp_path, model):
-    path = tmp_path / "config.py"
-    path.write_text(finetuning_config(model, "ctw1500").dump())
-    assert read_config(path.read_text()) == Config.fromfile(path, import_custom_modules=False).to_dict()
-
-
-def test_keys_that_are_no_names_are_read():
-    value = {"a.b": (1, -2.5), "c": {"1": None, "d": [True, "e\n'\""]}}
-    assert read_config(Config({"value": value}).dump()) == {"value": value}
-
-
-@pytest.mark.parametrize(
-    "text", ["import os", "a = open('x')", "a = dict(1)", "a = dict(b=print())", "a.b = 1", "a = 1 +", "a = b"]
-)
-def test_nothing_is_executed(text):
-    with pytest.raises((ValueError, SyntaxError)):
-        read_config(text)
-
-
 @pytest.mark.parametrize(
     "change",
-    [{"heading": None}, {"rows": 3}, {"rows": [["short"]]}, {"notes": 3}, {"number": "x"}, {"seconds": "long"}],
+    [
+        {"heading": None},
+        {"heading": ["x", "y"]},
+        {"rows": 3},
+        {"rows": [["short"]]},
+        {"notes": 3},
+        {"number": "x"},
+        {"seconds": "long"},
+    ],
 )
-def test_what_is_no_table_is_listed(tmp_path, make_report, make_run, change):
+def test_what_is_no_table_is_listed(tmp_path, make_report, change):
     make_run(tmp_path / "run")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "a.json").write_text(json.dumps(RECORD | {"heading": ["x", "AP"]} | change))

@@ -1,4 +1,4 @@
-"""Stage 1's own fixtures: a job on a dozen small images, a Ray cluster of this session, and a user without rights."""
+"""Stage 1's own fixtures: a job on a dozen small images, and a user without rights."""
 
 import os
 import shutil
@@ -23,6 +23,7 @@ def make_job(image_folder: Path) -> Callable[..., Job]:
 
     def make(images: Path = image_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
         values: dict[str, Any] = {"short_side": 64, "long_side": 128, "images_per_shard": 4, "batch_size": 3}
+        values["feature_stride"] = None
         recipe: dict[str, Any] = {"backbone": "lite0_imagenet", "weights": None, "device": "cpu"}
         values |= {name: value for name, value in changes.items() if name in values}
         recipe |= {name: value for name, value in changes.items() if name not in values}
@@ -46,16 +47,6 @@ def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def directory(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished set, to do harm to."""
     return Path(shutil.copytree(finished, tmp_path / "shards"))
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A Ray cluster of two cores on this machine; runs in this process join it."""
-    from stage1_proposals.jobs.workers import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 NOBODY = 65534

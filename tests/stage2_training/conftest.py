@@ -32,9 +32,6 @@ FRAGMENTS = Path(__file__).parents[2] / "configs" / "models"
 # MMEngine announces the initialisation of every parameter, at INFO.
 MMLogger.get_instance("tests", log_level="WARNING")
 
-# More threads than idle cores wait for each other; on tensors this small that is all they do.
-torch.set_num_threads(1)
-
 CONFIG = {
     "type": "KNet",
     "backbone": {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True},
@@ -144,7 +141,6 @@ def in_processes(tmp_path: Path) -> Callable[..., list[Any]]:
         meeting = tmp_path / f"meeting_{len(list(tmp_path.glob('meeting_*')))}"
 
         def join(rank: int) -> None:
-            torch.set_num_threads(1)  # a pool of threads does not survive the fork
             os.environ["LOCAL_RANK"] = str(rank)
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=number)
             try:

@@ -6,18 +6,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.experiments.notes import (
-    scale_notes,
-    seed_note,
-    seeds_of,
-    settings_note,
-)
-from pipelines.experiments.paper_tables import EPOCHS, TABLES
-from pipelines.experiments.scales import DEMO, PAPER, FineTuning
+from pipelines.experiments.notes import notes
+from pipelines.experiments.paper import FIGURES, TABLES, Experiment, Row
+from pipelines.experiments.scales import DEMO, PAPER, Scale, demo_datasets
 from stage1_proposals.shards import ShardSet
 from stage2_training.config import compose
 from stage2_training.config.overrides import Overrides
 
+EPOCHS = {"coco10": 48, "coco5": 48, "cityscapes": 24, "ctw1500": 96}  # the paper's, where a row has no other
 CNNS = ("mask_rcnn", "solov2")  # trained with SGD in the paper
 
 
@@ -65,7 +61,7 @@ PRETRAINING = {
 }
 
 
-def paper_finetuning(target: FineTuning) -> Mapping[str, str]:
+def paper_finetuning(target: Row) -> Mapping[str, str]:
     """The paper's settings of fine-tuning; it does not state the image size of Cityscapes."""
     epochs = {"epochs": str(target.epochs or EPOCHS[target.dataset])}
     sgd = {"optimizer": "SGD", "learning rate": "0.02"} if target.model in CNNS else {}
@@ -91,7 +87,7 @@ def test_the_papers_scale_pre_trains_as_the_paper_but_for_the_images_there_are(m
 )
 def test_the_papers_scale_fine_tunes_as_the_paper(model: str, epochs: int | None) -> None:
     config = compose.finetuning_config(model, "ctw1500", init="imagenet")
-    assert differences(settings_of(config), paper_finetuning(FineTuning(model, "ctw1500", "imagenet", epochs))) == ""
+    assert differences(settings_of(config), paper_finetuning(Row(model, "ctw1500", "imagenet", epochs=epochs))) == ""
 
 
 def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
@@ -104,58 +100,86 @@ def test_the_demos_differences_are_all_named(shards: ShardSet) -> None:
     config = compose.finetuning_config(
         "mask_rcnn_lite0", "demo", "finetune_demo", overrides=Overrides(image_size=192, epochs=20)
     )
-    assert differences(settings_of(config), paper_finetuning(FineTuning("mask_rcnn", "ctw1500", "imagenet"))) == (
+    assert differences(settings_of(config), paper_finetuning(Row("mask_rcnn", "ctw1500", "imagenet"))) == (
         "backbone tf_efficientnet_lite0 (ResNet-50), image size 192 x 192 (1333 x 800), batch 8 (96), "
         f"epochs 20 ({EPOCHS['ctw1500']}), learning rate 0.005 (0.02)"
     )
 
 
 def test_a_rows_own_epochs_are_what_the_paper_has() -> None:
-    target = FineTuning("queryinst", "ctw1500", "imagenet", epochs=80)
+    target = Row("queryinst", "ctw1500", "imagenet", epochs=80)
     assert paper_finetuning(target)["epochs"] == "80"
     assert paper_finetuning(replace(target, epochs=None))["epochs"] == "96"
 
 
 def test_of_cityscapes_no_size_is_known() -> None:
-    assert "image size" not in paper_finetuning(FineTuning("knet", "cityscapes", "swav"))
-    assert paper_finetuning(FineTuning("knet", "coco5", "swav"))["image size"] == "1333 x 800"
+    assert "image size" not in paper_finetuning(Row("knet", "cityscapes", "swav"))
+    assert paper_finetuning(Row("knet", "coco5", "swav"))["image size"] == "1333 x 800"
 
 
-def targets_of(number: int):
-    return [row.target for row in TABLES[number].rows if row.target]
+def notes_of(experiment: Experiment, scale: Scale, *seeds: int) -> list[str]:
+    return list(notes(experiment, scale, seeds))
 
 
-def test_what_is_left_out_or_stood_in_for_is_said() -> None:
-    assert list(scale_notes(targets_of(2), PAPER)) == []
-    left_out, sets, replaced, backbone = scale_notes(targets_of(2), DEMO)
-    assert left_out == "Left out: DenseCL, SwAV, MoCo-v2, whose weights are those of a ResNet-50."
-    assert sets.startswith("Left out: Cityscapes. ")
-    assert replaced.startswith("The demo set replaces CTW1500: 60 images to train on, 60 to test on, ")
-    assert "lite0_imagenet, a backbone that was trained with ImageNet's labels" in backbone
-    assert len(list(scale_notes([FineTuning("knet", "ctw1500", "imagenet")], DEMO))) == 1
-    _, half, whole, _ = scale_notes(targets_of(1), DEMO)
-    assert half.startswith("The first half of the demo set replaces COCO 5 %: 30 images to train on, 60 to test on, ")
-    assert whole.startswith("The demo set replaces COCO 10 %: 60 ")
-    objects, _ = scale_notes(targets_of(6), DEMO)
-    assert objects.startswith("The demo set's labelled images of objects replace COCO's val images: 60 ")
+def test_what_is_left_out_is_said_where_it_is() -> None:
+    assert notes_of(TABLES[2], PAPER, 0) == [
+        "One run each, with seed 0: the spread is unknown, as in the paper.",
+        "K-Net's prompts have the length of its kernels, the paper's their own.",
+    ]
+    left = {
+        n: [note for note in notes_of(table, DEMO, 0) if note.startswith("Left out")] for n, table in TABLES.items()
+    }
+    backbones = "Left out: DenseCL, SwAV, MoCo-v2, whose weights are a ResNet-50's."
+    cityscapes = "Left out: Cityscapes, which would be the demo set again."
+    assert left[1] == [backbones]
+    assert set(left[2]) == {backbones.replace(", MoCo-v2", ""), cityscapes} or set(left[2]) == {backbones, cityscapes}
+    assert all(left[n] == [] for n in (4, 5, 6, 7))
+    assert all(note in notes_of(FIGURES[4], DEMO, 0) for note in (cityscapes,))
 
 
-def test_freesolos_masks_are_ours_unless_they_are_given() -> None:
-    assert [note[:23] for note in scale_notes(targets_of(7), PAPER)] == ["FreeSOLO here is our `f"]
-    assert list(scale_notes(targets_of(7), replace(PAPER, freesolo="masks.json"))) == []
-
-
-def test_the_seeds_are_said_and_what_they_are_of() -> None:
-    assert "over seeds 0, 2, 5, of pre-training and fine-tuning alike, on" in seed_note(targets_of(2), [0, 2, 5])
-    assert "with seed 3" in seed_note(targets_of(2), [3])
-    assert seeds_of(targets_of(6), [0, 1]) == "seeds 0, 1, of pre-training, on the same images and labels"
-    assert "1, of random pseudo masks, pre-training and fine-tuning alike, " in seeds_of(targets_of(7), [0, 1])
-
-
-def test_the_note_on_settings_has_the_epochs_of_the_scale() -> None:
-    assert settings_note(PAPER) == (
-        "Settings that are not the paper's: K-Net's prompts have the kernels' length (their own). "
-        "All are in config.py in each run's directory."
+def test_what_stands_for_the_labelled_data_is_said() -> None:
+    replaced = {
+        n: next(note for note in notes_of(table, DEMO, 0) if "labelled dataset" in note) for n, table in TABLES.items()
+    }
+    halves = [n for n, note in replaced.items() if "half of them for COCO 5 %" in note]
+    assert halves == [1]
+    assert replaced[6].startswith("Images like the unlabeled ones, with the objects pasted on them labelled")
+    assert all(
+        note.startswith("The demo set replaces the labelled datasets: 60 images")
+        for n, note in replaced.items()
+        if n != 6
     )
-    assert "6 epochs of pre-training (12), at most 20 of fine-tuning (20 to 96)" in settings_note(DEMO)
-    assert "3 epochs of pre-training (12). " in settings_note(replace(PAPER, pretrain_epochs=3))
+    few = notes_of(TABLES[1], replace(DEMO, datasets=demo_datasets(9, 8, 7)), 0)
+    assert any(": 8 images to train on, half of them for COCO 5 %, 7 to test on, " in note for note in few)
+
+
+def test_a_table_has_its_own_notes() -> None:
+    def tables_with(text: str, scale: Scale) -> list[int]:
+        return [n for n, table in TABLES.items() if text in " ".join(notes_of(table, scale, 0))]
+
+    assert tables_with("Without prompts (PROMPTS=off) there is no kernel supervision", PAPER) == [5, 7]
+    assert tables_with("FreeSOLO is our `freemask`", PAPER) == [7]
+    assert tables_with("FreeSOLO is our `freemask`", replace(PAPER, freesolo="masks.json")) == []
+    assert tables_with("for SwAV", PAPER) == [1]
+    assert tables_with("for SwAV", DEMO) == []
+    assert tables_with("K-Net's prompts", DEMO) == [1, 2, 4, 5, 6, 7]
+    assert tables_with("Epochs of fine-tuning", DEMO) == [1, 2, 3, 4, 5, 7]
+    assert tables_with("Epochs", PAPER) == []
+
+
+def test_the_seeds_are_said() -> None:
+    spread = "Mean ± sample standard deviation over seeds 0, 2, 5; images and labels are the same for all seeds."
+    assert notes_of(TABLES[2], PAPER, 0, 2, 5)[0] == spread
+    assert notes_of(FIGURES[3], PAPER, 0, 2)[0].startswith(
+        "Lines are means, bands go from the lowest run to the highest,"
+    )
+    assert notes_of(FIGURES[6], PAPER, 3, 1)[0].startswith("One run each, with seed 3, the first of 3, 1: ")
+    assert notes_of(TABLES[2], PAPER, 3)[0].startswith("One run each, with seed 3: ")
+
+
+def test_the_epochs_of_the_scale_are_said() -> None:
+    assert notes_of(TABLES[2], DEMO, 0)[-2:] == [
+        "Epochs of pre-training: 6 (the paper: 12).",
+        "Epochs of fine-tuning: at most 20 (the paper: 24 to 96, by dataset).",
+    ]
+    assert "Epochs of pre-training: 3 (the paper: 12)." in notes_of(TABLES[2], replace(PAPER, pretrain_epochs=3), 0)

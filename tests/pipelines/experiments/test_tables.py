@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.experiments.paper_tables import TABLES
+from pipelines.experiments.paper import TABLES
 from pipelines.experiments.record import ExperimentRecord
-from pipelines.experiments.tables import mean_and_spread, our_cells
+from pipelines.experiments.reproduce import mean_and_spread
 from tests.pipelines.command import run_command
 
 SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
@@ -34,10 +34,10 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     out = capsys.readouterr().out
     folder = tmp_path / "work_dirs" / "experiments" / "demo"
     table = json.loads((folder / "tables" / "table2.json").read_text())
-    assert ExperimentRecord.read(folder / "tables" / "table2.json").markdown() == (
+    assert ExperimentRecord.read(folder / "tables" / "table2.json").text(markdown=True) == (
         (folder / "tables" / "table2.md").read_text()
     )
-    assert table["heading"] == ["labels", "model", "start", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
+    assert table["heading"] == ["labels", "model", "initialisation", "AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L"]
     assert table["rows"][3] == [
         "CTW1500",
         "K-Net",
@@ -54,13 +54,15 @@ def test_a_table_is_made_printed_and_written(run, commands, tmp_path: Path, caps
     assert len(table["runs"]) == len(table["commands"]) == len(commands.seen) == 2 + 2 * 5
     assert table["commands"][0].startswith("python -m pipelines data --dataset demo --count 4 2 2 --data-root ")
     assert table["scale"] == "demo"
-    assert "CTW1500  K-Net       SP         8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
+    assert "CTW1500  K-Net       SP              8.0 ± 0.0 (34.6)  16.0 ± 0.0 (71.1)" in out
     for note in table["notes"]:
         assert f"- {note}\n" in out
-    assert any(
-        note.startswith("Settings that are not the paper's: ") and "1 epochs of pre-training (12)" in note
-        for note in table["notes"]
-    )
+    assert any(note.startswith("Sizes that are not the paper's: EfficientNet-Lite0") for note in table["notes"])
+    assert table["notes"][0].startswith("Mean ± sample standard deviation over seeds 0, 1; ")
+    assert table["notes"][-2:] == [
+        "Epochs of pre-training: 1 (the paper: 12).",
+        "Epochs of fine-tuning: at most 1 (the paper: 24 to 96, by dataset).",
+    ]
     page = (folder / "tables" / "table2.md").read_text()
     assert "| CTW1500 | K-Net | SP | 8.0 ± 0.0 (34.6) |" in page
     assert table["commands"][-1] in page
@@ -70,20 +72,20 @@ def test_a_table_that_is_there_is_printed_again(run, commands, capsys) -> None:
     commands.scores = {"--init": scores(0.05)}
     assert run("4", *SMALL) == 0
     count, first = len(commands.seen), capsys.readouterr().out
-    assert run("4", *SMALL, "--markdown") == 0
+    assert run("4", *SMALL) == 0
     assert len(commands.seen) == count
     assert "5.0 (23.5)" in first
-    assert "| K-Net | on | 5.0 (23.5) | 10.0 (41.4) |" in capsys.readouterr().out
+    assert capsys.readouterr().out.partition("\n\n")[2] == first[first.index("Table 4, at demo scale") :]
 
 
 def test_class_agnostic_scores_are_those_of_boxes(run, commands, capsys) -> None:
-    commands.scores = {"--class-agnostic": {"AP": 0.9, "box_AP": 0.021, "box_AP50": 0.06, "box_AP75": 0.01}}
+    commands.scores = {"--class-agnostic": {"AP": 0.9, "box_AP": 0.021, "box_AP50": 0.06, "box_AP75": -1.0}}
     assert run("6", *SMALL) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith(("FreeSOLO  ", "K-Net"))]
     assert rows == [
         ["FreeSOLO", "yes", "-", "(5.5)", "-", "(12.2)", "-", "(4.2)"],
-        ["K-Net", "with", "SP", "no", "2.1", "(3.2)", "6.0", "(8.5)", "1.0", "(2.0)"],
+        ["K-Net", "with", "SP", "no", "2.1", "(3.2)", "6.0", "(8.5)", "-", "(2.0)"],
     ]
 
 
@@ -127,7 +129,15 @@ def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
 
 def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path: Path, capsys) -> None:
     assert run(7, "--dry-run", "--freesolo", tmp_path / "masks.json") == 2
-    assert capsys.readouterr().err == f"error: --freesolo {tmp_path}/masks.json: no such file\n"
+    assert capsys.readouterr().err == (
+        f"error: Invalid value for '--freesolo': File '{tmp_path}/masks.json' does not exist.\n"
+    )
+
+
+def test_masks_of_freesolo_are_imported(run, tmp_path: Path, capsys) -> None:
+    (tmp_path / "masks.json").touch()
+    assert run(7, "--dry-run", "--freesolo", "masks.json") == 0
+    assert f"""--generator import --set 'file="{tmp_path}/masks.json"'""" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -144,12 +154,3 @@ def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path:
 )
 def test_a_cell_is_mean_and_spread_in_percent(values: list[float], cell: str) -> None:
     assert mean_and_spread(values) == cell
-
-
-def test_a_row_has_a_cell_per_score_of_its_table() -> None:
-    assert our_cells(TABLES[6], [{"box_AP": 0.03, "box_AP50": 0.08, "box_AP75": -1.0, "AP": 0.9}]) == [
-        "3.0",
-        "8.0",
-        "-",
-    ]
-    assert our_cells(TABLES[6], []) == ["-"] * 3

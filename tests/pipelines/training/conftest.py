@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.files import file_sha256
@@ -38,12 +37,6 @@ def dataset(write_labels, tmp_path) -> Path:
         "val_evaluator = dict(type='MaskAP')\n"
     )
     return tmp_path / "tiny.py"
-
-
-@pytest.fixture(autouse=True)
-def one_thread(all_threads: None) -> None:
-    """Tensors this small take longer on several threads."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -54,10 +54,12 @@ def write(path: Path, objects_of: dict[int, list[dict[str, Any]]]) -> Labels:
     return Labels.read(path)
 
 
-def scores(*values: float) -> dict[str, Any]:
-    return {"mask": pytest.approx(dict(zip(SCORES, values, strict=True)))} | {
-        "box": pytest.approx(dict(zip(SCORES, values, strict=True)))
-    }
+def scores(
+    ap: float, ap50: float, ar: float, r50: float, ap75: float | None = None, ar100: float | None = None
+) -> dict[str, Any]:
+    """What `evaluate` returns; by default, AP75 is AP50, and AR@100 is AR@20."""
+    values = (ap, ap50, ap50 if ap75 is None else ap75, ar, ar if ar100 is None else ar100, r50)
+    return {kind: pytest.approx(dict(zip(SCORES, values, strict=True))) for kind in ("mask", "box")}
 
 
 A, B = (0, 0, 10, 10), (10, 10, 20, 20)
@@ -85,7 +87,7 @@ def test_a_better_scored_mistake_halves_the_precision(tmp_path: Path, propose: P
 def test_an_overlap_counts_up_to_its_iou(tmp_path: Path, propose: Propose) -> None:
     """IoU 0.7: found at 0.5, 0.55, ... 0.7."""
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    assert evaluate([propose(1, ((0, 0, 7, 10), 1.0))], labels) == scores(0.5, 1, 0.5, 1)
+    assert evaluate([propose(1, ((0, 0, 7, 10), 1.0))], labels) == scores(0.5, 1, 0.5, 1, ap75=0)
 
 
 def test_masks_and_boxes_are_scored_separately(tmp_path: Path, propose: Propose) -> None:
@@ -109,7 +111,7 @@ def test_proposals_in_a_crowd_do_not_count(tmp_path: Path, propose: Propose) -> 
 def test_recall_is_of_the_20_best_scored_and_precision_of_100(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
     wrong = [((row, 10, row + 1, 11), 0.9) for row in range(20)]
-    assert evaluate([propose(1, *wrong, (A, 0.1))], labels) == scores(1 / 21, 1 / 21, 0, 0)
+    assert evaluate([propose(1, *wrong, (A, 0.1))], labels) == scores(1 / 21, 1 / 21, 0, 0, ar100=1)
     assert evaluate([propose(1, *wrong[:19], (A, 0.1))], labels) == scores(1 / 20, 1 / 20, 1, 1)
 
 
@@ -138,7 +140,7 @@ def iou(first: Box, second: Box, crowd: bool) -> float:
 
 
 def slow_scores(images: list[tuple[list[tuple[Box, bool]], list[tuple[Box, float]]]]) -> list[float]:
-    """AP, AP50, AR@20, R50@20 of (objects (box, crowd), proposals (box, score)) per image, as COCO defines them."""
+    """AP, AP50, AR@20, R50@20, AP75, as COCO has them, of (objects (box, crowd), proposals (box, score)) per image."""
     count = sum(not crowd for objects, _ in images for _, crowd in objects)
     precisions, recalls = [], []
     for threshold in IOUS:
@@ -160,7 +162,7 @@ def slow_scores(images: list[tuple[list[tuple[Box, bool]], list[tuple[Box, float
         recalls.append(max((recall for recall, _ in points), default=0))
         at = [max((p for r, p in points if r >= recall), default=0) for recall in np.linspace(0, 1, 101)]
         precisions.append(sum(at) / 101)
-    return [float(np.mean(precisions)), precisions[0], float(np.mean(recalls)), recalls[0]]
+    return [float(np.mean(precisions)), precisions[0], float(np.mean(recalls)), recalls[0], precisions[5]]
 
 
 sides = st.tuples(st.integers(0, 6), st.integers(4, 10))
@@ -188,7 +190,7 @@ def test_labels_of_other_images_are_refused(tmp_path: Path, propose: Propose) ->
 
 def test_labels_of_images_of_another_size_are_refused(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    with pytest.raises(UserError, match=r"1\.jpg is 20 x 20 pixels in the labels and 40 x 20 in the shards"):
+    with pytest.raises(UserError, match=r"'1\.jpg' is 20 x 20 pixels in the labels and 40 x 20 in the shards"):
         evaluate([replace(propose(1, (A, 0.5)), width=40)], labels)
 
 
@@ -213,22 +215,53 @@ def test_labels_that_are_not_coco_are_refused(tmp_path: Path, text: str | None, 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"bbox": [1, 2]}, "no `bbox` of four numbers"),
-        ({"bbox": None}, "no `bbox` of four numbers"),
         (
             {"segmentation": [[1]]},
-            "no `segmentation` that is polygons or run lengths of its image: a polygon",
+            "annotation 1 of image '1.jpg': `segmentation` is no polygons or run lengths of its image: a polygon",
         ),
-        ({"image_id": 3}, "no `image_id` that is in its images"),
-        ({"area": "large"}, "no `area` that is a number"),
-        ({"iscrowd": None}, "an `iscrowd` that is neither 0 nor 1"),
+        ({"image_id": 3}, r"annotations\[1\] has no `image_id` that is in its images"),
+        ({"iscrowd": None}, r"annotation 1 of image '1.jpg': `iscrowd` is neither 0 nor 1 \(None\)"),
+        ({"iscrowd": "0"}, r"annotation 1 of image '1.jpg': `iscrowd` is neither 0 nor 1 \('0'\)"),
     ],
 )
 def test_labels_with_a_malformed_object_are_refused(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
-    with pytest.raises(UserError, match=rf"labels .*l\.json: annotations\[1\] has {fault}"):
+    with pytest.raises(UserError, match=rf"labels .*l\.json: {fault}"):
         write(tmp_path / "l.json", {1: [annotation(A), annotation(A) | change]})
 
 
 def test_labels_with_nothing_but_crowds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no objects in it"):
         write(tmp_path / "l.json", {1: [annotation(A, crowd=True)]})
+
+
+@pytest.mark.parametrize("change", [{"bbox": [1, 2]}, {"bbox": None}, {"area": "large"}])
+def test_what_labels_do_not_state_is_taken_from_the_masks(
+    tmp_path: Path, propose: Propose, change: dict[str, Any]
+) -> None:
+    labels = write(tmp_path / "l.json", {1: [annotation(A) | change]})
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [{}, {"height": 0, "width": -1}])
+def test_sizes_that_labels_do_not_state_are_those_of_the_shards(
+    tmp_path: Path, propose: Propose, size: dict[str, int]
+) -> None:
+    images = [{"id": 1, "file_name": "dir\\1.jpg", **size}]
+    document = {"images": images, "annotations": [annotation(A) | {"image_id": 1}]}
+    (tmp_path / "l.json").write_text(json.dumps(document))
+    labels = Labels.read(tmp_path / "l.json")
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+
+
+def test_labels_of_other_images_are_refused_with_names_of_both(tmp_path: Path, propose: Propose) -> None:
+    labels = write(tmp_path / "l.json", {1: [annotation(A)]})
+    with pytest.raises(UserError, match=r"none of their images is in the shards; .*: '1\.jpg', 'dir/2\.jpg'$"):
+        evaluate([propose(2, (A, 0.9))], labels)
+
+
+def test_labels_of_several_images_of_one_name_match_none_by_it(tmp_path: Path, propose: Propose) -> None:
+    images = [{"id": number, "file_name": f"{number}/1.jpg", "height": 20, "width": 20} for number in (1, 2)]
+    document = {"images": images, "annotations": [annotation(A) | {"image_id": 1}]}
+    (tmp_path / "l.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="none of their images is in the shards"):
+        evaluate([propose(1, (A, 0.9))], Labels.read(tmp_path / "l.json"))

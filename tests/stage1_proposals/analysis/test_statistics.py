@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from stage1_proposals.analysis.coco_export import to_coco
 from stage1_proposals.analysis.samples import read_record_image, sample
 from stage1_proposals.analysis.statistics import Distribution, distributions
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.generators.base import ImageInfo, Proposals, to_record
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
@@ -66,7 +67,7 @@ def shards(write_shards, make_record, rectangles):
 
 def test_as_many_images_as_asked_for_are_chosen_in_order_the_same_for_the_same_seed(shards, tmp_path):
     def chosen(count, seed):
-        found = list(sample(shards, tmp_path / "images", count, seed))
+        found = list(sample(shards, tmp_path / "images", count, seed, pytest.fail))
         assert all(image.shape == (48, 64, 3) for _, image in found)
         return [record.image_id for record, _ in found]
 
@@ -77,15 +78,18 @@ def test_as_many_images_as_asked_for_are_chosen_in_order_the_same_for_the_same_s
     assert chosen(3, 0) == some[0]
 
 
-def test_images_that_cannot_be_had_come_with_the_reason(shards, tmp_path):
+def test_images_that_cannot_be_had_are_left_out_with_the_reason(shards, tmp_path):
     (tmp_path / "images" / "1.png").unlink()
     Image.new("RGB", (64, 64)).save(tmp_path / "images" / "4.png")
-    found = {record.file_name: image for record, image in sample(shards, tmp_path / "images", 5, 0)}
-    reasons = {name: str(image) for name, image in found.items() if isinstance(image, ImageError)}
-    assert reasons == {
-        "1.png": "does not exist",
-        "4.png": "is 64 x 64 pixels now, but its masks are for 64 x 48",
-    }
+    reasons: list[str] = []
+    found = [record.file_name for record, _ in sample(shards, tmp_path / "images", 5, 0, reasons.append)]
+    assert found == ["0.png", "2.png", "3.png"]
+    assert reasons == [
+        "not drawn: 1.png does not exist",
+        "not drawn: 4.png is 64 x 64 pixels now, but its masks are for 64 x 48",
+    ]
+    with pytest.raises(UserError, match="no sampled image was found unchanged under"):
+        list(sample(shards, tmp_path / "gone", 5, 0, reasons.append))
 
 
 def test_an_image_is_that_of_its_record(shards, tmp_path):

@@ -35,7 +35,7 @@ def test_a_name_is_the_catalogues_or_timms(name: str, architecture: str) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("qqq", r"no backbone 'qqq'; there are lite0_imagenet, densecl_r50, .*; or any model of timm's$"),
+        ("qqq", r"no backbone 'qqq'; there are lite0_imagenet, dinov2_s, densecl_r50, .*; or any model of timm's$"),
         ("resnet49", r"no backbone 'resnet49'; .* timm's models with similar names are .*resnet34"),
         ("resnet18.dino", r"no backbone 'resnet18.dino'; timm has resnet18\.a1_in1k, "),
         ("resnet18.", r"no backbone 'resnet18\.'; timm has resnet18\.a1_in1k, "),

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from skimage import data
@@ -217,6 +218,39 @@ def test_the_specification_is_found_from_the_model(name: str, feature_dim: int, 
     assert (spec.feature_dim, spec.stride) == (feature_dim, stride)
 
 
+@pytest.mark.parametrize(
+    ("name", "feature_stride", "expected"),
+    [
+        ("lite0_imagenet", 16, (112 + 320, 16, 2)),
+        ("lite0_imagenet", 15, (112 + 320, 16, 2)),
+        ("lite0_imagenet", 17, (320, 32, 1)),
+        ("resnet18", 8, (128 + 256 + 512, 8, 3)),
+        ("resnet18", 1, (64 + 64 + 128 + 256 + 512, 2, 5)),
+        ("vit_tiny_patch16_224", 8, (192, 16, 1)),
+    ],
+)
+def test_earlier_maps_are_joined_down_to_a_stride(
+    name: str, feature_stride: int, expected: tuple[int, int, int]
+) -> None:
+    spec = get_spec(name, feature_stride)
+    assert (spec.feature_dim, spec.stride, spec.maps) == expected
+    assert spec.input_step == get_spec(name).stride
+
+
+def test_each_of_the_joined_maps_counts_as_much() -> None:
+    network = timm.create_model("resnet18", num_classes=0).eval()
+    images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        joined = Trunk(network, 3)(images)
+        *_, fine, middle, coarse = network.forward_intermediates(images, intermediates_only=True)
+    assert joined.shape == (1, 128 + 256 + 512, 8, 12)
+    parts = joined.split([128, 256, 512], 1)
+    assert all(torch.allclose(part.norm(dim=1), torch.ones(1), atol=1e-5) for part in parts)
+    for part, one in zip(parts, (fine, middle, coarse), strict=True):
+        resized = F.interpolate(one, (8, 12), mode="bilinear", align_corners=False)
+        assert torch.cosine_similarity(part, resized).min() > 1 - 1e-5
+
+
 def test_normalisation_is_that_of_the_weights() -> None:
     assert get_spec("lite0_imagenet").mean == (127.5, 127.5, 127.5)
     assert get_spec("densecl_r50").std == (58.395, 57.12, 57.375)
@@ -291,7 +325,7 @@ def test_a_resnet_is_torchvisions() -> None:
 
 
 def test_images_are_normalised_before_the_trunk() -> None:
-    spec = BackboneSpec("none", 3, 1, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0))
+    spec = BackboneSpec("none", 3, 1, 1, 0, 1, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0))
     images = torch.tensor([12, 24, 38], dtype=torch.uint8).view(1, 3, 1, 1)
     assert FeatureExtractor(nn.Identity(), spec)(images).flatten().tolist() == [2, 2, 2]
 
@@ -325,4 +359,4 @@ def test_the_bundled_weights_know_a_cat_and_an_espresso() -> None:
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_whole_catalogue_fits(name: str) -> None:
-    assert get_spec(name).stride == 32
+    assert get_spec(name).stride == (14 if name == "dinov2_s" else 32)

@@ -38,8 +38,8 @@ def relative_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 def test_folded_networks_compute_the_same() -> None:
     """timm's norms with activations inside, plain ones, and a stem convolution that pads by its input's size."""
     images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
-    for name in ("test_resnet", "test_efficientnet", "tf_efficientnet_lite0", "resnet18"):
-        network = Trunk(random_network(name))
+    for name, maps in (("test_resnet", 1), ("test_efficientnet", 1), ("tf_efficientnet_lite0", 2), ("resnet18", 3)):
+        network = Trunk(random_network(name), maps)
         folded = fold_batch_norms(network)
         assert batch_norms(network) > batch_norms(folded) == 0
         assert relative_difference(folded(images), network(images)) < 1e-5
@@ -84,6 +84,6 @@ def test_the_bundled_backbone_sped_up_gives_the_same_features() -> None:
 
 
 def test_precision_is_of_the_trunk_alone() -> None:
-    spec = BackboneSpec("none", 3, 1, (1.0, 2.0, 3.0), (3.0, 3.0, 3.0))
+    spec = BackboneSpec("none", 3, 1, 1, 0, 1, (1.0, 2.0, 3.0), (3.0, 3.0, 3.0))
     extractor = speed_up(FeatureExtractor(nn.Conv2d(3, 3, 1), spec), "bfloat16")
     assert (extractor.dtype, extractor.mean.dtype) == (torch.bfloat16, torch.float32)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.backbones.weights import locate_weights, weights_cache
+from stage1_proposals.backbones.weights import locate_weights, read_backbone_weights, weights_cache
 from stage1_proposals.common.errors import UserError
 
 
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth: no such file"):
         locate_weights("densecl_r50", tmp_path / "gone.pth")
-    with pytest.raises(UserError, match="there are lite0_imagenet, densecl_r50"):
+    with pytest.raises(UserError, match="there are lite0_imagenet, dinov2_s, densecl_r50"):
         locate_weights("no-such", tmp_path / "gone.pth")
 
 
@@ -184,3 +184,11 @@ def test_a_file_given_is_taken_as_it_is(server: Server, file: Path) -> None:
     file.write_bytes(b"the user's own")
     assert locate_weights("densecl_r50", file) == file
     assert server.requests == 0
+
+
+def test_weights_that_are_not_finite_are_refused(file: Path) -> None:
+    weights = read_backbone_weights("lite0_imagenet")
+    weights["blocks.0.0.conv_dw.weight"][0, 0, 0, 0] = float("nan")
+    torch.save({"state_dict": weights}, file)
+    with pytest.raises(UserError, match=r"^\S+w\.pth: 1 of its \d+ tensors .* first blocks\.0\.0\.conv_dw\.weight: "):
+        read_backbone_weights("lite0_imagenet", file)

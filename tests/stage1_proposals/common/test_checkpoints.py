@@ -1,11 +1,16 @@
 """Checkpoints are read without running code in them, and matched by name and shape."""
 
 import argparse
+import datetime
 import pickle
 import re
-from collections import OrderedDict
+import sys
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +18,13 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mmengine.config import Config as MMEngineConfig
+from mmengine.config import ConfigDict as MMEngineConfigDict
+from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from stage1_proposals.common.checkpoints import (
+    Record,
     TensorMatch,
     match_tensors,
     read_checkpoint,
@@ -106,7 +115,8 @@ def test_code_in_a_checkpoint_is_named_and_not_run(
     tmp_path: Path, file: Path, write: Callable[[object, Path], None], reason: str, wrap: Callable[[object], object]
 ) -> None:
     write({"state_dict": {"a": torch.ones(1)}, "args": wrap(Payload(tmp_path / "ran"))}, file)
-    with pytest.raises(UserError, match=rf"w\.pth: {reason}; only tensors and plain values are read, never code$"):
+    rest = r"; only tensors and plain values are read, never code: if you trust the file, save its weights alone .*"
+    with pytest.raises(UserError, match=rf"w\.pth: {reason}{rest} `torch\.save\(model\.state_dict\(\), FILE\)`$"):
         read_tensors(file)
     assert not (tmp_path / "ran").exists()
 
@@ -116,6 +126,83 @@ def test_options_beside_the_weights_are_allowed(file: Path) -> None:
     torch.save({"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1), "epoch": 3}, file)
     assert read_tensors(file).keys() == {"a"}
     assert read_checkpoint(file)["args"].lr == 0.1
+
+
+class Settings(dict[str, Any]):
+    """A dictionary with attributes, as many programs have one of; pickled as the class of another package."""
+
+    __module__, __qualname__ = "easydict", "EasyDict"
+
+
+HARMLESS: dict[str, object] = {
+    "MMEngine's history of losses": HistoryBuffer([1.0, 2.0], [1, 1]),
+    "MMEngine's config": MMEngineConfig({"a": {"b": [1]}}),
+    "a scalar of NumPy": np.float64(0.5),
+    "an integer of NumPy": np.int64(3),
+    "an array of NumPy": np.arange(3.0),
+    "a path": Path("a/b"),
+    "a date": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC),
+    "a namespace": SimpleNamespace(lr=0.1),
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_harmless_objects_beside_the_weights_are_not_made_but_passed_over(file: Path, what: str) -> None:
+    beside = {"epoch": 3, "hub": {"log": [HARMLESS[what]]}, "args": argparse.Namespace(value=HARMLESS[what])}
+    torch.save({"state_dict": {"a": torch.ones(1)}, **beside}, file)
+    read = read_checkpoint(file)
+    assert read_tensors(file) == {"a": torch.ones(1)}
+    assert read["epoch"] == 3
+    assert type(read["hub"]["log"][0]) is Record
+    assert type(read["args"].value) is Record
+
+
+@pytest.mark.parametrize("make", [Settings, MMEngineConfigDict, partial(defaultdict, list)])
+def test_weights_inside_another_dictionary_are_found(
+    file: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[..., object]
+) -> None:
+    easydict = ModuleType("easydict")
+    easydict.EasyDict = Settings  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "easydict", easydict)
+    torch.save({"model": make({"a": torch.ones(1)})}, file)
+    assert read_tensors(file) == {"a": torch.ones(1)}
+
+
+def test_getattr_in_a_checkpoint_is_not_called(file: Path) -> None:
+    """MMEngine's history of losses needs it, and by it a file can name any function."""
+
+    class Trick:
+        def __reduce__(self) -> tuple[object, ...]:
+            return getattr, (HistoryBuffer, "mean")
+
+    torch.save({"state_dict": {"a": torch.ones(1)}, "trick": Trick()}, file)
+    assert type(read_checkpoint(file)["trick"]) is Record
+
+
+def test_a_whole_model_says_how_to_save_its_weights(file: Path) -> None:
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.BatchNorm1d(3)), file)
+    with pytest.raises(UserError, match=r"holds torch\.nn\S+, .*; only tensors .* as `torch\.save\(model\.state_dict"):
+        read_tensors(file)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_program_says_how_to_save_its_weights(file: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), file)
+    with pytest.raises(UserError, match=r"w\.pth: is a TorchScript program, not a checkpoint: if you trust"):
+        read_tensors(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    weights = {"a": torch.ones(2), "b": torch.tensor([1.0, value]), "n": torch.tensor(3)}
+    for check in (
+        lambda match: match.require(("a",), "a.pth", "hint"),
+        lambda match: match.require_all("a.pth"),
+    ):
+        check(match_tensors(weights | {"b": torch.ones(2)}, weights))
+        with pytest.raises(UserError, match=r"^a\.pth: 1 of its 3 tensors hold NaN or infinity, the first b: its tr"):
+            check(match_tensors(weights, weights))
+    match_tensors(weights, {"a": torch.ones(2)}).require(("a",), "a.pth", "hint")  # of another part
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
@@ -133,6 +220,9 @@ NESTS: dict[str, Callable[[dict[str, Tensor], dict[str, Tensor]], object]] = {
     "model": lambda tensors, other: {"model": tensors, "optimizer": other, "epoch": 1},
     "both": lambda tensors, other: {"state_dict": {"model": tensors}},
     "DINO": lambda tensors, other: {"student": other, "teacher": tensors, "epoch": 1},
+    "twice": lambda tensors, other: {"model": {"state_dict": tensors}, "optimizer": other},
+    "model_state_dict": lambda tensors, other: {"model_state_dict": tensors, "optimizer_state_dict": other},
+    "DeepSpeed": lambda tensors, other: {"module": tensors, "optimizer": other},
     "a student alone": lambda tensors, other: {"student": tensors, "epoch": 1},
 }
 
@@ -142,6 +232,14 @@ def test_a_state_dict_is_found_where_it_is_nested(file: Path, nest: str) -> None
     tensors, other = {"x": torch.ones(1)}, {"x": torch.zeros(1)}
     torch.save(NESTS[nest](tensors, other), file)
     assert read_tensors(file) == tensors
+
+
+def test_a_state_dict_that_contains_itself_ends(file: Path) -> None:
+    checkpoint: dict[str, object] = {}
+    checkpoint["model"] = checkpoint
+    torch.save(checkpoint, file)
+    with pytest.raises(UserError, match="holds no weights"):
+        read_tensors(file)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["today's format", "from before PyTorch 1.6"])

@@ -79,10 +79,11 @@ def test_it_equals_pycocotools(drawn: list[Any], kind: str, class_agnostic: bool
         theirs.accumulate()
         theirs.summarize()
     np.testing.assert_allclose(ours.precision, theirs.eval["precision"][..., 2], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(ours.recall, theirs.eval["recall"][..., 1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, theirs.eval["recall"][..., 1:], rtol=0, atol=1e-12)
     stats = [ours.average_precision(), ours.average_precision(0.5), ours.average_precision(0.75)]
     stats += [ours.average_precision(size=size) for size in SIZES[1:]]
-    assert [*stats, ours.average_recall()] == pytest.approx([*theirs.stats[:6], theirs.stats[7]], rel=0, abs=1e-12)
+    stats += [ours.average_recall(), ours.average_recall(detections=100)]
+    assert stats == pytest.approx([*theirs.stats[:6], *theirs.stats[7:9]], rel=0, abs=1e-12)
 
 
 def test_the_objects_of_a_file_have_masks_as_pycocotools_draws_them(tmp_path: Path) -> None:
@@ -103,3 +104,23 @@ def test_images_of_unknown_size_have_no_objects_to_compare_with(tmp_path: Path) 
     (tmp_path / "a.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match=r"a\.json: image '1\.png' has no `height` and `width`"):
         labelled_objects(read_coco(tmp_path / "a.json", categories=False))
+
+
+def test_what_a_file_does_not_state_is_taken_from_the_mask(tmp_path: Path) -> None:
+    square = [2, 2, 6, 2, 6, 6, 2, 6]
+    document = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1, "segmentation": [square]}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    (found,) = labelled_objects(read_coco(tmp_path / "a.json", categories=False), {1: (SIDE, SIDE)})
+    assert (found["bbox"], found["area"]) == ([2, 2, 4, 4], 16)
+
+
+@pytest.mark.parametrize("category", [None, [7], 8])
+def test_an_object_of_no_class_is_refused(tmp_path: Path, category: Any) -> None:
+    image = {"id": 1, "file_name": "1.png", "height": SIDE, "width": SIDE}
+    annotation = {"id": 5, "image_id": 1, "category_id": category, "segmentation": [[2, 2, 6, 2, 6, 6]]}
+    document = {"images": [image], "annotations": [annotation], "categories": [{"id": 7, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(
+        UserError, match=r"annotation 5 of image '1\.png': `category_id` is not in the file's categories"
+    ):
+        labelled_objects(read_coco(tmp_path / "a.json"))

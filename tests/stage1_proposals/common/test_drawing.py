@@ -1,6 +1,7 @@
 """Masks, seeds and names drawn on images, and contact sheets."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from stage1_proposals.common.drawing import (
@@ -11,6 +12,7 @@ from stage1_proposals.common.drawing import (
     contact_sheet,
     draw_named,
     draw_proposals,
+    legible,
     palette,
 )
 
@@ -80,3 +82,26 @@ def test_a_mask_may_have_no_name_and_a_given_colour() -> None:
     drawn = np.asarray(draw_named(np.zeros((32, 32, 3), np.uint8), masks, [""], [(255, 255, 255)], tile=32))
     assert (drawn[0] == 255).all()
     assert (drawn[1:-1, 1:-1] == round(OPACITY * 255)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn", "font"),
+    [
+        ("cat 1", "cat 1", "Aileron"),
+        ("кот", "кот", "DejaVu Sans"),
+        ("猫", "猫", "Noto Sans CJK JP"),
+        ("ねこ and 고양이", "ねこ and 고양이", "Noto Sans CJK JP"),
+        ("แมว", r"\u0e41\u0e21\u0e27", "Aileron"),
+        ("猫 แ", r"猫 \u0e41", "Noto Sans CJK JP"),
+    ],
+)
+def test_names_of_any_script_can_be_told_apart(text: str, drawn: str, font: str) -> None:
+    found, used = legible(text, 11)
+    assert (found, used.getname()[0]) == (drawn, font)
+
+
+def test_chinese_names_are_drawn_as_they_are_written() -> None:
+    mask = np.zeros((1, 80, 80), np.uint8)
+    mask[0, 40:70, 10:70] = 1
+    sheets = [np.asarray(draw_named(np.zeros((80, 80, 3), np.uint8), mask, [name], tile=80)) for name in ("猫", "犬")]
+    assert (sheets[0] != sheets[1]).any()

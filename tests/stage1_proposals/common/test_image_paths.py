@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.image_paths import coco_roots, find_root, image_finder
+from stage1_proposals.common.image_paths import coco_roots, find_image, find_root, image_finder, repeated_names
 
 
 def test_images_are_found_by_path_or_by_a_name_that_only_one_has() -> None:
@@ -26,3 +26,50 @@ def test_the_root_is_the_first_folder_with_the_first_image_that_exists(tmp_path:
         UserError, match=r"val2017\.json: none of its 1 images is under .*; say where they are with --he"
     ):
         find_root(path, roots, ["a.jpg"], "--here")
+    with pytest.raises(UserError, match=r"val2017\.json: names no images$"):
+        find_root(path, roots, [], "--here")
+
+
+def test_a_name_that_several_have_on_either_side_is_no_match() -> None:
+    ambiguous = repeated_names(["x/1.jpg", "y\\1.jpg", "z/2.jpg"])
+    assert ambiguous == {"1.jpg"}
+    find = image_finder({"1.jpg": "one", "2.jpg": "two"}, ambiguous)
+    assert [find(path) for path in ("x/1.jpg", "y/1.jpg", "z/2.jpg", "1.jpg")] == [None, None, "two", "one"]
+
+
+def test_paths_of_windows_and_with_dots_match() -> None:
+    find = image_finder({"a\\1.jpg": "a", "./b/1.jpg": "b"})
+    assert [find(path) for path in ("a/1.jpg", "b/1.jpg", "b\\1.jpg")] == ["a", "b", "b"]
+
+
+def test_an_image_is_found_as_named_or_as_named_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.jpg", "a\\2.jpg", "3.jpg"):
+        (tmp_path / name).touch()
+    paths = [
+        "a/1.jpg",
+        "a\\1.jpg",
+        "a\\2.jpg",
+        "C:\\Users\\me\\3.jpg",
+        "/home/me/3.jpg",
+        "../x/3.jpg",
+        "b/3.jpg",
+        "4.jpg",
+    ]
+    assert [find_image(tmp_path, path) for path in paths] == [
+        "a/1.jpg",
+        "a/1.jpg",
+        "a\\2.jpg",
+        "3.jpg",
+        "3.jpg",
+        "3.jpg",
+        None,
+        None,
+    ]
+    assert find_root(tmp_path / "l.json", [tmp_path / "a", tmp_path], ["a\\1.jpg"], "--here") == tmp_path
+    with pytest.raises(UserError, match=r"with --here; the first is 'gone\\\\1\.jpg'"):
+        find_root(tmp_path / "l.json", [tmp_path], ["gone\\1.jpg"], "--here")
+
+
+def test_the_images_of_cvats_subsets_are_found(tmp_path: Path) -> None:
+    assert tmp_path / "images" / "default" in coco_roots(tmp_path / "annotations" / "instances_default.json")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from stage1_proposals.common import masks, system
 from stage1_proposals.common.masks import (
     encode_masks,
     mask_areas,
@@ -17,10 +18,14 @@ from stage1_proposals.common.masks import (
 SIZE = (12, 16)
 
 
+def test_masks_may_be_as_large_as_images() -> None:
+    assert masks.MAX_PIXELS == system.MAX_PIXELS
+
+
 def test_boxes_and_areas_are_those_of_the_pixels() -> None:
-    masks = np.zeros((2, *SIZE), bool)
-    masks[0, 3:7, 5:6] = True
-    rles = encode_masks(masks)
+    drawn = np.zeros((2, *SIZE), bool)
+    drawn[0, 3:7, 5:6] = True
+    rles = encode_masks(drawn)
     assert mask_areas(rles).tolist() == [4, 0]
     assert mask_boxes(rles).tolist() == [[5, 3, 6, 7], [0, 0, 0, 0]]
     assert to_xywh(mask_boxes(rles)).tolist() == [[5, 3, 1, 4], [0, 0, 0, 0]]
@@ -30,4 +35,4 @@ def test_boxes_and_areas_are_those_of_the_pixels() -> None:
     fields = mask_fields(rles[0])
     assert (fields["area"], fields["bbox"]) == (4, [5, 3, 1, 4])
     assert json.loads(json.dumps(fields)) == fields
-    assert np.array_equal(to_mask(fields["segmentation"], SIZE), masks[0])
+    assert np.array_equal(to_mask(fields["segmentation"], SIZE), drawn[0])

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from stage1_proposals.common import system
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import ENVIRONMENT, choose_device
+from stage1_proposals.common.system import ENVIRONMENT, available_memory, choose_device
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -103,3 +104,27 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_freed_blocks_are_not_faulted_in_again() -> None:
     assert page_faults("keep") < page_faults("as it is") / 4
+
+
+def test_free_memory_is_that_of_the_machine_or_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "MEMORY", tmp_path)
+    assert available_memory() is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 16000 kB\nMemAvailable: 8000 kB\nBuffers: 1 kB\n")
+    assert available_memory() == 8000 * 1024
+    first, second = tmp_path / "sys/fs/cgroup", tmp_path / "sys/fs/cgroup/memory"
+    second.mkdir(parents=True)
+    (first / "memory.max").write_text("max\n")
+    (first / "memory.current").write_text("1000\n")
+    assert available_memory() == 8000 * 1024
+    (first / "memory.max").write_text("5000\n")
+    assert available_memory() == 4000
+    (second / "memory.limit_in_bytes").write_text("900\n")
+    (second / "memory.usage_in_bytes").write_text("1000\n")
+    assert available_memory() == 0
+
+
+def test_this_machine_has_memory() -> None:
+    assert not Path("/proc/meminfo").exists() or (available_memory() or 0) > 0

@@ -15,6 +15,8 @@ from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.coco_import import ImportGenerator
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.decode import ImageError
+from stage1_proposals.images.listing import ImageList
+from stage1_proposals.jobs.request import Job, Recipe
 
 SIZE = (20, 30)
 
@@ -110,7 +112,7 @@ def test_a_list_of_results_finds_images_by_id(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (coco(annotation([[5, 3, 11, 3, 11, 9]])), "is 40 x 30, and 20 x 30 in masks.json"),
-        ([annotation(compressed(square(1, 1, 2)))], "mask in masks.json that cannot be read: its size is"),
+        ([annotation(compressed(square(1, 1, 2)))], "has a mask that cannot be used: .*its size is"),
     ],
 )
 def test_an_image_of_another_size_is_a_failure_with_its_reason(tmp_path: Path, data: Any, reason: str) -> None:
@@ -138,9 +140,12 @@ def test_a_mask_that_cannot_be_read_is_the_images_failure(tmp_path: Path, segmen
     [
         ("{", "not JSON"),
         ("[1]", r"results\[0\] has no `image_id`"),
-        ('[{"image_id": 1, "iscrowd": "0", "segmentation": []}]', r"results\[0\] has an `iscrowd` that is neither"),
-        ('[{"image_id": 1, "score": "high", "segmentation": []}]', r"results\[0\] has a `score` that is no number"),
-        ('[{"image_id": 1}]', r"results\[0\] has no `segmentation`"),
+        (
+            '[{"image_id": 1, "iscrowd": "0", "segmentation": []}]',
+            r"results\[0\]: `iscrowd` is neither 0 nor 1 \('0'\)",
+        ),
+        ('[{"image_id": 1, "score": "high", "segmentation": []}]', r"results\[0\]: `score` is no number"),
+        ('[{"image_id": 1}]', r"results\[0\]: has no `segmentation`"),
         ("{}", "not COCO JSON, it has no list `images`"),
         ('{"annotations": [{}], "images": []}', r"annotations\[0\] has no `image_id`"),
         ('"x"', "not COCO JSON"),
@@ -168,3 +173,74 @@ def test_settings_count_the_files_content_and_travel_without_it(tmp_path: Path) 
     generator.parameters()
     assert len(pickle.dumps(generator)) < 1000
     assert pickle.loads(pickle.dumps(generator)) == generator
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": list(SIZE), "counts": [100, 50, 30]},
+        {"size": list(SIZE), "counts": [100, 450, 300]},
+        {"size": list(SIZE), "counts": "~~"},
+        [[5, 3, 11, 3, 1e12, 9]],
+    ],
+)
+def test_a_mask_that_does_not_fit_its_image_is_the_images_failure(tmp_path: Path, segmentation: Any) -> None:
+    found = propose(coco(annotation(segmentation, id=3)), tmp_path)
+    assert isinstance(found, ImageError)
+    assert "masks.json: annotation 3 of image 'sub/a.jpg': `segmentation` is no polygons or run lengths" in str(found)
+
+
+def test_a_mask_that_contradicts_itself_is_the_images_failure(tmp_path: Path) -> None:
+    stated = {"bbox": [12, 10, 15, 8], "area": 110}
+    assert isinstance(propose(coco(annotation([[1, 1, 4, 1, 4, 4]], **stated)), tmp_path), ImageError)
+
+
+def test_paths_of_windows_are_found(tmp_path: Path) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2))))
+    data["images"][0]["file_name"] = "sub\\a.jpg"
+    data["images"].append({"id": 8, "file_name": "other\\a.jpg"})
+    assert len(masks_of(propose(data, tmp_path))) == 1
+
+
+def generator_of(data: Any, folder: Path) -> ImportGenerator:
+    (folder / "masks.json").write_text(json.dumps(data))
+    return ImportGenerator(str(folder / "masks.json"))
+
+
+def test_a_file_that_has_none_of_the_images_is_refused_with_names_of_both(tmp_path: Path) -> None:
+    masks = annotation(compressed(square(1, 1, 2)))
+    generator = generator_of(coco(masks), tmp_path)
+    generator.check_images({"other/a.jpg": 1, "b.jpg": 2})
+    with pytest.raises(
+        UserError,
+        match=r"masks\.json: has masks of none of the 3 images; its names are 'sub/a\.jpg', the images' are 'b\.jpg', "
+        r"'c\.jpg', \.\.\.$",
+    ):
+        generator.check_images({"b.jpg": 1, "c.jpg": 2, "d.jpg": 3})
+    with pytest.raises(UserError, match=r"none of the 1 images; its ids are '7', the images' are '5'$"):
+        generator_of([masks], tmp_path).check_images({"a.jpg": 5})
+    with pytest.raises(UserError, match=r"none of the 1 images; its names are none, the"):
+        generator_of({"images": [], "annotations": []}, tmp_path).check_images({"a.jpg": 5})
+
+
+def test_a_file_name_that_several_images_have_finds_no_masks_of_another_path(tmp_path: Path) -> None:
+    generator = generator_of(coco(annotation(compressed(square(1, 1, 2)))), tmp_path)
+    generator.check_images({"x/a.jpg": 1, "y/a.jpg": 2, "sub/a.jpg": 3})
+    for sent in (generator, pickle.loads(pickle.dumps(generator))):
+        infos = [ImageInfo(number, name, SIZE) for number, name in enumerate(("x/a.jpg", "y/a.jpg", "sub/a.jpg"), 1)]
+        found = sent(Batch(torch.rand(3, 4, 2, 3), infos))
+        assert [len(masks_of(each)) for each in found] == [0, 0, 1]
+
+
+def test_an_image_named_twice_is_refused(tmp_path: Path) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2))))
+    data["images"].append({"id": 8, "file_name": "./sub/a.jpg"})
+    with pytest.raises(UserError, match=r"images\[0\] and images\[1\] are the same image \('sub/a\.jpg'\)"):
+        generator_of(data, tmp_path).parameters()
+
+
+def test_a_job_of_other_images_is_refused_before_it_starts(tmp_path: Path) -> None:
+    generator = generator_of(coco(annotation(compressed(square(1, 1, 2)))), tmp_path)
+    images = ImageList(tmp_path, ("b.jpg",), (1,))
+    with pytest.raises(UserError, match="has masks of none of the 1 images"):
+        Job(images, Recipe(generator, "lite0_imagenet", None, "cpu")).request()

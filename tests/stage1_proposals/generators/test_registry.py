@@ -1,19 +1,26 @@
-"""Generators by name: built from settings, or refused."""
+"""Generators by name: built from settings, or refused; and the configs of settings."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.generators.base import ProposalGenerator
+from stage1_proposals.generators.coco_import import ImportGenerator
+from stage1_proposals.generators.merging import MergingGenerator
 from stage1_proposals.generators.random_shapes import RandomGenerator
-from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.generators.registry import CONFIGS, build_generator, describe_generator, read_settings
+from stage1_proposals.generators.saliency import SaliencyGenerator
 
 
 def test_parameters_make_an_equal_generator_through_json() -> None:
     for settings in (
         {"name": "saliency", "nms": "matrix", "seed_grid": [3, 4], "seed_scales": [1, 0.5]},
         {"name": "saliency", "min_score": 0.5},
+        {"name": "saliency", "component": "seed", "pooling": "bilinear"},
+        {"name": "merging", "max_proposals": 100},
         {"name": "random", "seed": 3, "shapes": ["ellipse"]},
     ):
         generator = build_generator(settings)
@@ -40,6 +47,8 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
         ({"name": "magic"}, "no generator 'magic'; there are saliency"),
         ({"treshold": 0.5}, "no setting treshold; it has .*threshold"),
         ({"similarity": "l2"}, "generator saliency: similarity 'l2': must be 'cosine' or 'dot'"),
+        ({"component": "one"}, "component 'one': must be 'all' or 'seed'"),
+        ({"name": "merging", "max_area": 0}, "generator merging: max_area 0: must be greater than 0"),
         ({"nms": "soft"}, "nms 'soft': must be 'greedy' or 'matrix'"),
         ({"threshold": 1.0}, "threshold 1.0: must be less than 1"),
         ({"threshold": "high"}, "threshold 'high': must be a number"),
@@ -72,3 +81,70 @@ def test_a_users_generator_that_is_not_there_is_refused(name: str) -> None:
 def test_a_setting_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_generator(settings)
+
+
+def test_a_settings_default_is_not_worth_a_word() -> None:
+    assert (
+        describe_generator(json.loads(json.dumps(build_generator({}).parameters())) | {"short_side": 64}) == "saliency"
+    )
+    changed = build_generator({"name": "saliency", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
+    assert describe_generator(json.loads(json.dumps(changed))) == "saliency seed_grid=[3, 4] min_score=0.5"
+    assert describe_generator({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
+        "my_module:Mine parts=3"
+    )
+
+
+def test_set_values_are_toml_or_bare_words() -> None:
+    overrides = ("threshold=0.6", "nms=matrix", "seed_grid=[3, 4]", 'similarity="dot"')
+    generator = read_settings(None, None, overrides)["generator"]
+    assert (generator["threshold"], generator["nms"]) == (0.6, "matrix")
+    assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
+
+
+FREEMASK = SaliencyGenerator(pooling="bilinear", nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        (None, SaliencyGenerator()),
+        ("saliency", SaliencyGenerator()),
+        ("random", RandomGenerator()),
+        ("freemask", FREEMASK),
+    ],
+)
+def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
+    name: str | None, generator: ProposalGenerator
+) -> None:
+    settings = read_settings(None, name, ())
+    assert build_generator(settings["generator"]) == generator
+    assert set(settings) == {"generator"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("merging", 20), ("merging_small", 100)])
+def test_merging_joins_earlier_feature_maps(name: str, count: int) -> None:
+    settings = read_settings(None, name, ())
+    assert build_generator(settings["generator"]) == MergingGenerator(max_proposals=count)
+    assert settings["feature_stride"] == 16
+
+
+def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
+    (tmp_path / "masks.json").write_text("[]")
+    generator = build_generator(read_settings(None, "import", (f"file={tmp_path}/masks.json",))["generator"])
+    assert generator == ImportGenerator(f"{tmp_path}/masks.json")
+
+
+def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
+    name = "stage1_proposals.generators.random_shapes:RandomGenerator"
+    settings = read_settings(None, name, ("count=3",))
+    assert build_generator(settings["generator"]) == RandomGenerator(count=3)
+    assert set(settings) == {"generator"}
+
+
+def test_a_config_of_another_generator_is_refused() -> None:
+    with pytest.raises(UserError, match="is for the generator random, not saliency"):
+        read_settings(CONFIGS / "random.toml", "saliency", ())
+    with pytest.raises(
+        UserError, match="no generator 'magic'; there are freemask, import, merging, merging_small, random, saliency"
+    ):
+        read_settings(None, "magic", ())

@@ -201,7 +201,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
             assert np.array_equal(together.seeds, alone.seeds)
 
 
-FREE_MASKS = SaliencyGenerator(nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
+FREE_MASKS = SaliencyGenerator(pooling="bilinear", nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
 
 
 def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
@@ -209,7 +209,8 @@ def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
     assert build_generator(config["generator"]) == FREE_MASKS
     for seed in range(3):
         free, unfiltered = (
-            propose(make, smooth_features(seed)) for make in (FREE_MASKS, SaliencyGenerator(nms="matrix"))
+            propose(make, smooth_features(seed))
+            for make in (FREE_MASKS, SaliencyGenerator(pooling="bilinear", nms="matrix"))
         )
         assert len(free) < len(unfiltered)
 
@@ -217,10 +218,32 @@ def test_free_masks_are_the_configs_and_fewer_than_without_filters() -> None:
 def test_free_masks_are_decayed_cut_and_only_then_filtered() -> None:
     """So an image can have fewer than 20 where a filtered mask has taken the place of one that would pass."""
     for seed in range(5):
-        uncut = propose(SaliencyGenerator(nms="matrix", max_proposals=1000), smooth_features(seed))
+        uncut = propose(SaliencyGenerator(pooling="bilinear", nms="matrix", max_proposals=1000), smooth_features(seed))
         expected = [
             counts
             for counts, score, mask in zip(uncut.rle[:20], uncut.scores, masks_of(uncut), strict=False)
             if score >= 0.7 and mask.any(0).mean() <= 0.95 and (mask.any(1).nonzero()[0].mean() + 0.5) / SIZE[0] >= 0.2
         ]
         assert propose(FREE_MASKS, smooth_features(seed)).rle == expected
+
+
+def test_a_seeds_component_leaves_out_other_objects_that_look_alike() -> None:
+    features = block_features()
+    features[:, 6:, 2:6] = torch.tensor([0.0, 1.0])[:, None, None]  # a second object with the same feature
+    first, second = np.zeros((2, 8, 8), bool)
+    first[2:5, 1:6] = second[6:, 2:6] = True
+    whole = propose(SaliencyGenerator(seed_scales=(1.0,)), features, (8, 8))
+    parts = propose(SaliencyGenerator(seed_scales=(1.0,), component="seed"), features, (8, 8))
+    expected = {tuple(mask.ravel()) for mask in (first | second, ~(first | second))}
+    assert {tuple(mask.ravel()) for mask in masks_of(whole, (8, 8))} == expected
+    found = {tuple(mask.ravel()) for mask in masks_of(parts, (8, 8))}
+    # The saliency of all cells of a part is the same, so that its first cell holds the seed of each.
+    assert tuple(first.ravel()) in found
+    assert tuple((first | second).ravel()) not in found
+
+
+def test_settings_that_came_later_stand_in_the_parameters_only_if_they_are_set() -> None:
+    """Sets that were made before can be continued."""
+    assert {"component", "pooling"} & set(SaliencyGenerator().parameters()) == set()
+    changed = SaliencyGenerator(component="seed", pooling="bilinear").parameters()
+    assert (changed["component"], changed["pooling"]) == ("seed", "bilinear")

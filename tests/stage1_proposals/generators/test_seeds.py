@@ -59,6 +59,16 @@ def test_coverage_is_the_share_of_each_cell_inside() -> None:
             assert coverage[row, column] == pytest.approx(expected)
 
 
+def test_bilinear_seeds_are_the_features_at_their_centres() -> None:
+    features = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
+    (seeds,), _ = pool_seeds(features[None], [(3, 2)], "bilinear")
+    # The centre of a quarter of eight columns lies between two of them.
+    expected = torch.stack(
+        [(features[:, :, 1] + features[:, :, 2]) / 2, (features[:, :, 5] + features[:, :, 6]) / 2], 2
+    )
+    assert torch.allclose(seeds, expected.flatten(1).T, atol=1e-6)
+
+
 def test_features_and_seeds_are_weighted_means_over_cells() -> None:
     features = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
     masks = np.random.default_rng(0).random((2, 12, 20)) > 0.4

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -194,6 +195,33 @@ SIXTEEN_BITS = np.array([[0, 257, 32896, 65535]])
 def test_16_bit_grey_keeps_its_full_range(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / name, Image.fromarray(SIXTEEN_BITS.astype(np.uint16)))
     assert read_image(path).tolist() == [[[value] * 3 for value in (0, 1, 128, 255)]]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_fewer_bits_in_a_16_bit_file_fill_the_range(tmp_path: Path, name: str, bits: int) -> None:
+    """Cameras and microscopes store 10 to 14 bits so."""
+    highest = 2**bits - 1
+    values = np.array([[0, highest // 5, highest]], np.uint16)
+    path = saved(tmp_path / name, Image.fromarray(values))
+    assert read_image(path)[0, :, 0].tolist() == [0, 51, 255]
+    assert read_reduced(path, 1)[0][0, :, 0].tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 12, 14, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_fewer_bits_in_16_bit_colours_are_refused(tmp_path: Path, name: str, channels: int, bits: int) -> None:
+    """Pillow keeps the upper 8 of 16 bits, so little is left of them."""
+    values = np.linspace(0, 2**bits - 1, 120).astype(np.uint16).reshape(5, 8, 3)
+    if channels == 4:
+        values = np.concatenate([values, np.full((5, 8, 1), 65535, np.uint16)], axis=2)
+    cv2.imwrite(str(tmp_path / name), values)
+    if bits == 16:
+        assert read_image(tmp_path / name).max() == 255
+        return
+    with pytest.raises(ImageError, match="has colours of 16 bits that use 14 bits at most, and would be nearly black"):
+        read_image(tmp_path / name)
 
 
 def test_16_bit_values_in_32_bit_integers_keep_their_full_range(tmp_path: Path) -> None:
@@ -397,9 +425,20 @@ def test_a_document_that_starts_a_program_is_no_image(tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000)])
-def test_extreme_aspect_ratios_are_read(tmp_path: Path, size: tuple[int, int]) -> None:
-    stripe = np.arange(100_000).astype(np.uint8).reshape(size[::-1])
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (6_000, 4), (101, 1)])
+def test_a_strip_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = saved(tmp_path / "a.png", Image.new("L", size))
+    path.write_bytes(path.read_bytes()[:60])
+    for read in (read_image, read_size, lambda path: read_reduced(path, 32)):
+        with pytest.raises(
+            ImageError, match=rf"^is a strip of {size[0]} x {size[1]} pixels; sides may differ by a fac"
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize("size", [(10_000, 100), (100, 1)])
+def test_a_long_image_is_read(tmp_path: Path, size: tuple[int, int]) -> None:
+    stripe = np.arange(size[0] * size[1]).astype(np.uint8).reshape(size[::-1])
     assert np.array_equal(read_image(saved(tmp_path / "a.png", Image.fromarray(stripe)))[..., 0], stripe)
 
 

@@ -2,21 +2,28 @@
 
 import json
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.images.decode import ImageError, read_image
 from stage1_proposals.images.listing import ImageList, image_ids, list_images
 from stage1_proposals.shards import Manifest
 from tests.shard_sets import make_request
 
+ROOT = Path(__file__).parents[3]
 AsNobody = Callable[[], AbstractContextManager[None]]
 
 
@@ -34,6 +41,83 @@ def test_images_are_found_at_any_depth_in_sorted_order(tmp_path: Path) -> None:
 def test_an_extension_counts_in_any_case(tmp_path: Path) -> None:
     touch(tmp_path, "a.JPG", "b.Png", "notes.txt", "jpg")
     assert list_images(tmp_path).names == ("a.JPG", "b.Png")
+
+
+@pytest.fixture
+def formats(tmp_path: Path) -> Path:
+    """A folder of images under unusual names and in formats that are not read, with texts that begin like images."""
+    image = Image.fromarray(np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3))
+    folder = tmp_path / "formats"
+    folder.mkdir()
+    for name, format_ in FORMATS_BY_NAME.items():
+        image.save(folder / name, format_)
+    image.save(folder / "grey.pgm", "PPM")
+    (folder / "IMG_1.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (folder / "IMG_2.HEIC").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100))
+    tags = ImageFileDirectory_v2()
+    tags[50706] = b"\1\4\0\0"  # DNGVersion
+    image.save(folder / "IMG_3.dng", "TIFF", tiffinfo=tags)
+    tags = ImageFileDirectory_v2()
+    tags[254] = 1  # a preview, as in NEF and ARW
+    image.save(folder / "IMG_4.nef", "TIFF", tiffinfo=tags)
+    (folder / "BMW.txt").write_text("BMW sold 12 cars")
+    (folder / "notes").write_text("P5 is for greys")
+    (folder / "empty").touch()
+    os.mkfifo(folder / "pipe")
+    (folder / "gone").symlink_to("nowhere")
+    return folder
+
+
+FORMATS_BY_NAME = {
+    "a.jpg": "JPEG",
+    "b.jfif": "JPEG",
+    "c.jpe": "JPEG",
+    "d.avif": "AVIF",
+    "e.jpg_large": "JPEG",
+    "f": "JPEG",
+    "g.apng": "PNG",
+    "h.": "WEBP",
+    "i.dat": "GIF",
+    "j.dib2": "BMP",
+    "k.j2k": "JPEG2000",
+    "l.page": "TIFF",
+}
+
+
+def test_images_are_told_by_their_content_and_other_files_counted(formats: Path) -> None:
+    images = list_images(formats)
+    assert set(images.names) == {*FORMATS_BY_NAME, "grey.pgm"}
+    assert all(read_image(formats / name).shape == (30, 40, 3) for name in images.names)
+    assert images.remarks == (
+        "9 files passed over, which are no images that Pillow can decode: 4 without extension, 2 .heic, 1 .txt, "
+        "1 .dng, 1 .nef; the first is 'BMW.txt'",
+    )
+
+
+def test_a_folder_of_other_files_alone_says_what_they_are(formats: Path) -> None:
+    for name in [*FORMATS_BY_NAME, "grey.pgm"]:
+        (formats / name).unlink()
+    with pytest.raises(UserError, match=r"no images in it \(9 files passed over, .*2 \.heic"):
+        list_images(formats)
+
+
+def test_a_camera_raw_file_is_refused_under_any_name(formats: Path) -> None:
+    (formats / "IMG_3.dng").rename(formats / "IMG_3.tif")
+    with pytest.raises(ImageError, match="is a camera's raw file, of which only a preview can be read"):
+        read_image(formats / "IMG_3.tif")
+
+
+def test_images_that_cannot_be_used_are_listed_to_be_recorded_as_failed(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 4)).save(tmp_path / "strip", "TIFF")
+    (tmp_path / "huge").write_bytes(b"P6 60000 60000 255\n")
+    (tmp_path / "cut").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+    assert list_images(tmp_path).names == ("cut", "huge", "strip")
+
+
+def test_one_image_is_no_list_whatever_its_name(formats: Path) -> None:
+    for name in ("a.jpg", "f"):
+        with pytest.raises(UserError, match=f"{name}: is one image; name its folder"):
+            list_images(formats / name)
 
 
 def test_links_are_followed_and_a_circle_of_them_ends(tmp_path: Path) -> None:
@@ -182,6 +266,32 @@ def test_lists_as_windows_and_find_write_them_are_the_same_list(tmp_path: Path, 
     folder = list_images(tmp_path)
     (tmp_path / "images.txt").write_bytes(content)
     assert list_images(tmp_path / "images.txt") == folder
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+def test_a_list_of_windows_in_utf16_is_read(tmp_path: Path, mark: bytes) -> None:
+    touch(tmp_path, "a.jpg", "ü.jpg")
+    text = "a.jpg\r\nü.jpg\r\n".encode("utf-16-le" if mark == b"\xff\xfe" else "utf-16-be")
+    (tmp_path / "images.txt").write_bytes(mark + text)
+    assert list_images(tmp_path / "images.txt").names == ("a.jpg", "ü.jpg")
+    (tmp_path / "images.txt").write_bytes(mark + text[:-1])
+    with pytest.raises(UserError, match=r"images\.txt: begins like UTF-16 but is not; save the list as UTF-8$"):
+        list_images(tmp_path / "images.txt")
+
+
+def test_a_list_in_another_encoding_than_the_file_names_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "ü.jpg", os.fsdecode("é.jpg".encode("latin-1")))
+    (tmp_path / "images.txt").write_bytes("a.jpg\né.jpg\n".encode("latin-1"))  # its bytes are on disk
+    assert len(list_images(tmp_path / "images.txt")) == 2
+    (tmp_path / "images.txt").write_bytes("a.jpg\nü.jpg\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"images\.txt: '\\udcfc\.jpg' is not UTF-8, and .* save the list as UTF-8$"):
+        list_images(tmp_path / "images.txt")
+
+
+def test_a_blank_at_the_end_of_a_name_is_seen_in_the_message(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(UserError, match=r"none of its 1 images is under .*; the first is 'a\.jpg '$"):
+        list_images(lines(tmp_path / "images.txt", "a.jpg "))
 
 
 def test_a_json_keeps_its_ids_in_the_order_of_the_names(tmp_path: Path) -> None:
@@ -348,3 +458,25 @@ def test_ten_thousand_images_in_one_folder_are_listed(tmp_path: Path) -> None:
     images = list_images(tmp_path)
     assert images.ids == tuple(range(10_000))
     assert images.names[-1] == "000000009999.jpg"
+
+
+def test_images_are_listed_without_pytorch(formats: Path) -> None:
+    """It takes seconds to import, so mistakes in lists are told before."""
+    program = (
+        "import sys\n"
+        "from stage1_proposals.images.listing import list_images\n"
+        "from stage1_proposals.jobs.store import open_store, stored_manifest\n"
+        "print(len(list_images(sys.argv[1])), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(formats)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["13", "False"]
+
+
+def test_paths_of_windows_are_found_unless_an_image_has_such_a_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b\\2.jpg")
+    images = [{"id": 2, "file_name": "b\\2.jpg"}, {"id": 1, "file_name": "a\\1.jpg"}]
+    assert list_images(coco(tmp_path / "images.json", images)) == ImageList(
+        tmp_path.resolve(), ("a/1.jpg", "b\\2.jpg"), (1, 2)
+    )
+    assert list_images(lines(tmp_path / "images.txt", "b\\2.jpg", "a\\1.jpg")) == list_images(tmp_path)

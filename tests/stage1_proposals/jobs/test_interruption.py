@@ -20,15 +20,15 @@ from stage1_proposals.shards import verify_shard
 from tests.shard_sets import hashes, ignore, shard_files
 
 ROOT = Path(__file__).parents[3]
-SETTINGS: dict[str, Any] = {"images_per_shard": 10, "short_side": 160, "long_side": 320}
-SHARDS = 21
+SETTINGS: dict[str, Any] = {"images_per_shard": 5, "short_side": 160, "long_side": 320}
+SHARDS = 23
 
 
 @pytest.fixture
 def many_images(image_folder: Path, tmp_path: Path) -> Path:
     """Enough images for a run of some seconds, three of them no images."""
     folder = tmp_path / "many"
-    for copy in range(15):
+    for copy in range(8):
         shutil.copytree(image_folder, folder / f"{copy:02d}")
     return folder
 
@@ -78,7 +78,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_shards(
         before = len(shard_files(directory))
         command = Command(many_images, directory, workers)
         command.wait_for_a_shard()
-        time.sleep(wait.random() / 2)
+        time.sleep(wait.random() / 4)  # within the next shards
         command.process.kill()
         command.process.wait()
         killed.append(command)

@@ -37,7 +37,7 @@ def test_a_node_killed_in_mid_run_costs_nothing(
     cluster: Cluster, image_folder: Path, tmp_path: Path, make_job: Callable[..., Job]
 ) -> None:
     images, shards = tmp_path / "images", tmp_path / "shards"
-    for copy in range(10):
+    for copy in range(6):
         shutil.copytree(image_folder, images / str(copy))
     settings = {"images_per_shard": 5, "short_side": 256, "long_side": 512}
     node = cluster.add_node(num_cpus=1)

@@ -69,12 +69,9 @@ def test_the_batch_size_does_not_change_the_shards(
     assert hashes(tmp_path / "shards") == hashes(finished)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_ray_makes_the_same_shards(tmp_path: Path, finished: Path, make_job: Callable[..., Job]) -> None:
-    reported: list[int] = []
-    run(make_job(), tmp_path / "shards", 2, reported.append)
-    assert hashes(tmp_path / "shards") == hashes(finished)
-    assert sum(reported) == 14
+def test_another_feature_stride_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:
+    with pytest.raises(UserError, match=r"backbone\.stride was 32, requested 16"):
+        run(make_job(feature_stride=16), directory, 0, ignore)
 
 
 CLOCKS = {"far ahead": 4e9, "at the beginning": 0.0}
@@ -137,3 +134,27 @@ def test_ten_thousand_images_are_shared_out_once_each(make_job: Callable[..., Jo
     assert [image_id for task in tasks for image_id in task.ids] == list(range(10_000))
     assert job.images.sha256() == hashlib.sha256(b"".join(name.encode() + b"\0" for name in names)).hexdigest()
     assert job.request().image_count == 10_000
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "shards"),
+    [(1, 16, 1), (16, 16, 1), (504, 16, 32), (1024, 16, 64), (1025, 17, 61), (10_000, 157, 64), (123_403, 1000, 124)],
+)
+def test_small_sets_are_shared_out_by_the_number_of_images(
+    make_job: Callable[..., Job], tmp_path: Path, images: int, size: int, shards: int
+) -> None:
+    names = tuple(f"{number}.jpg" for number in range(images))
+    job = replace(make_job(images_per_shard=None), images=ImageList(tmp_path, names, tuple(range(images))))
+    assert (job.images_per_shard, job.shard_count) == (size, shards)
+    assert sum(len(job.task(index).names) for index in range(shards)) == images
+
+
+def test_a_set_made_with_another_number_per_shard_is_continued(
+    directory: Path, finished: Path, make_job: Callable[..., Job]
+) -> None:
+    """Sets of before had 1,000 images per shard; this one has 4."""
+    shard_files(directory)[1].unlink()
+    run(make_job(images_per_shard=None), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished)
+    with pytest.raises(UserError, match="was made with other settings: images_per_shard was 4, requested 5"):
+        run(make_job(images_per_shard=5), directory, 0, ignore)

@@ -1,22 +1,37 @@
-"""Tasks on real Ray actors: order, errors, deaths. Builders are defined inside the tests, so that they travel."""
+"""Tasks and a job on real Ray actors: order, errors, deaths. Builders are defined in the tests, so that they travel."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs import workers as ray_pool
+from stage1_proposals.jobs.request import Job
+from stage1_proposals.jobs.run import run
+from stage1_proposals.jobs.store import open_store, stored_manifest
 from stage1_proposals.jobs.workers import MakeBuilder, ray, run_on_ray
+from stage1_proposals.shards import ShardSet
+from tests.shard_sets import hashes, shard_files
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of two cores on this machine; runs in this process join it."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
 
 
 def ignore(_: int) -> None:
@@ -236,24 +251,60 @@ def test_waiting_for_a_free_core_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(said) == {"No worker is running: Ray waits for a free CPU core."}
 
 
+def test_ray_makes_the_same_shards_also_at_a_url(tmp_path: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+    reported: list[int] = []
+    run(make_job(), f"file://{tmp_path}/shards", 2, reported.append)
+    manifest = stored_manifest(open_store(f"file://{tmp_path}/shards"))
+    assert manifest is not None
+    assert [entry.content_sha256 for entry in manifest.entries or ()] == hashes(finished)
+    assert sum(reported) == 14
+
+
+def test_a_place_that_a_worker_does_not_see_is_refused(make_job: Callable[..., Job]) -> None:
+    """Memory is each process's own, as a disk is each node's own."""
+    with pytest.raises(
+        UserError, match=r"^on .*: memory://unseen is not the same storage on this node; SHARDS must be"
+    ):
+        run(make_job(), "memory://unseen", 1, ignore)
+    fsspec.filesystem("memory").store.clear()
+
+
 def test_an_address_where_nobody_listens_and_one_that_is_none_are_refused_at_once() -> None:
     """In a process that has no cluster; by itself, Ray would try for minutes."""
     program = """
 import os
+import sys
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.workers import run_on_ray
-for address in ("127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"):
+for address in sys.argv[1:]:
     os.environ["RAY_ADDRESS"] = address
     try:
         run_on_ray(lambda: None, range(1), 1, False, lambda _: None)
     except UserError as error:
         print(error)
 """
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    lines = run.stdout.splitlines()
-    for line, address in zip(
-        lines, ("127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"), strict=True
-    ):
+    addresses = ["127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"]
+    addresses += ["ray://127.0.0.1:1", "ray://nowhere.invalid", "ray://[::1]:1"]
+    command = [sys.executable, "-c", program, *addresses]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert not ended.stderr
+    lines = ended.stdout.splitlines()
+    for line, address in zip(lines, addresses, strict=True):
         assert line.startswith(f"Ray at {address}: cannot be reached or started ("), line
         assert line.endswith("; WORKERS=0 does without")
     assert "Connection refused" in lines[0]
+
+
+def test_merging_makes_the_same_shards_on_ray_in_other_batches_and_after_an_interruption(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    settings = {"generator": {"name": "merging"}, "feature_stride": 16}
+    run(make_job(**settings), tmp_path / "once", 0, ignore)
+    shutil.copytree(tmp_path / "once", tmp_path / "again")
+    for path in shard_files(tmp_path / "again")[1:]:
+        path.unlink()
+    run(make_job(**settings, batch_size=8), tmp_path / "again", 2, ignore)
+    assert hashes(tmp_path / "again") == hashes(tmp_path / "once")
+    shards = ShardSet.open(tmp_path / "again")
+    assert (shards.backbone.stride, shards.feature_dim) == (16, 112 + 320)
+    assert shards.proposal_count > 12

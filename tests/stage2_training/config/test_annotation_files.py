@@ -58,13 +58,21 @@ def test_labels_without_an_object_are_refused(tmp_path, labels, message):
         check_annotations(config, ["train"])
 
 
-def test_one_object_is_enough_to_train_on_and_none_to_evaluate(tmp_path):
+def test_one_object_is_enough_to_train_and_to_evaluate_on_and_none_is_not(tmp_path):
     (tmp_path / "annotations").mkdir()
-    for split, annotations in (("train", [annotation(1, 1, 1), annotation(1, 1, 0)]), ("test", [])):
+
+    def write(split, annotations):
         labels = {"images": [IMAGE], "annotations": annotations, "categories": [TEXT]}
         (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(labels))
+
     config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
+    for split in ("train", "test"):
+        write(split, [annotation(1, 1, 1), annotation(1, 1, 0)])
     check_annotations(config, ["train", "val", "test"])
+    write("test", [annotation(1, 1, 1)])
+    for part in ("val", "test"):
+        with pytest.raises(UserError, match=r"test\.json: nothing to evaluate on; its images have no object of 'text'"):
+            check_annotations(config, ["train", part])
 
 
 def test_classes_in_another_order_are_refused(tmp_path):
@@ -75,7 +83,8 @@ def test_classes_in_another_order_are_refused(tmp_path):
 
     def check(*names: str) -> None:
         categories = [{"id": number, "name": name} for number, name in enumerate(names)]
-        labels = {"images": [IMAGE], "annotations": [], "categories": categories}
+        objects = [annotation(1, number, 0) for number in range(len(names))]
+        labels = {"images": [IMAGE], "annotations": objects, "categories": categories}
         (tmp_path / "a.json").write_text(json.dumps(labels))
         check_annotations(config, ["val"])
 

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,33 @@ def test_a_custom_dataset_states_what_datasets_decide(tmp_path):
     assert Path(train["ann_file"]).is_absolute()  # so that another data_root is one of the images alone
     assert train["data_root"] == val["data_root"] == str(tmp_path / "set" / "train2017")
     assert len(train["metainfo"]["classes"]) == 80
+
+
+MISTAKES = """
+import sys
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.datasets import open_dataset
+from stage2_training.runs.init_options import check_init
+
+open("labels.json", "w").write("{")
+mistakes = (lambda: open_dataset("labels.json"), lambda: check_init("densecll"), lambda: check_init("sp", weights="w"))
+for task in mistakes:
+    try:
+        task()
+    except UserError as error:
+        print(error)
+print("torch" in sys.modules, "mmengine" in sys.modules)
+"""
+
+
+def test_mistakes_in_labels_and_initial_weights_are_told_without_pytorch(tmp_path):
+    """It takes seconds to import."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    run = subprocess.run(
+        [sys.executable, "-c", MISTAKES], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    labels, init, weights, imported = run.stdout.splitlines()
+    assert "labels.json" in labels
+    assert init.startswith("--init densecll: use scratch, imagenet, densecl, swav, mocov2, sp, pseudo or coco, or a")
+    assert weights == "--weights goes with --init imagenet, densecl, swav or mocov2, not sp"
+    assert imported == "False False"

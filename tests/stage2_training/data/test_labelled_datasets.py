@@ -72,12 +72,6 @@ def composed(dataset: str, folder: Path, options: CustomDatasetOptions | None = 
 
 
 @pytest.fixture(autouse=True)
-def one_thread(all_threads: None) -> None:
-    """Tensors this small take longer on several threads."""
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets of the user's own are written below it."""
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import Sequential
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 
 from stage1_proposals.common.checkpoints import read_checkpoint
 from stage1_proposals.common.errors import UserError
@@ -82,6 +82,15 @@ def test_a_config_in_a_checkpoint_is_not_run_when_mmengine_resumes(tmp_path):
     runner.resume(str(tmp_path / "a.pth"), resume_optimizer=False, resume_param_scheduler=False)
     assert runner.iter == 1
     assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("nest", [lambda state: state, lambda state: {"model": state}, lambda state: {"net": state}])
+def test_weights_are_found_where_mmengine_does_not_look(tmp_path, nest):
+    """MMEngine itself takes `{"model": ...}` for a state dict, finds none of its names and says nothing."""
+    torch.save(nest({"weight": torch.full((1, 1), 5.0)}), tmp_path / "a.pth")
+    model = torch.nn.Linear(1, 1, bias=False)
+    load_checkpoint(model, str(tmp_path / "a.pth"), strict=True)
+    assert model.weight == 5
 
 
 def test_saved_checkpoints_hold_plain_values_only(tmp_path):

@@ -113,12 +113,6 @@ def train(
     return watch.losses, {name: value.numpy() for name, value in trained.state_dict().items()}
 
 
-@pytest.fixture(autouse=True)
-def one_thread(all_threads: None) -> None:
-    """As in the processes, whose sums would else differ in their order."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def image_files(make_batch) -> Images:
     """Six images of one size with 2, 0, 3, 1, 1 and 4 instances: a step of four and one of two an epoch."""

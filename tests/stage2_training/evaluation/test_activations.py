@@ -27,9 +27,15 @@ def spots(*places: tuple[int, int], side: int = 22) -> np.ndarray:
 
 def test_the_mean_is_over_all_images_of_all_batches():
     batches = [torch.rand(size, 3, 4, 4) for size in (2, 1, 3)]
-    maps, images = mean_maps(iter(batches))
-    np.testing.assert_allclose(maps, torch.cat(batches).double().mean(0), rtol=1e-12)
-    assert images == 6
+    average = mean_maps(iter(batches))
+    np.testing.assert_allclose(average.maps, torch.cat(batches).double().mean(0), rtol=1e-12)
+    assert average.images == 6
+    assert average.numbers() == {
+        "images": 6,
+        "queries": 3,
+        "overlap": mean_overlap(average.maps),
+        "entropy": location_entropy(average.maps),
+    }
     with pytest.raises(UserError, match="no images"):
         mean_maps([])
 

@@ -25,7 +25,7 @@ MMDETECTION = ("mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 def random_case(seed: int, detections: int) -> tuple[dict, list[dict]]:
     """COCO ground truth of three images and two classes, and noisy detections of it."""
     rng = np.random.default_rng(seed)
-    images = [{"id": 10 * index, "height": SIZE, "width": SIZE, "file_name": ""} for index in range(1, 4)]
+    images = [{"id": 10 * index, "height": SIZE, "width": SIZE, "file_name": f"{index}.png"} for index in range(1, 4)]
     annotations, results = [], []
     for image in images:
         for _ in range(5):
@@ -125,6 +125,7 @@ def test_known_values(tmp_path):
     for number, annotation in enumerate(truth["annotations"]):  # disjoint, so that every detection is its own object's
         x, y = 20 * (number % 5), 0
         annotation["segmentation"] = [[x, y, x + 10, y, x + 10, y + 99, x, y + 99]]
+        annotation["bbox"] = [x, y, 10, 99]
     (tmp_path / "a.json").write_text(json.dumps(truth))
     document = read_coco(tmp_path / "a.json")
     objects = labelled_objects(document)
@@ -132,8 +133,7 @@ def test_known_values(tmp_path):
     ap = {"AP": 1, "AP50": 1, "AP75": 1, "AP_S": -1, "AP_M": -1, "AP_L": 1}
     both = ap | {f"box_{name}": value for name, value in ap.items()}
     for number, each in enumerate(perfect):
-        x, y = 20 * (number % 5), 0
-        each["bbox"] = objects[number]["bbox"] = [x, y, 10, 99]
+        each["bbox"] = objects[number]["bbox"] = truth["annotations"][number]["bbox"]
     assert score_detections(document.images, objects, perfect, [3]) == pytest.approx(both)
     nothing = {name: min(value, 0) for name, value in both.items()}
     assert score_detections(document.images, objects, [], [3]) == nothing

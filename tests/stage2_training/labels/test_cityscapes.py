@@ -19,6 +19,7 @@ from stage2_training.labels.cityscapes import (
     read_objects,
     write_annotations,
 )
+from stage2_training.labels.conversion import LabelError
 from tests import miniatures
 
 LABEL = "gtFine/train/aachen/aachen_000000_000019_gtFine_instanceIds.png"
@@ -134,3 +135,14 @@ def test_a_missing_folder_is_named(root, tmp_path):
     (root / "gtFine" / "test").mkdir()
     with pytest.raises(UserError, match="leftImg8bit/test holds no CITY/"):
         convert_cityscapes(root, "test")
+
+
+@pytest.mark.parametrize("number", [26001 % 256, 34, 34000, 65535, 999, 1000 * 5])
+def test_numbers_of_no_class_are_refused(tmp_path, number):
+    """Numbers cut to 8 bits lose objects, since most of them become those of no class."""
+    numbers = np.full((4, 4), 7, np.uint16)
+    numbers[1] = number
+    Image.fromarray(numbers.astype(np.uint8) if number < 256 else numbers).save(tmp_path / "map.png")
+    bits = 8 if number < 256 else 16
+    with pytest.raises(LabelError, match=rf"map\.png .*the number {number}, which no class has; it has {bits} bits"):
+        read_objects(tmp_path / "map.png")

@@ -34,7 +34,7 @@ def one(**more):
 
 def test_what_is_missing_is_filled_in_from_the_mask(write, tmp_path):
     images = [{"id": 1, "file_name": "1.png", "date": "x"}, {"id": 2, "file_name": "2.png", "height": 48, "width": 64}]
-    coco, root = convert_coco(write([one()], images=images), None)
+    coco, root, _ = convert_coco(write([one()], images=images), None)
     assert root == tmp_path
     assert coco["images"] == [{"id": n, "file_name": f"{n}.png", "height": 48, "width": 64} for n in (1, 2)]
     assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
@@ -92,14 +92,30 @@ def test_images_are_found_in_folders_or_where_the_user_says(write, tmp_path, ima
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": [one(segmentation=[[1, 2, 3, 4]])]}, r"annotations\[0\] has no `segmentation` that is poly"),
-        ({"annotations": [one(), one(segmentation=[])]}, r"annotations\[1\] has no `segmentation`"),
-        ({"annotations": [one(segmentation=[[1, 2, 3, 4, 5, float("nan")]])]}, r"annotations\[0\] has no `segment"),
-        ({"annotations": [one(segmentation=[["a"] * 6])]}, r"annotations\[0\] has no `segmentation`"),
-        ({"annotations": [one(segmentation={"size": [1, 1], "counts": [1]})]}, r"annotations\[0\] has no `segment"),
-        ({"annotations": [one(segmentation=None)]}, r"annotations\[0\] has no `segmentation`"),
-        ({"annotations": [one(segmentation=[[70, 1, 90, 1, 90, 9]])]}, r"annotations\[0\] has no pixel inside its"),
-        ({"annotations": [one(category_id=1)]}, r"annotations\[0\] has no `category_id` that is in its categories"),
+        (
+            {"annotations": [one(segmentation=[[1, 2, 3, 4]])]},
+            r"annotation 1 of image '1\.png': `segmentation` is no poly",
+        ),
+        ({"annotations": [one(), one(id="x", segmentation=[])]}, r"annotations\[1\] of image '1\.png': `segment"),
+        (
+            {"annotations": [one(segmentation=[[1, 2, 3, 4, 5, float("nan")]])]},
+            r"annotation 1 of image '1\.png': `segment",
+        ),
+        ({"annotations": [one(segmentation=[["a"] * 6])]}, r"annotation 1 of image '1\.png': `segmentation`"),
+        (
+            {"annotations": [one(segmentation={"size": [1, 1], "counts": [1]})]},
+            r"annotation 1 of image '1\.png': `segment",
+        ),
+        ({"annotations": [one(segmentation=None)]}, r"annotation 1 of image '1\.png': `segmentation`"),
+        (
+            {"annotations": [one(segmentation=[[70, 1, 90, 1, 90, 9]])]},
+            r"annotation 1 of image '1\.png': no pixel of it is",
+        ),
+        ({"annotations": [one(category_id=1)]}, r"annotation 1 of image '1\.png': `category_id` is not in the fi"),
+        (
+            {"annotations": [one(category_id=[3])]},
+            r"annotation 1 of image '1\.png': `category_id` is not in the file's",
+        ),
         ({"images": [{"id": 1, "file_name": "1.png", "height": 64, "width": 48}]}, "64 x 48 pixels as displayed, but"),
         ({"images": [{"id": 2, "file_name": "2.png"}, {"id": 1, "file_name": "gone.png"}]}, "gone.png is missing: "),
     ],
@@ -109,7 +125,7 @@ def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, mes
     with pytest.raises(UserError, match=message + ".*leave such images out with OPTS=--skip-malformed$"):
         convert_coco(path, None)
     skipped = []
-    coco, _ = convert_coco(path, None, skipped)
+    coco, _, _ = convert_coco(path, None, skipped)
     assert len(skipped) == 1
     assert 1 not in {image["id"] for image in coco["images"]}
     assert coco["annotations"] == []
@@ -139,7 +155,7 @@ def test_an_image_with_a_malformed_label_is_named_or_left_out(write, change, mes
         ),
         ('{"images": [], "annotations": [{"image_id": 1}], "categories": []}', r"annotations\[0\] has no `image_id`"),
         ('{"images": [], "annotations": [3], "categories": []}', r"annotations\[0\] has no `image_id`"),
-        ('{"images": [], "annotations": [], "categories": []}', "none of its 0 images"),
+        ('{"images": [], "annotations": [], "categories": []}', "names no images$"),
     ],
 )
 def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):
@@ -147,3 +163,67 @@ def test_what_is_no_coco_json_is_one_clear_line(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         convert_coco(path, None, skipped=[])
+
+
+def test_a_box_that_is_neither_around_its_mask_nor_corners_is_said(write, tmp_path):
+    boxes = [[4, 4, 16, 8], [4, 4, 20, 12], [12, 8, 16, 8], [0.2, 0.2, 0.25, 0.2]]  # the third is YOLO's, with a centre
+    objects = [one(id=number, bbox=box, area=128) for number, box in enumerate(boxes)]
+    coco, _, remarks = convert_coco(write(objects), None)
+    assert [annotation["bbox"] for annotation in coco["annotations"]] == [[4, 4, 16, 8]] * 4
+    assert remarks == [
+        f"{tmp_path}/labels.json: annotation 2 of image '1.png': `bbox` is not around its mask, whose box is used; "
+        "2 in all"
+    ]
+
+
+def test_a_box_and_an_area_of_another_object_are_refused(write):
+    with pytest.raises(
+        UserError, match=r"annotation 1 of image '1\.png': `segmentation` contradicts `bbox` and `area`"
+    ):
+        convert_coco(write([one(bbox=[30, 20, 30, 20], area=600)]), None)
+
+
+def test_ignored_objects_are_crowds(write):
+    coco, _, _ = convert_coco(write([one(), one(ignore=1)]), None)
+    assert [annotation["iscrowd"] for annotation in coco["annotations"]] == [0, 1]
+
+
+def test_paths_of_windows_are_found(write, tmp_path):
+    images = [{"id": number, "file_name": f"images\\{number}.png"} for number in (1, 2)]
+    path = write([one()], images=images)
+    (tmp_path / "images").mkdir()
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").rename(tmp_path / "images" / f"{number}.png")
+    coco, root, _ = convert_coco(path, None)
+    assert root == tmp_path
+    assert [image["file_name"] for image in coco["images"]] == ["images/1.png", "images/2.png"]
+
+
+def test_two_names_of_one_file_are_refused(write):
+    images = [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "C:\\photos\\1.png"}]
+    with pytest.raises(UserError, match=r"labels\.json: labels '1\.png' twice; name each image once"):
+        convert_coco(write([one()], images=images), None)
+
+
+@pytest.mark.parametrize("size", [{"height": 0, "width": -1}, {"height": None, "width": None}])
+def test_sizes_that_are_not_known_are_filled_in(write, size):
+    coco, _, _ = convert_coco(write([one()], images=[{"id": 1, "file_name": "1.png", **size}]), None)
+    assert coco["images"] == [{"id": 1, "file_name": "1.png", "height": 48, "width": 64}]
+
+
+def test_a_root_category_is_left_out_and_said(write):
+    categories = [{"id": 0, "name": "pets"}, {"id": 3, "name": "cat", "supercategory": "pets"}]
+    coco, _, remarks = convert_coco(write([one()], categories=categories), None)
+    assert coco["categories"] == [{"id": 3, "name": "cat"}]
+    assert "category 'pets' is left out" in remarks[0]
+
+
+def test_an_image_that_cannot_be_decoded_is_named_or_left_out(write, tmp_path):
+    path = write([one()])
+    image = tmp_path / "1.png"
+    image.write_bytes(image.read_bytes()[:4000])
+    with pytest.raises(UserError, match=r"1\.png cannot be read as an image: it cannot be decoded: .*; repair or repl"):
+        convert_coco(path, None)
+    skipped = []
+    assert [one["id"] for one in convert_coco(path, None, skipped).coco["images"]] == [2]
+    assert len(skipped) == 1

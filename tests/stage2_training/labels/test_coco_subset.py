@@ -111,3 +111,16 @@ def test_unlabeled_images_are_counted_where_they_are(root, tmp_path):
     assert unlabeled_images(root) is None
     miniatures.coco(root, 1, 1, unlabeled=3)
     assert unlabeled_images(root) == 3
+
+
+def test_images_that_cannot_be_decoded_are_named(tmp_path):
+    root = miniatures.coco(tmp_path / "coco", train=1)
+    for split, number in (("train2017", 1), ("val2017", 501)):
+        image = root / split / f"{number:012d}.jpg"
+        whole = image.read_bytes()
+        image.write_bytes(whole[:1000])
+        with pytest.raises(
+            UserError, match=rf"{split}/{number:012d}\.jpg cannot be read as an image: it cannot be decod"
+        ):
+            write_subset(root, "coco5", 0, partial=True)
+        image.write_bytes(whole)

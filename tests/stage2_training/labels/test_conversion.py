@@ -1,10 +1,20 @@
 import pickle
 
 import pytest
+from PIL import Image
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text
-from stage2_training.labels.conversion import LabelError, check_count, info, numbered, skip_malformed
+from stage1_proposals.common.system import configure_process
+from stage2_training.labels.conversion import (
+    LabelError,
+    check_count,
+    image_size,
+    image_sizes,
+    info,
+    numbered,
+    skip_malformed,
+)
 
 
 def test_a_malformed_label_ends_the_conversion_unless_such_are_left_out():
@@ -46,3 +56,29 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
     with pytest.raises(UserError, match=r"b\.json: cannot be written"):
         write_text(tmp_path / "new" / "a.json" / "b.json", "x")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((20_000, 10_001), r"a\.png cannot be read as an image: it is too large: it has more than 200,000,000 pixels"),
+        (
+            (6_000, 4),
+            r"a\.png cannot be read as an image: it is a strip of 6000 x 4 pixels; sides may differ by a factor of 100",
+        ),
+        ((1, 101), r"a\.png cannot be read as an image: it is a strip of 1 x 101 pixels"),
+    ],
+)
+def test_an_image_that_cannot_be_trained_on_is_a_bad_label(tmp_path, size, message):
+    configure_process()
+    Image.new("1", size).save(tmp_path / "a.png")
+    with pytest.raises(LabelError, match=message):
+        image_size(tmp_path / "a.png")
+
+
+def test_many_images_are_measured_and_the_bad_ones_returned(tmp_path):
+    Image.new("1", (100, 1)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    sizes = image_sizes([tmp_path / "a.png", tmp_path / "b.png"])
+    assert sizes[tmp_path / "a.png"] == (1, 100)
+    assert isinstance(sizes[tmp_path / "b.png"], LabelError)

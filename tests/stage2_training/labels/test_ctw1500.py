@@ -20,6 +20,7 @@ from stage2_training.labels.ctw1500 import (
     read_train_label,
     write_annotations,
 )
+from tests import miniatures
 
 # The label that the data set's documentation shows, with one letter's middle.
 OLATHE = "131,58,208,49,279,56,346,76,412,101,473,141,530,192,510,246,458,210,405,175,350,151,291,137,228,133,165,134"
@@ -278,3 +279,21 @@ def test_completeness_names_the_first_missing_file(root):
     (root / "test_images" / "1002.jpg").touch()
     with pytest.raises(UserError, match=r"gt_ctw1500 lacks 1 of its 2 files, 0001002\.txt first"):
         check_complete(root, "test", 2)
+
+
+def test_a_line_that_reaches_far_out_of_its_image_is_malformed(tmp_path):
+    root = miniatures.ctw1500(tmp_path)
+    label = root / "gt_ctw1500" / "0001001.txt"
+    label.write_text(label.read_text().replace("52,24", "9000,24"))
+    with pytest.raises(
+        UserError, match=r"0001001\.txt, line 1: malformed CTW1500 label: the coordinate 9000 is far outs"
+    ):
+        convert_ctw1500(root, "test")
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
+    root = miniatures.ctw1500(tmp_path)
+    image = root / "test_images" / "1001.jpg"
+    image.write_bytes(image.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"1001\.jpg cannot be read as an image: it cannot be decoded"):
+        convert_ctw1500(root, "test")

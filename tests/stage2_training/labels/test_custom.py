@@ -151,3 +151,62 @@ def test_custom_datasets_are_recognised_by_their_path(tmp_path, monkeypatch):
     assert name_of("ctw1500") == "ctw1500"
     monkeypatch.chdir(tmp_path)
     assert name_of(".") == tmp_path.name
+
+
+def own(folder, images, objects_in, **changes):
+    """COCO JSON of `images` images, of which those in `objects_in` have an object."""
+    entries = [{"id": number, "file_name": f"{number}.png"} for number in range(images)]
+    for entry in entries:
+        miniatures.image(entry["id"], folder / entry["file_name"])
+    triangle = [[4, 4, 30, 4, 30, 30]]
+    objects = [{"image_id": number, "category_id": 1, "segmentation": triangle} for number in objects_in]
+    labels = {"images": entries, "annotations": objects, "categories": [{"id": 1, "name": "cat"}], **changes}
+    path = folder / "labels.json"
+    path.write_text(json.dumps(labels))
+    return str(path)
+
+
+def test_the_only_object_in_the_held_out_image_is_said(tmp_path):
+    (tmp_path / "set").mkdir()
+    path = own(tmp_path / "set", 2, [0, 1])
+    (held_out,) = read(prepare(path).test)["images"]
+    number, other = held_out["id"], 1 - held_out["id"]
+    with pytest.raises(
+        UserError,
+        match=rf"nothing to train on; all 1 objects are in the images held out for evaluation \(1 of 2, "
+        rf"'{number}\.png' first\); hold out others with --held-out-seed, or give --test-labels",
+    ):
+        prepare(own(tmp_path / "set", 2, [number]))
+    with pytest.raises(UserError, match=r"nothing to evaluate on; no object is in the images held out"):
+        prepare(own(tmp_path / "set", 2, [other]))
+    with pytest.raises(UserError, match=r"nothing to train on; its images have no object of 'cat'"):
+        prepare(own(tmp_path / "set", 2, []))
+    crowd = {"image_id": 0, "category_id": 1, "segmentation": [[4, 4, 30, 4, 30, 30]], "iscrowd": 1}
+    with pytest.raises(UserError, match=r"have no object of 'cat'; 1 are ignored \(`iscrowd` or `ignore` is 1\)"):
+        prepare(own(tmp_path / "set", 2, [], annotations=[crowd]))
+
+
+def test_test_labels_without_an_object_of_the_classes_are_refused(tmp_path, labels):
+    (tmp_path / "other").mkdir()
+    other = own(tmp_path / "other", 2, [0, 1], categories=[{"id": 1, "name": "unicorn"}])
+    with pytest.raises(UserError, match=rf"{other}: nothing to evaluate on; its images have no object of 'person', "):
+        prepare(labels, options=CustomDatasetOptions(test_labels=other))
+
+
+def test_classes_that_differ_by_case_are_said(tmp_path):
+    entries = [miniatures.shape("polygon", name, [[4, 4], [30, 4], [30, 30]]) for name in ("cat", "Cat", "dog")]
+    for number in range(3):
+        miniatures.labelme_file(tmp_path / "set", number, entries)
+    prepared = prepare(str(tmp_path / "set"))
+    assert prepared.classes == ("Cat", "cat", "dog")
+    assert prepared.remarks[0] == f"{tmp_path}/set: 'Cat' and 'cat' are 2 classes; their names differ by case alone"
+
+
+def test_remarks_on_both_labels_are_passed_on(tmp_path):
+    categories = [{"id": 0, "name": "pets"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    path, test = (own(tmp_path / name, 2, [0, 1], categories=categories) for name in ("a", "b"))
+    remarks = prepare(path, options=CustomDatasetOptions(test_labels=test)).remarks
+    assert [remark.partition(":")[0] for remark in remarks] == [path, test]
+    assert all("category 'pets' is left out" in remark for remark in remarks)

@@ -2,9 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 
 import stage2_training.models.timm_backbone  # noqa: F401 (registers TimmBackbone)
@@ -107,6 +109,53 @@ def test_a_backbone_without_counters_of_steps_is_whole(resnet_file):
     resnet = detector(RESNET)
     for start in (named(resnet_file), named("swav", weights=resnet_file)):
         start.match(resnet)
+
+
+NESTS = {
+    "bare": lambda weights: weights,
+    "MMEngine's": lambda weights: {"state_dict": weights, "message_hub": {"log": HistoryBuffer([1.0], [1])}},
+    "a trainer's": lambda weights: {"model": weights, "best": np.float64(0.5), "output": Path("out")},
+    "twice": lambda weights: {"model": {"state_dict": weights}},
+    "in processes": lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+    "compiled": lambda weights: {"model": {f"_orig_mod.{name}": value for name, value in weights.items()}},
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_weights_and_init_read_the_same_files(nest, resnet_file):
+    """As a backbone's weights, as a checkpoint of a backbone, and of a detector."""
+    backbone, target = torch.load(resnet_file), detector(RESNET)
+    torch.save(NESTS[nest](backbone), resnet_file)
+    for start in (named("densecl", weights=resnet_file), named(resnet_file)):
+        assert start.match(target).missing == ("neck.weight",)
+    whole = {f"backbone.{name}": value for name, value in backbone.items()} | {"neck.weight": torch.full((1,), 2.0)}
+    torch.save(NESTS[nest](whole), resnet_file)
+    match = named(resnet_file).match(target)
+    assert not match.missing
+    assert match.found["neck.weight"] == 2
+
+
+@pytest.mark.parametrize("prefix", ["encoder_q.", "module.encoder_q.", "backbone.", "teacher.backbone."])
+def test_a_learners_checkpoint_fills_the_backbone(prefix, resnet_file):
+    weights = {f"{prefix}{name}": value for name, value in torch.load(resnet_file).items()}
+    torch.save({"state_dict": weights | {"queue": torch.ones(3)}}, resnet_file)
+    assert named(resnet_file).match(detector(RESNET)).missing == ("neck.weight",)
+
+
+def test_a_learners_checkpoint_fills_the_backbone_of_timm(tmp_path):
+    weights = {f"encoder_q.{name}": value for name, value in read_backbone_weights("lite0_imagenet").items()}
+    torch.save({"state_dict": weights}, tmp_path / "a.pth")
+    assert named(str(tmp_path / "a.pth")).match(detector(LITE0)).missing == ("neck.weight",)
+
+
+@pytest.mark.parametrize("option", ["init", "weights"])
+def test_a_checkpoint_that_diverged_is_named(option, resnet_file):
+    weights = torch.load(resnet_file)
+    weights["layer4.0.conv1.weight"][0] = float("nan")
+    torch.save({"state_dict": weights}, resnet_file)
+    start = named(resnet_file) if option == "init" else named("densecl", weights=resnet_file)
+    with pytest.raises(UserError, match=rf"^{resnet_file}: 1 of .* tensors hold NaN .*layer4\.0\.conv1\.weight: its"):
+        start.match(detector(RESNET))
 
 
 def test_names_and_options_that_do_not_go_together_are_refused(resnet_file):

@@ -18,7 +18,6 @@ from stage2_training.saliency_prompt.matching import box_prompts
 pytestmark = pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
 Batch = tuple[Tensor, list]
 LAYERS = 3
-LETTER = {"pool_from": "pyramid", "center": False, "rescale": False}  # Eq. 5 and 8 as printed
 
 
 def losses_of(model: BaseDetector, batch: Batch) -> dict[str, Any]:
@@ -127,7 +126,7 @@ def test_kernel_loss_reaches_the_learned_queries(name: str, build_adapted: Calla
 def test_prompts_enter_the_first_layer_alone(
     name: str, build_adapted: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, batch = build_adapted(name, {"drop_prob": 0.0} | LETTER), make_batch([4, 0, 2])
+    model, batch = build_adapted(name, {"drop_prob": 0.0}), make_batch([4, 0, 2])
     decoder, levels = model.query_decoder(), []
     handle = decoder.pyramid.register_forward_hook(lambda _, args, returned: levels.extend(decoder.levels(returned)))
     entered = watch_layers(model, monkeypatch)
@@ -150,7 +149,7 @@ def test_prompts_enter_the_first_layer_alone(
 def test_prompts_come_from_the_map_that_queries_are_multiplied_with(
     name: str, build_adapted: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, seen = build_adapted(name, {"matching": "sequential"}), []
+    model, seen = build_adapted(name, {"matching": "sequential", "pool_from": "query_map"}), []
     monkeypatch.setattr(
         "stage2_training.saliency_prompt.prompter.box_prompts",
         lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
@@ -164,7 +163,7 @@ def test_prompts_come_from_the_map_that_queries_are_multiplied_with(
 def test_level(
     name: str, build_adapted: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch, level: int
 ) -> None:
-    model = build_adapted(name, {"drop_prob": 0.0, "matching": "sequential", "level": level} | LETTER)
+    model = build_adapted(name, {"drop_prob": 0.0, "matching": "sequential", "level": level})
     batch = make_batch([1])
     seen = []
     monkeypatch.setattr(
@@ -178,7 +177,7 @@ def test_level(
 
 
 def test_a_level_that_does_not_exist_is_named(name: str, build_adapted: Callable, make_batch: Callable) -> None:
-    model = build_adapted(name, {"level": 9} | LETTER)
+    model = build_adapted(name, {"level": 9})
     count = {"queryinst": 4, "mask2former": 3, "maskformer": 2}[name]
     with pytest.raises(UserError, match=f"level 9: use one from -{count} to {count - 1}"):
         losses_of(model, make_batch([1]))

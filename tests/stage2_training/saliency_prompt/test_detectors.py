@@ -9,7 +9,7 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import box_prompts
 
 Batch = tuple[torch.Tensor, list]
-LETTER = {"pool_from": "pyramid", "center": False, "rescale": False}  # Eq. 5 and 8 as printed
+CENTRED = {"pool_from": "query_map", "center": True}
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def level_prompts(model: BaseDetector, batch: Batch, level: int = -1) -> torch.T
 
 
 def test_prompts_are_centred_means_of_the_localisation_features(build: Callable, make_batch: Callable) -> None:
-    model, batch = build(drop_prob=0.0, rescale=False, matching="sequential"), make_batch([2, 1])
+    model, batch = build(drop_prob=0.0, matching="sequential", **CENTRED), make_batch([2, 1])
     kernels = kernels_of(model, batch)
     localization = model.rpn_head.loc_convs[0](model.rpn_head.localization_fpn(model.extract_feat(batch[0]))[0])
     sizes = [sample.img_shape for sample in batch[1]]
@@ -120,7 +120,7 @@ def of_length(prompt: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 def test_each_kernel_gets_its_most_similar_prompt(
     build: Callable, make_batch: Callable, add_to: str, rescale: bool
 ) -> None:
-    model = build(drop_prob=0.0, add_to=add_to, **LETTER | {"rescale": rescale})
+    model = build(drop_prob=0.0, add_to=add_to, rescale=rescale)
     batch = make_batch([4, 0, 2])
     kernels = kernels_of(model, batch)
     if add_to == "initial":
@@ -141,7 +141,7 @@ def test_each_kernel_gets_its_most_similar_prompt(
 
 
 def test_matching_on_the_kernels_of_the_image(build: Callable, make_batch: Callable) -> None:
-    model, batch = build(drop_prob=0.0, match_on="object", add_to="object", **LETTER), make_batch([4])
+    model, batch = build(drop_prob=0.0, match_on="object", add_to="object"), make_batch([4])
     kernels = kernels_of(model, batch)
     prompts = level_prompts(model, batch)[0]
     for n, kernel in enumerate(kernels.grouped[0]):
@@ -150,7 +150,7 @@ def test_matching_on_the_kernels_of_the_image(build: Callable, make_batch: Calla
 
 
 def test_level(build: Callable, make_batch: Callable) -> None:
-    model, batch = build(drop_prob=0.0, matching="sequential", level=1, **LETTER), make_batch([1])
+    model, batch = build(drop_prob=0.0, matching="sequential", level=1), make_batch([1])
     kernels = kernels_of(model, batch)
     prompt = level_prompts(model, batch, 1)[0, 0]
     torch.testing.assert_close(kernels.first[0] - kernels.learned, prompt.expand(6, -1), rtol=1e-3, atol=1e-4)

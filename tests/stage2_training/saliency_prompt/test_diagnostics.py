@@ -94,7 +94,7 @@ def test_anothers_prompts_are_the_next_images(build: Callable, make_batch: Calla
     for image, donor in ((0, 2), (2, 0)):
         boxes = samples[donor].gt_instances.bboxes
         size = samples[donor].img_shape
-        prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], [size], images.shape[-1], True).features[0]
+        prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], [size], images.shape[-1]).features[0]
         torch.testing.assert_close(swapped.added[image], prompts[swapped.index[image]])
         assert swapped.index[image].max() < len(boxes)
 

@@ -14,7 +14,9 @@ QUERIES = torch.randn(7, CHANNELS, generator=torch.Generator().manual_seed(1))
 
 
 def prompter_of(**settings: Any) -> Prompter:
-    return Prompter(SaliencyPromptSettings(feature_dim=5, **settings))
+    """A prompter with centred prompts from the query map, if not told otherwise."""
+    measured = {"pool_from": "query_map", "center": True, "rescale": True}
+    return Prompter(SaliencyPromptSettings(feature_dim=5, **measured | settings))
 
 
 def maps(images: int = 2) -> PromptMap:

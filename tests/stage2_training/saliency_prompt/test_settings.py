@@ -6,16 +6,15 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 
-def test_defaults() -> None:
-    """The paper's, but for where prompts come from, their centre and their length, which were measured."""
+def test_defaults_are_the_papers() -> None:
     assert asdict(SaliencyPromptSettings(feature_dim=320)) == {
         "feature_dim": 320,
         "matching": "cosine",
-        "pool_from": "query_map",
-        "center": True,
+        "pool_from": "pyramid",
+        "center": False,
         "match_on": "initial",
         "add_to": "initial",
-        "rescale": True,
+        "rescale": False,
         "level": -1,
         "detach": True,
         "drop_prob": 0.1,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from stage1_proposals.shards.rle import decode, read_changes
+from stage1_proposals.common.run_lengths import decode, read_changes
 
 
 def compressed(counts: list[list[int]], size: tuple[int, int]) -> list[bytes]:

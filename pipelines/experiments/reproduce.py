@@ -1,0 +1,128 @@
+"""`table` and `figure`: a table or figure of the paper at a scale, from runs, of which those missing are executed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import click
+
+from pipelines import launch
+from pipelines.console import describe_machine
+from pipelines.experiments.execute import execute, print_plan, state
+from pipelines.experiments.notes import notes
+from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
+from pipelines.experiments.plan import Plan, option
+from pipelines.experiments.record import ExperimentRecord
+from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option, image_counts_option, words_option
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.system import choose_device
+
+FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
+
+
+def _command(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> click.Command:
+    titles = "; ".join(f"{number}: {experiment.title}" for number, experiment in experiments.items())
+
+    @click.command(name, cls=Command, help=f"{purpose}. {titles}.")
+    @click.argument("number", type=click.Choice(list(map(str, experiments))))
+    @click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name, help="Size of the runs.")
+    @words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", show_default="0", help="One run each.")
+    @click.option("--jobs", type=POSITIVE, default=1, help="Runs at once, each on its share of the cores.")
+    @click.option("--dry-run", is_flag=True, help="Print the runs and their commands only.")
+    @click.option("--work-dir", type=PATH, default="work_dirs/experiments", help="Runs go to WORK_DIR/SCALE.")
+    @device_option
+    @click.option("--gpus", type=POSITIVE, show_default="1", help="Processes of training.")
+    @click.option("--batch-size", type=POSITIVE, help="Images of a process at a time; the total batch stays.")
+    @image_counts_option
+    @click.option("--pretrain-epochs", type=POSITIVE, help="Default: the scale's.")
+    @click.option("--finetune-epochs", type=POSITIVE, help="At most. Default: the scale's.")
+    @click.option("--freesolo", type=FILE, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7.")
+    def command(number: str, scale: str, work_dir: Path, seeds: Sequence[int], **settings: Any) -> None:
+        jobs, dry_run, count = (settings.pop(name) for name in ("jobs", "dry_run", "count"))
+        machine = {name: settings.pop(name) for name in ("device", "gpus", "batch_size")}
+        if count and SCALES[scale].unlabeled:
+            raise UserError(f"--count goes with --scale demo: at {scale} scale the images are the datasets'")
+        changes = settings | {"datasets": count and demo_datasets(*count)}
+        changed = replace(SCALES[scale], **{name: value for name, value in changes.items() if value})
+        plan = Plan(changed, work_dir / scale, **machine)
+        reproduce(experiments[int(number)], plan, list(dict.fromkeys(seeds)), jobs, dry_run)
+
+    return command
+
+
+table = _command("table", "Print a table of the paper beside the paper's numbers", TABLES)
+figure = _command("figure", "Draw a figure of the paper", FIGURES)
+
+
+def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: int, dry_run: bool) -> None:
+    """Execute the runs of a table or figure, draw its pictures, print and write its record; or print the plan only."""
+    runs, pictures = plan.runs(experiment, seeds), drawings(experiment, plan, seeds)
+    commands = [launch.typed(*words) for words in [*(run.words for run in runs), *pictures.values()]]
+    if dry_run:
+        print_plan(runs)
+        for line in commands[len(runs) :]:
+            print(f"Then:\n     $ {line}")
+        return
+    execute(runs, jobs)
+    for name, words in pictures.items():
+        launch.step(name, *words)
+    rows = plan.scale.rows(experiment) if experiment.scores else []
+    record = ExperimentRecord(
+        title=experiment.title,
+        number=int(experiment.name[-1]),
+        scale=plan.scale.name,
+        notes=list(notes(experiment, plan.scale, seeds)),
+        runs=[f"runs/{run.name}" for run in runs if run.result],
+        commands=commands,
+        machine=describe_machine(choose_device(plan.device)),
+        seconds=round(sum(state(run)["seconds"] for run in runs)),
+        heading=[*experiment.columns, *(name.removeprefix("box_") for name in experiment.scores)],
+        rows=[[*row.names, *our_cells(experiment, row, plan, seeds)] for row in rows],
+        paper=[[*row.names, *("-" if number is None else f"{number:.1f}" for number in row.paper)] for row in rows],
+        pictures=[f"{name}.png" for name in pictures],
+    )
+    # `draw` writes figureN.json.
+    path = plan.root / (f"figures/{experiment.name}.record.json" if pictures else f"tables/{experiment.name}.json")
+    markdown = record.write(path)
+    print(f"\n{record.text()}\n\nWritten to {markdown}, with its commands, and to {path}")
+
+
+def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]) -> list[str]:
+    """A row's scores over the seeds, from what its runs have written: in [0, 1], -1 without objects of that size."""
+    files = [plan.run(row, seed).result for seed in seeds] if row.model else []
+    scores = [json.loads(file.read_text(encoding="utf-8")) for file in files if file]
+    return [mean_and_spread([run[name] for run in scores]) for name in experiment.scores]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation of scores, in percent; without spread for one, `-` for none or below 0."""
+    if not values or min(values) < 0:
+        return "-"
+    return f"{100 * fmean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def drawings(figure: Experiment, plan: Plan, seeds: Sequence[int]) -> dict[str, list[str]]:
+    """The commands that draw a figure, one for each of its datasets, by the names of the pictures."""
+    pictures, scale, kind = {}, plan.scale, figure.picture
+    datasets = dict.fromkeys(row.dataset for row in figure.rows if kind)
+    for dataset in [name for name in datasets if name in scale.datasets]:
+        rows = [row for row in scale.rows(figure) if row.dataset == dataset]
+        runs = [[str(plan.run(row, seed).directory) for seed in figure.shown_seeds(seeds)] for row in rows]
+        words = [f"{', '.join(row.names[1:])}={','.join(seeded)}" for row, seeded in zip(rows, runs, strict=True)]
+        if kind == "curves":
+            words += ["--title", f"Fine-tuning on {DATASETS[dataset] if scale.unlabeled else 'the demo set'}"]
+        elif kind == "results":
+            shards = plan.shards("saliency", seeds[0], shown=True)
+            words = ["--shards", str(shards.directory), "--work-dir", runs[0][0], *option("--device", plan.device)]
+        else:
+            words += ["--dataset", str(scale.datasets[dataset]) if scale.unlabeled else "demo"]
+            if not scale.unlabeled:
+                words += ["--data-root", str(plan.data(dataset).directory / "ctw1500")]
+            words += option("--device", plan.device)
+        name = figure.name if len(datasets) == 1 else f"{figure.name}-{dataset}"
+        pictures[name] = ["draw", kind, *words, "--out", str(plan.root / "figures" / f"{name}.png")]
+    return pictures

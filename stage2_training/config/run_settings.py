@@ -1,0 +1,37 @@
+"""What a command line changes in a composed config. Imports no MMEngine: commands show these settings without it."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class Overrides(BaseModel):
+    """What a command line changes in a composed config; None leaves a setting as the base configs have it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: PositiveInt | None = Field(default=None, description="Length of training; milestones move with it.")
+    total_batch: PositiveInt | None = Field(default=None, description="Images per optimizer step, over all processes.")
+    batch_size: PositiveInt | None = Field(
+        default=None, description="Images per process and forward pass, as memory allows."
+    )
+    image_size: PositiveInt | None = Field(
+        default=None, description="Longer side of the images after resizing, in pixels."
+    )
+    auto_scale_lr: bool = Field(
+        default=False, description="Scale the learning rate with the total batch, from the schedule's base batch size."
+    )
+    amp: bool = Field(default=False, description="Mixed precision: forward passes in bfloat16.")
+    ema: bool = Field(
+        default=False, description="Average the weights over the steps; evaluate and hand on the averages."
+    )
+    workers: NonNegativeInt | None = Field(
+        default=None, description="Data-loading processes per data loader; 0: the main process loads."
+    )
+    seed: NonNegativeInt | None = Field(default=None, description="Seed of everything random. Default: 0.")
+    data_root: str | None = Field(default=None, description="Folder of the dataset. Default: what its config says.")
+    cfg_options: Sequence[str] = Field(
+        default=(),
+        description="Change any setting, after all others, as MMDetection's --cfg-options.",
+        json_schema_extra={"metavar": "KEY=VALUE"},
+    )
