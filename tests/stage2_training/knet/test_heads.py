@@ -34,10 +34,11 @@ def test_other_kernels_can_stand_in_for_the_learned_ones() -> None:
     torch.manual_seed(0)
     head = KernelHead(num_kernels=5, num_classes=3, channels=32)
     feats = [torch.randn(2, 32, 64 // s, 64 // s) for s in (4, 8, 16, 32)]
-    plain, same = head(feats), head(feats, head.initial_kernels.expand(2, -1, -1))
+    plain, same = head(feats), head(feats, lambda localization: head.initial_kernels.expand(len(localization), -1, -1))
     for value, expected in zip(same, plain, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
-    other = head(feats, torch.stack([head.initial_kernels, head.initial_kernels.flip(0)]))
+    flipped = torch.stack([head.initial_kernels, head.initial_kernels.flip(0)])
+    other = head(feats, lambda _: flipped)
     torch.testing.assert_close(other.mask_logits[1], plain.mask_logits[1].flip(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(other.kernels[1], plain.kernels[1].flip(0), rtol=1e-4, atol=1e-4)
 
