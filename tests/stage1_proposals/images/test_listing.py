@@ -328,7 +328,7 @@ def test_a_given_root_takes_precedence_over_the_folder_of_the_list(tmp_path: Pat
     assert list_images(path, tmp_path / "elsewhere").root == (tmp_path / "elsewhere").resolve()
 
 
-def test_when_no_image_is_there_the_folders_tried_are_named(tmp_path: Path) -> None:
+def test_when_no_image_is_there_every_folder_tried_is_named(tmp_path: Path) -> None:
     path = coco(tmp_path / "set/annotations/instances_val.json", entries("1.jpg", "2.jpg"))
     with pytest.raises(
         UserError,
