@@ -20,7 +20,9 @@ option.INIT := --init## sp, pseudo, imagenet, densecl, swav, mocov2, coco, scrat
 option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
-option.OUT := --out## the file to write
+option.OUT := --out## the file to write; for prelabel a folder (prelabels)
+option.FORMAT := --format## label files to write: coco, labelme, yolo, or some of them with commas (labelme)
+option.SCORE := --score## lowest score of a mask to write or draw
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
 option.CLASSES := --classes## number of pseudo classes (80)
@@ -36,6 +38,7 @@ takes.data := DATASET ROOT## check, convert and draw a labelled dataset
 takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR WORKERS DEVICE## stage 1, images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
+takes.prelabel := SHARDS FORMAT SCORE OUT## proposals -> label files to correct in a labelling tool
 takes.duplicates := SHARDS THRESHOLD OUT## find images that are nearly the same
 takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
 takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="dir dir"
@@ -53,7 +56,7 @@ PICTURE ?= curves
 PART ?= proposals
 of.curves := RUNS OUT
 of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
-of.results := SHARDS WORK_DIR DEVICE OUT
+of.results := SHARDS WORK_DIR DEVICE SCORE OUT
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
 of.streaming :=
@@ -68,7 +71,7 @@ several := SEEDS.table SEEDS.figure SHARDS.recall
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
-COMMANDS := demo data proposals fetch inspect duplicates cluster recall pretrain finetune evaluate draw
+COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate draw
 COMMANDS += table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)

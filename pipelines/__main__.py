@@ -19,6 +19,7 @@ COMMANDS = {
     "data": ("Check, convert and draw a labelled dataset.", "pipelines.data"),
     "proposals": ("Make shards of pseudo masks from images (stage 1).", "pipelines.proposals"),
     "inspect": ("Verify a shard set, print what it holds, draw a contact sheet.", "pipelines.shards:inspect"),
+    "prelabel": ("Write proposals as label files to correct in a labelling tool.", "pipelines.shards:prelabel"),
     "fetch": ("Copy a shard set from a URL to a directory.", "pipelines.shards:fetch"),
     "duplicates": ("Find images that are nearly the same.", "pipelines.shards:duplicates"),
     "cluster": ("Give every proposal a pseudo class by k-means.", "pipelines.shards:cluster"),

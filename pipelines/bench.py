@@ -64,7 +64,7 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
         from stage2_training.runs import train
         from stage2_training.runs.runner import QuietRunner
         from stage2_training.runs.work_dir import WorkDir
-        from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts
+        from stage2_training.saliency_prompt.diagnostics import VARIANTS, diagnose_prompts
 
     choose_device(device)
     work = WorkDir(work_dir)
@@ -79,12 +79,14 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
     with train.plain_user_errors(work.path):
         inputs = (predictor.preprocess(model, batch, training=True) for batch in islice(loader, batches))
         use = diagnose_prompts(model, inputs)
+    within, across = use.likeness
     print(f"{checkpoint} on {use.images} images\n")
-    rows = [[name, *(f"{loss[given]:.3f}" for given in (OWN, SWAPPED, NONE))] for name, loss in use.losses.items()]
-    print(format_table(("loss, each query having", f"its {OWN} prompt", SWAPPED, NONE), rows))
+    rows = [[name, *(f"{loss[given]:.3f}" for given in VARIANTS)] for name, loss in use.losses.items()]
+    print(format_table(("loss, by each query's prompt", *VARIANTS), rows))
     hits = ", ".join(f"{100 * share:.1f} %" for share in use.hits)
     print(
         f"\nThe median length of a prompt is {use.length:.3g} times that of the query that it is added to.\n"
         f"The query matched with an instance has the prompt of that instance in {hits} of the cases, by stage; at "
-        f"random {100 * use.chance:.1f} %."
+        f"random {100 * use.chance:.1f} %. Of the prompts, {100 * use.used:.0f} % are used.\n"
+        f"The mean cosine of two prompts is {within:.2f} within an image and {across:.2f} across images."
     )

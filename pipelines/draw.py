@@ -1,6 +1,5 @@
 """Pictures of runs: learning curves, what queries look at, proposals beside detections."""
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,14 +36,6 @@ def png_file(text: str) -> Path:
         raise UserError(f"--out {text}: pictures are written as .png")
     check_writable(Path(text))
     return Path(text)
-
-
-def share(text: str) -> float:
-    """The type of an option that is a number from 0 to 1; unlike `click.FloatRange`, it refuses NaN."""
-    with suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise UserError(f"--score {text!r}: must be between 0 and 1")
 
 
 runs_argument = click.argument("runs", nargs=-1, required=True, callback=parse_runs, metavar="NAME=RUN_DIR...")
@@ -144,7 +135,7 @@ def activations(
 @options.shards_option
 @click.option("--work-dir", required=True, type=options.PATH, help="Work directory of a fine-tuning run.")
 @click.option("--count", type=options.POSITIVE, default=8, help="Images.")
-@click.option("--score", type=share, default=0.3, help="Lowest score of a detection to draw.")
+@options.score_option("Lowest score of a detection to draw.", default=0.3)
 @options.seed_option("Decides which images are drawn.")
 @options.image_root_option
 @options.device_option

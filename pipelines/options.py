@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,21 @@ class Integer(click.IntRange):
     name = "integer"
 
 
+class Choices(click.ParamType):
+    """Some of a few words, separated by commas: `coco,labelme`. Its value is a tuple."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self.known = known
+        self.name = ",".join(known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(word.strip() for word in value.split(","))) if isinstance(value, str) else value
+        for word in words:
+            if word not in self.known:
+                self.fail(f"{word!r} is not one of {', '.join(map(repr, self.known))}.", param, ctx)
+        return words
+
+
 POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
 SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
 
@@ -114,6 +130,24 @@ SCHEDULE = "configs/schedules/SCHEDULE.py, or a config file. Default: the paper'
 def schedule_option(default: str | None = None) -> Decorator:
     """`--schedule`; None: the device decides, and the dataset if it names one."""
     return click.option("--schedule", default=default, help=SCHEDULE)
+
+
+def format_option(known: Sequence[str], default: str) -> Decorator:
+    """`--format` of label files, one or several; its value is a tuple."""
+    return click.option("--format", type=Choices(known), default=default, help="Formats to write, separated by commas.")
+
+
+def score(text: str) -> float:
+    """The type of `--score`, a number from 0 to 1; unlike `click.FloatRange`, it refuses NaN."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise UserError(f"--score {text!r}: must be between 0 and 1")
+
+
+def score_option(purpose: str, default: float) -> Decorator:
+    """`--score`."""
+    return click.option("--score", type=score, default=default, help=purpose)
 
 
 def work_dir_option(default: str) -> Decorator:

@@ -1,4 +1,4 @@
-"""Looking at finished shard sets, copying them, finding duplicates in them and clustering their proposals."""
+"""Looking at finished shard sets, copying them, writing label files, finding duplicates and clustering proposals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stage1_proposals.shards import ShardSet
 
 GROUPS_SHOWN = 20
+FORMATS = ("coco", "labelme", "yolo")  # the keys of `label_files.WRITERS`, whose import takes time
 
 
 def proposal_name(text: str) -> tuple[int, int]:
@@ -34,7 +35,6 @@ def proposal_name(text: str) -> tuple[int, int]:
 @options.seed_option("Decides which images are drawn.")
 @click.option("--out", type=options.PATH, help="The picture. Default: contact_sheet.png or similar.png by the shards.")
 @click.option("--similar", type=proposal_name, metavar="IMAGE_ID:ROW", help="Draw a proposal and those most like it.")
-@click.option("--export", nargs=2, metavar="coco FILE", help="Write the proposals as COCO JSON.")
 @click.option("--labels", type=options.PATH, help="COCO instance JSON of the same images: print AP and recall.")
 def inspect(
     shards: Path,
@@ -43,21 +43,17 @@ def inspect(
     seed: int,
     out: Path | None,
     similar: tuple[int, int] | None,
-    export: tuple[str, str] | None,
     labels: Path | None,
 ) -> None:
     """Verify a shard set, print what it holds, draw a contact sheet."""
     from PIL import Image
 
-    from stage1_proposals.analysis.coco_export import to_coco
     from stage1_proposals.analysis.recall import Labels
     from stage1_proposals.analysis.samples import draw_sample, draw_similar
     from stage1_proposals.analysis.statistics import describe_shards
     from stage1_proposals.common.drawing import contact_sheet
     from stage1_proposals.shards import ShardSet, verify_set
 
-    if export and export[0] != "coco":
-        raise UserError(f"--export {export[0]}: only coco is known")
     picture = out or shards / ("similar.png" if similar else "contact_sheet.png")
     if picture.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--out {picture}: pictures are written as .png or .jpg")
@@ -75,11 +71,6 @@ def inspect(
     counts = f"{shard_set.image_count} images, {shard_set.proposal_count} proposals"
     print(f"{shards}: {len(shard_set.entries)} shards verified, {counts}")
     print_lines(*describe_shards(shard_set))
-    if export:
-        path = Path(export[1])
-        with writing(path):
-            write_json(path, to_coco(shard_set.records()))
-        print(f"COCO JSON: {path}")
     if labelled:
         print_recall([shard_set], labelled)
     if shard_set.image_count and sheet:
@@ -87,6 +78,44 @@ def inspect(
         with writing(picture):
             contact_sheet(tiles).save(picture)
         print(f"contact sheet: {picture} ({len(tiles)} images)")
+
+
+@click.command(cls=options.Command)
+@options.shards_option
+@options.image_root_option
+@options.format_option(FORMATS, default="labelme")
+@options.score_option("Lowest score of a proposal to write.", default=0.0)
+@click.option("--best", type=options.POSITIVE, help="Proposals of an image to write, at most. Default: all.")
+@click.option("--name", default="object", help="Name of the one class.")
+@click.option("--out", type=options.PATH, default="prelabels", help="Folder to write to.")
+def prelabel(
+    shards: Path, image_root: Path | None, format: tuple[str, ...], score: float, best: int | None, name: str, out: Path
+) -> None:
+    """Write the proposals of a shard set as label files, to be corrected in a labelling tool."""
+    from stage1_proposals.analysis.prelabels import image_labels
+    from stage1_proposals.common.label_files import WRITERS, NewFiles
+    from stage1_proposals.shards import ShardSet
+
+    shard_set = ShardSet.open(shards)
+    root = image_root or Path(shard_set.image_root)
+    if format != ("coco",) and not root.is_dir():
+        raise UserError(f"{root}: the folder of the images is not there; say where it is with --image-root")
+    files, masks = NewFiles(), 0
+    writers = [WRITERS[word](out, root, [name], files) for word in format]
+    for record in track("writing labels", "images", shard_set.records(), shard_set.image_count):
+        labels = image_labels(record, score, best)
+        masks += len(labels.counts)
+        for writer in writers:
+            writer.write(labels)
+    for writer in writers:
+        writer.close()
+    print(f"{out}: {masks} proposals of {shard_set.image_count} images as {', '.join(format)}")
+    print(f"{files.written} files written, {files.unchanged} were there already")
+    if files.kept:
+        print_lines(
+            f"{len(files.kept)} files that hold other labels stay as they are, {files.kept[0]} first; to have them "
+            f"written anew, remove them and run the command again"
+        )
 
 
 @click.command(cls=options.Command)

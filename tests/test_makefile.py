@@ -54,6 +54,7 @@ def passed_on(*words: str, **environment: str) -> list[str]:
         (["recall", "LABELS=l.json", "SHARDS=a b"], "recall --labels l.json --shards a b"),
         (["draw", "RUNS=a=x b=y,z", "OUT=c.png", "PICTURE=curves"], "draw curves a=x b=y,z --out c.png"),
         (["draw", "PICTURE=results", "WORK_DIR=w", "DEVICE=cpu"], "draw results --work-dir w --device cpu"),
+        (["prelabel", "FORMAT=coco,yolo", "SCORE=0.5"], "prelabel --format coco,yolo --score 0.5"),
         (["table", "N=5", "SEEDS=0 1 2"], "table 5 --seeds 0 1 2"),
         (["figure", "N=4", "SCALE=paper"], "figure 4 --scale paper"),
         (["bench", "PART=training", "MODEL=knet"], "bench training --model knet"),

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stage1_proposals.analysis.coco_export import coco_annotations
+from stage1_proposals.analysis.prelabels import image_labels
 from stage1_proposals.common import coco_scores
 from stage1_proposals.common.coco import CocoDocument, CocoImage, ImageId, read_coco
 from stage1_proposals.common.coco_scores import KINDS, labelled_objects
 from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.image_paths import image_finder, repeated_names
+from stage1_proposals.common.label_files import coco_annotations
 from stage1_proposals.common.masks import Size
 from stage1_proposals.shards import ImageRecord
 
@@ -76,7 +77,8 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
     Raises:
         UserError: no record is of a labelled image, one states another size for it, or an object is malformed.
     """
-    by_path = {record.file_name: ((record.height, record.width), coco_annotations(record)) for record in records}
+    proposed = map(image_labels, records)
+    by_path = {image.file_name: (image.size, coco_annotations(image)) for image in proposed}
     find = image_finder(by_path, repeated_names(image.file_name for image in labels.images))
     proposals: list[dict[str, Any]] = []
     sizes: dict[ImageId, Size] = {}

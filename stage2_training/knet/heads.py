@@ -1,7 +1,7 @@
 """K-Net's heads: `rpn_head` makes the first masks M^0 and kernels K^0, `roi_head` updates both stage by stage."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -128,19 +128,23 @@ class KernelHead(BaseModule):
         """(N, C): the learned, image-agnostic kernels."""
         return self.init_kernels.weight.flatten(1)
 
-    def forward(self, feats: Sequence[Tensor], initial_kernels: Tensor | None = None) -> KernelHeadOutput:
+    def forward(
+        self, feats: Sequence[Tensor], image_kernels: Callable[[Tensor], Tensor] | None = None
+    ) -> KernelHeadOutput:
         """FPN levels at strides 4-32, each (B, C, ., .) -> `KernelHeadOutput`.
 
         Args:
             feats: the levels.
-            initial_kernels: (B, N, C), per image, instead of the learned ones.
+            image_kernels: from the localisation features (B, C, H/8, W/8), which kernels are multiplied with for the
+                first masks, to kernels (B, N, C) of each image; None: the learned ones.
         """
         localization, semantic = self.localization_fpn(feats)
         localization = self.loc_convs[0](localization)
         semantic = self.seg_convs[0](semantic)
-        if initial_kernels is None:
+        if image_kernels is None:
             initial_kernels, mask_logits = self.initial_kernels, self.init_kernels(localization)
         else:
+            initial_kernels = image_kernels(localization)
             mask_logits = torch.einsum("bnc,bchw->bnhw", initial_kernels, localization)
         features = localization + semantic
         kernels = initial_kernels + group_features(features, mask_logits)

@@ -21,7 +21,7 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.knet.detector import KNet
 from stage2_training.knet.heads import KernelHeadOutput
 from stage2_training.saliency_prompt.mixin import PromptedPass, SaliencyPromptAdapter, SaliencyPromptMixin
-from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMap, PromptMatch
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder
 
 
@@ -122,15 +122,23 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
 
         def prompted_kernel_head(feats: Sequence[Tensor]) -> KernelHeadOutput:
             nonlocal match
-            if prompter.settings.add_to == "initial":
-                match = prompter.match(learned, feats, batch_data_samples)
-                kernels = prompter.add(learned.expand(len(batch_data_samples), -1, -1), match, self.training)
-                output: KernelHeadOutput = self.rpn_head(feats, kernels)
+            settings = prompter.settings
+
+            def prompted_kernels(localization: Tensor) -> Tensor:
+                nonlocal match
+                maps = PromptMap(feats, lambda: localization)
+                match = prompter.match(learned, maps, batch_data_samples, self.training)
+                return prompter.add(learned.expand(len(batch_data_samples), -1, -1), match, reference=learned)
+
+            if settings.add_to == "initial":
+                output: KernelHeadOutput = self.rpn_head(feats, prompted_kernels)
                 return output
             plain: KernelHeadOutput = self.rpn_head(feats)
-            reference = learned if prompter.settings.match_on == "initial" else plain.kernels
-            match = prompter.match(reference, feats, batch_data_samples)
-            return plain._replace(kernels=prompter.add(plain.kernels, match, self.training))
+            reference = learned if settings.match_on == "initial" else plain.kernels
+            match = prompter.match(
+                reference, PromptMap(feats, lambda: plain.features), batch_data_samples, self.training
+            )
+            return plain._replace(kernels=prompter.add(plain.kernels, match, reference))
 
         losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples, prompted_kernel_head)
         kernels = [stage.kernels for stage in stages]
@@ -159,7 +167,10 @@ declare_traits(
 
 @MODELS.register_module()
 class SaliencyPromptMask2Former(SaliencyPromptAdapter, Mask2Former):
-    """Mask2Former whose query content embeddings get prompts; the masks predicted from them keep the plain ones."""
+    """Mask2Former whose query content embeddings get prompts before the first prediction.
+
+    The mask embedding of that prediction gets them, too: its masks guide the attention of the first layer.
+    """
 
     def query_decoder(self) -> QueryDecoder:
         head = self.panoptic_head
@@ -170,7 +181,10 @@ class SaliencyPromptMask2Former(SaliencyPromptAdapter, Mask2Former):
             output=lambda queries: queries,
             pyramid=head.pixel_decoder,
             levels=lambda returned: returned[1][::-1],  # coarsest first, after the features that masks are made of
+            query_map=lambda returned, size: returned[0],
             assigners=[head.assigner],
+            first_norm=head.transformer_decoder.post_norm,
+            mask_embedding=head.mask_embed,
         )
 
 
@@ -190,6 +204,7 @@ class SaliencyPromptMaskFormer(SaliencyPromptAdapter, MaskFormer):
             output=lambda queries: queries,
             pyramid=head.pixel_decoder,
             levels=list,  # what masks are made of, at stride 4, and what the decoder attends to, at stride 32
+            query_map=lambda returned, size: returned[0],
             assigners=[head.assigner],
         )
 
@@ -227,8 +242,16 @@ class SaliencyPromptQueryInst(SaliencyPromptAdapter, QueryInst):
             output=lambda returned: returned[2],  # after class scores and box deltas
             pyramid=self.neck,
             levels=list,
+            query_map=self._first_regions,
             assigners=self.roi_head.bbox_assigner,
         )
+
+    def _first_regions(self, levels: Sequence[Tensor], input_size: tuple[int, int]) -> Tensor:
+        """The level of the pyramid that the first stage's regions, the whole image for every query, are cut from."""
+        extractor = self.roi_head.bbox_roi_extractor[0]
+        height, width = input_size
+        whole_image = levels[0].new_tensor([[0, 0, 0, width, height]])
+        return levels[int(extractor.map_roi_levels(whole_image, extractor.num_inputs))]
 
 
 def _queryinst_query_masks(model: QueryInst, images: Tensor, samples: Sequence[DetDataSample]) -> QueryMasks:

@@ -1,4 +1,4 @@
-"""Whether a model in pre-training reads its prompts: its losses with its own prompts, swapped ones, and none."""
+"""Whether a model in pre-training reads its prompts: its losses with its own prompts and with others in their place."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.matching import Prompts
+from stage2_training.saliency_prompt.matching import Prompts, gather_prompts
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
-OWN, SWAPPED, NONE = "own", "swapped", "none"
+OWN, SWAPPED, MEAN, NONE = VARIANTS = ("own", "swapped", "image mean", "none")
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class PromptDiagnosis:
     Attributes:
         images: number of images.
         losses: by the loss's name, then by which prompt each query got: `own`, the one it matches; `swapped`, one of
-            another image of the batch; `none`. Where the three losses are alike, prompts are not read.
+            another image of the batch; `image mean`, the mean feature of its image, the same for all of its queries, a
+            control that says nothing of an object; `none`. Only where `own` is below the other three are prompts read.
         length: L2 norm of what was added to a query, divided by that of the query; the median over queries that are
             not zero, 0 where all are.
         hits: for each stage or layer, the share of instances whose matched query had that very instance's prompt.
         chance: what `hits` would be if every query had a random prompt of its image.
+        used: share of the prompts that a query got.
+        likeness: mean cosine of two prompts of one image, and of two images; NaN where there are no two.
     """
 
     images: int
@@ -36,11 +40,13 @@ class PromptDiagnosis:
     length: float
     hits: list[float]
     chance: float
+    used: float
+    likeness: tuple[float, float]
 
 
 @torch.no_grad()
 def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDataSample]]]) -> PromptDiagnosis:
-    """Run a model on each batch with its own prompts, with swapped ones and with none, without dropping any.
+    """Run a model on each batch with its own prompts and with each of the others, without dropping any.
 
     In a batch with prompts in one image only, swapped prompts are the image's own.
 
@@ -55,13 +61,15 @@ def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDat
     hits: dict[int, list[bool]] = defaultdict(list)
     lengths: list[float] = []
     chances: list[float] = []
+    used: list[float] = []
+    likeness = _Likeness()
     image_count = 0
     training = model.training
     model.train()
     try:
         for number, (images, samples) in enumerate(batches):
             image_count += len(samples)
-            for variant in (OWN, SWAPPED, NONE):
+            for variant in VARIANTS:
                 prompter = _DiagnosticPrompter(model.prompter.settings, variant, seed=number)
                 prompted = model.prompted_pass(images, samples, prompter)
                 for name, loss in prompted.losses.items():
@@ -69,6 +77,8 @@ def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDat
                         losses[name][variant].append(loss.item())
                 if variant == OWN and prompted.match is not None:
                     lengths.append(prompter.length)
+                    used += _used(prompted.match)
+                    likeness.add(prompted.match.prompts)
                     for stage, assignment in enumerate(prompted.assignments):
                         index = prompted.match.index[assignment.image, assignment.kernel]
                         hits[stage] += (index == assignment.instance).tolist()
@@ -83,15 +93,17 @@ def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDat
         _mean(lengths),
         [_mean(stage) for stage in hits.values()],
         _mean(chances),
+        _mean(used),
+        likeness.means(),
     )
 
 
 class _DiagnosticPrompter(Prompter):
-    """A prompter without dropping that can swap prompts or leave them out, and measures what it adds.
+    """A prompter without dropping that can replace prompts or leave them out, and measures what it adds.
 
     Args:
         settings: the model's.
-        variant: `own`, `swapped` or `none`.
+        variant: one of `VARIANTS`.
         seed: for what is drawn at random after the prompts, such as points of masks: the same for every variant.
 
     Attributes:
@@ -101,23 +113,58 @@ class _DiagnosticPrompter(Prompter):
     def __init__(self, settings: SaliencyPromptSettings, variant: str, seed: int) -> None:
         super().__init__(replace(settings, drop_prob=0.0))
         self.variant, self.seed = variant, seed
-        self.length = 0.0
+        self.length: float | None = None
 
     def match(self, *args: Any) -> PromptMatch | None:
         if self.variant == NONE:
             return None
         match = super().match(*args)
-        return swap_prompts(match) if match is not None and self.variant == SWAPPED else match
+        if match is not None and self.variant == SWAPPED:
+            return swap_prompts(match)
+        if match is not None and self.variant == MEAN:
+            return replace(match, added=match.prompts.image_means[:, None].expand_as(match.added))
+        return match
 
-    def add(self, queries: Tensor, match: PromptMatch | None, training: bool) -> Tensor:
-        prompted = super().add(queries, match, training)
-        if match is not None:
+    def add(self, queries: Tensor, match: PromptMatch | None, reference: Tensor) -> Tensor:
+        prompted = super().add(queries, match, reference)
+        if match is not None and self.length is None:  # not what a mask embedding gets
             lengths = queries.norm(dim=-1)
-            measurable = (match.prompts.counts[:, None] > 0) & (lengths > 0)
-            if measurable.any():
-                self.length = ((prompted - queries).norm(dim=-1) / lengths)[measurable].median().item()
+            measurable = match.kept & (lengths > 0)
+            ratios = ((prompted - queries).norm(dim=-1) / lengths)[measurable]
+            self.length = ratios.median().item() if measurable.any() else 0.0
         torch.manual_seed(self.seed)
         return prompted
+
+
+class _Likeness:
+    """Mean cosine of pairs of prompts, of one image and of two images of a batch."""
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64)
+        self.pairs = torch.zeros(2, dtype=torch.float64)
+
+    def add(self, prompts: Prompts) -> None:
+        present = torch.arange(prompts.features.shape[1], device=prompts.counts.device) < prompts.counts[:, None]
+        image = present.nonzero()[:, 0]
+        directions = F.normalize(prompts.features[present], dim=-1)
+        cosines, same_image = directions @ directions.T, image[:, None] == image
+        other_row = ~torch.eye(len(image), dtype=torch.bool, device=image.device)
+        for kind, pairs in enumerate((same_image & other_row, ~same_image)):
+            self.sums[kind] += cosines[pairs].sum().cpu()
+            self.pairs[kind] += pairs.sum().cpu()
+
+    def means(self) -> tuple[float, float]:
+        within, across = (self.sums / self.pairs).tolist()
+        return within, across
+
+
+def _used(match: PromptMatch) -> list[float]:
+    """For every prompt of a batch, 1 if a query got it, else 0."""
+    return [
+        float(row in index)
+        for index, count in zip(match.index.tolist(), match.prompts.counts.tolist(), strict=True)
+        for row in range(count)
+    ]
 
 
 def swap_prompts(match: PromptMatch) -> PromptMatch:
@@ -125,12 +172,13 @@ def swap_prompts(match: PromptMatch) -> PromptMatch:
 
     Swapping within an image would show nothing: kernels that swap their prompts swap their instances, too.
     """
-    features, counts = match.prompts
-    with_prompts = counts.nonzero().flatten()
-    donors = torch.arange(len(counts), device=counts.device)
+    prompts = match.prompts
+    with_prompts = prompts.counts.nonzero().flatten()
+    donors = torch.arange(len(prompts.counts), device=prompts.counts.device)
     donors[with_prompts] = with_prompts.roll(-1)
-    prompts = Prompts(features[donors], counts[donors])
-    return replace(match, prompts=prompts, index=match.index % prompts.counts.clamp(min=1)[:, None])
+    swapped = Prompts(prompts.features[donors], prompts.counts[donors], prompts.image_means[donors])
+    index = match.index % swapped.counts.clamp(min=1)[:, None]
+    return replace(match, prompts=swapped, index=index, added=gather_prompts(swapped, index))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,24 +15,40 @@ class Prompts(NamedTuple):
 
     features: Tensor  # float32 (B, L, C)
     counts: Tensor  # int64 (B,)
+    image_means: Tensor  # float32 (B, C), mean of the map over each image without its padding
 
 
-def box_prompts(feature: Tensor, boxes: Sequence[Tensor], input_width: int) -> Prompts:
+def box_prompts(
+    feature: Tensor,
+    boxes: Sequence[Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    input_width: int,
+    center: bool = False,
+) -> Prompts:
     """The mean of the bilinearly interpolated feature over each box (Eq. 5).
 
     Computed by RoIAlign with one bin, which takes at least one sample per cell: a large box is averaged over its whole
     area, and one smaller than a cell gets the value at its centre.
 
     Args:
-        feature: (B, C, h, w), an FPN level.
+        feature: (B, C, h, w).
         boxes: for each image, (L_b, 4): x1, y1, x2, y2 in pixels of the padded input.
+        image_sizes: for each image, height and width in pixels without padding.
         input_width: width of the padded input, in pixels.
+        center: subtract each image's mean from its prompts.
     """
-    boxes = [image_boxes.to(feature.device, torch.float32) for image_boxes in boxes]
     counts = list(map(len, boxes))
+    whole = [[0, 0, width, height] for height, width in image_sizes]
+    regions = [
+        torch.cat([image_boxes.to(feature.device, torch.float32), feature.new_tensor([image], dtype=torch.float32)])
+        for image_boxes, image in zip(boxes, whole, strict=True)
+    ]
     scale = feature.shape[-1] / input_width
-    means = roi_align(feature.float(), boxes, output_size=1, spatial_scale=scale, aligned=True).flatten(1)
-    return Prompts(pad_sequence(means.split(counts), batch_first=True), torch.tensor(counts, device=feature.device))
+    means = roi_align(feature.float(), regions, output_size=1, spatial_scale=scale, aligned=True).flatten(1)
+    by_image = means.split([count + 1 for count in counts])
+    image_means = torch.stack([rows[-1] for rows in by_image])
+    features = pad_sequence([rows[:-1] - rows[-1:] if center else rows[:-1] for rows in by_image], batch_first=True)
+    return Prompts(features, torch.tensor(counts, device=feature.device), image_means)
 
 
 @torch.no_grad()
@@ -67,21 +83,6 @@ def cosine_similarity(kernels: Tensor, prompts: Tensor) -> Tensor:
         return F.normalize(kernels.float(), dim=-1) @ F.normalize(prompts.float(), dim=-1).mT
 
 
-def add_prompts(
-    kernels: Tensor, prompts: Prompts, index: Tensor, drop_prob: float = 0.0, length: Tensor | None = None
-) -> Tensor:
-    """Kernels (B, N, C) plus their prompts (Eq. 8). Kernels of images without prompts stay as they are.
-
-    Args:
-        kernels: (B, N, C).
-        prompts: of the B images, L >= 1 rows.
-        index: int64 (B, N), from `match_prompts`.
-        drop_prob: probability, for each kernel, that its prompt is dropped.
-        length: L2 norm that prompts are scaled to, (N, 1) or (B, N, 1); None: they keep their own.
-    """
-    added = prompts.features.gather(1, index[:, :, None].expand(-1, -1, prompts.features.shape[2]))
-    if length is not None:
-        added = F.normalize(added, dim=-1) * length
-    kept = torch.rand(index.shape, device=kernels.device) >= drop_prob
-    kept &= prompts.counts[:, None] > 0
-    return kernels + added * kept[:, :, None]
+def gather_prompts(prompts: Prompts, index: Tensor) -> Tensor:
+    """Each kernel's prompt: index (B, N), from `match_prompts`, -> (B, N, C)."""
+    return prompts.features.gather(1, index[:, :, None].expand(-1, -1, prompts.features.shape[2]))

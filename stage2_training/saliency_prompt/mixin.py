@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stage2_training.knet.assignment import Assignment
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
-from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMap, PromptMatch
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder, recording
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
@@ -55,7 +55,9 @@ class SaliencyPromptMixin:
         """
         settings = SaliencyPromptSettings(**saliency_prompt)
         self.prompter = Prompter(settings)
-        self.kernel_supervision = KernelSupervision(settings.feature_dim, channels, settings.kernel_loss_weight)
+        self.kernel_supervision = KernelSupervision(
+            settings.feature_dim, channels, settings.kernel_loss_weight, settings.kernel_loss
+        )
 
     def kernel_losses(
         self,
@@ -77,10 +79,10 @@ class SaliencyPromptMixin:
 class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
     """Saliency Prompt for MMDetection's own detectors; comes before one of them in the bases of its variant.
 
-    The variant only says where its `query_decoder` is. In training, the queries that enter the first decoder layer get
-    prompts, and the queries that each layer puts out a loss. A prediction made before the first layer keeps the plain
-    queries. Prompts are compared with the learned queries, which are the same for every image, so `match_on` and
-    `add_to` make no difference.
+    The variant only says where its `query_decoder` is. In training, the queries get prompts before the first decoder
+    layer, also for a prediction that is made before it, and the queries that each layer puts out a loss. Prompts are
+    compared with the learned queries, which are the same for every image, so `match_on` and `add_to` make no
+    difference.
 
     Args:
         saliency_prompt: fields of `SaliencyPromptSettings`.
@@ -119,12 +121,17 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
         prompter, decoder = prompter or self.prompter, self.query_decoder()
         match: PromptMatch | None = None
 
-        def add_prompts(queries: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        def add_to_queries(queries: Tensor, pyramid: Any) -> Tensor:
             nonlocal match
-            match = prompter.match(decoder.learned, levels, batch_data_samples)
-            return prompter.add(queries, match, self.training)
+            size = batch_inputs.shape[-2], batch_inputs.shape[-1]
+            maps = PromptMap(decoder.levels(pyramid), lambda: decoder.query_map(pyramid, size))
+            match = prompter.match(decoder.learned, maps, batch_data_samples, self.training)
+            return prompter.add(queries, match, reference=decoder.learned)
 
-        with recording(decoder, add_prompts) as record:
+        def add_to_embedding(embedding: Tensor) -> Tensor:
+            return prompter.add(embedding, match, reference=embedding)
+
+        with recording(decoder, add_to_queries, add_to_embedding) as record:
             losses: dict[str, Tensor] = super().loss(batch_inputs, batch_data_samples)
         assignments = record.assignments(len(batch_data_samples))
         losses |= self.kernel_losses(record.queries, assignments, batch_data_samples)

@@ -1,14 +1,29 @@
 """From the proposals of a batch to queries with prompts (Section 3.3, Eq. 5-8)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.matching import Prompts, add_prompts, box_prompts, match_prompts
+from stage2_training.saliency_prompt.matching import Prompts, box_prompts, gather_prompts, match_prompts
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
+
+
+@dataclass(frozen=True)
+class PromptMap:
+    """Where prompts can be pooled from.
+
+    Attributes:
+        levels: of the feature pyramid, (B, C, h, w), finest first.
+        query_map: makes the map that queries are multiplied with, (B, C, h, w).
+    """
+
+    levels: Sequence[Tensor]
+    query_map: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -18,12 +33,14 @@ class PromptMatch:
     Attributes:
         prompts: of the B images, L >= 1 rows.
         index: int64 (B, N), each query's row of `prompts`; arbitrary for images that have no prompt.
-        length: L2 norm that prompts are scaled to, (N, 1) or (B, N, 1); None: they keep their own.
+        added: (B, N, C), what each query gets, as long as the prompt.
+        kept: bool (B, N), whether a query gets its prompt: it was not dropped, and its image has prompts.
     """
 
     prompts: Prompts
     index: Tensor
-    length: Tensor | None = None
+    added: Tensor
+    kept: Tensor
 
 
 class Prompter:
@@ -37,49 +54,64 @@ class Prompter:
         self.settings = settings
 
     def match(
-        self, reference: Tensor, levels: Sequence[Tensor], batch_data_samples: Sequence[DetDataSample]
+        self, reference: Tensor, maps: PromptMap, batch_data_samples: Sequence[DetDataSample], training: bool
     ) -> PromptMatch | None:
         """The prompts of a batch and which one each query gets (Eq. 5-7); None where no query gets any.
 
         Args:
             reference: queries that prompts are compared with, (N, C) or (B, N, C).
-            levels: of the feature pyramid, (B, C, h, w), finest first.
+            maps: what prompts are pooled from.
             batch_data_samples: with `gt_instances.bboxes`, in pixels of the padded input.
+            training: drop prompts with the settings' probability.
 
         Raises:
             UserError: the pyramid lacks the settings' level, or its number of channels is not that of the queries.
         """
         settings = self.settings
-        feature = self._level(levels, reference.shape[-1])
         boxes = [sample.gt_instances.bboxes for sample in batch_data_samples]
+        feature = self._feature(maps, reference.shape[-1])
         if settings.matching == "none" or not any(map(len, boxes)):
             return None
         if settings.detach:
             feature = feature.detach()
-        prompts = box_prompts(feature, boxes, batch_data_samples[0].batch_input_shape[1])  # Eq. 5
-        index = match_prompts(reference, prompts, settings.matching)  # Eq. 6, 7
-        length = reference.detach().norm(dim=-1, keepdim=True) if settings.rescale else None
-        return PromptMatch(prompts, index, length)
+        sizes = [sample.img_shape[:2] for sample in batch_data_samples]
+        width = batch_data_samples[0].batch_input_shape[1]
+        prompts = box_prompts(feature, boxes, sizes, width, settings.center)  # Eq. 5
+        if settings.matching == "mean":
+            index = torch.zeros(len(boxes), reference.shape[-2], dtype=torch.int64, device=feature.device)
+            added = prompts.image_means[:, None].expand(*index.shape, -1)
+        else:
+            index = match_prompts(reference, prompts, settings.matching)  # Eq. 6, 7
+            added = gather_prompts(prompts, index)
+        drop_prob = settings.drop_prob if training else 0.0
+        kept = torch.rand(index.shape, device=feature.device) >= drop_prob
+        return PromptMatch(prompts, index, added, kept & (prompts.counts[:, None] > 0))
 
-    def add(self, queries: Tensor, match: PromptMatch | None, training: bool) -> Tensor:
+    def add(self, queries: Tensor, match: PromptMatch | None, reference: Tensor) -> Tensor:
         """Queries (B, N, C), each with its prompt added (Eq. 8).
 
         Args:
             queries: that prompts are added to.
             match: from `match`; None leaves the queries as they are.
-            training: drop prompts with the settings' probability.
+            reference: (N, C) or (B, N, C); `rescale` gives prompts the length of these.
         """
         if match is None:
             return queries
-        drop_prob = self.settings.drop_prob if training else 0.0
-        return add_prompts(queries, match.prompts, match.index, drop_prob, match.length)
+        added = match.added
+        if self.settings.rescale:
+            added = F.normalize(added, dim=-1) * reference.detach().norm(dim=-1, keepdim=True)
+        return queries + added * match.kept[:, :, None]
 
-    def _level(self, levels: Sequence[Tensor], channels: int) -> Tensor:
-        self.settings.check_level(len(levels))
-        feature = levels[self.settings.level]
+    def _feature(self, maps: PromptMap, channels: int) -> Tensor:
+        """The map that prompts are pooled from."""
+        if self.settings.pool_from == "pyramid":
+            self.settings.check_level(len(maps.levels))
+            name, feature = f"level {self.settings.level}", maps.levels[self.settings.level]
+        else:
+            name, feature = "pool_from 'query_map'", maps.query_map()
         if feature.shape[1] != channels:
             raise UserError(
-                f"saliency_prompt.level {self.settings.level}: has {feature.shape[1]} channels, but the queries have "
-                f"{channels}; use a level, or a pixel decoder, with as many"
+                f"saliency_prompt.{name}: has {feature.shape[1]} channels, but the queries have {channels}; use a "
+                f"level, or a pixel decoder, with as many"
             )
         return feature

@@ -27,8 +27,12 @@ class QueryDecoder:
         output: from what a layer returns to the queries (B, N, C) that it puts out.
         pyramid: the module that makes the features which prompts are pooled from; it runs before the layers.
         levels: from what it returns to those features, each (B, C, h, w), finest first.
+        query_map: from what it returns, and height and width of the padded input, to the map (B, C, h, w) that queries
+            are multiplied with for the first prediction.
         assigners: the `NaNSafeHungarianAssigner`s that match predictions with instances: layer by layer, and within
             a layer image by image. Matches of predictions made before the first layer, if there are any, come first.
+        first_norm: takes the queries when a prediction is made before the first layer; None: there is no such one.
+        mask_embedding: makes of the normalised queries the vectors (B, N, C) that `query_map` is multiplied with.
     """
 
     learned: Tensor
@@ -37,7 +41,10 @@ class QueryDecoder:
     output: Callable[[Any], Tensor]
     pyramid: nn.Module
     levels: Callable[[Any], Sequence[Tensor]]
+    query_map: Callable[[Any, tuple[int, int]], Tensor]
     assigners: Sequence[Any]
+    first_norm: nn.Module | None = None
+    mask_embedding: nn.Module | None = None
 
 
 @dataclass
@@ -45,12 +52,16 @@ class Recording:
     """What happened in one training pass.
 
     Attributes:
-        levels: of the feature pyramid, (B, C, h, w), finest first.
+        pyramid: what the decoder's `pyramid` returned.
+        prompted: the queries with prompts, (B, N, C).
+        embeddings: calls of the mask embedding.
         queries: that each layer has put out, (B, N, C).
         matches: of each call of an assigner, int64 (N,): each query's instance, counted from 1, or 0 for none.
     """
 
-    levels: Sequence[Tensor] = ()
+    pyramid: Any = None
+    prompted: Tensor | None = None
+    embeddings: int = 0
     queries: list[Tensor] = field(default_factory=list)
     matches: list[Tensor] = field(default_factory=list)
 
@@ -73,28 +84,46 @@ def _assignment(matches: Tensor) -> Assignment:
     return Assignment(image, query, matches[image, query] - 1)
 
 
+AddPrompts = Callable[[Tensor, Any], Tensor]
+
+
 @contextmanager
-def recording(decoder: QueryDecoder, add_prompts: Callable[[Tensor, Sequence[Tensor]], Tensor]) -> Iterator[Recording]:
-    """Record one training pass, and replace the queries that enter the first layer; all hooks are removed at the end.
+def recording(
+    decoder: QueryDecoder, add_to_queries: AddPrompts, add_to_embedding: Callable[[Tensor], Tensor]
+) -> Iterator[Recording]:
+    """Record one training pass, and add prompts to its queries; all hooks are removed at the end.
 
     Args:
         decoder: what to hook.
-        add_prompts: from the queries (B, N, C) that would enter the first layer, and the pyramid's levels, to those
-            that enter it instead.
+        add_to_queries: from the queries (B, N, C) before the first layer, and what the pyramid returned, to those that
+            are used instead: by the first layer, and by the prediction before it, if there is one.
+        add_to_embedding: the same for the mask embedding of that prediction.
 
     Raises:
         UserError: an assigner that cannot report its matches.
     """
     record = Recording()
 
-    def keep_levels(module: nn.Module, args: Any, output: Any) -> None:
-        record.levels = decoder.levels(output)
+    def keep_pyramid(module: nn.Module, args: Any, output: Any) -> None:
+        record.pyramid = output
+
+    def prompted(queries: Tensor) -> Tensor:
+        if record.prompted is None:
+            record.prompted = add_to_queries(queries, record.pyramid)
+        return record.prompted
+
+    def replace_first_prediction(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return (prompted(args[0]), *args[1:]) if record.prompted is None else None
+
+    def replace_embedding(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        record.embeddings += 1
+        return add_to_embedding(output) if record.embeddings == 1 else None
 
     def replace_queries(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if record.queries:  # the same layer runs again, in decoders whose layers share weights
             return None
         call = signature(layer.forward).bind(*args, **kwargs)
-        call.arguments[decoder.argument] = add_prompts(call.arguments[decoder.argument], record.levels)
+        call.arguments[decoder.argument] = prompted(call.arguments[decoder.argument])
         return call.args, call.kwargs
 
     def keep_queries(layer: nn.Module, args: Any, output: Any) -> None:
@@ -104,11 +133,16 @@ def recording(decoder: QueryDecoder, add_prompts: Callable[[Tensor, Sequence[Ten
         record.matches.append(result.gt_inds)
 
     with ExitStack() as cleanup:
-        for handle in (
-            decoder.pyramid.register_forward_hook(keep_levels),
+        handles = [
+            decoder.pyramid.register_forward_hook(keep_pyramid),
             decoder.layers[0].register_forward_pre_hook(replace_queries, with_kwargs=True),
             *(layer.register_forward_hook(keep_queries) for layer in decoder.layers),
-        ):
+        ]
+        if decoder.first_norm is not None:
+            handles.append(decoder.first_norm.register_forward_pre_hook(replace_first_prediction))
+        if decoder.mask_embedding is not None:
+            handles.append(decoder.mask_embedding.register_forward_hook(replace_embedding))
+        for handle in handles:
             cleanup.callback(handle.remove)
         for assigner in decoder.assigners:
             if not hasattr(assigner, "observer"):

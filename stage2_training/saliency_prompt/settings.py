@@ -17,29 +17,38 @@ class SaliencyPromptSettings:
 
     Args:
         feature_dim: D, length of the seed features.
-        matching: which prompt a kernel gets: `cosine` (Eq. 6-8), `sequential`, `random`, or `none`.
+        matching: which prompt a kernel gets: `cosine` (Eq. 6-8), `sequential`, `random`, or `none`; `mean`, a control,
+            gives every kernel the mean feature of its image.
+        pool_from: what prompts are means of: `pyramid`, an FPN level (Eq. 5), or `query_map`, the map that the first
+            masks or boxes are read from by multiplying it with the queries.
+        center: subtract the mean of that map over the image, so that prompts say what sets an object apart.
         match_on: what `cosine` compares K-Net's prompts with: the learned kernels (`initial`, the paper's text)
             or the per-image ones (`object`).
         add_to: which of K-Net's kernels get prompts: the learned ones, before they make their first masks
             (`initial`, Eq. 8), or the per-image ones that enter the first update stage (`object`).
         rescale: scale each prompt to the length of the kernel that it was compared with; in Eq. 8 it keeps its own.
-        level: FPN level that prompts are pooled from; -1 is the coarsest.
-        detach: stop the gradient between prompts and the FPN.
+        level: FPN level of `pool_from="pyramid"`; -1 is the coarsest.
+        detach: stop the gradient between prompts and the map that they are means of.
         drop_prob: probability that a kernel gets no prompt, in training.
-        kernel_loss_weight: weight of the kernel supervision (Eq. 9).
+        kernel_loss: `cosine`, the distance of a kernel from its target (Eq. 9), or `contrast`, the cross-entropy of
+            its target among all targets of the image (InfoNCE).
+        kernel_loss_weight: weight of the kernel supervision.
 
     Raises:
         UserError: an unknown setting, or a value of another type or out of range.
     """
 
     feature_dim: Annotated[int, Field(gt=0)]
-    matching: Literal["cosine", "sequential", "random", "none"] = "cosine"
+    matching: Literal["cosine", "sequential", "random", "mean", "none"] = "cosine"
+    pool_from: Literal["pyramid", "query_map"] = "pyramid"
+    center: bool = False
     match_on: Literal["initial", "object"] = "initial"
     add_to: Literal["initial", "object"] = "initial"
     rescale: bool = False
     level: int = -1
     detach: bool = True
     drop_prob: Probability = 0.1
+    kernel_loss: Literal["cosine", "contrast"] = "cosine"
     kernel_loss_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="wrap")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.coco import COCO
 
 from stage1_proposals.analysis.index import similar_proposals
 from stage1_proposals.common.drawing import CAPTION, GAP, TILE, draw_proposals
@@ -95,22 +94,11 @@ def test_an_image_of_another_size_than_its_masks_is_left_out_of_the_sheet(
     assert "sheet.png (11 images)" in out
 
 
-def test_the_export_loads_in_pycocotools(shards: Path, tmp_path: Path) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "new" / "out.json", "--sheet", 0) == 0
-    coco = COCO(str(tmp_path / "new" / "out.json"))
-    assert len(coco.getImgIds()) == 12
-    record = ShardReader(ShardSet.open(shards).shard_paths[0]).read(0)
-    annotations = coco.loadAnns(coco.getAnnIds(imgIds=record.image_id))
-    assert [annotation["score"] for annotation in annotations] == record.score.tolist()
-    for annotation, mask in zip(annotations, record.masks(), strict=True):
-        assert np.array_equal(coco.annToMask(annotation), mask)
-
-
 def test_scores_against_its_own_proposals_are_100(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--shards", shards, "--export", "coco", tmp_path / "out.json", "--sheet", 0) == 0
-    labels = json.loads((tmp_path / "out.json").read_text())
+    assert run_command("prelabel", "--shards", shards, "--format", "coco", "--out", tmp_path) == 0
+    labels = json.loads((tmp_path / "coco.json").read_text())
     for image in labels["images"]:
         image["file_name"] = Path(image["file_name"]).name
     (tmp_path / "labels.json").write_text(json.dumps(labels))
@@ -205,8 +193,6 @@ def test_a_shard_of_another_set_is_named(shards: Path, capsys: pytest.CaptureFix
     [
         (["--similar", "77:0"], "has no image with id 77"),
         (["--similar", "0:99"], "proposals, none is number 99"),
-        (["--export", "voc", "out"], "--export voc: only coco is known"),
-        (["--export", "coco", "{tmp}/file/out.json"], "{tmp}/file/out.json: cannot be written"),
         (["--out", "{tmp}/sheet.unknown"], "{tmp}/sheet.unknown: pictures are written as .png or .jpg"),
         (["--labels", "{tmp}/gone.json"], "labels {tmp}/gone.json: cannot be read (No such file or directory)"),
         (["--labels", "{tmp}/file"], "labels {tmp}/file: not JSON (Expecting value"),

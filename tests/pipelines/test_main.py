@@ -134,7 +134,7 @@ def test_every_command_refuses_numbers_out_of_range(
     assert capsys.readouterr().err == f"error: Invalid value for {message}\n"
 
 
-@pytest.mark.parametrize("command", ["inspect", "duplicates", "cluster", "pretrain"])
+@pytest.mark.parametrize("command", ["inspect", "prelabel", "duplicates", "cluster", "pretrain"])
 def test_commands_that_read_shards_say_how_to_fetch_those_at_a_url(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -167,8 +167,8 @@ def test_help_loads_no_heavy_library(line: str) -> None:
 def test_the_application_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command() == 0
     printed = capsys.readouterr().out
-    names = "demo data proposals inspect fetch duplicates cluster recall pretrain finetune evaluate draw table figure"
-    for name in (*names.split(), "bench", "report"):
+    names = "demo data proposals inspect prelabel fetch duplicates cluster recall pretrain finetune evaluate draw table"
+    for name in (*names.split(), "figure", "bench", "report"):
         assert re.search(rf"^  {name} +[A-Z]\w+", printed, re.MULTILINE)
 
 

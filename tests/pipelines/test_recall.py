@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stage1_proposals.analysis.coco_export import to_coco
+from stage1_proposals.analysis.prelabels import image_labels
+from stage1_proposals.common.label_files import to_coco
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
@@ -30,7 +31,7 @@ def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, root / "shards", 0, lambda _: None)
     labels = root / "labels.json"
-    labels.write_text(json.dumps(to_coco(ShardSet.open(root / "shards").records())))
+    labels.write_text(json.dumps(to_coco(map(image_labels, ShardSet.open(root / "shards").records()), ["object"])))
     return root / "shards", labels
 
 

@@ -9,10 +9,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stage1_proposals.analysis.coco_export import to_coco
+from stage1_proposals.analysis.prelabels import image_labels
 from stage1_proposals.analysis.samples import read_record_image, sample
 from stage1_proposals.analysis.statistics import Distribution, distributions
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.label_files import to_coco
 from stage1_proposals.generators.base import ImageInfo, Proposals, to_record
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
@@ -49,7 +50,7 @@ def test_a_distribution_of_nothing_says_so() -> None:
 
 def test_the_export_is_a_coco_data_set(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    path.write_text(json.dumps(to_coco(RECORDS)))
+    path.write_text(json.dumps(to_coco(map(image_labels, RECORDS), ["object"])))
     coco = COCO(str(path))
     assert coco.getImgIds() == [1, 2]
     first, second = coco.loadAnns(coco.getAnnIds(imgIds=1))

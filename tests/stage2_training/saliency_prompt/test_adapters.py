@@ -134,7 +134,7 @@ def test_prompts_enter_the_first_layer_alone(
     handle.remove()
     plain = torch.zeros_like(decoder.learned) if name == "maskformer" else decoder.learned
     boxes = [sample.gt_instances.bboxes for sample in batch[1]]
-    prompts = box_prompts(levels[-1], boxes, 96).features
+    prompts = box_prompts(levels[-1], boxes, [(60, 90)] * 3, 96).features
     assert torch.equal(entered[0][1], plain)  # no proposal, no prompt
     for image in (0, 2):
         own = prompts[image, : len(boxes[image])]
@@ -144,6 +144,19 @@ def test_prompts_enter_the_first_layer_alone(
     assert len(entered) == len(prompted.queries) == LAYERS
     for layer in range(1, LAYERS):
         assert torch.equal(entered[layer], prompted.queries[layer - 1])
+
+
+def test_prompts_come_from_the_map_that_queries_are_multiplied_with(
+    name: str, build_adapted: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = build_adapted(name, {"matching": "sequential", "pool_from": "query_map"}), []
+    monkeypatch.setattr(
+        "stage2_training.saliency_prompt.prompter.box_prompts",
+        lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
+    )
+    losses_of(model, make_batch([1]))
+    # Masks are made at stride 4; the first regions of QueryInst, the whole image of 64 x 96 pixels, are cut from there.
+    assert [feature.shape for feature in seen] == [(1, model.query_decoder().learned.shape[1], 16, 24)]
 
 
 @pytest.mark.parametrize("level", [0, -1])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stage2_training.saliency_prompt.matching import box_prompts
+from stage2_training.saliency_prompt.matching import Prompts, box_prompts
 
 STRIDE = 32
 
@@ -34,9 +34,14 @@ def feature_map(images: int = 1, height: int = 5, width: int = 7, seed: int = 0)
     return torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def prompts_of(feature: torch.Tensor, *boxes: torch.Tensor, center: bool = False) -> Prompts:
+    """Prompts of images without padding."""
+    height, width = (size * STRIDE for size in feature.shape[2:])
+    return box_prompts(feature, boxes, [(height, width)] * len(boxes), width, center)
+
+
 def prompt_of(feature: torch.Tensor, box: np.ndarray) -> np.ndarray:
-    prompts = box_prompts(feature, [torch.from_numpy(box.astype(np.float32))[None]], feature.shape[3] * STRIDE)
-    return prompts.features[0, 0].numpy()
+    return prompts_of(feature, torch.from_numpy(box.astype(np.float32))[None]).features[0, 0].numpy()
 
 
 @given(st.integers(0, 100), st.floats(0, 200), st.floats(0, 140), st.floats(0.5, 224), st.floats(0.5, 160))
@@ -63,9 +68,9 @@ def test_a_box_of_whole_cells_has_their_mean() -> None:
     feature = feature_map()
     box = torch.tensor([[STRIDE, 2 * STRIDE, 5 * STRIDE, 4 * STRIDE]], dtype=torch.float32)
     expected = feature[0, :, 2:4, 1:5].mean(dim=(1, 2))
-    torch.testing.assert_close(box_prompts(feature, [box], 7 * STRIDE).features[0, 0], expected)
+    torch.testing.assert_close(prompts_of(feature, box).features[0, 0], expected)
     whole = torch.tensor([[0, 0, 7 * STRIDE, 5 * STRIDE]], dtype=torch.float32)
-    torch.testing.assert_close(box_prompts(feature, [whole], 7 * STRIDE).features[0, 0], feature[0].mean(dim=(1, 2)))
+    torch.testing.assert_close(prompts_of(feature, whole).features[0, 0], feature[0].mean(dim=(1, 2)))
 
 
 def test_a_box_below_a_cell_has_the_value_at_its_centre() -> None:
@@ -77,7 +82,7 @@ def test_a_box_below_a_cell_has_the_value_at_its_centre() -> None:
 def test_images_are_padded_to_the_fullest() -> None:
     feature = feature_map(images=4)
     box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
-    prompts = box_prompts(feature, [box, box[:0], torch.cat([box, box + 64, box]), box[:0]], 7 * STRIDE)
+    prompts = prompts_of(feature, box, box[:0], torch.cat([box, box + 64, box]), box[:0])
     assert prompts.features.shape == (4, 3, 3)
     assert prompts.counts.tolist() == [1, 0, 3, 0]
     torch.testing.assert_close(prompts.features[0, 0], feature[0, :, :2, :2].mean(dim=(1, 2)))
@@ -87,6 +92,21 @@ def test_images_are_padded_to_the_fullest() -> None:
 
 def test_the_gradient_reaches_the_feature() -> None:
     feature = feature_map().requires_grad_()
-    box_prompts(feature, [torch.tensor([[0.0, 0.0, 64.0, 64.0]])], 7 * STRIDE).features.sum().backward()
+    prompts_of(feature, torch.tensor([[0.0, 0.0, 64.0, 64.0]])).features.sum().backward()
     assert feature.grad[0, :, :2, :2].numpy() == pytest.approx(0.25)
     assert (feature.grad[0, :, 3:] == 0).all()
+
+
+def test_centred_prompts_lack_the_mean_of_their_image_without_its_padding() -> None:
+    feature = feature_map(images=2)
+    boxes = [torch.tensor([[0.0, 0.0, 64.0, 64.0], [32.0, 32.0, 96.0, 64.0]]), torch.tensor([[0.0, 0.0, 64.0, 64.0]])]
+    sizes = [(3 * STRIDE, 4 * STRIDE), (5 * STRIDE, 7 * STRIDE)]
+    plain = box_prompts(feature, boxes, sizes, 7 * STRIDE)
+    centred = box_prompts(feature, boxes, sizes, 7 * STRIDE, center=True)
+    means = torch.stack([feature[0, :, :3, :4].mean(dim=(1, 2)), feature[1].mean(dim=(1, 2))])
+    torch.testing.assert_close(centred.image_means, means)
+    torch.testing.assert_close(plain.image_means, means)
+    for image, count in enumerate((2, 1)):
+        expected = plain.features[image, :count] - means[image]
+        torch.testing.assert_close(centred.features[image, :count], expected)
+    assert (centred.features[1, 1:] == 0).all()

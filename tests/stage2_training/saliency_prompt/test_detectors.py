@@ -9,6 +9,7 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import box_prompts
 
 Batch = tuple[torch.Tensor, list]
+CENTRED = {"pool_from": "query_map", "center": True}
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector
     return make
 
 
-@pytest.mark.parametrize("matching", ["cosine", "sequential", "random", "none"])
+@pytest.mark.parametrize("matching", ["cosine", "sequential", "random", "mean", "none"])
 @pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0]])
 def test_a_training_step(build: Callable, make_batch: Callable, matching: str, counts: list[int]) -> None:
     model = build(matching=matching)
@@ -70,14 +71,44 @@ class Kernels(NamedTuple):
 
 
 def kernels_of(model: BaseDetector, batch: Batch) -> Kernels:
-    learned, seen = model.rpn_head.initial_kernels, []
-    head = model.rpn_head.register_forward_hook(lambda _, args, output: seen.extend([args[1:], output.kernels]))
-    stages = model.roi_head.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    head, seen = model.rpn_head, {}
+
+    def watch(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Watch the kernels that are made of the localisation features."""
+        if len(args) == 1:
+            return None
+        feats, make = args
+        return feats, lambda localization: seen.setdefault("first", make(localization))
+
+    handles = [
+        head.register_forward_pre_hook(watch),
+        head.register_forward_hook(lambda _, args, output: seen.update(grouped=output.kernels)),
+        model.roi_head.register_forward_pre_hook(lambda _, args: seen.update(entering=args[1])),
+    ]
     model(*batch, mode="loss")
-    head.remove()
-    stages.remove()
-    given, grouped, entering = seen
-    return Kernels(learned, given[0] if given else learned.expand_as(grouped), grouped, entering)
+    for handle in handles:
+        handle.remove()
+    learned = head.initial_kernels
+    first = seen.get("first", learned.expand_as(seen["grouped"]))
+    return Kernels(learned, first, seen["grouped"], seen["entering"])
+
+
+def level_prompts(model: BaseDetector, batch: Batch, level: int = -1) -> torch.Tensor:
+    """(B, L, C), Eq. 5."""
+    images, samples = batch
+    boxes = [sample.gt_instances.bboxes for sample in samples]
+    sizes = [sample.img_shape for sample in samples]
+    return box_prompts(model.extract_feat(images)[level], boxes, sizes, 96).features
+
+
+def test_prompts_are_centred_means_of_the_localisation_features(build: Callable, make_batch: Callable) -> None:
+    model, batch = build(drop_prob=0.0, matching="sequential", **CENTRED), make_batch([2, 1])
+    kernels = kernels_of(model, batch)
+    localization = model.rpn_head.loc_convs[0](model.rpn_head.localization_fpn(model.extract_feat(batch[0]))[0])
+    sizes = [sample.img_shape for sample in batch[1]]
+    prompts = box_prompts(localization, [s.gt_instances.bboxes for s in batch[1]], sizes, 96, center=True).features
+    expected = torch.stack([prompts[0, [0, 1, 0, 1, 0, 1]], prompts[1, [0] * 6]])
+    torch.testing.assert_close(kernels.first - kernels.learned, expected, rtol=1e-3, atol=1e-5)
 
 
 def of_length(prompt: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -89,7 +120,8 @@ def of_length(prompt: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 def test_each_kernel_gets_its_most_similar_prompt(
     build: Callable, make_batch: Callable, add_to: str, rescale: bool
 ) -> None:
-    model, batch = build(drop_prob=0.0, add_to=add_to, rescale=rescale), make_batch([4, 0, 2])
+    model = build(drop_prob=0.0, add_to=add_to, rescale=rescale)
+    batch = make_batch([4, 0, 2])
     kernels = kernels_of(model, batch)
     if add_to == "initial":
         before, after = kernels.learned.expand_as(kernels.first), kernels.first
@@ -97,9 +129,8 @@ def test_each_kernel_gets_its_most_similar_prompt(
     else:
         before, after = kernels.grouped, kernels.entering
         assert torch.equal(kernels.first, kernels.learned.expand_as(kernels.first))
-    feature = model.extract_feat(batch[0])[-1]
     boxes = [sample.gt_instances.bboxes for sample in batch[1]]
-    prompts = box_prompts(feature, boxes, 96).features
+    prompts = level_prompts(model, batch)
     assert torch.equal(before[1], after[1])
     for image in (0, 2):
         own = prompts[image, : len(boxes[image])]
@@ -112,7 +143,7 @@ def test_each_kernel_gets_its_most_similar_prompt(
 def test_matching_on_the_kernels_of_the_image(build: Callable, make_batch: Callable) -> None:
     model, batch = build(drop_prob=0.0, match_on="object", add_to="object"), make_batch([4])
     kernels = kernels_of(model, batch)
-    prompts = box_prompts(model.extract_feat(batch[0])[-1], [batch[1][0].gt_instances.bboxes], 96).features[0]
+    prompts = level_prompts(model, batch)[0]
     for n, kernel in enumerate(kernels.grouped[0]):
         best = int(torch.stack([torch.cosine_similarity(kernel, prompt, dim=0) for prompt in prompts]).argmax())
         torch.testing.assert_close(kernels.entering[0, n], kernel + prompts[best])
@@ -121,7 +152,7 @@ def test_matching_on_the_kernels_of_the_image(build: Callable, make_batch: Calla
 def test_level(build: Callable, make_batch: Callable) -> None:
     model, batch = build(drop_prob=0.0, matching="sequential", level=1), make_batch([1])
     kernels = kernels_of(model, batch)
-    prompt = box_prompts(model.extract_feat(batch[0])[1], [batch[1][0].gt_instances.bboxes], 96).features[0, 0]
+    prompt = level_prompts(model, batch, 1)[0, 0]
     torch.testing.assert_close(kernels.first[0] - kernels.learned, prompt.expand(6, -1), rtol=1e-3, atol=1e-4)
 
 
@@ -145,16 +176,6 @@ def test_dropping_is_for_training_only(build: Callable, make_batch: Callable) ->
     assert torch.equal(kernels.first[0], kernels.learned)
     kernels = kernels_of(model.eval(), batch)
     assert not torch.isclose(kernels.first, kernels.learned).all(dim=2).any()
-
-
-@pytest.mark.parametrize("detach", [True, False])
-def test_detached_prompts_send_no_gradient_to_the_fpn(build: Callable, make_batch: Callable, detach: bool) -> None:
-    model, batch = build(drop_prob=0.0, detach=detach), make_batch([3])
-    feats = [feat.detach().requires_grad_() for feat in model.extract_feat(batch[0])]
-    learned = model.rpn_head.initial_kernels
-    match = model.prompter.match(learned, feats, batch[1])
-    model.prompter.add(learned.expand(1, -1, -1), match, training=True).sum().backward()
-    assert (feats[-1].grad is None) == detach
 
 
 def test_kernel_loss_reaches_the_kernels(build: Callable, make_batch: Callable) -> None:

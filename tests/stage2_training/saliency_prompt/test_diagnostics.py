@@ -9,8 +9,17 @@ import torch
 from mmdet.models.detectors import BaseDetector
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.diagnostics import NONE, OWN, SWAPPED, diagnose_prompts, swap_prompts
+from stage2_training.saliency_prompt.diagnostics import (
+    MEAN,
+    NONE,
+    OWN,
+    SWAPPED,
+    VARIANTS,
+    diagnose_prompts,
+    swap_prompts,
+)
 from stage2_training.saliency_prompt.matching import box_prompts
+from stage2_training.saliency_prompt.prompter import PromptMap
 
 
 @pytest.fixture
@@ -21,16 +30,16 @@ def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector
     return make
 
 
-def test_own_prompts_anothers_and_none_give_other_losses(build: Callable, make_batch: Callable) -> None:
+def test_each_kind_of_prompt_gives_other_losses(build: Callable, make_batch: Callable) -> None:
     model, (images, samples) = build(), make_batch([3, 0, 4])
     for sample in samples:
         sample.gt_instances.labels[:] = 0
     diagnosis = diagnose_prompts(model, [(images, samples)])
     assert diagnosis.images == 3
     dice = diagnosis.losses["loss_rpn_dice"]
-    assert len({dice[variant] for variant in (OWN, SWAPPED, NONE)}) == 3
+    assert len({dice[variant] for variant in VARIANTS}) == 4
     seg = diagnosis.losses["loss_rpn_seg"]  # of one class, no kernel has a part in it
-    assert seg[OWN] == seg[SWAPPED] == seg[NONE]
+    assert seg[OWN] == seg[SWAPPED] == seg[MEAN] == seg[NONE]
 
 
 def test_losses_are_the_models_own(build: Callable, make_batch: Callable) -> None:
@@ -57,9 +66,8 @@ def test_of_every_detector(build_adapted: Callable, make_batch: Callable, name: 
     assert (diagnosis.length == 0) == (name == "maskformer")  # whose queries are zeros
     assert diagnosis.chance == pytest.approx(2 / 7)
     assert len(diagnosis.hits) == len([loss for loss in diagnosis.losses if loss.endswith("loss_kernel")])
-    if name == "mask2former":  # its first masks are made before
-        first = diagnosis.losses["d0.loss_dice"]
-        assert first[OWN] == first[SWAPPED] == first[NONE]
+    if name == "mask2former":  # its first masks are made before the first layer
+        assert len(set(diagnosis.losses["d0.loss_dice"].values())) == len(VARIANTS)
 
 
 def test_lengths_and_hits(build: Callable, make_batch: Callable) -> None:
@@ -80,14 +88,35 @@ def test_anothers_prompts_are_the_next_images(build: Callable, make_batch: Calla
     alone = diagnose_prompts(model, [(images[:1], samples[:1])])
     assert all(row[OWN] == row[SWAPPED] for row in alone.losses.values())
     levels = model.extract_feat(images)
-    swapped = swap_prompts(model.prompter.match(model.rpn_head.initial_kernels, levels, samples))
+    maps = PromptMap(levels, lambda: levels[-1])
+    swapped = swap_prompts(model.prompter.match(model.rpn_head.initial_kernels, maps, samples, False))
     assert swapped.prompts.counts.tolist() == [5, 0, 2]
     for image, donor in ((0, 2), (2, 0)):
         boxes = samples[donor].gt_instances.bboxes
-        prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], images.shape[-1]).features[0]
-        given = swapped.prompts.features[image, swapped.index[image]]
-        torch.testing.assert_close(given, prompts[swapped.index[image]])
+        size = samples[donor].img_shape
+        prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], [size], images.shape[-1]).features[0]
+        torch.testing.assert_close(swapped.added[image], prompts[swapped.index[image]])
         assert swapped.index[image].max() < len(boxes)
+
+
+def test_the_image_mean_is_a_control(build: Callable, make_batch: Callable) -> None:
+    """A model that gives all queries the image's mean has no other prompts: they change nothing in the diagnosis."""
+    model = build(matching="mean", drop_prob=0.0).train()
+    diagnosis = diagnose_prompts(model, [make_batch([3, 2])])
+    assert all(row[OWN] == row[MEAN] for row in diagnosis.losses.values())
+
+
+def test_likeness_and_use_of_prompts(build: Callable, make_batch: Callable) -> None:
+    images, samples = make_batch([2, 3])
+    for sample in samples:
+        sample.gt_instances.bboxes[:] = sample.gt_instances.bboxes[:1].clone()
+    diagnosis = diagnose_prompts(build(matching="sequential"), [(images, samples)])
+    assert diagnosis.likeness[0] == pytest.approx(1)  # boxes of an image are the same
+    assert diagnosis.likeness[1] < 0.99
+    assert diagnosis.used == 1
+    images, samples = make_batch([9])
+    assert diagnose_prompts(build(matching="sequential"), [(images, samples)]).used == pytest.approx(6 / 9)
+    assert math.isnan(diagnose_prompts(build(), [make_batch([1])]).likeness[0])
 
 
 def test_images_without_any_proposal_tell_nothing(build: Callable, make_batch: Callable) -> None:

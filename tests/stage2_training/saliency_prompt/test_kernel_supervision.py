@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from stage2_training.knet.assignment import Assignment
-from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision, kernel_loss
+from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision, contrast_loss, kernel_loss
 
 NOTHING = Assignment(*torch.zeros(3, 0, dtype=torch.long))
 
@@ -49,10 +51,31 @@ def test_each_stage_uses_its_own_kernels_and_assignment() -> None:
     torch.testing.assert_close(losses["s1.loss_kernel"], 0.5 * second)
 
 
+def test_contrast_is_the_cross_entropy_of_the_own_target_among_those_of_the_image() -> None:
+    torch.manual_seed(0)
+    targets, kernels, counts = torch.randn(2, 3, 4), torch.randn(2, 5, 4), [3, 2]
+    triples = [(0, 4, 0), (0, 1, 2), (1, 0, 1)]
+    total = 0.0
+    for image, kernel, instance in triples:
+        cosines = [
+            float(F.cosine_similarity(targets[image, k], kernels[image, kernel], dim=0)) for k in range(counts[image])
+        ]
+        total -= cosines[instance] / 0.1 - math.log(sum(math.exp(cosine / 0.1) for cosine in cosines))
+    assert contrast_loss(targets, counts, kernels, pairs(*triples)).item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_contrast_does_not_fall_when_all_targets_become_one() -> None:
+    one = torch.ones(1, 4, 8)
+    kernels, assignment = torch.ones(1, 4, 8), pairs(*((0, i, i) for i in range(4)))
+    assert kernel_loss(one, kernels, assignment).item() == pytest.approx(0, abs=1e-6)
+    assert contrast_loss(one, [4], kernels, assignment).item() == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("loss", ["cosine", "contrast"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 @pytest.mark.parametrize("count", [0, 2])
-def test_nothing_to_compare_keeps_the_graph(weight: float, count: int) -> None:
-    supervision = KernelSupervision(feature_dim=6, channels=4, weight=weight)
+def test_nothing_to_compare_keeps_the_graph(loss: str, weight: float, count: int) -> None:
+    supervision = KernelSupervision(feature_dim=6, channels=4, weight=weight, loss=loss)
     kernels = torch.randn(2, 5, 4, requires_grad=True)
     losses = supervision([torch.randn(count, 6), torch.randn(0, 6)], [kernels], [NOTHING])
     assert losses["s0.loss_kernel"].item() == 0

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stage2_training.saliency_prompt.matching import Prompts, add_prompts, cosine_similarity, match_prompts
+from stage2_training.saliency_prompt.matching import Prompts, cosine_similarity, gather_prompts, match_prompts
 
 MATCHINGS = ("cosine", "sequential", "random")
 COUNTS = st.lists(st.integers(0, 5), min_size=1, max_size=3).filter(any)
@@ -16,7 +16,8 @@ def make(seed: int, counts: list[int], kernels: int = 7, channels: int = 4) -> t
     features = torch.randn(len(counts), max(counts), channels, generator=generator)
     for row, count in zip(features, counts, strict=True):
         row[count:] = 0
-    return torch.randn(kernels, channels, generator=generator), Prompts(features, torch.tensor(counts))
+    learned, means = torch.randn(kernels, channels, generator=generator), torch.zeros(len(counts), channels)
+    return learned, Prompts(features, torch.tensor(counts), means)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -54,7 +55,7 @@ def test_cosine_follows_the_prompts_and_the_kernels(seed: int) -> None:
     index = match_prompts(kernels, prompts, "cosine")
     generator = torch.Generator().manual_seed(seed)
     moved, scales = torch.randperm(5, generator=generator), torch.rand(5, 1, generator=generator) + 0.1
-    shuffled = match_prompts(kernels, Prompts(prompts.features[:, moved] * scales, prompts.counts), "cosine")
+    shuffled = match_prompts(kernels, prompts._replace(features=prompts.features[:, moved] * scales), "cosine")
     assert torch.equal(moved[shuffled], index)
     order = torch.randperm(7, generator=generator)
     assert torch.equal(match_prompts(kernels[order], prompts, "cosine"), index[:, order])
@@ -98,44 +99,10 @@ def test_an_unknown_matching_is_an_error() -> None:
 @settings(deadline=None, max_examples=40)
 def test_every_kernel_gets_a_prompt_of_its_own_image(seed: int, counts: list[int], matching: str) -> None:
     kernels, prompts = make(seed, counts)
-    own = kernels.expand(len(counts), -1, -1)
     index = match_prompts(kernels, prompts, matching)
-    decorated = add_prompts(own, prompts, index)
+    gathered = gather_prompts(prompts, index)
+    assert gathered.shape == (len(counts), 7, 4)
     for image, count in enumerate(counts):
-        if count == 0:
-            assert torch.equal(decorated[image], kernels)
-            continue
-        assert index[image].max() < count
-        for n in range(7):
-            torch.testing.assert_close(decorated[image, n], kernels[n] + prompts.features[image, index[image, n]])
-
-
-def test_dropping() -> None:
-    torch.manual_seed(0)
-    kernels, prompts = torch.zeros(2, 5000, 4), make(5, [3, 2])[1]
-    index = match_prompts(kernels, prompts, "sequential")
-    decorated = add_prompts(kernels, prompts, index, drop_prob=0.25)
-    full = add_prompts(kernels, prompts, index)
-    dropped = (decorated == 0).all(dim=2)
-    assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(decorated[~dropped], full[~dropped])
-    assert torch.equal(add_prompts(kernels, prompts, index, drop_prob=1.0), kernels)
-
-
-def test_prompts_take_a_length() -> None:
-    kernels, prompts = make(7, [2, 0])
-    own = kernels.expand(2, -1, -1)
-    length = torch.arange(7.0)[:, None]
-    added = add_prompts(own, prompts, match_prompts(own, prompts, "cosine"), length=length) - own
-    torch.testing.assert_close(added[0].norm(dim=-1), length[:, 0], rtol=1e-5, atol=1e-5)
-    assert (added[1] == 0).all()
-
-
-def test_gradients_reach_kernels_and_prompts() -> None:
-    kernels, prompts = make(6, [2, 0])
-    own = kernels.expand(2, -1, -1).clone().requires_grad_()
-    prompts.features.requires_grad_()
-    add_prompts(own, prompts, match_prompts(own, prompts, "sequential")).sum().backward()
-    assert (own.grad == 1).all()
-    assert prompts.features.grad[0, :, 0].tolist() == [4, 3]
-    assert (prompts.features.grad[1] == 0).all()
+        for n in range(7 if count else 0):
+            assert index[image, n] < count
+            assert torch.equal(gathered[image, n], prompts.features[image, index[image, n]])

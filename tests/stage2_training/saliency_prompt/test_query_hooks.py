@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,8 +37,13 @@ def decoder_of(layers: list[nn.Module], assigners: list[Any]) -> QueryDecoder:
         output=lambda returned: returned[1],
         pyramid=nn.Identity(),
         levels=lambda returned: [returned, returned + 1],
+        query_map=lambda returned, size: returned,
         assigners=assigners,
     )
+
+
+def same(embedding: Tensor) -> Tensor:
+    return embedding
 
 
 CALLS: list[Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]] = [
@@ -53,22 +59,43 @@ CALLS: list[Callable[[Layer, Tensor, Tensor], tuple[Tensor, Tensor]]] = [
 def test_prompts_reach_the_first_layer_however_it_is_called(call: Callable) -> None:
     layers = [Layer(), Layer()]
     decoder = decoder_of(layers, [])
-    with recording(decoder, lambda queries, levels: queries + 10 * levels[1]) as record:
+    with recording(decoder, lambda queries, pyramid: queries + 20 * pyramid, same) as record:
         features, queries = decoder.pyramid(torch.ones(1)), torch.zeros(1)
         for layer in layers:
             _, queries = call(layer, features, queries)
-    assert queries == 22  # 10 * (1 + 1) + 1 + 1
+    assert queries == 22  # 20 + 1 + 1
     assert record.queries == [21, 22]
-    assert record.levels == [1, 2]
+    assert record.pyramid == 1
 
 
 def test_a_layer_that_runs_twice_gets_prompts_once() -> None:
     layer = Layer()
     decoder = decoder_of([layer], [])
-    with recording(decoder, lambda queries, levels: queries + 10) as record:
+    with recording(decoder, lambda queries, pyramid: queries + 10, same) as record:
         _, queries = layer(torch.ones(1), torch.zeros(1))
         layer(torch.ones(1), queries)
     assert record.queries == [11, 12]
+
+
+def test_a_prediction_before_the_first_layer_and_its_embedding_get_the_same_prompts() -> None:
+    norm, embed, layer = nn.Identity(), nn.Identity(), Layer()
+    decoder = replace(decoder_of([layer], []), first_norm=norm, mask_embedding=embed)
+    added = []
+
+    def add(queries: Tensor, pyramid: Tensor) -> Tensor:
+        added.append(queries)
+        return queries + 10
+
+    with recording(decoder, add, lambda embedding: embedding + 100) as record:
+        queries = torch.zeros(1)
+        assert embed(norm(queries)) == 110
+        _, queries = layer(torch.ones(1), queries)
+        assert queries == 11
+        assert embed(norm(queries)) == 11  # later predictions are made of what the layers put out
+    assert added == [0]
+    assert record.queries == [11]
+    assert not norm._forward_pre_hooks
+    assert not embed._forward_hooks
 
 
 def test_all_hooks_are_removed_also_after_an_error() -> None:
@@ -78,7 +105,7 @@ def test_all_hooks_are_removed_also_after_an_error() -> None:
     matches = []
 
     def fail() -> None:
-        with recording(decoder, lambda queries, levels: queries) as record:
+        with recording(decoder, lambda queries, pyramid: queries, same) as record:
             assert all(module._forward_hooks for module in modules)
             matches.append(record.matches)
             for assigner in assigners:
@@ -97,7 +124,7 @@ def test_an_assigner_that_reports_nothing_is_named() -> None:
     decoder = decoder_of([Layer()], [object()])
     with (
         pytest.raises(UserError, match=r"assigner object does not report .*; use NaNSafeHungarianAssigner"),
-        recording(decoder, lambda queries, levels: queries),
+        recording(decoder, lambda queries, pyramid: queries, same),
     ):
         pass
     assert not decoder.layers[0]._forward_hooks

@@ -7,14 +7,29 @@ from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 
 def test_defaults_are_the_papers() -> None:
-    settings = SaliencyPromptSettings(feature_dim=320)
-    assert settings == SaliencyPromptSettings(320, "cosine", "initial", "initial", False, -1, True, 0.1, 1.0)
+    assert asdict(SaliencyPromptSettings(feature_dim=320)) == {
+        "feature_dim": 320,
+        "matching": "cosine",
+        "pool_from": "pyramid",
+        "center": False,
+        "match_on": "initial",
+        "add_to": "initial",
+        "rescale": False,
+        "level": -1,
+        "detach": True,
+        "drop_prob": 0.1,
+        "kernel_loss": "cosine",
+        "kernel_loss_weight": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
         ("matching", "best"),
+        ("pool_from", "fpn"),
+        ("center", 1),
+        ("kernel_loss", "l2"),
         ("match_on", "query"),
         ("add_to", "query"),
         ("rescale", "yes"),

@@ -1,0 +1,243 @@
+"""Masks as label files that people correct in their tools: COCO JSON, labelme's files and YOLO's.
+
+Each format has a writer: `write` takes one image after the other, `close` writes what belongs to all of them. Each
+writes into a folder or file of its own in the output folder. No file that is there already is changed (`NewFiles`), so
+that corrections are safe, and a writer that was interrupted can be run again.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.common.files import atomic_write, encode_text, writing
+from stage1_proposals.common.masks import Rle, Size, mask_fields, rle_objects
+from stage1_proposals.common.polygons import Ring, join, mask_polygons
+
+LABELME_VERSION = "5.5.0"  # of labelme, whose format this is
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """The objects of one image.
+
+    Attributes:
+        image_id: its id in COCO JSON.
+        file_name: its path in the folder of the images, with forward slashes.
+        size: its (height, width) in pixels, as displayed.
+        counts: compressed run lengths of L masks, none empty.
+        scores: L numbers, as JSON can hold them.
+        classes: L positions in the list of class names.
+    """
+
+    image_id: int
+    file_name: str
+    size: Size
+    counts: Sequence[bytes]
+    scores: Sequence[float]
+    classes: Sequence[int]
+
+    def rle(self) -> list[Rle]:
+        """The masks as pycocotools' run lengths."""
+        return rle_objects(self.counts, self.size)
+
+    @cached_property
+    def polygons(self) -> list[list[Ring]]:
+        """The polygons of each mask, see `mask_polygons`; computed once for all formats."""
+        return [mask_polygons(rle) for rle in self.rle()]
+
+
+@dataclass
+class NewFiles:
+    """Writes files, but changes none: one that is there already stays as it is.
+
+    Attributes:
+        written: number of files written.
+        unchanged: number of files that were there with this content.
+        kept: files that were there with other content: corrected by people, or labels of other masks.
+    """
+
+    written: int = 0
+    unchanged: int = 0
+    kept: list[Path] = field(default_factory=list)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file atomically, unless it is there already; its folder is made.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        data = encode_text(text)
+        with writing(path):
+            if not path.exists():
+                with atomic_write(path) as scratch:
+                    scratch.write_bytes(data)
+                self.written += 1
+            elif path.read_bytes() == data:
+                self.unchanged += 1
+            else:
+                self.kept.append(path)
+
+
+class LabelWriter(Protocol):
+    """Writes labels in one format."""
+
+    def write(self, labels: ImageLabels) -> None:
+        """Write the labels of an image.
+
+        Raises:
+            UserError: a file cannot be written, or another image has the same one.
+        """
+
+    def close(self) -> None:
+        """Write what belongs to all images.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+
+
+def coco_annotations(labels: ImageLabels) -> list[dict[str, Any]]:
+    """The objects of an image as COCO annotations, without ids; masks as compressed run lengths."""
+    return [
+        {"image_id": labels.image_id, "category_id": index + 1, **mask_fields(rle), "iscrowd": 0, "score": score}
+        for rle, index, score in zip(labels.rle(), labels.classes, labels.scores, strict=True)
+    ]
+
+
+def to_coco(labelled: Iterable[ImageLabels], names: Sequence[str]) -> dict[str, Any]:
+    """A COCO instance data set; masks as compressed run lengths, `score` kept."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for labels in labelled:
+        height, width = labels.size
+        images.append({"id": labels.image_id, "file_name": labels.file_name, "height": height, "width": width})
+        for annotation in coco_annotations(labels):
+            annotations.append({"id": len(annotations) + 1} | annotation)
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+class CocoWriter:
+    """`coco.json`, which keeps masks exactly."""
+
+    def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
+        self.path = out / "coco.json"
+        self.names, self.files = names, files
+        self.labelled: list[ImageLabels] = []
+
+    def write(self, labels: ImageLabels) -> None:
+        """See `LabelWriter`; nothing is written before `close`."""
+        self.labelled.append(labels)
+
+    def close(self) -> None:
+        """See `LabelWriter`."""
+        coco = to_coco(self.labelled, self.names)
+        self.files.write(self.path, json.dumps(coco, indent=2, sort_keys=True) + "\n")
+
+
+class LabelmeWriter:
+    """`labelme/`, with one JSON file per image: one polygon for each connected part of an object.
+
+    Parts of one object share a `group_id`. The score stands in the description. `imagePath` is relative.
+    """
+
+    def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
+        self.names, self.files, self.image_root = names, files, image_root.resolve()
+        self.paths = _LabelPaths((out / "labelme").resolve(), ".json")
+
+    def write(self, labels: ImageLabels) -> None:
+        """See `LabelWriter`."""
+        path = self.paths.of(labels.file_name)
+        shapes: list[dict[str, Any]] = []
+        objects = zip(labels.polygons, labels.classes, labels.scores, strict=True)
+        for number, (polygons, index, score) in enumerate(objects):
+            shape: dict[str, Any] = {
+                "label": self.names[index],
+                "group_id": number if len(polygons) > 1 else None,
+                "description": f"score {score:.3f}",
+                "shape_type": "polygon",
+                "flags": {},
+                "mask": None,
+            }
+            shapes += [{**shape, "points": polygon.tolist()} for polygon in polygons]
+        document: dict[str, Any] = {
+            "version": LABELME_VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": os.path.relpath(self.image_root / labels.file_name, path.parent),
+            "imageData": None,
+            "imageHeight": labels.size[0],
+            "imageWidth": labels.size[1],
+        }
+        self.files.write(path, json.dumps(document, indent=2) + "\n")
+
+    def close(self) -> None:
+        """See `LabelWriter`; there is nothing to do."""
+
+
+class YoloWriter:
+    """`yolo/`, a segmentation set of Ultralytics.
+
+    A line of `labels/NAME.txt` is an object: its class from 0, and one polygon through all its parts (see `join`) in
+    fractions of width and height. `images` is a link to the folder of the images, `images.txt` lists those that are
+    labelled, and `data.yaml` names the classes.
+    """
+
+    def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
+        self.folder, self.names, self.files = out / "yolo", names, files
+        self.paths = _LabelPaths(self.folder / "labels", ".txt")
+        link, target = self.folder / "images", image_root.resolve()
+        if not os.path.lexists(link):
+            with writing(link):
+                link.symlink_to(target)
+        elif link.resolve() != target:
+            raise UserError(f"{link}: is not the folder {target} of the images; choose another OUT")
+
+    def write(self, labels: ImageLabels) -> None:
+        """See `LabelWriter`."""
+        height, width = labels.size
+        lines = []
+        for polygons, index in zip(labels.polygons, labels.classes, strict=True):
+            points = join(polygons) / (width, height)
+            lines.append(" ".join([str(index), *(f"{value:.6f}" for value in points.ravel())]) + "\n")
+        self.files.write(self.paths.of(labels.file_name), "".join(lines))
+
+    def close(self) -> None:
+        """See `LabelWriter`."""
+        self.files.write(
+            self.folder / "images.txt", "".join(f"./images/{name}\n" for name in self.paths.image_of.values())
+        )
+        # Text in JSON is text in YAML. Training wants a `val`, which is all images, too, until people divide them.
+        quoted_names = (json.dumps(name, ensure_ascii=False) for name in self.names)
+        names = "".join(f"  {number}: {name}\n" for number, name in enumerate(quoted_names))
+        self.files.write(self.folder / "data.yaml", f"train: images.txt\nval: images.txt\nnames:\n{names}")
+
+
+class _LabelPaths:
+    """The label files of images, which have the images' paths but for the suffix."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder, self.suffix = folder, suffix
+        self.image_of: dict[Path, str] = {}
+
+    def of(self, file_name: str) -> Path:
+        path = self.folder / PurePosixPath(file_name).with_suffix(self.suffix)
+        other = self.image_of.setdefault(path, file_name)
+        if other != file_name:
+            raise UserError(
+                f"{path}: would hold the labels of {quoted(other)} and of {quoted(file_name)}; rename one of the images"
+            )
+        return path
+
+
+# By the name of the format: its writer, given the output folder, that of the images, the class names and the files.
+WRITERS: dict[str, Callable[[Path, Path, Sequence[str], NewFiles], LabelWriter]] = {
+    "coco": CocoWriter,
+    "labelme": LabelmeWriter,
+    "yolo": YoloWriter,
+}
