@@ -11,17 +11,24 @@ import click
 from pipelines import options
 from pipelines.console import format_table, one_line, print_lines, progress
 from stage1_proposals.common.errors import UserError
-from stage2_training.labels.custom import CustomDatasetOptions
+from stage2_training.labels.custom import CustomDatasetOptions, count_ignored, left_out
 
 ClassCounts = dict[str, tuple[int, int]]  # of each class: objects, and images with any
 PUBLISHED = ("demo", "ctw1500", "cityscapes", "coco10", "coco5")
 
 
 class Split(NamedTuple):
-    """A training or test set that is ready: its COCO JSON and the folder of its images."""
+    """A training or test set that is ready.
+
+    Attributes:
+        labels: its COCO JSON.
+        images: the folder of its images.
+        are_skipped_told: whether the images that were left out have been printed already.
+    """
 
     labels: Path
     images: Path
+    are_skipped_told: bool = False
 
 
 @click.command(cls=options.Command)
@@ -121,10 +128,10 @@ def prepare_custom(dataset: str, data_root: Path | None, custom: CustomDatasetOp
     """A dataset given by its labels; raises as `custom.prepare`."""
     from stage2_training.labels.custom import prepare
 
-    prepared = prepare(dataset, str(data_root) if data_root else None, custom)
+    prepared = prepare(dataset, str(data_root) if data_root else None, custom, for_training=True)
     print_lines(*prepared.remarks)
-    yield Split(prepared.train, prepared.train_images)
-    yield Split(prepared.test, prepared.test_images)
+    yield Split(prepared.train, prepared.train_images, are_skipped_told=True)
+    yield Split(prepared.test, prepared.test_images, are_skipped_told=True)
 
 
 def summarise(split: Split, sheet_images: int) -> ClassCounts:
@@ -136,19 +143,19 @@ def summarise(split: Split, sheet_images: int) -> ClassCounts:
     from stage2_training.labels.preview import draw_sheet
 
     coco = json.loads(split.labels.read_text(encoding="utf-8"))
-    ignored = sum(bool(annotation["iscrowd"]) for annotation in coco["annotations"])
-    classes = len(coco["categories"])
+    ignored = count_ignored(coco["annotations"])
+    objects = ignored + sum(not annotation["iscrowd"] for annotation in coco["annotations"])
     print(
-        f"{split.labels}: {len(coco['images']):,} images, {len(coco['annotations']):,} objects of "
-        f"{classes} {'class' if classes == 1 else 'classes'}" + (f", {ignored:,} of them ignored" if ignored else "")
+        f"{split.labels}: {_count(len(coco['images']), 'image')}, {_count(objects, 'object')} of "
+        f"{_count(len(coco['categories']), 'class', 'es')}" + (f", {ignored:,} of them ignored" if ignored else "")
     )
     info = coco.get("info", {})
     if "partial" in info:
         print(f"  partial: {info['partial']['found']:,} of {info['partial']['expected']:,} images")
     for label in info.get("dropped", ()):
         print(f"  left out, no pixel inside its image: {label}")
-    for reason in info.get("skipped", ()):
-        print(f"  left out: {one_line(reason)}")
+    for line in () if split.are_skipped_told else left_out(info.get("skipped", ())):
+        print(f"  {one_line(line)}")
     if sheet_images and coco["images"]:
         sheet = split.labels.with_name(f"{split.labels.stem}_check.png")
         drawn = draw_sheet(coco, split.images, sheet, sheet_images)
@@ -159,6 +166,10 @@ def summarise(split: Split, sheet_images: int) -> ClassCounts:
             images[annotation["category_id"]].append(annotation["image_id"])
     names = {category["id"]: category["name"] for category in coco["categories"]}
     return {names[number]: (len(found), len(set(found))) for number, found in images.items()}
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def print_classes(counts: dict[str, ClassCounts]) -> None:

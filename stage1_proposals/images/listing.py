@@ -110,7 +110,8 @@ def list_images(
         roots = [source.parent]
         _check_encoding(source, names, roots[0] if image_root is None else Path(image_root))
     root = find_root(source, roots if image_root is None else [Path(image_root)], names, "--image-root")
-    if any("\\" in name for name in names):  # paths of Windows, unless an image has such a name
+    # Paths of Windows, unless an image has such a name, and names that the disk may have in another Unicode form.
+    if any("\\" in name or not name.isascii() for name in names):
         found = [find_image(root, name) or name for name in names]
         found = _normalised(source, ((quoted(name), path) for name, path in zip(names, found, strict=True)))
         names, ids = _sorted(found, ids if source.suffix.lower() == ".json" else image_ids(found))

@@ -6,6 +6,8 @@ Images stay where they are.
 """
 
 import hashlib
+import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from stage2_training.labels.labelme import convert_labelme
 
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
+MOST_SHOWN = 20  # images left out of which each has a line
 
 
 class CustomDatasetOptions(BaseModel):
@@ -83,16 +86,35 @@ def name_of(dataset: str) -> str:
     return Path(dataset).resolve().stem
 
 
-def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOptions | None = None) -> CustomDataset:
+def left_out(reasons: Sequence[str]) -> list[str]:
+    """A line for each of the first reasons why images were left out and, if there are more, how many there are."""
+    lines = [f"left out: {reason}" for reason in reasons[:MOST_SHOWN]]
+    return lines if len(reasons) <= MOST_SHOWN else [*lines, f"left out: {len(reasons):,} images in all"]
+
+
+def count_ignored(annotations: Sequence[dict[str, Any]]) -> int:
+    """How many regions are ignored; one that is ignored for every class has an annotation of each."""
+    return len({(one["image_id"], json.dumps(one["segmentation"])) for one in annotations if one["iscrowd"]})
+
+
+def prepare(
+    dataset: str,
+    data_root: str | None = None,
+    options: CustomDatasetOptions | None = None,
+    for_training: bool = False,
+) -> CustomDataset:
     """Check a custom dataset, divide it and write it as COCO JSON.
 
     Args:
         dataset: COCO JSON, or folder of labelme files.
         data_root: folder of the images; None: where the labels say.
+        for_training: whether the training split needs an object even if test labels are given; an evaluation uses
+            its classes alone.
 
     Raises:
-        UserError: as `convert_coco` and `convert_labelme`; a class is unknown; there are too few images to hold any
-            out; the test split, or that which is left of divided labels, has no object of the classes.
+        UserError: as `convert_coco` and `convert_labelme`; a name is no Unicode text; a class is unknown; there are
+            too few images to hold any out; the test split, or that which is left of divided labels, has no object of
+            the classes.
     """
     options = options or CustomDatasetOptions()
     skipped: list[str] | None = [] if options.skip_malformed else None
@@ -101,8 +123,10 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
     classes = _chosen_classes(dataset, [category["name"] for category in categories], options.classes)
     remarks += _alike_classes(dataset, classes)
     splits = _divide(dataset, labels, images, data_root, options, skipped)
-    _check_objects(dataset, splits, classes, options)
-    info = {"skipped": skipped} if skipped else {}
+    _check_objects(dataset, splits, classes, options, for_training)
+    # File names may hold bytes that are no text.
+    notes = [what.encode(errors="backslashreplace").decode() for what in skipped or ()]
+    info = {"skipped": notes} if notes else {}
     texts = {
         split: to_json(
             _only_classes(coco, categories, classes) | {"info": {"description": f"custom dataset, {split}", **info}}
@@ -119,7 +143,7 @@ def prepare(dataset: str, data_root: str | None = None, options: CustomDatasetOp
         splits.train_images,
         splits.test_images,
         classes,
-        tuple(remarks + splits.remarks + [f"left out: {what}" for what in skipped or ()]),
+        tuple(remarks + splits.remarks + left_out(notes)),
     )
 
 
@@ -127,7 +151,22 @@ def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> Conv
     path, image_root = Path(labels), Path(data_root) if data_root else None
     if image_root is not None and not image_root.is_dir():
         raise UserError(f"--data-root {image_root}: no such folder")
-    return convert_labelme(path, image_root, skipped) if path.is_dir() else convert_coco(path, image_root, skipped)
+    convert = convert_labelme if path.is_dir() else convert_coco
+    converted = convert(path, image_root, skipped)
+    _check_names(labels, converted.coco)
+    return converted
+
+
+def _check_names(labels: str, coco: Coco) -> None:
+    """Check that names can be written as UTF-8: JSON can hold half of a surrogate pair, and a file name any bytes."""
+    names = [("class", category["name"]) for category in coco["categories"]]
+    names += [("image", image["file_name"]) for image in coco["images"]]
+    for what, name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            fault = "has a name that is no Unicode text; rename it"
+            raise UserError(f"{labels}: the {what} {quoted(name)} {fault}") from error
 
 
 def _divide(
@@ -165,29 +204,33 @@ def _chosen_classes(dataset: str, known: Sequence[str], chosen: Sequence[str]) -
 
 
 def _alike_classes(dataset: str, classes: Sequence[str]) -> list[str]:
-    """Remarks on classes whose names differ by case alone."""
+    """Remarks on classes whose names differ by case alone, or look the same."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(name.casefold(), []).append(name)
-    return [
-        f"{dataset}: {' and '.join(map(quoted, names))} are {len(names)} classes; their names differ by case alone"
-        for names in alike.values()
-        if len(names) > 1
-    ]
+        alike.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    remarks = []
+    for names in alike.values():
+        if len(names) > 1:
+            shown, difference = map(quoted, names), "case"
+            if len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
+                shown, difference = map(ascii, names), "Unicode normal form"  # as text, they would look the same
+            what = f"{' and '.join(shown)} are {len(names)} classes; their names differ by {difference} alone"
+            remarks.append(f"{dataset}: {what}")
+    return remarks
 
 
-def _check_objects(dataset: str, splits: _Splits, classes: Sequence[str], options: CustomDatasetOptions) -> None:
-    """Check that there are objects to evaluate on and, if the labels were divided, to train on; crowds do not count."""
+def _check_objects(
+    dataset: str, splits: _Splits, classes: Sequence[str], options: CustomDatasetOptions, for_training: bool
+) -> None:
+    """Check that there are objects to evaluate on and, if need be, to train on; crowds do not count."""
     train, test = (_object_count(split, classes) for split in (splits.train, splits.test))
-    lacking = f"its images have no object of {', '.join(map(quoted, classes))}"
-    ignored = sum(one["iscrowd"] for split in (splits.train, splits.test) for one in split["annotations"])
-    if ignored:
-        lacking += f"; {ignored:,} are ignored (`iscrowd` or `ignore` is 1)"
     if options.test_labels is not None:
+        if for_training and not train:
+            raise UserError(f"{dataset}: nothing to train on; {_lacking(classes, splits.train)}")
         if not test:
-            raise UserError(f"{options.test_labels}: nothing to evaluate on; {lacking}")
+            raise UserError(f"{options.test_labels}: nothing to evaluate on; {_lacking(classes, splits.test)}")
     elif not train + test:
-        raise UserError(f"{dataset}: nothing to train on; {lacking}")
+        raise UserError(f"{dataset}: nothing to train on; {_lacking(classes, splits.train, splits.test)}")
     elif not train or not test:
         names = [image["file_name"] for image in splits.test["images"]]
         count = f"{len(names):,} of {len(names) + len(splits.train['images']):,}, {quoted(names[0])} first"
@@ -196,6 +239,12 @@ def _check_objects(dataset: str, splits: _Splits, classes: Sequence[str], option
             f"{dataset}: {what} in the images held out for evaluation ({count}); hold out others with "
             f"--held-out-seed, or give --test-labels"
         )
+
+
+def _lacking(classes: Sequence[str], *splits: Coco) -> str:
+    ignored = sum(count_ignored(split["annotations"]) for split in splits)
+    what = f"its images have no object of {', '.join(map(quoted, classes))}"
+    return f"{what}; {ignored:,} are ignored (`iscrowd` or `ignore` is 1)" if ignored else what
 
 
 def _object_count(coco: Coco, classes: Sequence[str]) -> int:

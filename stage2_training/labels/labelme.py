@@ -28,6 +28,7 @@ from pycocotools import mask as coco_mask
 
 from stage1_proposals.common.coco import stated_size
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.image_paths import unicode_forms
 from stage1_proposals.common.masks import Rle, Size, mask_fields, to_rle
 from stage2_training.labels.conversion import Converted, LabelError, image_sizes, skip_malformed
 
@@ -125,8 +126,12 @@ def _read(path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({error.strerror})", "repair it") from error
+    except (ValueError, RecursionError) as error:
         raise _malformed(path, f"not JSON ({error})") from error
+    if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in ("images", "annotations")):
+        raise LabelError(f"{path}: is COCO JSON, no labelme file", "name the file itself")
     if not isinstance(document, dict) or not isinstance(document.get("shapes"), list):
         raise _malformed(path, "not a labelme file, it has no list `shapes`")
     return document
@@ -152,9 +157,10 @@ def _image(path: Path, name: Any, image_root: Path | None) -> Path:
     if not isinstance(name, str) or not name:
         raise _malformed(path, "has no `imagePath`")
     relative = PureWindowsPath(name).as_posix()
-    places = [path.parent / relative]
+    places = [path.parent / form for form in unicode_forms(relative)]
     if image_root is not None:
-        places = [image_root / relative, image_root / Path(relative).name, *places]
+        parts = (relative, Path(relative).name)
+        places = [*(image_root / form for part in parts for form in unicode_forms(part)), *places]
     for place in places:
         if place.is_file():
             return place

@@ -32,7 +32,7 @@ def test_the_demo_set_is_written_once_and_summed_up(tmp_path, monkeypatch, capsy
     assert run("--dataset", "demo", "--data-root", out) == 0
     printed = capsys.readouterr().out
     assert f"{out / 'unlabeled'}: 1 unlabeled images" in printed
-    assert f"{out / 'ctw1500' / 'annotations' / 'train.json'}: 1 images" in printed
+    assert f"{out / 'ctw1500' / 'annotations' / 'train.json'}: 1 image, " in printed
     assert run("--dataset", "demo", "--data-root", out) == 0
     assert capsys.readouterr().out.splitlines() == [f"{out} is complete; nothing to do", *printed.splitlines()]
 
@@ -200,6 +200,42 @@ def test_labels_of_ones_own_are_checked_divided_and_drawn(tmp_path, monkeypatch,
     miniatures.labelme(tmp_path / "mine")
     assert run("--dataset", "mine") == 0
     assert "4 images, 8 objects of 2 classes" in capsys.readouterr().out
+
+
+def test_images_left_out_are_told_once_and_their_number_if_they_are_many(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    miniatures.labelme(tmp_path / "mine", images=28)
+    for number in range(23):
+        (tmp_path / "mine" / "images" / f"{number}.png").unlink()
+    assert run("--dataset", "mine", "--skip-malformed", "--sheet", 0) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("is missing") == 20
+    assert printed.count("left out: 23 images in all") == 1
+    assert "test.json: 1 image, 2 objects of 2 classes\n" in printed
+    (train,) = tmp_path.glob("data/own/mine-*/train.json")
+    assert len(json.loads(train.read_text())["info"]["skipped"]) == 23
+
+
+def test_what_is_ignored_of_every_class_counts_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    miniatures.labelme(tmp_path / "mine")
+    for number in range(5):
+        path = tmp_path / "mine" / "labels" / f"{number}.json"
+        document = json.loads(path.read_text())
+        document["shapes"].append(miniatures.shape("rectangle", "__ignore__", [[1, 1], [9, 9]]))
+        path.write_text(json.dumps(document))
+    assert run("--dataset", "mine", "--sheet", 0) == 0
+    assert "train.json: 4 images, 12 objects of 2 classes, 4 of them ignored\n" in capsys.readouterr().out
+
+
+def test_a_training_set_without_an_object_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    miniatures.coco(tmp_path / "set")
+    test = tmp_path / "set" / "annotations" / "instances_val2017.json"
+    train = tmp_path / "set" / "annotations" / "instances_train2017.json"
+    train.write_text(json.dumps(json.loads(train.read_text()) | {"annotations": []}))
+    assert run("--dataset", train, "--test-labels", test, "--sheet", 0) == 2
+    assert f"{train}: nothing to train on; its images have no object of 'person', " in capsys.readouterr().err
 
 
 def test_other_names_are_one_clear_line(capsys):

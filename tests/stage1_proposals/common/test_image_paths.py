@@ -73,3 +73,30 @@ def test_an_image_is_found_as_named_or_as_named_on_windows(tmp_path: Path) -> No
 
 def test_the_images_of_cvats_subsets_are_found(tmp_path: Path) -> None:
     assert tmp_path / "images" / "default" in coco_roots(tmp_path / "annotations" / "instances_default.json")
+
+
+def test_an_image_is_found_by_a_name_that_no_other_path_has_if_that_is_asked(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).touch()
+    paths = ["images/1.jpg", "a/2.jpg", "b/2.jpg"]
+    ambiguous = repeated_names(paths)
+    assert [find_image(tmp_path, path, ambiguous) for path in paths] == ["1.jpg", None, None]
+    assert find_root(tmp_path / "l.json", [tmp_path], paths, "--here", ambiguous) == tmp_path
+
+
+@pytest.mark.parametrize(("named", "on_disk"), [("\u00e9.jpg", "e\u0301.jpg"), ("e\u0301.jpg", "\u00e9.jpg")])
+def test_an_image_is_found_in_another_unicode_form(tmp_path: Path, named: str, on_disk: str) -> None:
+    (tmp_path / on_disk).touch()
+    assert find_image(tmp_path, named) == on_disk
+    (tmp_path / named).touch()
+    assert find_image(tmp_path, named) == named
+
+
+def test_folders_tried_and_urls_are_told_in_one_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "instances_train.json"
+    with pytest.raises(
+        UserError,
+        match=f"is under {path.parent} or the folder above it, nor in `train/`, `images/` or `images/train/` of "
+        "either; images are not downloaded; say where they are with --here; the first is 'https://host/a.jpg'$",
+    ):
+        find_root(path, coco_roots(path), ["https:/host/a.jpg"], "--here")

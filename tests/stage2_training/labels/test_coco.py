@@ -227,3 +227,41 @@ def test_an_image_that_cannot_be_decoded_is_named_or_left_out(write, tmp_path):
     skipped = []
     assert [one["id"] for one in convert_coco(path, None, skipped).coco["images"]] == [2]
     assert len(skipped) == 1
+
+
+@pytest.mark.parametrize("other", ["{tmp}/1.png", "sub/../1.png"])
+def test_two_paths_of_one_file_are_refused(write, tmp_path, other):
+    (tmp_path / "sub").mkdir()
+    images = [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": other.format(tmp=tmp_path)}]
+    with pytest.raises(
+        UserError, match=r"labels\.json: labels '.*1\.png' twice, also as '1\.png'; name each image once"
+    ):
+        convert_coco(write([one()], images=images), None)
+
+
+def test_links_to_one_file_are_two_images(write, tmp_path):
+    path = write([one()])
+    (tmp_path / "2.png").unlink()
+    (tmp_path / "2.png").symlink_to(tmp_path / "1.png")
+    assert len(convert_coco(path, None).coco["images"]) == 2
+
+
+def test_images_are_found_by_name_in_the_folder_that_the_user_names(write, tmp_path):
+    images = [{"id": number, "file_name": f"elsewhere/{number}.png"} for number in (1, 2)]
+    path = write([one()], images=images)
+    with pytest.raises(UserError, match="none of its 2 images is under"):
+        convert_coco(path, None)
+    found = convert_coco(path, tmp_path).coco["images"]
+    assert [image["file_name"] for image in found] == ["1.png", "2.png"]
+
+
+def test_polygons_that_leave_their_image_are_said(write, tmp_path):
+    over = [[40, 13, -3, 19, 69, 23, 30, 50]]
+    far = [[60, 13, 20, 19, 20, 23, 70, 25]]
+    counts = {"size": [48, 64], "counts": [10, 20, 48 * 64 - 30]}
+    shapes = [POLYGON, over, far, counts, far]
+    path = write([one(id=number, segmentation=shape) for number, shape in enumerate(shapes)])
+    assert convert_coco(path, None).remarks == [
+        f"{path}: annotation 2 of image '1.png': a polygon leaves its image by more than 5 pixels; what is inside is "
+        "used; 2 in all"
+    ]

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,43 @@ def test_remarks_on_both_labels_are_passed_on(tmp_path):
     remarks = prepare(path, options=CustomDatasetOptions(test_labels=test)).remarks
     assert [remark.partition(":")[0] for remark in remarks] == [path, test]
     assert all("category 'pets' is left out" in remark for remark in remarks)
+
+
+def test_classes_that_look_the_same_are_said(tmp_path):
+    entries = [miniatures.shape("polygon", f"caf{end}", [[4, 4], [30, 4], [30, 30]]) for end in ("\u00e9", "e\u0301")]
+    for number in range(2):
+        miniatures.labelme_file(tmp_path / "set", number, entries)
+    remark = prepare(str(tmp_path / "set")).remarks[0]
+    assert remark == (
+        f"{tmp_path}/set: 'cafe\\u0301' and 'caf\\xe9' are 2 classes; their names differ by Unicode normal form alone"
+    )
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    broken = own(folder, 2, [0, 1], categories=[{"id": 1, "name": "cat\ud83d"}])
+    with pytest.raises(UserError, match=r"the class 'cat\\ud83d' has a name that is no Unicode text; rename it$"):
+        prepare(broken)
+    miniatures.labelme(tmp_path / "mine" / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"mine: the image 'caf\\udce9/images/0\.png' has a name that is no Unicode"):
+        prepare(str(tmp_path / "mine"))
+
+
+def test_images_left_out_may_have_any_name(tmp_path):
+    miniatures.labelme(tmp_path / "mine")
+    path = miniatures.labelme_file(tmp_path / "mine" / os.fsdecode(b"caf\xe9"), 9, [])
+    path.write_text("{")
+    prepared = prepare(str(tmp_path / "mine"), options=CustomDatasetOptions(skip_malformed=True))
+    (note,) = read(prepared.train)["info"]["skipped"]
+    assert "caf\\udce9/labels/9.json: not JSON" in note
+
+
+def test_training_labels_without_an_object_are_refused_for_training_alone(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    train, test = own(tmp_path / "a", 2, []), own(tmp_path / "b", 2, [0, 1])
+    options = CustomDatasetOptions(test_labels=test)
+    assert prepare(train, options=options).classes == ("cat",)
+    with pytest.raises(UserError, match=rf"{train}: nothing to train on; its images have no object of 'cat'$"):
+        prepare(train, options=options, for_training=True)

@@ -262,3 +262,25 @@ def test_an_image_that_cannot_be_decoded_is_named_or_left_out(tmp_path):
         convert_labelme(tmp_path, None)
     skipped = []
     assert len(convert_labelme(tmp_path, None, skipped).coco["images"]) == len(skipped) == 1
+
+
+def test_coco_json_in_a_folder_is_to_be_named_itself(tmp_path):
+    labelme_file(tmp_path, 1, [])
+    (tmp_path / "coco.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(UserError, match=r"coco\.json: is COCO JSON, no labelme file; name the file itself, or leave"):
+        convert_labelme(tmp_path, None)
+
+
+def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path):
+    labelme_file(tmp_path, 1, [])
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UserError, match=r"folder\.json: cannot be read \(Is a directory\); repair it, or leave"):
+        convert_labelme(tmp_path, None)
+
+
+@pytest.mark.parametrize("root", [None, "images"])
+def test_images_are_found_in_another_unicode_form(tmp_path, root):
+    labelme_file(tmp_path, 1, [], imagePath="../images/\u00e9.png")
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "e\u0301.png")
+    (image,) = convert_labelme(tmp_path, root and tmp_path / root).coco["images"]
+    assert image["file_name"].endswith("e\u0301.png")
