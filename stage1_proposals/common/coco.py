@@ -397,7 +397,7 @@ def _annotation(path: Path, position: str, entry: Any, image: CocoImage | None =
         raise AnnotationError(f"{where}: `score` is no number ({quoted(str(score))})")
     for key, value in (("area", [area]), ("bbox", box)):
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
+            if isinstance(text, str) and _reads_as_number(text):
                 raise AnnotationError(f"{where}: `{key}` is text, not numbers ({quoted(text)})")
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list) and segmentation and all(map(_is_number, segmentation)):
@@ -440,6 +440,14 @@ def _image_id(where: str, entry: Any) -> ImageId:
     if not _is_int64(image_id) and not isinstance(image_id, str):
         raise UserError(f"{where} has an `image_id` that is no whole number of 64 bits ({_shown(image_id)}); {ADVICE}")
     return image_id
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _shown(value: Any) -> str:
