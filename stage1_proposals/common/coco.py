@@ -30,6 +30,7 @@ FOREIGN = {
     "predictions": "labels in Label Studio's own format; export them as COCO",
 }
 BOX_TOLERANCE = 2  # pixels by which rasterising a polygon may move an edge
+CATEGORIES_SHOWN = 5  # ids in the message on an object of none of them
 MIN_IOU = 0.5  # of a stated box and the mask's, if both mean the same object
 MAX_AREA_RATIO = 2.0  # of a stated area and the mask's, likewise
 
@@ -65,6 +66,7 @@ class CocoAnnotation:
     Attributes:
         where: the file, the object and its image, for messages.
         category_id: None where it is no whole number.
+        stated_category: `category_id` as the file has it, for messages.
         segmentation: polygons or run lengths, unchecked; see `rle`.
         iscrowd: whether training leaves it out and evaluation ignores it: `iscrowd` or `ignore` is 1.
         bbox: x, y, width and height in pixels; None where the file does not state four numbers.
@@ -75,6 +77,7 @@ class CocoAnnotation:
     where: str
     image_id: ImageId
     category_id: int | None
+    stated_category: Any
     segmentation: Any
     iscrowd: bool
     bbox: Box | None
@@ -108,6 +111,13 @@ class CocoAnnotation:
         assert self.bbox is not None
         x, y, right, bottom = self.bbox
         return any(_are_close(box, tight, size) for box in (self.bbox, [x, y, right - x, bottom - y]))
+
+    def box_around(self, tight: Sequence[float]) -> Box:
+        """The box as the file states it if it lies around the mask, else the mask's `tight` one."""
+        box = self.bbox
+        if box and all(abs(stated - value) <= BOX_TOLERANCE for stated, value in zip(box, tight, strict=True)):
+            return box
+        return [float(value) for value in tight]
 
 
 @dataclass(frozen=True)
@@ -155,7 +165,13 @@ class CocoDocument:
         """
         number = annotation.category_id
         if number is None or number not in self.categories:
-            raise AnnotationError(f"{annotation.where}: `category_id` is not in the file's categories")
+            stated = "missing" if annotation.stated_category is None else _shown(annotation.stated_category)
+            known = ", ".join(map(str, list(self.categories)[:CATEGORIES_SHOWN]))
+            more = ", ..." if len(self.categories) > CATEGORIES_SHOWN else ""
+            raise AnnotationError(
+                f"{annotation.where}: `category_id` is not in the file's categories: it is {stated}, not one of "
+                f"{known or 'none'}{more}"
+            )
         return number
 
 
@@ -176,21 +192,29 @@ def read_coco(
     return _document(path, _load(path), categories, ignore_unknown_images, text_ids)
 
 
-def read_masks(path: str | Path) -> tuple[tuple[CocoImage, ...] | None, Iterator[CocoAnnotation]]:
+def read_masks(path: str | Path) -> tuple[tuple[CocoImage, ...] | None, Iterator[CocoAnnotation], tuple[str, ...]]:
     """Read masks that another program has made: a COCO JSON with or without categories, or a list of results.
 
     Returns:
-        the images, or None for a list of results, which is annotations alone; and the annotations of these images.
+        the images, or None for a list of results, which is annotations alone; the annotations of these images; and
+        remarks on what is left out, one line each.
 
     Raises:
-        UserError: it cannot be read or is neither; as the annotations are read, one is malformed.
+        UserError: it cannot be read, is neither, or none of its annotations is of its images; as the annotations are
+            read, one is malformed.
     """
     path = Path(path)
     document = _load(path)
     if isinstance(document, list):
-        return None, (_annotation(path, f"results[{row}]", entry) for row, entry in enumerate(document))
+        return None, (_annotation(path, f"results[{row}]", entry) for row, entry in enumerate(document)), ()
     data_set = _document(path, document, categories=False, ignore_unknown_images=True, text_ids=True)
-    return data_set.images, data_set.annotations()
+    entries = data_set.content["annotations"]
+    if data_set.images and entries and not any(data_set.rows.values()):
+        raise UserError(
+            f"{path}: none of its {len(entries):,} annotations is of one of its images: annotations[0] has the "
+            f"`image_id` {_shown(entries[0]['image_id'])}, images[0] the `id` {_shown(data_set.images[0].id)}; {ADVICE}"
+        )
+    return data_set.images, data_set.annotations(), data_set.remarks
 
 
 def read_images(path: str | Path) -> tuple[CocoImage, ...]:
@@ -206,7 +230,10 @@ def read_images(path: str | Path) -> tuple[CocoImage, ...]:
             return item
         return {key: item[key] for key in IMAGE_KEYS if key in item} if "file_name" in item else None
 
-    return _images(path, _list(path, _load(path, keep_images), "images"), text_ids=False)
+    document = _load(path, keep_images)
+    if not isinstance(document, dict) or "images" not in document:
+        document = _load(path)  # as a whole: by what `keep_images` leaves out, files of other programs are known
+    return _images(path, _list(path, document, "images"), text_ids=False)
 
 
 def stated_size(entry: Mapping[str, Any], *keys: str) -> Size | None:
@@ -236,6 +263,9 @@ def _load(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None
         return json.loads(path.read_bytes(), object_hook=object_hook)  # bytes may begin with a byte order mark
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        advice = "save it as UTF-8 (unpack it, if it is compressed)"
+        raise UserError(f"{path}: not JSON: it is not UTF-8 text; {advice}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
 
@@ -245,16 +275,50 @@ def _document(path: Path, document: Any, categories: bool, ignore_unknown_images
     content = {part: _list(path, document, part) for part in parts}
     images = _images(path, content["images"], text_ids)
     rows: dict[ImageId, list[int]] = {image.id: [] for image in images}
+    orphans: list[tuple[int, ImageId]] = []
     for row, entry in enumerate(content["annotations"]):
         image_id = _image_id(f"{path}: annotations[{row}]", entry)
-        if image_id not in rows and isinstance(image_id, str) and image_id.isdecimal():
-            image_id = int(image_id)  # VIA writes the images' ids as numbers, and as text in annotations
+        if image_id not in rows:
+            image_id = _other_form(image_id)
         if image_id in rows:
             rows[image_id].append(row)
-        elif not ignore_unknown_images:
-            raise UserError(f"{path}: annotations[{row}] has no `image_id` that is in its images; {ADVICE}")
+        else:
+            orphans.append((row, entry["image_id"]))
+    _check_objects(path, content["annotations"])
     names, remarks = _categories(path, content["categories"], content["annotations"]) if categories else ({}, ())
+    if orphans:
+        (row, image_id), count = orphans[0], f"{len(orphans):,} of {len(content['annotations']):,}"
+        if not ignore_unknown_images:
+            raise UserError(
+                f"{path}: annotations[{row}] has no `image_id` that is in its images, but {_shown(image_id)}; {count} "
+                f"annotations are of unknown images; {ADVICE}"
+            )
+        remarks += (
+            f"{path}: {count} annotations are of unknown images and left out; the first, annotations[{row}], has the "
+            f"`image_id` {_shown(image_id)}",
+        )
     return CocoDocument(path, images, names, rows, content, remarks)
+
+
+def _other_form(image_id: ImageId) -> ImageId:
+    """The same id as text or as a number: VIA writes `id` as a number and `image_id` as text, others the reverse."""
+    if isinstance(image_id, int):
+        return str(image_id)
+    return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else image_id
+
+
+def _check_objects(path: Path, entries: list[Any]) -> None:
+    """Refuse objects that are in the list twice; different ones may share an `id`, which is for messages alone."""
+    rows: dict[ImageId, int] = {}
+    for row, entry in enumerate(entries):
+        number = entry.get("id")
+        if _is_int64(number) or isinstance(number, str):
+            first = rows.setdefault(number, row)
+            if first != row and entries[first] == entry:
+                raise UserError(
+                    f"{path}: annotations[{first}] and annotations[{row}] are the same object (`id` {_shown(number)}); "
+                    f"name each once"
+                )
 
 
 def _list(path: Path, document: Any, key: str) -> list[Any]:
@@ -301,6 +365,8 @@ def _categories(path: Path, entries: list[Any], annotations: list[Any]) -> tuple
     """
     names = [_text(f"{path}: categories[{row}]", entry, "name").strip() for row, entry in enumerate(entries)]
     for row, entry in enumerate(entries):
+        if not names[row]:
+            raise UserError(f"{path}: categories[{row}] has an empty `name`; {ADVICE}")
         if not _is_int64(entry.get("id")):
             raise UserError(f"{path}: categories[{row}] ({quoted(names[row])}) needs a whole number as `id`; {ADVICE}")
     used = {number for entry in annotations if _is_int64(number := entry.get("category_id"))}
@@ -329,6 +395,10 @@ def _annotation(path: Path, position: str, entry: Any, image: CocoImage | None =
     ignored = [_flag(where, entry, key) for key in ("iscrowd", "ignore")]
     if score is not None and not _is_number(score):
         raise AnnotationError(f"{where}: `score` is no number ({quoted(str(score))})")
+    for key, value in (("area", [area]), ("bbox", box)):
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _reads_as_number(text):
+                raise AnnotationError(f"{where}: `{key}` is text, not numbers ({quoted(text)})")
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list) and segmentation and all(map(_is_number, segmentation)):
         segmentation = [segmentation]  # VIA writes one polygon without a list around it
@@ -336,6 +406,7 @@ def _annotation(path: Path, position: str, entry: Any, image: CocoImage | None =
         where,
         image_id,
         category_id if _is_int64(category_id) else None,
+        category_id,
         segmentation,
         any(ignored),
         box if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) else None,
@@ -347,7 +418,7 @@ def _annotation(path: Path, position: str, entry: Any, image: CocoImage | None =
 def _flag(where: str, entry: Mapping[str, Any], key: str) -> bool:
     flag = entry.get(key, 0)
     if not isinstance(flag, int | float) or flag not in (0, 1):
-        raise AnnotationError(f"{where}: `{key}` is neither 0 nor 1 ({repr(flag)[:200]})")
+        raise AnnotationError(f"{where}: `{key}` is neither 0 nor 1 ({_shown(flag)})")
     return bool(flag)
 
 
@@ -364,9 +435,24 @@ def _are_close(box: Box, tight: Box, size: Size) -> bool:
 
 def _image_id(where: str, entry: Any) -> ImageId:
     image_id = entry.get("image_id") if isinstance(entry, dict) else None
-    if not _is_int64(image_id) and not isinstance(image_id, str):
+    if image_id is None:
         raise UserError(f"{where} has no `image_id`; {ADVICE}")
+    if not _is_int64(image_id) and not isinstance(image_id, str):
+        raise UserError(f"{where} has an `image_id` that is no whole number of 64 bits ({_shown(image_id)}); {ADVICE}")
     return image_id
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    """A value of the file as a message can hold it: text in quotes, on one line, of at most 200 characters."""
+    return quoted(value) if isinstance(value, str) else repr(value)[:200]
 
 
 def _text(where: str, entry: Any, key: str) -> str:

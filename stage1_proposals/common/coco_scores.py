@@ -86,7 +86,8 @@ def evaluate(
 def labelled_objects(document: CocoDocument, sizes: Mapping[ImageId, Size] | None = None) -> list[dict[str, Any]]:
     """The objects of a document's images as `evaluate` takes them, their masks as RLE.
 
-    Boxes and areas that the document does not state are taken from the masks.
+    Boxes and areas that the document does not state are taken from the masks, and so are boxes that do not lie around
+    their mask, as in training.
 
     Args:
         sizes: of the images whose size the document does not state.
@@ -103,7 +104,9 @@ def labelled_objects(document: CocoDocument, sizes: Mapping[ImageId, Size] | Non
         for annotation in document.annotations_of(image):
             mask = annotation.rle(size)
             fields = mask_fields(mask)
-            box, area = annotation.bbox or fields["bbox"], annotation.area or fields["area"]
+            area = annotation.area or fields["area"]
+            # A box cannot lie around a mask without a pixel.
+            box = annotation.box_around(fields["bbox"]) if fields["area"] else annotation.bbox or fields["bbox"]
             objects.append(
                 {
                     "image_id": image.id,

@@ -58,7 +58,7 @@ def to_rle(segmentation: Any, size: Size) -> Rle:
 
 def _check_polygons(polygons: list[Any], size: Size) -> None:
     if not polygons:
-        raise ValueError("it has no polygon")
+        raise ValueError("it is empty, and a box alone is no mask")
     for polygon in polygons:
         coordinates = np.array(polygon)
         if coordinates.dtype.kind not in "iuf" or coordinates.ndim != 1 or not np.isfinite(coordinates).all():

@@ -1,5 +1,6 @@
 """Masks made by other programs, as FreeSOLO, CutLER and SAM, from any COCO JSON."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, field
 from dataclasses import dataclass as plain_dataclass
@@ -23,6 +24,8 @@ from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals
 from stage1_proposals.images.decode import ImageError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class ImportGenerator:
@@ -30,7 +33,8 @@ class ImportGenerator:
 
     Reads a data set (`images` and `annotations`) or a list of results (annotations alone). The images of a data set
     are found by path or, where only one image on each side has it, by file name; those of a list of results by
-    `image_id`. An image that the file does not name has no proposals; a file that names none of the images is refused.
+    `image_id`. An image that the file does not name has no proposals; a file that names none of the images is refused,
+    and so is a data set of whose annotations none is of its images. If only some are not, one line counts them.
     Crowds and empty masks are left out, categories are ignored, a missing `score` counts as 1. Every process reads the
     whole file, which takes about ten times its size in memory.
 
@@ -58,7 +62,7 @@ class ImportGenerator:
         return {"name": self.NAME, **asdict(self), **file}
 
     def check_images(self, images: Mapping[str, int]) -> None:
-        """Get to know the job's images, before any work: paths to ids.
+        """Get to know the job's images, before any work: paths to ids. What is left out of the file is logged.
 
         Raises:
             UserError: the file names none of them.
@@ -66,13 +70,15 @@ class ImportGenerator:
         self.__dict__["_ambiguous"] = repeated_names(images)
         find = self._finder()
         if not any(find(ImageInfo(number, path, (0, 0))) for path, number in images.items()):
-            by_path, by_id = self._file
+            by_path, by_id, _ = self._file
             key, theirs = ("names", by_path) if by_path is not None else ("ids", by_id)
             ours = images if by_path is not None else images.values()
             raise UserError(
                 f"masks to import {self.file}: has masks of none of the {len(images):,} images; its {key} are "
                 f"{_first(theirs)}, the images' are {_first(ours)}"
             )
+        for remark in self._file[2]:
+            logger.warning("masks to import %s", remark)
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings and what is known of the job's images: every process reads the file itself."""
@@ -84,17 +90,17 @@ class ImportGenerator:
 
     def _finder(self) -> Callable[[ImageInfo], "_ImportedMasks | None"]:
         """How to find an image's masks in the file."""
-        by_path, by_id = self._file
+        by_path, by_id, _ = self._file
         if by_path is None:
             return lambda info: by_id.get(info.image_id) or by_id.get(str(info.image_id))
         find = image_finder(by_path, self.__dict__.get("_ambiguous", frozenset()))
         return lambda info: find(info.file_name)
 
     @cached_property
-    def _file(self) -> "tuple[dict[str, _ImportedMasks] | None, dict[ImageId, _ImportedMasks]]":
-        """The file's masks by the paths of images, None for a list of results; and by their ids."""
+    def _file(self) -> "tuple[dict[str, _ImportedMasks] | None, dict[ImageId, _ImportedMasks], tuple[str, ...]]":
+        """The file's masks by the paths of images, None for a list of results; by their ids; and what is left out."""
         try:
-            images, annotations = read_masks(self.file)
+            images, annotations, remarks = read_masks(self.file)
             by_id: dict[ImageId, _ImportedMasks] = {}
             for annotation in annotations:
                 if annotation.segmentation is None:
@@ -104,12 +110,12 @@ class ImportGenerator:
         except UserError as error:
             raise UserError(f"masks to import {error}") from error
         if images is None:
-            return None, by_id
+            return None, by_id, remarks
         by_path: dict[str, _ImportedMasks] = {}
         for image in images:
             masks = by_path[image.file_name] = by_id.setdefault(image.id, _ImportedMasks())
             masks.size = image.size
-        return by_path, by_id
+        return by_path, by_id, remarks
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals | ImageError]:

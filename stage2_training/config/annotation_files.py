@@ -14,10 +14,10 @@ from stage1_proposals.common.errors import UserError
 def check_annotations(config: Config, parts: Sequence[str]) -> None:
     """Check that the annotation files of a config's `train`, `val` or `test` part exist and have its classes.
 
-    They must also have images, and at least one object of the classes that is not a crowd.
+    They must also have images, and at least one object of the classes that is not a crowd. Every object is read.
 
     Raises:
-        UserError: naming the first file that does not, and what it lacks.
+        UserError: naming the first file that does not, and what it lacks or which object is malformed.
     """
     for part in parts:
         dataset = config[f"{part}_dataloader"].dataset
@@ -29,6 +29,8 @@ def check_annotations(config: Config, parts: Sequence[str]) -> None:
         _check_classes(document, classes)
         if not document.images:
             raise UserError(f"{path}: has no images")
+        if part == "train":
+            _check_image_ids(document)
         if not _has_object(document, classes):
             purpose = "train" if part == "train" else "evaluate"
             names = ", ".join(map(repr, classes))
@@ -50,9 +52,21 @@ def _check_classes(document: CocoDocument, classes: Sequence[str]) -> None:
             )
 
 
+def _check_image_ids(document: CocoDocument) -> None:
+    """Refuse numbers written as text in one place only: `read_coco` matches them, MMDetection's data sets do not."""
+    for image in document.images:
+        for row in document.rows[image.id]:
+            if (image_id := document.content["annotations"][row]["image_id"]) != image.id:
+                raise UserError(
+                    f"{document.path}: annotations[{row}] has the `image_id` {image_id!r} and its image the `id` "
+                    f"{image.id!r}; write both as numbers"
+                )
+
+
 def _has_object(document: CocoDocument, classes: Sequence[str]) -> bool:
     ids = {number for number, name in document.categories.items() if name in classes}
-    return any(one.category_id in ids and not one.iscrowd for one in document.annotations())
+    # A sum, because `any` would stop at the first: reading an object checks it, and each is to be checked.
+    return sum(one.category_id in ids and not one.iscrowd for one in document.annotations()) > 0
 
 
 def label_hashes(config: Config) -> dict[str, str | None]:

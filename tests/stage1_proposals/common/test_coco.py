@@ -1,5 +1,6 @@
 """The reader of COCO JSON, and masks in all the forms that such files have."""
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -67,12 +68,17 @@ def test_every_reader_takes_a_byte_order_mark(tmp_path: Path, encoding: str) -> 
 
 
 def test_masks_of_others_are_a_data_set_or_a_list_of_results(tmp_path: Path) -> None:
-    images, annotations = read_masks(write(tmp_path, OBJECT | {"score": 0.5}, OBJECT | {"image_id": 9}, categories=0))
+    path = write(tmp_path, OBJECT | {"score": 0.5}, OBJECT | {"image_id": 9}, categories=0)
+    images, annotations, remarks = read_masks(path)
     assert images == (CocoImage(5, "a.png", SIZE),)
     assert [annotation.score for annotation in annotations] == [0.5]
+    assert remarks == (
+        f"{path}: 1 of 2 annotations are of unknown images and left out; the first, annotations[1], has the "
+        "`image_id` 9",
+    )
     (tmp_path / "results.json").write_text(json.dumps([OBJECT | {"score": 1}]))
-    images, annotations = read_masks(tmp_path / "results.json")
-    assert images is None
+    images, annotations, remarks = read_masks(tmp_path / "results.json")
+    assert (images, remarks) == (None, ())
     assert [annotation.score for annotation in annotations] == [1.0]
 
 
@@ -100,7 +106,19 @@ def test_masks_of_others_are_a_data_set_or_a_list_of_results(tmp_path: Path) -> 
             r"categories\[0\] and categories\[1\] have the same name 'a'",
         ),
         ({"annotations": [3]}, r"annotations\[0\] has no `image_id`; correct"),
-        ({"annotations": [{"image_id": 6}]}, r"annotations\[0\] has no `image_id` that is in its images; correct"),
+        (
+            {"annotations": [{"image_id": 6}, {"image_id": 5}, {"image_id": "b"}]},
+            r"annotations\[0\] has no `image_id` that is in its images, but 6; 2 of 3 annotations are of unknown im",
+        ),
+        (
+            {"annotations": [{"image_id": 1.0}]},
+            r"annotations\[0\] has an `image_id` that is no whole number of 64 bits \(1\.0\); correct",
+        ),
+        ({"categories": [{"id": 3, "name": "  "}]}, r"categories\[0\] has an empty `name`; correct the file"),
+        (
+            {"annotations": [OBJECT | {"id": 4}, OBJECT, OBJECT | {"id": 4}]},
+            r"annotations\[0\] and annotations\[2\] are the same object \(`id` 4\); name each once",
+        ),
     ],
 )
 def test_a_malformed_document_is_one_clear_line(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
@@ -132,7 +150,7 @@ def test_a_crowd_is_0_or_1(tmp_path: Path, crowd: Any) -> None:
 
 @pytest.mark.parametrize("number", [[1], None, "1", 1.5, True])
 def test_what_is_no_class_box_or_area_is_none(tmp_path: Path, number: Any) -> None:
-    box = [1, 2, 3, "4"] if number == "1" else number
+    box = [1, 2, 3] if number == "1" else number
     document = read_coco(write(tmp_path, OBJECT | {"category_id": number, "bbox": box, "area": math.nan}))
     (annotation,) = document.annotations()
     assert (annotation.category_id, annotation.bbox, annotation.area) == (None, None, None)
@@ -160,7 +178,7 @@ def test_polygons_are_rasterised_by_pycocotools() -> None:
     ("segmentation", "fault"),
     [
         (None, "it is 'None', neither"),
-        ([], "no polygon"),
+        ([], "it is empty, and a box alone is no mask"),
         ([[1, 2, 3, 4]], "a polygon has 4 numbers"),
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon has 7 numbers"),
         ([["1"] * 6], "no list of numbers"),
@@ -336,3 +354,82 @@ def test_other_formats_are_named(tmp_path: Path, content: Any, what: str) -> Non
     (tmp_path / "labels.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"labels.json: {what}"):
         read_coco(tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"shapes": [], "imagePath": "a.jpg"}, "is a labelme file, which labels one image"),
+        ({"a.jpg12": {"filename": "a.jpg", "regions": []}}, "is labels in VIA's own format"),
+        ([{"id": 1, "annotations": [], "predictions": []}], "is labels in Label Studio's own format"),
+    ],
+)
+def test_an_image_list_of_another_format_is_named(tmp_path: Path, content: Any, what: str) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"labels.json: {what}"):
+        read_images(tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_what_is_not_utf_8_says_what_to_do(tmp_path: Path, compressed: bool) -> None:
+    path = write(tmp_path, OBJECT)
+    path.write_bytes(gzip.compress(path.read_bytes()) if compressed else '{"a": "\u00e4"}'.encode("latin-1"))
+    for read in (read_coco, read_images, read_masks):
+        with pytest.raises(
+            UserError, match=r"labels\.json: not JSON: it is not UTF-8 text; save it as UTF-8 \(unpack it, if it is"
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "fault"),
+    [
+        ({"area": "2000"}, r"`area` is text, not numbers \('2000'\)"),
+        ({"bbox": [2, 2, 4, "4"]}, r"`bbox` is text, not numbers \('4'\)"),
+    ],
+)
+def test_numbers_as_text_are_refused(tmp_path: Path, stated: dict[str, Any], fault: str) -> None:
+    document = read_coco(write(tmp_path, OBJECT | stated))
+    with pytest.raises(AnnotationError, match=rf"annotations\[0\] of image 'a\.png': {fault}; correct the file"):
+        first(document)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [("1", "'1'"), (1.0, "1.0"), (0, "0"), (None, "missing"), ([3], r"\[3\]")]
+)
+def test_a_category_that_the_file_lacks_is_shown(tmp_path: Path, number: Any, shown: str) -> None:
+    categories = [{"id": row, "name": str(row)} for row in range(3, 9)]
+    document = read_coco(write(tmp_path, OBJECT | {"category_id": number}, categories=categories))
+    with pytest.raises(
+        AnnotationError, match=rf"not in the file's categories: it is {shown}, not one of 3, 4, 5, 6, 7, \.\.\.; cor"
+    ):
+        document.check_category(first(document))
+
+
+@pytest.mark.parametrize(("number", "image_id"), [("5", 5), (5, "5"), ("5", "5")])
+def test_ids_are_matched_as_numbers_and_as_text(tmp_path: Path, number: int | str, image_id: int | str) -> None:
+    path = write(tmp_path, OBJECT | {"image_id": image_id}, images=[IMAGE | {"id": number}])
+    _, annotations, remarks = read_masks(path)
+    assert ([one.image_id for one in annotations], remarks) == ([number], ())
+
+
+def test_different_objects_may_share_an_id(tmp_path: Path) -> None:
+    document = read_coco(write(tmp_path, OBJECT | {"id": 4}, OBJECT | {"id": 4, "iscrowd": 1}, OBJECT, OBJECT))
+    assert len(list(document.annotations())) == 4
+
+
+def test_masks_of_which_none_is_of_the_files_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"none of its 2 annotations is of one of its images: annotations\[0\] has the `image_id` 1005, "
+        r"images\[0\] the `id` 5; correct the file",
+    ):
+        read_masks(write(tmp_path, *[OBJECT | {"image_id": 1005}] * 2))
+
+
+@pytest.mark.parametrize(
+    ("stated", "box"), [([1.5, 2, 4, 4], [1.5, 2, 4, 4]), ([2, 2, 9, 9], [2, 2, 4, 4]), (None, [2, 2, 4, 4])]
+)
+def test_a_box_lies_around_its_mask_or_is_the_masks(tmp_path: Path, stated: Any, box: list[float]) -> None:
+    annotation = first(read_coco(write(tmp_path, OBJECT | {"bbox": stated})))
+    assert annotation.box_around([2, 2, 4, 4]) == box

@@ -121,6 +121,16 @@ def test_an_object_of_no_class_is_refused(tmp_path: Path, category: Any) -> None
     document = {"images": [image], "annotations": [annotation], "categories": [{"id": 7, "name": "a"}]}
     (tmp_path / "a.json").write_text(json.dumps(document))
     with pytest.raises(
-        UserError, match=r"annotation 5 of image '1\.png': `category_id` is not in the file's categories"
+        UserError, match=r"annotation 5 of image '1\.png': `category_id` is not in the file's categories: it.*one of 7"
     ):
         labelled_objects(read_coco(tmp_path / "a.json"))
+
+
+def test_a_box_of_two_corners_counts_as_the_masks(tmp_path: Path) -> None:
+    """Training reads it so; compared as a box, it would be another one."""
+    square = {"image_id": 1, "segmentation": [[4, 4, 8, 4, 8, 8, 4, 8]], "bbox": [4, 4, 8, 8]}
+    empty = square | {"segmentation": [[18, 4, 19, 4, 19, 8]], "bbox": [9, 4, 1, 4], "id": 2}
+    image = {"id": 1, "file_name": "1.png", "height": SIDE, "width": SIDE}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": [square, empty]}))
+    found = labelled_objects(read_coco(tmp_path / "a.json", categories=False))
+    assert [one["bbox"] for one in found] == [[4, 4, 4, 4], [9, 4, 1, 4]]

@@ -244,3 +244,20 @@ def test_a_job_of_other_images_is_refused_before_it_starts(tmp_path: Path) -> No
     images = ImageList(tmp_path, ("b.jpg",), (1,))
     with pytest.raises(UserError, match="has masks of none of the 1 images"):
         Job(images, Recipe(generator, "lite0_imagenet", None, "cpu")).request()
+
+
+def test_masks_of_images_that_the_file_does_not_list_are_refused_or_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = compressed(square(1, 1, 2))
+    with pytest.raises(UserError, match=r"^masks to import .*masks\.json: none of its 1 annotations is of one of its"):
+        generator_of(coco(annotation(mask, 1007)), tmp_path).check_images({"sub/a.jpg": 1})
+    generator_of(coco(annotation(mask), annotation(mask, 1007)), tmp_path).check_images({"sub/a.jpg": 1})
+    assert "masks.json: 1 of 2 annotations are of unknown images and left out; the first, annotations[1]" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "image_id"), [("7", 7), (7, "7")])
+def test_a_data_sets_ids_are_numbers_or_their_digits(tmp_path: Path, number: int | str, image_id: int | str) -> None:
+    data = coco(annotation(compressed(square(1, 1, 2)), image_id))
+    data["images"][0]["id"] = number
+    assert len(masks_of(propose(data, tmp_path))) == 1

@@ -75,6 +75,24 @@ def test_one_object_is_enough_to_train_and_to_evaluate_on_and_none_is_not(tmp_pa
             check_annotations(config, ["train", part])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iscrowd": "0"}, r"annotation 1 of image '1\.jpg': `iscrowd` is neither 0 nor 1"),
+        ({"area": "20"}, r"annotation 1 of image '1\.jpg': `area` is text"),
+        ({"image_id": "1"}, r"annotations\[1\] has the `image_id` '1' and its image the `id` 1; write both as numbers"),
+    ],
+)
+def test_every_object_is_read_before_training(tmp_path, change, message):
+    path = tmp_path / "annotations" / "train.json"
+    path.parent.mkdir()
+    objects = [annotation(1, 1, 0), annotation(1, 1, 0) | change]
+    path.write_text(json.dumps({"images": [IMAGE], "annotations": objects, "categories": [TEXT]}))
+    config = finetuning_config("knet", "ctw1500", overrides=Overrides(data_root=str(tmp_path)))
+    with pytest.raises(UserError, match=rf"train\.json: {message}"):
+        check_annotations(config, ["train"])
+
+
 def test_classes_in_another_order_are_refused(tmp_path):
     """MMDetection numbers classes by their order in each file: in another order, classes would be confused."""
     metainfo = {"classes": ("text", "other")}
