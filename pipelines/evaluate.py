@@ -11,8 +11,10 @@ from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
 from stage2_training import quiet_imports
 from stage2_training.config.datasets import names_labels, open_dataset
+from stage2_training.config.fragments import check_fragments
 from stage2_training.config.run_settings import Overrides
 from stage2_training.labels.custom import CustomDatasetOptions
+from stage2_training.runs.init_options import check_checkpoint, check_run
 
 
 @click.command(cls=options.Command)
@@ -49,8 +51,12 @@ def command(
         raise UserError("nothing to evaluate: pass --work-dir, or --model, --dataset and --checkpoint")
     if work_dir:
         check_run_options(model or schedule, dataset, class_agnostic, custom)
-    # Labels are checked before the imports below, which take seconds.
-    labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and names_labels(dataset) else None
+        check_run(work_dir)
+    # What is named is looked for, and labels are checked, before the imports below, which take seconds.
+    check_checkpoint(source)
+    own_labels = dataset is not None and names_labels(dataset)
+    check_fragments(models=model, schedules=schedule, datasets=None if own_labels else dataset)
+    labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and own_labels else None
     choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations

@@ -12,6 +12,7 @@ from stage1_proposals.common.files import write_json, writing
 from stage1_proposals.common.system import choose_device
 from stage2_training import quiet_imports
 from stage2_training.config.datasets import names_labels, open_dataset
+from stage2_training.config.fragments import check_fragments
 from stage2_training.config.run_settings import Overrides
 from stage2_training.labels.custom import CustomDatasetOptions, name_of
 from stage2_training.runs.init_options import check_init
@@ -51,8 +52,10 @@ def command(
 ) -> None:
     """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
     check_init(init, checkpoint=checkpoint, weights=weights)
-    # Labels are checked before the imports below, which take seconds.
-    labels = open_dataset(dataset, overrides.data_root, custom) if names_labels(dataset) else None
+    # What is named is looked for, and labels are checked, before the imports below, which take seconds.
+    own_labels = names_labels(dataset)
+    check_fragments(models=model, schedules=schedule, datasets=None if own_labels else dataset)
+    labels = open_dataset(dataset, overrides.data_root, custom) if own_labels else None
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations

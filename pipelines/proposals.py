@@ -59,11 +59,14 @@ def command(
     Finished shards are kept; the same command run again makes the others.
     """
     from stage1_proposals.images.listing import list_images
+    from stage1_proposals.jobs.ray_address import check_reachable
     from stage1_proposals.jobs.store import open_store, stored_manifest
 
     # What needs no PyTorch comes first, because importing it takes seconds.
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
+    if workers != 0:
+        check_reachable(os.environ.get("RAY_ADDRESS", ""))
     listed = list_images(images, image_root, shards)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU

@@ -1,7 +1,7 @@
 """Masks, seeds and names drawn on images, and contact sheets of such images."""
 
 import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def palette(count: int) -> list[Colour]:
 
 
 def draw_masks(
-    pixels: NDArray[np.uint8], masks: NDArray[np.uint8], colours: Sequence[Colour], tile: int = TILE
+    pixels: NDArray[np.uint8], masks: Iterable[NDArray[np.uint8]], colours: Sequence[Colour], tile: int = TILE
 ) -> Image.Image:
     """Draw outlined masks on an image.
 
@@ -41,22 +41,46 @@ def draw_masks(
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
-        masks: 0 or 1, (N, H, W), best first.
+        masks: N of them, best first, 0 or 1, of the image's shape at any size. They are taken one by one, so an
+            iterator that decodes them holds one at a time.
         colours: N of them.
         tile: length of the drawing's longer side.
     """
+    return _draw_masks(pixels, masks, colours, tile)[0]
+
+
+def _draw_masks(
+    pixels: NDArray[np.uint8], masks: Iterable[NDArray[np.uint8]], colours: Sequence[Colour], tile: int
+) -> tuple[Image.Image, list[tuple[int, int] | None]]:
+    """As `draw_masks`; also the upper left corner (x, y) of each mask in the drawing, None where it has no pixel."""
     height, width = pixels.shape[:2]
     scale = tile / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     plain = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)).astype(np.float32)
     canvas = plain.copy()
-    for mask, colour in reversed(list(zip(masks, colours, strict=True))):
-        small = np.asarray(Image.fromarray(mask * 255).resize(size, Image.Resampling.BILINEAR)) > 127
+    covered = np.zeros(plain.shape[:2], bool)
+    corners: list[tuple[int, int] | None] = []
+    for mask, colour in zip(masks, colours, strict=True):
+        small = _resized(mask, size)
+        rows, columns = small.nonzero()
+        corners.append((int(columns.min()), int(rows.min())) if len(rows) else None)
         padded = np.pad(small, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        canvas[small] = plain[small] + OPACITY * (np.array(colour) - plain[small])
-        canvas[small & ~inner] = colour
-    return Image.fromarray(canvas.round().astype(np.uint8))
+        shown = small & ~covered
+        canvas[shown] = plain[shown] + OPACITY * (np.array(colour) - plain[shown])
+        canvas[shown & ~inner] = colour
+        covered |= small
+    return Image.fromarray(canvas.round().astype(np.uint8)), corners
+
+
+def _resized(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask at a size (width, height)."""
+    # pycocotools decodes masks column by column. Pillow takes rows, and would copy them in an order that is slow.
+    by_columns = mask.flags.f_contiguous
+    image = Image.fromarray((mask.T if by_columns else mask) * 255)
+    image = image.resize(size[::-1] if by_columns else size, Image.Resampling.BILINEAR, reducing_gap=2)
+    resized = np.asarray(image) > 127
+    return resized.T if by_columns else resized
 
 
 def draw_proposals(
@@ -78,7 +102,7 @@ def draw_proposals(
 
 def draw_named(
     pixels: NDArray[np.uint8],
-    masks: NDArray[np.uint8],
+    masks: Iterable[NDArray[np.uint8]],
     names: Sequence[str],
     colours: Sequence[Colour] | None = None,
     tile: int = TILE,
@@ -86,21 +110,20 @@ def draw_named(
     """`draw_masks` with a name above each mask's upper left corner, on its colour, moved into the drawing.
 
     Args:
-        masks: 0 or 1, (N, H, W), best first.
+        masks: as `draw_masks`.
         names: N of them; none is written where it is empty.
         colours: N of them; default: colours that differ.
     """
-    colours = palette(len(masks)) if colours is None else colours
-    drawing = draw_masks(pixels, masks, colours, tile)
+    colours = palette(len(names)) if colours is None else colours
+    drawing, corners = _draw_masks(pixels, masks, colours, tile)
     draw = ImageDraw.Draw(drawing)
-    for mask, name, colour in reversed(list(zip(masks, names, colours, strict=True))):
-        rows, columns = mask.nonzero()
-        if not name or not len(rows):
+    for corner, name, colour in reversed(list(zip(corners, names, colours, strict=True))):
+        if not name or corner is None:
             continue
         name, font = legible(name, NAME_FONT)
         left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
-        x = min(columns.min() * drawing.width / mask.shape[1], drawing.width - right)
-        y = max(0, rows.min() * drawing.height / mask.shape[0] - bottom)
+        x = min(corner[0], drawing.width - right)
+        y = max(0, corner[1] - bottom)
         draw.rectangle((x + left - 1, y + top - 1, x + right + 1, y + bottom + 1), fill=colour)
         draw.text((x, y), name, "black", font=font)
     return drawing

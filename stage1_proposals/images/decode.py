@@ -36,7 +36,15 @@ REDUCED_RESOLUTION = 1
 
 
 class ImageError(UserError):
-    """An image that cannot be used; the message says why, without the path."""
+    """An image that cannot be used; the message says why, without the path.
+
+    Args:
+        advice: what to do about it.
+    """
+
+    def __init__(self, what: str, advice: str = "repair or replace it") -> None:
+        super().__init__(what)
+        self.advice = advice
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -100,7 +108,9 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                 raise ImageError(f"has no pixels ({image.width} x {image.height})")
             if max(image.size) > MAX_ASPECT * min(image.size):
                 raise ImageError(
-                    f"is a strip of {image.width} x {image.height} pixels; sides may differ by a factor of {MAX_ASPECT}"
+                    f"is a strip of {image.width} x {image.height} pixels: its longer side may be at most {MAX_ASPECT} "
+                    f"times the shorter one",
+                    "cut it into pieces",
                 )
             if is_camera_raw(image):
                 raise ImageError("is a camera's raw file, of which only a preview can be read: convert it")
@@ -108,7 +118,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"is too large: it has more than {MAX_PIXELS:,} pixels") from error
+        what = f"is too large: it has more than {MAX_PIXELS:,} pixels"
+        raise ImageError(what, "make it smaller, or cut it into pieces") from error
     except FileNotFoundError as error:
         raise ImageError("is a broken symbolic link" if os.path.islink(path) else "does not exist") from error
     except PermissionError as error:

@@ -95,7 +95,7 @@ def list_images(
         names, others = _names_in_folder(source, exclude_dir)
         remark = describe_passed_over(others) if others else ""
         if not names:
-            raise UserError(f"image folder {source}: no images in it{remark and f' ({remark})'}")
+            raise UserError(f"image folder {source}: no images in it{remark and f'; {remark}'}")
         return ImageList(source.resolve(), tuple(names), image_ids(names), (remark,) if remark else ())
     if source.suffix.lower() in EXTENSIONS or is_image(source):
         raise UserError(f"image folder {source}: is one image; name its folder, or a JSON or a list of images")

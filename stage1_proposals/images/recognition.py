@@ -57,6 +57,6 @@ def describe_passed_over(names: Sequence[str]) -> str:
     listed = [f"{count:,} {kind}" for kind, count in kinds[:KINDS_NAMED]]
     listed += [f"{sum(count for _, count in kinds[KINDS_NAMED:]):,} others"] if kinds[KINDS_NAMED:] else []
     return (
-        f"{len(names):,} files passed over, which are no images that Pillow can decode: {', '.join(listed)}; "
+        f"{len(names):,} files passed over (not images that can be read): {', '.join(listed)}; "
         f"the first is {quoted(names[0])}"
     )

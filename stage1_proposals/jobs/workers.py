@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter, deque
@@ -23,10 +22,9 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.jobs.ray_address import check_reachable, unreachable
 
 POLL_SECONDS = 0.5
-CONNECT_SECONDS = 10.0
-CLIENT_SCHEME, CLIENT_PORT = "ray://", 10001  # of Ray's client, and where its server listens by default
 NOTICE_SECONDS = 60.0  # after so long without a running worker, the user is told
 MAX_DEATHS = 3  # workers that may die at one shard; one more ends the run
 
@@ -93,20 +91,6 @@ class Worker:
         return self.writers.pop(index)()
 
 
-def _check_reachable(address: str) -> None:
-    """Connect to `host:port` or `ray://host:port` once, because Ray itself would try for minutes.
-
-    Raises:
-        OSError: nobody listens there.
-    """
-    server = address.removeprefix(CLIENT_SCHEME)
-    host, colon, port = server.rpartition(":")
-    if address.startswith(CLIENT_SCHEME) and not port.isdigit():
-        host, colon, port = server, ":", str(CLIENT_PORT)
-    if colon and port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-
-
 @contextmanager
 def _cluster() -> Iterator[None]:
     """Connect to the Ray cluster at `RAY_ADDRESS`, or start one for this run, unless this process is connected."""
@@ -114,12 +98,11 @@ def _cluster() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
+    check_reachable(address)
     try:
-        _check_reachable(address)
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
-        place = address or "this machine"
-        raise UserError(f"Ray at {place}: cannot be reached or started ({error}); WORKERS=0 does without") from error
+        raise unreachable(address, error) from error
     try:
         yield
     finally:

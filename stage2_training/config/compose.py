@@ -23,7 +23,6 @@ epochs of single detectors by initial weights.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -32,10 +31,10 @@ from mmengine.utils import import_modules_from_strings
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import label_hashes
+from stage2_training.config.fragments import CONFIGS, find_fragment, fragment_file
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HELPERS = frozenset({"default_schedule", "lite0", "max_epochs_of", "metainfo", "small_head"})
 REQUIRED_OF_DATASETS = (
     "train_cfg.max_epochs",
@@ -151,22 +150,11 @@ def read_fragment(group: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such fragment; the message lists those that exist.
     """
-    path = fragment_file(group, name)
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (CONFIGS / group).glob("*.py")))
-        labels = ", COCO JSON or a folder of labelme files" if group == "datasets" else ""
-        raise UserError(
-            f"no {group.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file{labels}"
-        )
+    path = find_fragment(group, name)
     try:
         return Config.fromfile(path, import_custom_modules=False).to_dict()
     except (SyntaxError, OSError, KeyError, ValueError, TypeError, NameError, AttributeError) as error:
         raise UserError(f"{path}: not a config file ({error})") from error
-
-
-def fragment_file(group: str, name: str) -> Path:
-    """Where `read_fragment` looks."""
-    return Path(name) if name.endswith(".py") else CONFIGS / group / f"{name}.py"
 
 
 def read_prompt_variant(model: str) -> dict[str, Any]:

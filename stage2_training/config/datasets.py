@@ -11,9 +11,8 @@ from typing import Any
 
 from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
+from stage2_training.config.fragments import fragment_file
 from stage2_training.labels import custom
-
-FRAGMENTS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 
 EPOCHS = 48  # of fine-tuning on a custom dataset, as on a tenth of COCO
 
@@ -33,7 +32,7 @@ class LabelledDataset:
 
 def names_labels(dataset: str) -> bool:
     """Whether a dataset is named by its labels; a fragment wins, even if a folder has its name."""
-    is_fragment = Path(dataset).name == dataset and (FRAGMENTS / f"{dataset}.py").is_file()
+    is_fragment = Path(dataset).name == dataset and fragment_file("datasets", dataset).is_file()
     return custom.is_custom(dataset) and not is_fragment
 
 

@@ -107,7 +107,7 @@ def image_size(path: Path) -> Size:
     try:
         height, width, _ = read_image(path).shape
     except ImageError as error:
-        raise LabelError(f"{path} cannot be read as an image: it {error}", "repair or replace it") from error
+        raise LabelError(f"{path} cannot be read as an image: it {error}", error.advice) from error
     return height, width
 
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from stage1_proposals.common.drawing import contact_sheet, draw_named, palette
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
 from stage1_proposals.common.masks import to_mask
-from stage1_proposals.images.decode import ImageError, read_image
+from stage1_proposals.images.decode import ImageError, read_reduced
 from stage2_training.labels.coco_subset import rank_by_seed
 from stage2_training.labels.conversion import Coco
 
@@ -51,10 +50,9 @@ def _tile(
 ) -> Image.Image:
     path = image_root / image["file_name"]
     try:
-        pixels = read_image(path)
+        pixels, (height, width) = read_reduced(path, TILE)
     except ImageError as error:
         raise UserError(f"{path}: {error}") from error
-    height, width = pixels.shape[:2]
     if (image["height"], image["width"]) != (height, width):
         raise UserError(
             f"{path}: is {width} x {height} pixels, but its labels are for {image['width']} x {image['height']}"
@@ -64,9 +62,8 @@ def _tile(
         CROWD if annotation["iscrowd"] else colour
         for annotation, colour in zip(annotations, palette(len(annotations)), strict=True)
     ]
-    masks = np.zeros((len(annotations), height, width), np.uint8)
-    for mask, annotation in zip(masks, annotations, strict=True):
-        mask[:] = to_mask(annotation["segmentation"], (height, width))
+    # Decoded one by one: those of a large image with many objects would take gigabytes together.
+    masks = (to_mask(annotation["segmentation"], (height, width)) for annotation in annotations)
     legible = LEGIBLE * max(height, width) / TILE
     shown = [
         names[annotation["category_id"]] if max(annotation["bbox"][2:]) >= legible else "" for annotation in annotations

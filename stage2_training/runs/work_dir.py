@@ -26,6 +26,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, write_json, writing
 from stage2_training.engine.checkpoints import step_checkpoints
 from stage2_training.engine.divergence import NON_FINITE
+from stage2_training.runs.init_options import RUN_CONFIG, check_run
 from stage2_training.runs.provenance import COMMANDS
 
 SETTINGS = "config.json"
@@ -104,7 +105,7 @@ class WorkDir:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config_file = self.path / "config.py"
+        self.config_file = self.path / RUN_CONFIG
         self.initial = self.path / "initial.pth"
         self.transfer = self.path / "transfer.json"
         self.finished = self.path / "finished.json"
@@ -157,8 +158,7 @@ class WorkDir:
         return config
 
     def _load_config(self) -> Config:
-        if not self.config_file.is_file():
-            raise UserError(f"{self.path}: no run here (no {self.config_file.name})")
+        check_run(self.path)
         config = Config.fromfile(self.config_file, import_custom_modules=False)
         if config.get("config_version") != CONFIG_VERSION:
             raise UserError(

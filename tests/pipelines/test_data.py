@@ -247,17 +247,34 @@ def test_other_names_are_one_clear_line(capsys):
     )
 
 
-def test_labels_are_refused_without_the_libraries_of_training(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("data --dataset annotations/instances_train2017.json --sheet 0", 0, ""),
+        ("evaluate --work-dir nowhere", 2, "nowhere: no run here (no config.py)"),
+        ("evaluate --model knet_lite0 --checkpoint nowhere.pth", 2, "nowhere.pth: no such checkpoint"),
+        ("evaluate --checkpoint . --model nosuch", 2, "no model 'nosuch': pass one of "),
+        ("evaluate --checkpoint . --dataset nosuch", 2, "no dataset 'nosuch': pass one of "),
+        ("finetune --model nosuch", 2, "no model 'nosuch': pass one of "),
+        ("finetune --dataset nosuch", 2, "no dataset 'nosuch': pass one of "),
+        ("finetune --schedule nosuch", 2, "no schedule 'nosuch': pass one of "),
+        ("proposals --images .", 2, "Ray at ray://127.0.0.1:1: cannot be reached or started ("),
+    ],
+)
+def test_labels_and_names_are_refused_without_the_libraries_of_training(tmp_path, line, code, message):
     """PyTorch alone takes seconds to import."""
     miniatures.coco(tmp_path)
-    labels = tmp_path / "annotations" / "instances_train2017.json"
     program = (
         "import sys; from pipelines.__main__ import main; code = main(sys.argv[1:]); "
         "print(code, *{'torch', 'mmengine', 'mmcv', 'mmdet', 'ray'} & set(sys.modules))"
     )
-    words = ("data", "--dataset", str(labels), "--sheet", "0")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "RAY_ADDRESS": "ray://127.0.0.1:1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program, *line.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert done.stdout.splitlines()[-1] == "0", done.stderr
+    assert done.stdout.splitlines()[-1] == str(code), done.stderr
+    assert (f"error: {message}" if code else message) in done.stderr

@@ -10,6 +10,7 @@ from stage1_proposals.common.drawing import (
     OPACITY,
     caption,
     contact_sheet,
+    draw_masks,
     draw_named,
     draw_proposals,
     legible,
@@ -45,6 +46,18 @@ def test_where_masks_overlap_the_first_one_shows() -> None:
     drawn = np.asarray(draw_proposals(np.zeros((32, 32, 3), np.uint8), masks, np.full((2, 2), 0.5), tile=32))
     assert drawn[0, 16].tolist() == list(palette(2)[0])
     assert drawn[8, 8].tolist() == [round(OPACITY * value) for value in palette(2)[0]]
+
+
+def test_masks_may_be_decoded_one_by_one_and_be_larger_than_the_image() -> None:
+    masks = np.zeros((2, 320, 640), np.uint8)
+    masks[0, 20:100, 40:400] = masks[1, 60:300, 300:620] = 1
+    colours = palette(2)
+    drawn = np.asarray(draw_masks(np.full((320, 640, 3), 100, np.uint8), masks, colours, tile=64))
+    columns = (np.asfortranarray(mask) for mask in masks)
+    small = np.full((32, 64, 3), 100, np.uint8)
+    assert (np.asarray(draw_masks(small, columns, colours, tile=64)) == drawn).all()
+    assert drawn[2, 20].tolist() == list(colours[0])
+    assert drawn[29, 40].tolist() == list(colours[1])
 
 
 def test_a_caption_stands_under_the_tile() -> None:

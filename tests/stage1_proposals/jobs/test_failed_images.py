@@ -63,7 +63,7 @@ def test_whatever_a_folder_holds_under_the_name_of_an_image_is_recorded(
         "fifo.jpg": "is a FIFO, not a file",
         "link.jpg": "is a broken symbolic link",
         "null.jpg": "is a device, not a file",
-        "stripe.png": "is a strip of 20000 x 1 pixels; sides may differ by a factor of 100",
+        "stripe.png": "is a strip of 20000 x 1 pixels: its longer side may be at most 100 times the shorter one",
     }
 
 

@@ -283,7 +283,7 @@ for address in sys.argv[1:]:
     except UserError as error:
         print(error)
 """
-    addresses = ["127.0.0.1:1", "[::1]:1", "nowhere.invalid:6379", "nowhere", "here:there"]
+    addresses = ["127.0.0.1:1", "[::1]:1", "127.0.0.1:99999", "nowhere.invalid:6379", "nowhere", "here:there"]
     addresses += ["ray://127.0.0.1:1", "ray://nowhere.invalid", "ray://[::1]:1"]
     command = [sys.executable, "-c", program, *addresses]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)

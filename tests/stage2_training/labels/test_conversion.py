@@ -61,10 +61,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((20_000, 10_001), r"a\.png cannot be read as an image: it is too large: it has more than 200,000,000 pixels"),
+        (
+            (20_000, 10_001),
+            (
+                r"a\.png cannot be read as an image: it is too large: it has more than 200,000,000 pixels; "
+                r"make it smaller, or cut it into pieces$"
+            ),
+        ),
         (
             (6_000, 4),
-            r"a\.png cannot be read as an image: it is a strip of 6000 x 4 pixels; sides may differ by a factor of 100",
+            (
+                r"a\.png cannot be read as an image: it is a strip of 6000 x 4 pixels: its longer side may be at most "
+                r"100 times the shorter one; cut it into pieces$"
+            ),
         ),
         ((1, 101), r"a\.png cannot be read as an image: it is a strip of 1 x 101 pixels"),
     ],

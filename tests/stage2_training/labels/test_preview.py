@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +56,19 @@ def test_images_with_labels_come_first(images, tmp_path):
     sheet = pixels(tmp_path / "sheet.png")
     coloured = (np.ptp(sheet, axis=2) > 20).any(0).nonzero()[0]
     assert 0 < coloured.max() < GAP + TILE
+
+
+def test_large_images_with_many_objects_take_little_memory(tmp_path):
+    side, count = 2000, 20
+    Image.new("RGB", (side, side), (100, 100, 100)).save(tmp_path / "1.png")
+    shapes = [{"image_id": 1, "segmentation": square(90 * n, 90 * n, 80)} for n in range(count)]
+    coco = labels(*shapes)
+    coco["images"] = [{"id": 1, "file_name": "1.png", "height": side, "width": side}]
+    tracemalloc.start()
+    draw_sheet(coco, tmp_path, tmp_path / "sheet.png", 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6  # the image takes 12 MB, all masks together 80 MB
 
 
 @pytest.mark.parametrize(
