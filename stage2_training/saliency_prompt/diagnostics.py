@@ -75,7 +75,7 @@ def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDat
                 for name, loss in prompted.losses.items():
                     if isinstance(loss, Tensor) and "loss" in name:
                         losses[name][variant].append(loss.item())
-                if variant == OWN and prompted.match is not None:
+                if variant == OWN and prompted.match is not None and prompter.length is not None:
                     lengths.append(prompter.length)
                     used += _used(prompted.match)
                     likeness.add(prompted.match.prompts)
