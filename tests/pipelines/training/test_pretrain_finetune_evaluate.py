@@ -180,7 +180,7 @@ def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
     code, printed = command("bench", "prompts", "--work-dir", run, "--batches", 2, "--device", "cpu")
     assert code == 0, printed
     assert f"{run / 'iter_3.pth'} on 4 images" in printed
-    assert re.search(r"^loss_rpn_dice( +\d\.\d{3}){3}$", printed, re.MULTILINE)
+    assert re.search(r"^loss_rpn_dice( +\d+\.\d{3}){4}$", printed, re.MULTILINE)
     assert "The median length of a prompt is 1 times that of the query that it is added to." in printed
 
     plain = pretrain_arguments(shards, tmp_path / "plain", "--epochs", "1", "--prompts", "off")

@@ -143,7 +143,7 @@ def test_settings_of_prompts_are_parsed_and_checked():
         ("level=coarse", r"^saliency_prompt\.level 'coarse': should be a valid integer$"),
         (
             "matching=nearest",
-            r"^saliency_prompt\.matching 'nearest': should be 'cosine', 'sequential', 'random' or 'none'$",
+            r"^saliency_prompt\.matching 'nearest': should be 'cosine', 'sequential', 'random', 'mean' or 'none'$",
         ),
     ):
         with pytest.raises(UserError, match=message):
