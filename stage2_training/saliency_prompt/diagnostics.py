@@ -11,8 +11,8 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.saliency_prompt.matching import Prompts, gather_prompts
-from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch
+from stage2_training.saliency_prompt.matching import Prompts
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch, image_means
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 OWN, SWAPPED, MEAN, NONE = VARIANTS = ("own", "swapped", "image mean", "none")
@@ -121,9 +121,12 @@ class _DiagnosticPrompter(Prompter):
         match = super().match(*args)
         if match is not None and self.variant == SWAPPED:
             return swap_prompts(match)
-        if match is not None and self.variant == MEAN:
-            return replace(match, added=match.prompts.image_means[:, None].expand_as(match.added))
         return match
+
+    def prompts_of_queries(self, match: PromptMatch) -> Tensor:
+        if self.variant == MEAN:
+            return image_means(match)
+        return super().prompts_of_queries(match)
 
     def add(self, queries: Tensor, match: PromptMatch | None, reference: Tensor) -> Tensor:
         prompted = super().add(queries, match, reference)
@@ -177,8 +180,7 @@ def swap_prompts(match: PromptMatch) -> PromptMatch:
     donors = torch.arange(len(prompts.counts), device=prompts.counts.device)
     donors[with_prompts] = with_prompts.roll(-1)
     swapped = Prompts(prompts.features[donors], prompts.counts[donors], prompts.image_means[donors])
-    index = match.index % swapped.counts.clamp(min=1)[:, None]
-    return replace(match, prompts=swapped, index=index, added=gather_prompts(swapped, index))
+    return replace(match, prompts=swapped, index=match.index % swapped.counts.clamp(min=1)[:, None])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -33,14 +33,17 @@ class PromptMatch:
     Attributes:
         prompts: of the B images, L >= 1 rows.
         index: int64 (B, N), each query's row of `prompts`; arbitrary for images that have no prompt.
-        added: (B, N, C), what each query gets, as long as the prompt.
         kept: bool (B, N), whether a query gets its prompt: it was not dropped, and its image has prompts.
     """
 
     prompts: Prompts
     index: Tensor
-    added: Tensor
     kept: Tensor
+
+
+def image_means(match: PromptMatch) -> Tensor:
+    """The mean feature of its image for each query, (B, N, C): a prompt that says nothing of an object."""
+    return match.prompts.image_means[:, None].expand(*match.index.shape, -1)
 
 
 class Prompter:
@@ -79,13 +82,11 @@ class Prompter:
         prompts = box_prompts(feature, boxes, sizes, width, settings.center)  # Eq. 5
         if settings.matching == "mean":
             index = torch.zeros(len(boxes), reference.shape[-2], dtype=torch.int64, device=feature.device)
-            added = prompts.image_means[:, None].expand(*index.shape, -1)
         else:
             index = match_prompts(reference, prompts, settings.matching)  # Eq. 6, 7
-            added = gather_prompts(prompts, index)
         drop_prob = settings.drop_prob if training else 0.0
         kept = torch.rand(index.shape, device=feature.device) >= drop_prob
-        return PromptMatch(prompts, index, added, kept & (prompts.counts[:, None] > 0))
+        return PromptMatch(prompts, index, kept & (prompts.counts[:, None] > 0))
 
     def add(self, queries: Tensor, match: PromptMatch | None, reference: Tensor) -> Tensor:
         """Queries (B, N, C), each with its prompt added (Eq. 8).
@@ -97,10 +98,16 @@ class Prompter:
         """
         if match is None:
             return queries
-        added = match.added
+        added = self.prompts_of_queries(match)
         if self.settings.rescale:
             added = F.normalize(added, dim=-1) * reference.detach().norm(dim=-1, keepdim=True)
         return queries + added * match.kept[:, :, None]
+
+    def prompts_of_queries(self, match: PromptMatch) -> Tensor:
+        """The prompt of each query at the prompt's own length, (B, N, C)."""
+        if self.settings.matching == "mean":
+            return image_means(match)
+        return gather_prompts(match.prompts, match.index)
 
     def _feature(self, maps: PromptMap, channels: int) -> Tensor:
         """The map that prompts are pooled from."""

@@ -54,14 +54,12 @@ class Recording:
     Attributes:
         pyramid: what the decoder's `pyramid` returned.
         prompted: the queries with prompts, (B, N, C).
-        embeddings: calls of the mask embedding.
         queries: that each layer has put out, (B, N, C).
         matches: of each call of an assigner, int64 (N,): each query's instance, counted from 1, or 0 for none.
     """
 
     pyramid: Any = None
     prompted: Tensor | None = None
-    embeddings: int = 0
     queries: list[Tensor] = field(default_factory=list)
     matches: list[Tensor] = field(default_factory=list)
 
@@ -84,12 +82,11 @@ def _assignment(matches: Tensor) -> Assignment:
     return Assignment(image, query, matches[image, query] - 1)
 
 
-AddPrompts = Callable[[Tensor, Any], Tensor]
-
-
 @contextmanager
 def recording(
-    decoder: QueryDecoder, add_to_queries: AddPrompts, add_to_embedding: Callable[[Tensor], Tensor]
+    decoder: QueryDecoder,
+    add_to_queries: Callable[[Tensor, Any], Tensor],
+    add_to_embedding: Callable[[Tensor], Tensor],
 ) -> Iterator[Recording]:
     """Record one training pass, and add prompts to its queries; all hooks are removed at the end.
 
@@ -116,8 +113,7 @@ def recording(
         return (prompted(args[0]), *args[1:]) if record.prompted is None else None
 
     def replace_embedding(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        record.embeddings += 1
-        return add_to_embedding(output) if record.embeddings == 1 else None
+        return None if record.queries else add_to_embedding(output)  # later ones are made of what layers put out
 
     def replace_queries(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if record.queries:  # the same layer runs again, in decoders whose layers share weights

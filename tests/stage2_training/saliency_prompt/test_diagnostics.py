@@ -18,7 +18,7 @@ from stage2_training.saliency_prompt.diagnostics import (
     diagnose_prompts,
     swap_prompts,
 )
-from stage2_training.saliency_prompt.matching import box_prompts
+from stage2_training.saliency_prompt.matching import box_prompts, gather_prompts
 from stage2_training.saliency_prompt.prompter import PromptMap
 
 
@@ -95,7 +95,8 @@ def test_anothers_prompts_are_the_next_images(build: Callable, make_batch: Calla
         boxes = samples[donor].gt_instances.bboxes
         size = samples[donor].img_shape
         prompts = box_prompts(levels[-1][donor : donor + 1], [boxes], [size], images.shape[-1]).features[0]
-        torch.testing.assert_close(swapped.added[image], prompts[swapped.index[image]])
+        given = gather_prompts(swapped.prompts, swapped.index)[image]
+        torch.testing.assert_close(given, prompts[swapped.index[image]])
         assert swapped.index[image].max() < len(boxes)
 
 
@@ -104,6 +105,12 @@ def test_the_image_mean_is_a_control(build: Callable, make_batch: Callable) -> N
     model = build(matching="mean", drop_prob=0.0).train()
     diagnosis = diagnose_prompts(model, [make_batch([3, 2])])
     assert all(row[OWN] == row[MEAN] for row in diagnosis.losses.values())
+    images, samples = make_batch([3, 2])
+    maps = PromptMap(model.extract_feat(images), lambda: torch.zeros(0))
+    match = model.prompter.match(model.rpn_head.initial_kernels, maps, samples, False)
+    means = model.prompter.prompts_of_queries(match)
+    assert not torch.allclose(means[0], means[1])
+    assert torch.equal(model.prompter.prompts_of_queries(swap_prompts(match)), means.flip(0))  # the other image's mean
 
 
 def test_likeness_and_use_of_prompts(build: Callable, make_batch: Callable) -> None:
