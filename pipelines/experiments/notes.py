@@ -53,8 +53,8 @@ def seed_note(experiment: Experiment, seeds: Sequence[int]) -> str:
     """How many runs a number or line comes from."""
     shown = experiment.shown_seeds(seeds)
     if len(shown) > 1:
-        how = "Lines are means, bands go from the lowest run to the highest," if experiment.picture else None
-        how = how or "Mean ± sample standard deviation"
+        lines = "Lines are means, bands go from the lowest run to the highest,"
+        how = lines if experiment.picture else "Mean ± sample standard deviation"
         return f"{how} over seeds {', '.join(map(str, shown))}; images and labels are the same for all seeds."
     first = f", the first of {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
     return f"One run each, with seed {shown[0]}{first}: the spread is unknown, as in the paper."

@@ -78,6 +78,18 @@ def _region_of(node, parent):
 
 
 @njit(cache=True)
+def _neighbours(cell, columns, cells):
+    """Above, left, right and below: whether it is inside the image, and its number."""
+    column = cell % columns
+    return (
+        (cell >= columns, cell - columns),
+        (column > 0, cell - 1),
+        (column < columns - 1, cell + 1),
+        (cell + columns < cells, cell + columns),
+    )
+
+
+@njit(cache=True)
 def _merge(vectors, columns):
     cells, dimensions = vectors.shape
     nodes = 2 * cells - 1
@@ -98,13 +110,7 @@ def _merge(vectors, columns):
     links = 0
     heap = [(0.0, 0, 0) for _ in range(0)]
     for cell in range(cells):
-        column = cell % columns
-        for is_inside, other in (
-            (cell >= columns, cell - columns),
-            (column > 0, cell - 1),
-            (column < columns - 1, cell + 1),
-            (cell + columns < cells, cell + columns),
-        ):
+        for is_inside, other in _neighbours(cell, columns, cells):
             if not is_inside:
                 continue
             neighbour[links] = other
@@ -172,13 +178,7 @@ def _ring_sums(vectors, columns, order, first, end):
             seen[order[i]] = node
         for i in range(first[node], end[node]):
             cell = order[i]
-            column = cell % columns
-            for is_inside, other in (
-                (cell >= columns, cell - columns),
-                (column > 0, cell - 1),
-                (column < columns - 1, cell + 1),
-                (cell + columns < cells, cell + columns),
-            ):
+            for is_inside, other in _neighbours(cell, columns, cells):
                 if is_inside and seen[other] != node:
                     seen[other] = node
                     for dimension in range(dimensions):

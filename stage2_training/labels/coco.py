@@ -15,9 +15,7 @@ import numpy as np
 
 from stage1_proposals.common.coco import (
     ADVICE,
-    BOX_TOLERANCE,
     AnnotationError,
-    CocoAnnotation,
     CocoDocument,
     CocoImage,
     read_coco,
@@ -125,7 +123,7 @@ def _complete(
                     "category_id": category,
                     "iscrowd": int(annotation.iscrowd),
                     "area": annotation.area or float(mask["area"]),
-                    "bbox": _box(annotation, mask["bbox"]),
+                    "bbox": annotation.box_around(mask["bbox"]),
                     "segmentation": annotation.segmentation,
                 }
             )
@@ -141,11 +139,3 @@ def _leaves_image(segmentation: Any, size: Size) -> bool:
     points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
     height, width = size
     return bool((points < -MAX_OUTSIDE).any() or (points > np.array([width, height]) + MAX_OUTSIDE).any())
-
-
-def _box(annotation: CocoAnnotation, tight: list[int]) -> list[float]:
-    """The box as the file states it if it lies around the mask, else the mask's."""
-    box = annotation.bbox
-    if box and all(abs(stated - value) <= BOX_TOLERANCE for stated, value in zip(box, tight, strict=True)):
-        return box
-    return [float(value) for value in tight]
