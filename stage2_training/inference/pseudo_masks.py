@@ -81,8 +81,8 @@ class CheckpointGenerator:
         Raises:
             UserError: the checkpoint cannot be used, which is found out before any work.
         """
-        self._predictor  # noqa: B018
-        return {"name": self.NAME, **asdict(self), "sha256": self._sha256, "config_sha256": self._config_sha256}
+        *_, config_sha256 = self._predictor
+        return {"name": self.NAME, **asdict(self), "sha256": self._sha256, "config_sha256": config_sha256}
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings and the checkpoint's hash: every process reads the checkpoint itself."""
@@ -93,25 +93,21 @@ class CheckpointGenerator:
         return file_sha256(self.checkpoint)
 
     @cached_property
-    def _config_sha256(self) -> str:
-        """Hash of the model's config and of the transforms of its images."""
-        _, config, pipeline = self._predictor
-        decides = {"model": config["model"], "pipeline": pipeline}
-        return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-
-    @cached_property
-    def _predictor(self) -> "tuple[BaseDetector, dict[str, Any], list[dict[str, Any]]]":
-        """The model on the CPU, its run's config, and the transforms of its images."""
+    def _predictor(self) -> "tuple[BaseDetector, list[dict[str, Any]], str]":
+        """The model, the transforms of its images, and a hash of the config of both."""
         with quiet_imports():
             from stage2_training.config.evaluation_config import image_pipeline
             from stage2_training.inference.predictor import load_detector
             from stage2_training.runs.work_dir import WorkDir
 
         config = WorkDir(Path(self.checkpoint).parent).read_config()
+        expected = self._sha256  # before the file is read
         model = load_detector(config, self.checkpoint, device="cpu")
-        if file_sha256(self.checkpoint) != self._sha256:
+        if file_sha256(self.checkpoint) != expected:
             raise UserError(f"{self.checkpoint}: has changed since the job began; start it again")
-        return model, config.to_dict(), image_pipeline(config)
+        pipeline = image_pipeline(config)
+        decides = json.dumps([config.model.to_dict(), pipeline], sort_keys=True, default=str)
+        return model, pipeline, hashlib.sha256(decides.encode()).hexdigest()
 
     def __call__(self, batch: Batch) -> list[Proposals | ImageError]:
         return [
@@ -123,7 +119,7 @@ class CheckpointGenerator:
         """The proposals of one image, given its features (D, h, w)."""
         from stage2_training.inference.predictor import detect
 
-        model, _, pipeline = self._predictor
+        model, pipeline, _ = self._predictor
         try:
             pixels = _read(Path(root, image.file_name), image.size)
         except ImageError as error:  # it is gone since its features were computed
