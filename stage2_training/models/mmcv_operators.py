@@ -164,9 +164,11 @@ def ms_deform_attn_backward(
 ) -> None:
     """Gradient (B, Q, M d) of the attention's output -> the three gradients, in place."""
     with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
-        output = ms_deform_attn_forward(inputs[0], spatial_shapes, level_start_index, *inputs[1:], im2col_step)
-        gradients = torch.autograd.grad(output, inputs, grad_output)
+        value, places, weights = (
+            tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)
+        )
+        output = ms_deform_attn_forward(value, spatial_shapes, level_start_index, places, weights, im2col_step)
+        gradients = torch.autograd.grad(output, (value, places, weights), grad_output)
     for place, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
         place.copy_(gradient)
 
