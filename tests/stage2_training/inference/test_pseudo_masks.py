@@ -140,17 +140,18 @@ def test_a_request_knows_the_checkpoint_by_its_content(make_job: MakeJob, work_d
     assert request.generator["sha256"] == file_sha256(work_dir / "iter_1.pth")
     assert describe_generator(request.generator) == "checkpoint checkpoint=run/iter_1.pth min_score=0.0"
     run(job, tmp_path / "shards", 0, ignore)
-    # Elsewhere, and named by its file, it is the same.
+    # Elsewhere, and named by its file, it is the same. Trained on, it is another.
     work_dir = work_dir.rename(tmp_path / "moved")
     same = make_job(checkpoint=str(work_dir / "iter_1.pth"))
     assert request.differences(same.request()) == {}
     run(same, tmp_path / "shards", 0, ignore)
     weights = torch.load(work_dir / "iter_1.pth")
     weights["state_dict"]["rpn_head.conv_seg.bias"] += 1
-    torch.save(weights, work_dir / "iter_1.pth")
+    torch.save(weights, work_dir / "iter_2.pth")
+    (work_dir / "last_checkpoint").write_text("iter_2.pth")
     other = make_job(checkpoint=str(work_dir))
     assert set(request.differences(other.request())) == {"generator.sha256"}
-    former = re.escape(str(tmp_path / "run" / "iter_1.pth"))
+    former = re.escape(str(work_dir / "iter_1.pth"))
     message = rf"generator\.sha256 was .*, or go on with the checkpoint of before, if it is there: .* {former}$"
     with pytest.raises(UserError, match=message):
         run(other, tmp_path / "shards", 0, ignore)
