@@ -48,7 +48,7 @@ takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
-takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|prompts WORK_DIR
+takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|gpu|prompts WORK_DIR
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
 # What each picture and each benchmark takes.
@@ -61,6 +61,7 @@ of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
 of.operators := MODEL DEVICE
 of.streaming :=
+of.gpu := IMAGES BACKBONE WEIGHTS DEVICE WORKERS OUT
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 
 words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))

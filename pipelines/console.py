@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from stage1_proposals.common.system import bfloat16_instructions
+
 Item = TypeVar("Item")
 
 
@@ -56,7 +58,8 @@ def describe_machine(device: str) -> str:
     info = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     cpu = models[0] if models else platform.processor()
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu} ({torch.backends.cpu.get_cpu_capability()})"
+    instructions = [torch.backends.cpu.get_cpu_capability(), *(name.upper() for name in bfloat16_instructions())]
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu} ({', '.join(instructions)})"
     libraries = ", ".join(f"{package} {version(package)}" for package in ("torch", "timm", "ray"))
     return f"{name}; Python {platform.python_version()}, {libraries}"
 

@@ -40,7 +40,7 @@ FAILURES_SHOWN = 20
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
-@click.option("--precision", help="float32 or bfloat16. Default: bfloat16 on a GPU that supports it, else float32.")
+@click.option("--precision", help="float32 or bfloat16. Default: the set's, or the fastest that keeps proposals.")
 @click.option("--images-per-shard", type=options.POSITIVE, help="Default: the config's, or 16 to 1,000 by the images.")
 @click.option("--batch-size", type=options.POSITIVE, help="Images per forward pass; overrides the config.")
 @click.option("--short-side", type=options.POSITIVE, help="Input size in pixels; overrides the config.")
@@ -90,15 +90,18 @@ def command(
 
     chosen = build_generator(settings.pop("generator"))
     defaults = build_settings(JobSettings, settings, f"config {config or default_config(generator)}")
+    manifest = stored_manifest(store)
+    if precision is None and manifest is not None:
+        precision = manifest.request.backbone.precision
     recipe = Recipe(
         generator=chosen,
         backbone=backbone,
         weights=str(weights.resolve()) if weights else None,
         device=device,
-        precision=precision or fastest_precision(device),
+        precision=precision or fastest_precision(device, backbone),
         settings=defaults.override(**sizes),
     )
-    job = Job(listed, recipe).continuing(stored_manifest(store))
+    job = Job(listed, recipe).continuing(manifest)
     print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)

@@ -90,6 +90,14 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def bfloat16_instructions() -> tuple[str, ...]:
+    """Return the names of the instructions with which this processor multiplies bfloat16; empty if it has none."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return tuple(name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name))
+
+
 def hide_gpus() -> None:
     """Make PyTorch, and all that asks it, find no GPU in this process and its children.
 

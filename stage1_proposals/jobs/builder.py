@@ -32,7 +32,8 @@ from stage1_proposals.shards import (
     write_shard,
 )
 
-DECODE_THREADS = 2  # Pillow releases Python's lock while it decodes
+# Pillow releases Python's lock while it decodes. A thread decodes about a hundred images a second; a GPU takes more.
+DECODE_THREADS = {"cpu": 2, "cuda": 16}
 
 
 def software() -> str:
@@ -141,8 +142,8 @@ class ShardBuilder:
             settings.short_side,
             settings.long_side,
             self.backbone.spec.input_step,
-            threads=DECODE_THREADS,
-            prefetch=2 * settings.batch_size,
+            threads=DECODE_THREADS[recipe.device],
+            prefetch=max(2 * settings.batch_size, 2 * DECODE_THREADS[recipe.device]),
         )
         records: dict[int, ImageRecord] = {}
         failures: dict[int, str] = {}
@@ -151,7 +152,9 @@ class ShardBuilder:
                 failures |= {image.index: str(image.error) for image in batch}
             else:
                 pixels = torch.from_numpy(np.stack([image.pixels for image in batch]))
-                features = self.backbone(pixels.to(recipe.device).permute(0, 3, 1, 2))  # a channels_last view
+                if recipe.device == "cuda":
+                    pixels = pixels.pin_memory().to(recipe.device, non_blocking=True)
+                features = self.backbone(pixels.permute(0, 3, 1, 2))  # a channels_last view
                 infos = [ImageInfo(task.ids[image.index], names[image.index], image.size) for image in batch]
                 results = recipe.generator(Batch(features, infos, self.request.image_root))
                 for image, info, proposals in zip(batch, infos, results, strict=True):

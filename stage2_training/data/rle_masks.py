@@ -84,7 +84,7 @@ def downsample_bilinear(
     begin, end = begin[strip], end[strip]
     changes = torch.from_numpy(
         np.stack([corner + row * width for row in (begin // 2, (begin + 1) // 2, end // 2, (end + 1) // 2)])
-    ).to(device)
+    ).to(device, non_blocking=True)
     means = torch.zeros(count * (height + 1) * width, device=device)
     means.index_add_(0, changes[:2].flatten(), means.new_full((1,), 0.25).expand(changes[:2].numel()))
     means.index_add_(0, changes[2:].flatten(), means.new_full((1,), -0.25).expand(changes[2:].numel()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -38,11 +39,11 @@ class Assignment:
     def __len__(self) -> int:
         return len(self.image)
 
-
-def mean_pairs(assignment: Assignment) -> Tensor:
-    """float32 scalar: the number of matched pairs, averaged over processes (`mean_count`)."""
-    # `torch.full` on the device: `torch.tensor` would synchronise with it.
-    return mean_count(torch.full((), len(assignment), device=assignment.image.device))
+    @cached_property
+    def mean_pairs(self) -> Tensor:
+        """float32 scalar: M, averaged over processes (`mean_count`), which communicate once for all losses."""
+        # `torch.full` on the device: `torch.tensor` would synchronise with it.
+        return mean_count(torch.full((), len(self), device=self.image.device))
 
 
 def mean_count(count: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from stage2_training.knet.assignment import (
     InstanceTargets,
     assign,
     mean_count,
-    mean_pairs,
 )
 from stage2_training.knet.heads import KernelHeadOutput, StageOutput
 
@@ -175,7 +174,7 @@ def values_at(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (mean over pixels or points) and dice loss, per matched pair (`mean_pairs`).
+    """Binary cross-entropy (mean over pixels or points) and dice loss, per matched pair (`Assignment.mean_pairs`).
 
     Without pairs both are 0 but keep the graph, so that every parameter gets a gradient.
 
@@ -183,7 +182,7 @@ def matched_mask_losses(logits: Tensor, targets: Tensor, assignment: Assignment)
         logits, targets: (M, P), of `matched_masks`.
         assignment: M pairs.
     """
-    pairs = mean_pairs(assignment)
+    pairs = assignment.mean_pairs
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return cross_entropy / (pairs * logits.shape[1]), dice_losses(logits.sigmoid(), targets).sum() / pairs
 
@@ -196,10 +195,12 @@ def dice_losses(probs: Tensor, targets: Tensor) -> Tensor:
 
 
 def kernel_class_loss(cls_logits: Tensor, labels: Tensor, assignment: Assignment) -> Tensor:
-    """Focal loss of all kernels (B, N, K), per matched pair (`mean_pairs`)."""
+    """Focal loss of all kernels (B, N, K), per matched pair (`Assignment.mean_pairs`)."""
     one_hot = torch.zeros_like(cls_logits, dtype=torch.float32)
-    one_hot[assignment.image, assignment.kernel, labels[assignment.image, assignment.instance]] = 1
-    return _focal_loss(cls_logits, one_hot) / mean_pairs(assignment)
+    classes = labels[assignment.image, assignment.instance]
+    # A one that is on the device: the device would wait for Python's.
+    one_hot[assignment.image, assignment.kernel, classes] = one_hot.new_ones(())
+    return _focal_loss(cls_logits, one_hot) / assignment.mean_pairs
 
 
 def semantic_loss(seg_logits: Tensor, targets: InstanceTargets, assignment: Assignment) -> Tensor:

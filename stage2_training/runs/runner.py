@@ -4,6 +4,7 @@ import io
 from contextlib import redirect_stdout
 from typing import Any
 
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -42,9 +43,11 @@ class QuietRunner(Runner):
             super().save_checkpoint(*args, **kwargs)
 
     @staticmethod
-    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        if get_device() == "cuda" and not isinstance(dataloader, DataLoader):
+            dataloader = {"pin_memory": True, **dataloader}  # memory that the GPU copies from by itself
         with redirect_stdout(io.StringIO()):  # pycocotools prints that it loads annotations
-            return fit_shared_memory(bind_workers(Runner.build_dataloader(*args, **kwargs)))
+            return fit_shared_memory(bind_workers(Runner.build_dataloader(dataloader, *args, **kwargs)))
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a checkpoint of the whole model; MMEngine would skip tensors of other shapes.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from stage2_training.knet.assignment import Assignment, mean_pairs
+from stage2_training.knet.assignment import Assignment
 
 
 class KernelSupervision(nn.Module):
@@ -59,7 +59,7 @@ def kernel_loss(targets: Tensor, kernels: Tensor, assignment: Assignment) -> Ten
     """
     target = targets[assignment.image, assignment.instance].float()
     kernel = kernels[assignment.image, assignment.kernel].float()
-    return (1 - F.cosine_similarity(target, kernel, dim=1)).sum() / mean_pairs(assignment)
+    return (1 - F.cosine_similarity(target, kernel, dim=1)).sum() / assignment.mean_pairs
 
 
 TEMPERATURE = 0.1  # of the contrast
@@ -80,7 +80,7 @@ def contrast_loss(targets: Tensor, counts: Sequence[int], kernels: Tensor, assig
     kernel = F.normalize(kernels[assignment.image, assignment.kernel].float(), dim=-1)
     candidates = F.normalize(targets.float(), dim=-1)[assignment.image]  # (M, L, C)
     logits = (candidates @ kernel[:, :, None]).squeeze(2) / TEMPERATURE
-    limits = torch.tensor(counts, device=targets.device)[assignment.image]
+    limits = torch.tensor(counts).to(targets.device, non_blocking=True)[assignment.image]
     padding = torch.arange(targets.shape[1], device=targets.device) >= limits[:, None]
     losses = F.cross_entropy(logits.masked_fill(padding, -torch.inf), assignment.instance, reduction="sum")
-    return losses / mean_pairs(assignment)
+    return losses / assignment.mean_pairs

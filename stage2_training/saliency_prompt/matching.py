@@ -38,9 +38,12 @@ def box_prompts(
         center: subtract each image's mean from its prompts.
     """
     counts = list(map(len, boxes))
-    whole = [[0, 0, width, height] for height, width in image_sizes]
+    # Both copies go to the device without waiting for it, as they would in `torch.tensor(..., device=...)`.
+    whole = torch.tensor([[[0.0, 0, width, height]] for height, width in image_sizes])
+    whole = whole.to(feature.device, non_blocking=True)
+    on_device = torch.tensor(counts).to(feature.device, non_blocking=True)
     regions = [
-        torch.cat([image_boxes.to(feature.device, torch.float32), feature.new_tensor([image], dtype=torch.float32)])
+        torch.cat([image_boxes.to(feature.device, torch.float32), image])
         for image_boxes, image in zip(boxes, whole, strict=True)
     ]
     scale = feature.shape[-1] / input_width
@@ -48,7 +51,7 @@ def box_prompts(
     by_image = means.split([count + 1 for count in counts])
     image_means = torch.stack([rows[-1] for rows in by_image])
     features = pad_sequence([rows[:-1] - rows[-1:] if center else rows[:-1] for rows in by_image], batch_first=True)
-    return Prompts(features, torch.tensor(counts, device=feature.device), image_means)
+    return Prompts(features, on_device, image_means)
 
 
 @torch.no_grad()

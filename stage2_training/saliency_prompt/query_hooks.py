@@ -56,12 +56,14 @@ class Recording:
         prompted: the queries with prompts, (B, N, C).
         queries: that each layer has put out, (B, N, C).
         matches: of each call of an assigner, int64 (N,): each query's instance, counted from 1, or 0 for none.
+        instances: of each call of an assigner, the number of instances.
     """
 
     pyramid: Any = None
     prompted: Tensor | None = None
     queries: list[Tensor] = field(default_factory=list)
     matches: list[Tensor] = field(default_factory=list)
+    instances: list[int] = field(default_factory=list)
 
     def assignments(self, images: int) -> list[Assignment]:
         """The assignment of each layer's predictions, over a batch of so many images.
@@ -73,13 +75,20 @@ class Recording:
         if len(self.matches) not in (layers * images, (layers + 1) * images):
             raise ValueError(f"{layers} layers ran on {images} images, but {len(self.matches)} matches were made")
         matches = torch.stack(self.matches[-layers * images :]).unflatten(0, (layers, images))
-        return [_assignment(layer_matches) for layer_matches in matches]
+        # Every image has as many pairs as it has instances or queries, whichever are fewer.
+        pairs = sum(min(instances, matches.shape[-1]) for instances in self.instances[-images:])
+        return [_assignment(layer_matches, pairs) for layer_matches in matches]
 
 
-def _assignment(matches: Tensor) -> Assignment:
-    """int64 (B, N), each query's instance, counted from 1, or 0 -> the matched pairs."""
-    image, query = (matches > 0).nonzero(as_tuple=True)
-    return Assignment(image, query, matches[image, query] - 1)
+def _assignment(matches: Tensor, pairs: int) -> Assignment:
+    """int64 (B, N), each query's instance, counted from 1, or 0 -> the matched pairs, whose number is known.
+
+    As `nonzero` would find them, but that would wait for the device to count them.
+    """
+    flat = matches.flatten()
+    matched = (flat <= 0).byte().argsort(stable=True)[:pairs]
+    queries = matches.shape[1]
+    return Assignment(matched // queries, matched % queries, flat[matched] - 1)
 
 
 @contextmanager
@@ -127,6 +136,7 @@ def recording(
 
     def keep_match(result: Any) -> None:
         record.matches.append(result.gt_inds)
+        record.instances.append(result.num_gts)
 
     with ExitStack() as cleanup:
         handles = [

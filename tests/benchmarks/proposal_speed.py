@@ -78,7 +78,7 @@ def main(
             backbone=backbone,
             weights=str((weights or random_weights(backbone, scratch / "weights.pth")).resolve()),
             device=device,
-            precision=precision or fastest_precision(device),
+            precision=precision or fastest_precision(device, backbone),
             settings=JobSettings(short_side=short_side, long_side=round(short_side * 1333 / 800)),
         )
         print(f"{backbone}, shorter side {short_side}, {recipe.precision}\n", flush=True)
@@ -165,6 +165,11 @@ def agreement(plain: Path, shards: Path) -> float:
     expected: dict[int, list[dict[str, Any]]] = {}
     for result in json.loads(plain.read_text()):
         expected.setdefault(result["image_id"], []).append(result["segmentation"])
+    return mean_best_iou(expected, shards)
+
+
+def mean_best_iou(expected: dict[int, list[dict[str, Any]]], shards: Path) -> float:
+    """Mean over masks, COCO RLE by image id, of the best IoU with a set's proposals of the same image."""
     best: list[float] = []
     for record in ShardSet.open(shards).records():
         truth = expected.pop(record.image_id, [])

@@ -129,7 +129,9 @@ def synthetic_batch(setting: Setting, feature_dim: int) -> dict[str, Any]:
 class Step:
     """A model with the optimizer of the schedule `pretrain`; called, it takes a training step on the batch."""
 
-    def __init__(self, config: Mapping[str, Any], batch: Mapping[str, Any], setting: Setting) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], batch: Mapping[str, Any], setting: Setting, amp: bool = False
+    ) -> None:
         init_default_scope("mmdet")
         if not MMLogger.check_instance_created(__name__):  # MMEngine logs every parameter at INFO
             MMLogger.get_instance(__name__, log_level="WARNING")
@@ -137,11 +139,13 @@ class Step:
         self.model: Any = MODELS.build(dict(config))
         self.model.init_weights()
         self.model.to(setting.device).train()
-        self.optimizer = build_optim_wrapper(self.model, read_fragment("schedules", "pretrain")["optim_wrapper"])
+        schedule = read_fragment("schedules", "pretrain")
+        self.optimizer = build_optim_wrapper(self.model, {**schedule["optim_wrapper"], "amp": amp})
         self.batch = batch
 
     def __call__(self) -> None:
-        loss, _ = self.model.parse_losses(self.losses())
+        with self.optimizer.optim_context(self.model):
+            loss, _ = self.model.parse_losses(self.losses())
         self.optimizer.update_params(loss)
 
     def losses(self) -> dict[str, Tensor]:

@@ -211,7 +211,31 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device(None) == "cpu"
     assert choose_device("cuda", on_cluster=True) == "cuda"
     assert choose_device(None, on_cluster=True) == "cpu"
-    assert [fastest_precision(device) for device in ("cpu", "cuda")] == ["float32", "bfloat16"]
+    assert fastest_precision("cuda", "lite0_imagenet") == "bfloat16"
+
+
+@pytest.mark.parametrize("names", [(), ("avx512_bf16",), ("avx512_bf16", "amx_bf16")])
+def test_bfloat16_is_chosen_where_the_processor_has_it_and_proposals_stay(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = dict.fromkeys(("avx512_bf16", "amx_bf16"), False) | dict.fromkeys(names, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    chosen = "bfloat16" if names else "float32"
+    assert [fastest_precision("cpu", name) for name in ("densecl_r50", "resnet50", "imagenet_r50")] == [chosen] * 3
+    # Nobody has measured how well these agree with float32.
+    assert [fastest_precision("cpu", name) for name in ("lite0_imagenet", "dinov2_s")] == ["float32"] * 2
+    machine = describe_machine("cpu")
+    assert [name for name in ("avx512_bf16", "amx_bf16") if name.upper() in machine] == list(names)
+
+
+def test_a_set_keeps_its_precision(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has bfloat16 as well, a set of before is continued."""
+    options = ["--images", str(image_folder), "--shards", str(tmp_path / "shards"), "--short-side", "64"]
+    options += ["--workers", "0", "--device", "cpu"]
+    assert run_command("proposals", *options) == 0
+    monkeypatch.setattr("stage1_proposals.backbones.extractor.fastest_precision", lambda *names: "bfloat16")
+    assert run_command("proposals", *options) == 0
+    assert run_command("proposals", *options, "--precision", "bfloat16") == 2
 
 
 def test_nothing_but_images_and_shards_must_be_given() -> None:

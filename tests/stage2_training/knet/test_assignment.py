@@ -21,7 +21,6 @@ from stage2_training.knet.assignment import (
     instance_targets,
     match_images,
     matching_cost,
-    mean_pairs,
 )
 
 
@@ -134,7 +133,7 @@ def test_a_diverged_network_is_matched_anyhow() -> None:
 def test_pairs_are_counted_as_one_at_least(pairs: int, mean: float) -> None:
     assignment = Assignment(*torch.zeros(3, pairs, dtype=torch.long))
     assert len(assignment) == pairs
-    torch.testing.assert_close(mean_pairs(assignment), torch.tensor(mean))
+    torch.testing.assert_close(assignment.mean_pairs, torch.tensor(mean))
 
 
 def test_instances_are_padded_to_the_fullest_image(make_batch: Callable) -> None:
