@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pipelines.console import describe_machine
 from stage1_proposals.backbones.extractor import fastest_precision
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.errors import UserError
