@@ -46,17 +46,19 @@ takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DE
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
-takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
-takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
+takes.table = N $(of.$(if $(filter proposals,$(N)),comparison,table))## N=1..7, as figure, or N=proposals IMAGES LABELS
+takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
 takes.bench = PART $(of.$(PART))## measure, PART=proposals IMAGES BACKBONE|training MODEL|streaming|prompts WORK_DIR
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
-# What each picture and each benchmark takes.
+# What each picture, benchmark and kind of table takes.
 PICTURE ?= curves
 PART ?= proposals
 of.curves := RUNS OUT
 of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE SCORE OUT
+of.table := SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
+of.comparison := IMAGES LABELS GENERATOR BACKBONE WORK_DIR WORKERS DEVICE
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
 of.streaming :=
@@ -66,7 +68,7 @@ words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))
 words.table = $(N)
 words.figure = $(N)
 words.bench = $(PART)
-several := SEEDS.table SEEDS.figure SHARDS.recall
+several := SEEDS.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
 # $(call given,NAME,COMMAND): the option of a variable with its value, or with its values; nothing if it is empty.
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))

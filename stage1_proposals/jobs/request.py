@@ -1,5 +1,6 @@
 """What a job is: which images become proposals, and how; two jobs with equal requests make equal shards."""
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
@@ -8,12 +9,13 @@ from math import ceil
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
-from stage1_proposals.backbones.extractor import PRECISIONS, get_spec
+from stage1_proposals.backbones.extractor import PRECISIONS, fastest_precision, get_spec
 from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.common.settings import SETTINGS
+from stage1_proposals.common.settings import SETTINGS, build_settings
 from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
+from stage1_proposals.generators.registry import build_generator, read_settings
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
 from stage1_proposals.shards import BackboneRecord, Manifest, Request
@@ -172,6 +174,24 @@ class Job:
                 precision=recipe.precision,
             ),
         )
+
+
+def job_of(images: ImageList, generator: str, backbone: str, device: str, short_side: int) -> Job:
+    """A job with the settings of a generator's config, and some of them changed.
+
+    Args:
+        generator: `NAME` or `NAME,KEY=VALUE,...`, as `make proposals` takes both.
+        backbone: with the catalogue's weights.
+        short_side: input size in pixels.
+
+    Raises:
+        UserError: unknown names or settings.
+    """
+    name, *changes = re.split(r",(?=\w+=)", generator)
+    settings = read_settings(None, name, changes)
+    chosen = build_generator(settings.pop("generator"))
+    sizes = build_settings(JobSettings, settings, f"config of {name}").override(short_side=short_side)
+    return Job(images, Recipe(chosen, backbone, None, device, fastest_precision(device), sizes))
 
 
 def check_same_request(store: Store, request: Request) -> None:

@@ -20,7 +20,7 @@ from stage1_proposals.shards import Manifest, ShardEntry
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -33,7 +33,7 @@ def run_in_process(builder: ShardBuilder, job: Job, progress: Callable[[int], No
     """Build every shard in this process with one thread of PyTorch, writing one shard while computing the next."""
     entries: list[Future[ShardEntry]] = []
     progress(0)
-    with _one_thread(), ThreadPoolExecutor(1) as writer:
+    with one_thread(), ThreadPoolExecutor(1) as writer:
         for index in range(job.shard_count):
             entries.append(writer.submit(builder.compute(job.task(index), progress)))
             if index:
