@@ -67,8 +67,8 @@ def command(
     print(f"\n{labelled.describe()}\n\n{format_table(heading, rows, left=NAMES)}\n")
     notes = [
         f"{labelled.describe()}.",
-        f"The last columns are the seconds that an image takes in the backbone and in the generator, on one core or GPU, "
-        f"measured on {min(TIMED_IMAGES, len(listed))} images.",
+        f"The last columns are the seconds that an image takes in the backbone and in the generator, of one core or GPU, "
+        f"on {min(TIMED_IMAGES, len(listed))} of the images.",
         f"Made on {describe_machine(device)}.",
     ]
     page = write_text(folder / f"{labels.stem}.md", "\n\n".join([*notes, format_table(heading, rows, True, NAMES), ""]))

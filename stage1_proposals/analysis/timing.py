@@ -28,7 +28,9 @@ def seconds_per_image(job: Job, count: int) -> tuple[float, float]:
     """
     all_images = job.images
     rows = range(0, len(all_images), max(1, len(all_images) // count))[:count]
-    images = ImageList(all_images.root, *(tuple(part[row] for row in rows) for part in (all_images.names, all_images.ids)))
+    images = ImageList(
+        all_images.root, *(tuple(part[row] for row in rows) for part in (all_images.names, all_images.ids))
+    )
     generator = _Timed(job.recipe.generator, job.recipe.device)
     with TemporaryDirectory() as folder, one_thread():
         recipe = replace(job.recipe, generator=generator)

@@ -54,9 +54,7 @@ def write(path: Path, objects_of: dict[int, list[dict[str, Any]]]) -> Labels:
     return Labels.read(path)
 
 
-def scores(
-    ap: float, ap50: float, ar: float, ap75: float | None = None, ar100: float | None = None
-) -> dict[str, Any]:
+def scores(ap: float, ap50: float, ar: float, ap75: float | None = None, ar100: float | None = None) -> dict[str, Any]:
     """What `evaluate` returns; by default, AP75 is AP50, and AR@100 is AR@20."""
     values = (ap, ap50, ap50 if ap75 is None else ap75, ar, ar if ar100 is None else ar100)
     return {kind: pytest.approx(dict(zip(SCORES, values, strict=True))) for kind in ("mask", "box")}
