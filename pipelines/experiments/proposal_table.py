@@ -61,14 +61,13 @@ def command(
         print(f"== {name} with {network}: {shards}", flush=True)
         with progress("making proposals", "images", len(listed)) as advance:
             run(job, shards, workers, advance)
-        seconds = [f"{value:.2f}" for value in seconds_per_image(job, TIMED_IMAGES)]
+        seconds = [f"{value:.3f}" for value in seconds_per_image(job, TIMED_IMAGES)]
         rows.append([*table_row(ShardSet.open(shards), labelled), *seconds])
     heading = [*HEADING, "backbone s", "generator s"]
     print(f"\n{labelled.describe()}\n\n{format_table(heading, rows, left=NAMES)}\n")
     notes = [
         f"{labelled.describe()}.",
-        f"The last columns are the seconds that an image takes in the backbone and in the generator, of one core or GPU, "
-        f"on {min(TIMED_IMAGES, len(listed))} of the images.",
+        f"The last columns are seconds of one core or GPU for an image, on {min(TIMED_IMAGES, len(listed))} images.",
         f"Made on {describe_machine(device)}.",
     ]
     page = write_text(folder / f"{labels.stem}.md", "\n\n".join([*notes, format_table(heading, rows, True, NAMES), ""]))

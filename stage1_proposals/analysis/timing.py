@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.builder import ShardBuilder
 from stage1_proposals.jobs.request import Job, ShardTask
 from stage1_proposals.jobs.run import one_thread
@@ -26,21 +25,18 @@ def seconds_per_image(job: Job, count: int) -> tuple[float, float]:
     Returns:
         Seconds an image of the backbone, and of the generator with its run lengths.
     """
-    all_images = job.images
-    rows = range(0, len(all_images), max(1, len(all_images) // count))[:count]
-    images = ImageList(
-        all_images.root, *(tuple(part[row] for row in rows) for part in (all_images.names, all_images.ids))
-    )
+    rows = slice(None, None, max(1, len(job.images) // count))
+    names, ids = job.images.names[rows][:count], job.images.ids[rows][:count]
     generator = _Timed(job.recipe.generator, job.recipe.device)
     with TemporaryDirectory() as folder, one_thread():
         recipe = replace(job.recipe, generator=generator)
         builder = ShardBuilder(recipe, job.request(), LocalStore(Path(folder)), retry_failed=False)
         backbone = _Timed(builder.backbone, job.recipe.device)
         builder.backbone = backbone  # type: ignore[assignment]
-        for names, ids in ((images.names[:1], images.ids[:1]), (images.names, images.ids)):
+        for images in (1, len(names)):
             backbone.seconds = generator.seconds = 0.0
-            builder.compute(ShardTask(0, names, ids), lambda _: None)
-    return backbone.seconds / len(images), generator.seconds / len(images)
+            builder.compute(ShardTask(0, names[:images], ids[:images]), lambda _: None)
+    return backbone.seconds / len(names), generator.seconds / len(names)
 
 
 class _Timed:
