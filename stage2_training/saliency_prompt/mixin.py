@@ -39,7 +39,8 @@ class BackboneMap(nn.Module):
 
     def __init__(self, backbone: nn.Module, stride: int) -> None:
         super().__init__()
-        self.backbone = deepcopy(backbone).cpu().float().eval()
+        self.backbone = deepcopy(backbone).cpu().float()
+        self.backbone.eval()  # returns nothing in some of MMDetection's
         self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
