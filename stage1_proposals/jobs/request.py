@@ -158,9 +158,8 @@ class Job:
             with suppress(ImageError):
                 size = read_size(Path(self.images.root, name))
                 given = input_size(*size, settings.short_side, settings.long_side, step, settings.full_size)
-                pixels.append(
-                    len(list(tiles(given, settings.tile, step))) * prod(tile_size(given, settings.tile, step))
-                )
+                count = len(list(tiles(given, settings.tile, step)))
+                pixels.append(count * prod(tile_size(given, settings.tile, step)))
         return round(fmean(pixels)) if pixels else None
 
     def task(self, index: int) -> ShardTask:
