@@ -1,5 +1,7 @@
 """Features of large images, tile by tile, are those of the whole image."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -16,7 +18,7 @@ def test_tiles_cover_a_side_with_overlap_in_whole_steps(cells: int, tile_cells: 
     assert starts[0] == 0
     assert starts[-1] + tile == cells * step
     assert all(start % step == 0 for start in starts)
-    distances = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    distances = [after - before for before, after in pairwise(starts)]
     assert all(0 < distance <= (1 - OVERLAP) * tile + step for distance in distances)
 
 
