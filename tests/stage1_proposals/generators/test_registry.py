@@ -136,7 +136,7 @@ def test_small_objects_have_settings_of_their_own(name: str | None) -> None:
 
 
 def test_a_generator_without_settings_for_small_objects_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="saliency has no settings for small objects, .* GENERATOR=merging has them"):
+    with pytest.raises(UserError, match=r"saliency has no settings for small objects, .* GENERATOR=merging has them"):
         read_settings(None, "saliency", (), objects="small")
     with pytest.raises(UserError, match="my_module:Class has no settings"):
         read_settings(None, "my_module:Class", (), objects="small")
@@ -145,7 +145,7 @@ def test_a_generator_without_settings_for_small_objects_is_refused(tmp_path: Pat
     assert read_settings(config, None, (), "small") == {"generator": {"min_cells": 4}, "tile": 512}
     assert read_settings(config, None, ()) == {"generator": {}}
     config.write_text("small = 3")
-    with pytest.raises(UserError, match="mine.toml has no settings for small objects"):
+    with pytest.raises(UserError, match=r"mine\.toml has no settings for small objects"):
         read_settings(config, None, (), "small")
 
 
