@@ -98,7 +98,7 @@ def test_predictions_are_vanilla(name: str, build_adapted: Callable, make_batch:
     assert prompted.masks.dtype == torch.bool
 
 
-@pytest.mark.parametrize("counts", [[0, 0], [9, 1, 0]])
+@pytest.mark.parametrize("counts", [[0, 0], [9, 1, 0], [100, 2]])
 def test_a_training_step(name: str, build_adapted: Callable, make_batch: Callable, counts: list[int]) -> None:
     model, batch = build_adapted(name, {"matching": "random"}), make_batch(counts)
     losses = losses_of(model, batch)

@@ -29,7 +29,7 @@ def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector
 
 
 @pytest.mark.parametrize("matching", ["cosine", "sequential", "random", "mean", "none"])
-@pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0]])
+@pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0], [100, 2]])
 def test_a_training_step(build: Callable, make_batch: Callable, matching: str, counts: list[int]) -> None:
     model = build(matching=matching)
     losses = model(*make_batch(counts), mode="loss")
