@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from stage1_proposals.common.system import choose_device, keep_freed_memory
 from stage1_proposals.generators.registry import build_generator, config_names, default_config, read_settings
 
 if TYPE_CHECKING:
+    from stage1_proposals.jobs.request import Job
     from stage1_proposals.jobs.store import Store
     from stage1_proposals.shards import ShardEntry
 
@@ -30,6 +32,7 @@ FAILURES_SHOWN = 20
 @click.option("--weights", type=options.PATH, help="The backbone's checkpoint (.pth, .safetensors).")
 @click.option("--generator", help=f"{config_names()}, or your own as package.module:Class. Default: the config's.")
 @click.option("--config", type=options.PATH, help="TOML of settings. Default: the generator's in configs/proposals.")
+@click.option("--objects", type=click.Choice(["any", "small"]), default="any", help="What to look for; see below.")
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
@@ -47,6 +50,7 @@ def command(
     weights: Path | None,
     generator: str | None,
     config: Path | None,
+    objects: str,
     changes: tuple[str, ...],
     workers: int | None,
     device: str | None,
@@ -57,6 +61,10 @@ def command(
     """Make a shard set: pseudo masks and seed features of unlabeled images.
 
     Finished shards are kept; the same command run again makes the others.
+
+    `--objects small` is for many small objects, such as cells under the microscope or cars from the air: no image is
+    made smaller, large ones are cut into overlapping tiles, and an image has up to 100 proposals. The generator is
+    then merging, unless you name another one.
     """
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.ray_address import check_reachable
@@ -64,7 +72,7 @@ def command(
 
     # What needs no PyTorch comes first, because importing it takes seconds.
     store = open_store(shards)
-    settings = read_settings(config, generator, changes)
+    settings = read_settings(config, generator, changes, objects)
     if workers != 0:
         check_reachable(os.environ.get("RAY_ADDRESS", ""))
     listed = list_images(images, image_root, shards)
@@ -92,9 +100,26 @@ def command(
     print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
+    if objects == "small":
+        print_lines(*cost_of_small_objects(job))
     with progress("making proposals", "images", len(job.images)) as advance:
         entries = run(job, shards, workers, advance, retry_failed)
     print_summary(store, entries)
+
+
+def cost_of_small_objects(job: "Job") -> list[str]:
+    """How much the backbone computes for small objects, beside what it would for any: one line, or none."""
+    from stage1_proposals.jobs.request import JobSettings
+
+    usual = JobSettings().override(short_side=job.recipe.settings.short_side)
+    pixels = job.input_pixels()
+    usual_pixels = replace(job, recipe=replace(job.recipe, settings=usual)).input_pixels()
+    if not pixels or not usual_pixels:
+        return []
+    return [
+        f"--objects small: the backbone computes {pixels / 1e6:.2g} megapixels of an image, "
+        f"{pixels / usual_pixels:.1f} times as many as without it"
+    ]
 
 
 def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:

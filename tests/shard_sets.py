@@ -14,7 +14,7 @@ GENERATORS: dict[str, dict[str, Any]] = {
     "saliency": {},
     "component": read_settings(None, "saliency", ["component=seed"]),
     "merging": read_settings(None, "merging", []),
-    "merging_small": read_settings(None, "merging_small", []),
+    "small objects": {**read_settings(None, "merging", [], "small"), "tile": 64},
 }
 
 

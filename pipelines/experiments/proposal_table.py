@@ -11,7 +11,7 @@ from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_opti
 from stage1_proposals.common.files import write_text
 from stage1_proposals.common.system import choose_device
 
-GENERATORS = ("random", "saliency", "saliency,component=seed", "freemask", "merging", "merging_small")
+GENERATORS = ("random", "saliency", "saliency,component=seed", "freemask", "merging", "merging,objects=small")
 BACKBONES = ("lite0_imagenet", "dinov2_s")
 TIMED_IMAGES = 8
 

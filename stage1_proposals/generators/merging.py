@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from stage1_proposals.generators.seeds import cell_centres
 INSIDE = 0.5  # soft masks exceed it inside
 LEAST_MARGIN = 0.05  # by which a cell of a soft mask is inside or outside
 LEAST_SCORE = 1e-6  # less is rounding: of cells that are all alike
-AREA_EXPONENT = 1 / 3
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -31,7 +30,8 @@ class MergingGenerator:
 
     - its contrast, one less the likeness of its mean to the mean of the cells beside it,
     - one less its likeness to the background, which is the mean of the cells along the image's border,
-    - the cube root of the fraction of the image that it covers, since small regions contrast more easily.
+    - the fraction of the image that it covers, to the power of `area_exponent`, since small regions contrast more
+      easily.
 
     Means are of unit vectors, and likeness is cosine similarity. A region's seed is the whole region: the seed feature
     is its mean, L2-normalised, and the seed's centre the mean position of its cells.
@@ -39,6 +39,7 @@ class MergingGenerator:
     Attributes:
         min_cells: regions of fewer feature cells are no candidates.
         max_area: nor are those that cover a larger fraction of the image.
+        area_exponent: how much size counts; less finds smaller objects first.
         nms_iou: a better region whose mask IoU is larger suppresses a region.
         max_proposals: most proposals per image.
     """
@@ -47,12 +48,16 @@ class MergingGenerator:
 
     min_cells: PositiveInt = 3
     max_area: Annotated[float, Field(gt=0, le=1)] = 0.5
+    area_exponent: NonNegativeFloat = 1 / 3
     nms_iou: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_proposals: PositiveInt = 20
 
     def parameters(self) -> dict[str, Any]:
-        """Name and settings."""
-        return {"name": self.NAME, **asdict(self)}
+        """Name and settings; those that came later only if they change masks, so that sets stay valid."""
+        settings = asdict(self)
+        if self.area_exponent == type(self).area_exponent:
+            del settings["area_exponent"]
+        return {"name": self.NAME, **settings}
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals]:
@@ -93,7 +98,7 @@ class MergingGenerator:
         border = np.ones((len(vectors) // columns, columns), bool)
         border[1:-1, 1:-1] = False
         difference = 1 - cosine(means, vectors[border.ravel()].sum(0, dtype=np.float64))
-        scores = np.clip(contrast * difference, 0, 1) * fraction[nodes] ** AREA_EXPONENT
+        scores = np.clip(contrast * difference, 0, 1) * fraction[nodes] ** self.area_exponent
         stands_out = scores > LEAST_SCORE
         return nodes[stands_out], scores[stands_out].astype(np.float32)
 

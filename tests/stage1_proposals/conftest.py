@@ -25,7 +25,7 @@ def make_job(image_folder: Path) -> Callable[..., Job]:
 
     def make(images: Path = image_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
         values: dict[str, Any] = {"short_side": 64, "long_side": 128, "images_per_shard": 4, "batch_size": 3}
-        values["feature_stride"] = None
+        values |= {"feature_stride": None, "full_size": False, "tile": None}
         recipe: dict[str, Any] = {"backbone": "lite0_imagenet", "weights": None, "device": "cpu"}
         values |= {name: value for name, value in changes.items() if name in values}
         recipe |= {name: value for name, value in changes.items() if name not in values}
