@@ -165,5 +165,8 @@ def test_a_users_generator_takes_its_settings_from_the_command_line() -> None:
 def test_a_config_of_another_generator_is_refused() -> None:
     with pytest.raises(UserError, match="is for the generator random, not saliency"):
         read_settings(CONFIGS / "random.toml", "saliency", ())
-    with pytest.raises(UserError, match="no generator 'magic'; there are freemask, import, merging, random, saliency"):
+    with pytest.raises(
+        UserError,
+        match="no generator 'magic'; there are checkpoint, freemask, import, merging, random, saliency",
+    ):
         read_settings(None, "magic", ())
