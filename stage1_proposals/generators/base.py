@@ -35,10 +35,12 @@ class Batch:
     Attributes:
         features: X, float32 (B, D, h, w), on the job's device.
         images: the B images.
+        pixels: what the features are of, RGB (B, 3, H, W), 0-255, on the job's device; a job always has them.
     """
 
     features: Tensor
     images: Sequence[ImageInfo]
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True)
