@@ -68,13 +68,17 @@ def guided_filter(soft: Tensor, guide: Tensor) -> Tensor:
     Args:
         soft, guide: (H, W).
     """
-    mean_soft, mean_guide, product, square = _window_means(torch.stack([soft, guide, soft * guide, guide * guide]))
+    points = _window_sums(torch.ones_like(guide)[None])
+    sums = _window_sums(torch.stack([soft, guide, soft * guide, guide * guide]))
+    mean_soft, mean_guide, product, square = sums / points
     slope = (product - mean_soft * mean_guide) / (square - mean_guide**2 + SMOOTHNESS)
-    slope, intercept = _window_means(torch.stack([slope, mean_soft - slope * mean_guide]))
+    slope, intercept = _window_sums(torch.stack([slope, mean_soft - slope * mean_guide])) / points
     return slope * guide + intercept
 
 
-def _window_means(values: Tensor) -> Tensor:
-    """Means of (C, H, W) over the window around each point, of what lies inside."""
-    side = 2 * RADIUS + 1
-    return F.avg_pool2d(values[None], side, 1, RADIUS, count_include_pad=False)[0]
+def _window_sums(values: Tensor) -> Tensor:
+    """Sums of (C, H, W) over the window around each point: one direction after the other, faster than pooling."""
+    _, height, width = values.shape
+    padded, shifts = F.pad(values, (RADIUS,) * 4), range(2 * RADIUS + 1)
+    rows = torch.stack([padded[:, shift : shift + height] for shift in shifts]).sum(0)
+    return torch.stack([rows[:, :, shift : shift + width] for shift in shifts]).sum(0)
