@@ -10,7 +10,7 @@ from torch import Tensor
 
 FINER = 4  # grid points along a side of a feature cell
 RADIUS = 2  # of the filter's window, in grid points: half a cell
-SMOOTHNESS = 1e-3  # variance of grey values in [0, 1] above which an edge of the image counts
+SMOOTHNESS = 1e-4  # variance of grey values in [0, 1] above which an edge of the image counts
 MARGIN = 2  # cells around a region that are filtered with it
 
 Window = tuple[int, int, int, int]
