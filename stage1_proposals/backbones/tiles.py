@@ -19,8 +19,9 @@ def tile_starts(length: int, tile: int, step: int) -> list[int]:
         length: of the side, a multiple of `step`.
         tile: of a tile, a multiple of `step`, at most `length`.
     """
-    count = ceil((length - OVERLAP * tile) / ((1 - OVERLAP) * tile))
-    return [step * round(index * (length - tile) / max(count - 1, 1) / step) for index in range(max(count, 1))]
+    gaps = max(ceil((length - tile) / ((1 - OVERLAP) * tile)), 1)
+    starts = [step * round(index * (length - tile) / gaps / step) for index in range(gaps + 1)]
+    return list(dict.fromkeys(starts))  # of a tile of one step, or of one tile, several are the same
 
 
 def tile_size(size: tuple[int, int], tile: int | None, step: int) -> tuple[int, int]:

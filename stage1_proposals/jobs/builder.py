@@ -156,7 +156,7 @@ class ShardBuilder:
                 inputs = pixels.to(recipe.device).permute(0, 3, 1, 2)  # a channels_last view
                 features = tiled_features(self.backbone, inputs, settings.tile)
                 infos = [ImageInfo(task.ids[image.index], names[image.index], image.size) for image in batch]
-                results = recipe.generator(Batch(features, infos, self.request.image_root))
+                results = recipe.generator(Batch(features, infos, self.request.image_root, inputs))
                 for image, info, proposals in zip(batch, infos, results, strict=True):
                     if isinstance(proposals, ImageError):
                         failures[image.index] = str(proposals)
