@@ -85,7 +85,7 @@ def test_a_mask_of_whole_cells_gets_the_edge_of_the_object() -> None:
     pixels, features = disc()
     infos = [ImageInfo(1, "a.jpg", SIZE)]
     truth = (pixels[0] > 100).numpy()
-    batch = Batch(features[None], infos, pixels[None])
+    batch = Batch(features[None], infos, pixels=pixels[None])
     (image,), (cells,) = MergingGenerator()(batch), MergingGenerator(edges="cells")(batch)
     assert overlap(masks_of(image, SIZE)[0], truth) > overlap(masks_of(cells, SIZE)[0], truth) + 0.02
     assert MergingGenerator()(Batch(features[None], infos))[0].rle == cells.rle
@@ -95,7 +95,9 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     pixels, features = disc()
     flipped = pixels.flip(2)
     infos = [ImageInfo(number, "a.jpg", SIZE) for number in range(2)]
-    together = MergingGenerator()(Batch(torch.stack([features, features]), infos, torch.stack([pixels, flipped])))
+    together = MergingGenerator()(
+        Batch(torch.stack([features, features]), infos, pixels=torch.stack([pixels, flipped]))
+    )
     for one, info, proposals in zip((pixels, flipped), infos, together, strict=True):
         (alone,) = MergingGenerator()(Batch(features[None], [info], one[None]))
         assert alone.rle == proposals.rle
