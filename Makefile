@@ -36,7 +36,7 @@ option.JOBS := --jobs## runs of an experiment at once (1)
 # The commands, and the variables that each takes.
 takes.demo := WORK_DIR## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
 takes.data := DATASET ROOT## check, convert and draw a labelled dataset
-takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT OBJECTS WORKERS DEVICE## stage 1, images -> shards
+takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT OBJECTS WORKERS DEVICE## images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.prelabel := SHARDS FORMAT SCORE OUT## proposals -> label files to correct in a labelling tool

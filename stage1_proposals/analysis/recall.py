@@ -18,8 +18,10 @@ from stage1_proposals.shards import ImageRecord, ShardSet
 
 SCORES = ("AP", "AP50", "AP75", "AR@20", "AR@100")
 # Of a table of shard sets, whose first `NAMES` columns are names.
-HEADING = ("generator", "backbone", "short side", "images", "per image")
-HEADING += tuple(f"{kind} {score}" for kind in KINDS for score in SCORES)
+HEADING = (
+    *("generator", "backbone", "short side", "images", "per image"),
+    *(f"{kind} {score}" for kind in KINDS for score in SCORES),
+)
 NAMES = 2
 
 

@@ -29,7 +29,7 @@ def seconds_per_image(job: Job, count: int) -> tuple[float, float]:
     names, ids = job.images.names[rows][:count], job.images.ids[rows][:count]
     generator = _Timed(job.recipe.generator, job.recipe.device)
     with TemporaryDirectory() as folder, one_thread():
-        recipe = replace(job.recipe, generator=generator)
+        recipe = replace(job.recipe, generator=generator)  # type: ignore[arg-type]
         builder = ShardBuilder(recipe, job.request(), LocalStore(Path(folder)), retry_failed=False)
         backbone = _Timed(builder.backbone, job.recipe.device)
         builder.backbone = backbone  # type: ignore[assignment]

@@ -99,7 +99,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
         Batch(torch.stack([features, features]), infos, pixels=torch.stack([pixels, flipped]))
     )
     for one, info, proposals in zip((pixels, flipped), infos, together, strict=True):
-        (alone,) = MergingGenerator()(Batch(features[None], [info], one[None]))
+        (alone,) = MergingGenerator()(Batch(features[None], [info], pixels=one[None]))
         assert alone.rle == proposals.rle
     assert together[0].rle != together[1].rle
 
