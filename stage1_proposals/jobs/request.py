@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from math import ceil, prod
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -58,7 +59,7 @@ class JobSettings:
 
         With `full_size` it does not move `long_side`, which is a bound on memory then.
         """
-        given = {name: size for name, size in sizes.items() if size is not None}
+        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
         if "short_side" in given and "long_side" not in given and not self.full_size:
             given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
         return replace(self, **given)
