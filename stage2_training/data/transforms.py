@@ -2,7 +2,7 @@
 
 Between loading and packing, the seed features are in `gt_seed_features`, float32 (L, D); row l belongs to mask l.
 Resizing and flipping keep the order of masks. A transform that drops masks must drop the same rows of
-`gt_seed_features`, as `DropVanishedMasks` does.
+`gt_seed_features`, as `BoxesFromMasks` does.
 """
 
 from typing import Any, ClassVar
@@ -76,18 +76,20 @@ class LoadPseudoLabels(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class DropVanishedMasks(BaseTransform):
-    """Drops instances whose mask has fewer than `min_area` pixels left.
+class BoxesFromMasks(BaseTransform):
+    """Makes each instance's box the tight box of its mask, and drops instances whose mask has no pixel left.
 
-    A mask vanishes when it is resized to less than a pixel or rotated out of the image. An image that loses all its
-    masks is kept.
+    It follows the last transform that moves pixels. Until then boxes are moved by their corners: rotation makes them
+    wider than their masks and clips some to no height or width, which gives Mask R-CNN a loss of NaN. A mask vanishes
+    when it is resized to less than a pixel or rotated out of the image. An image that loses all its masks is kept.
+
+    Sets `gt_bboxes` (L, 4): x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
     """
 
-    def __init__(self, min_area: int = 1) -> None:
-        self.min_area = min_area
-
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        keep = results["gt_masks"].areas >= self.min_area
+        boxes = results["gt_masks"].get_bboxes("hbox")
+        results["gt_bboxes"] = boxes
+        keep = boxes.areas.numpy() > 0
         if not keep.all():
             for key in INSTANCE_KEYS:
                 if key in results:
