@@ -26,7 +26,7 @@ from stage2_training.runs.init_options import check_checkpoint, check_run
 @click.option("--class-agnostic", is_flag=True, help="Objects of all classes count as one, and so do detections.")
 @click.option("--out", help="JSON of the scores. Default: metrics.json or class_agnostic.json by the checkpoint.")
 @options.device_option
-@options.settings_options("overrides", Overrides, only=["data_root", "workers", "cfg_options"])
+@options.settings_options("overrides", Overrides, only=["image_size", "data_root", "workers", "cfg_options"])
 @options.settings_options("custom", CustomDatasetOptions)
 def command(
     work_dir: str | None,
@@ -75,7 +75,8 @@ def command(
         print_lines(*labelled.remarks)
         labels = labelled.fragment
     if run is None and labels is not None:
-        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
+        plain = overrides.model_copy(update={"image_size": None})  # the test images are resized below
+        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=plain), None
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 

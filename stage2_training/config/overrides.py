@@ -92,7 +92,7 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         if overrides.data_root is not None:
             loader.dataset.data_root = overrides.data_root
         if overrides.image_size is not None:
-            _resize(loader.dataset, overrides.image_size)
+            resize_images(loader.dataset, overrides.image_size)
     if overrides.seed is not None:
         config.randomness.seed = overrides.seed
     if overrides.auto_scale_lr:
@@ -108,8 +108,12 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
 
 
-def _resize(dataset: Any, size: int) -> None:
-    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels."""
+def resize_images(dataset: Any, size: int) -> None:
+    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels.
+
+    Raises:
+        UserError: nothing in it resizes to a fixed size.
+    """
     transforms = [transform for transform in dataset.pipeline if transform.type == "Resize"]
     if not transforms:
         raise UserError(

@@ -46,12 +46,15 @@ class DetectorTraits:
             fill one of them is refused.
         class_branch: matches (`search`) the names of the tensors whose shape follows the number of classes. They may
             stay at their own initialisation, and are not taken over from pseudo classes.
+        class_masks: matches the names of tensors of the class branch with a row per class that makes its masks. The
+            only row of a class-agnostic model serves every class as well. None: the masks are class-agnostic.
         query_masks: from the detector in evaluation mode, images (B, 3, H, W) and their samples to its `QueryMasks`;
             None: the detector has no queries.
     """
 
     pretrained_parts: tuple[str, ...] = ()
     class_branch: re.Pattern[str] = re.compile(r"(^|\.)(fc_cls|conv_cls|conv_seg|cls_embed|conv_logits)\.")
+    class_masks: re.Pattern[str] | None = None
     query_masks: Callable[[Any, Tensor, Sequence[DetDataSample]], QueryMasks] | None = None
 
 
@@ -277,6 +280,7 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("neck", "rpn_head", "roi_head"),
         class_branch=re.compile(r"^roi_head\.(bbox_head\.\d+\.fc_cls|mask_head\.\d+\.conv_logits)\."),
+        class_masks=re.compile(r"^roi_head\.mask_head\.\d+\.conv_logits\."),
         query_masks=_queryinst_query_masks,
     ),
 )
@@ -289,6 +293,7 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("neck", "rpn_head", "roi_head"),
         class_branch=re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\."),
+        class_masks=re.compile(r"^roi_head\.mask_head\.conv_logits\."),
     ),
 )
 declare_traits(
