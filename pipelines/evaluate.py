@@ -59,11 +59,14 @@ def command(
     labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and own_labels else None
     choose_device(device)
     with quiet_imports():
+        from stage1_proposals.common.checkpoints import read_tensors
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
+        from stage2_training.config.objects import set_queries
         from stage2_training.evaluation.scores import format_scores
         from stage2_training.runs import train as training
+        from stage2_training.runs.adapt_rows import queries_in
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
     run = WorkDir(work_dir).read_config() if work_dir else None
@@ -77,6 +80,8 @@ def command(
     if run is None and labels is not None:
         plain = overrides.model_copy(update={"image_size": None})  # the test images are resized below
         run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=plain), None
+        if queries := queries_in(read_tensors(weights), run.model.type):
+            set_queries(run, queries)
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 

@@ -18,7 +18,7 @@ def fit_memory(config: Config) -> None:
 
     The total batch stays as it is; a step takes more passes. Without it, the kernel ends the run without a word.
     """
-    pixels = max((width * height for width, height in _scales(config.train_dataloader.dataset)), default=0)
+    pixels = max((width * height for width, height in image_scales(config.train_dataloader.dataset)), default=0)
     free = available_memory()
     if pixels and free is not None:
         images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * BYTES_PER_PIXEL))
@@ -27,14 +27,14 @@ def fit_memory(config: Config) -> None:
 
 def describe_images(config: Config) -> str:
     """Return the largest size that training images are resized to, as `images up to 512 x 512`."""
-    scales = list(_scales(config.train_dataloader.dataset))
+    scales = list(image_scales(config.train_dataloader.dataset))
     if not scales:
         return "images of any size"
     width, height = max(scales, key=lambda scale: scale[0] * scale[1])
     return f"images up to {width} x {height}"
 
 
-def _scales(dataset: Any) -> Iterator[tuple[int, int]]:
+def image_scales(dataset: Any) -> Iterator[tuple[int, int]]:
     """The sizes (width, height) into which the transforms of a dataset's pipeline fit images."""
     for transform in dataset.get("pipeline", ()):
         scale = transform.get("scale")

@@ -302,6 +302,25 @@ def test_the_class_agnostic_mask_of_pretraining_serves_each_class(classes, tmp_p
     assert not set(named("sp", "QueryInst", checkpoint=str(path)).match(target).found) & set(row)
 
 
+@pytest.mark.parametrize("wanted", [2, 4, 10])
+def test_another_number_of_queries_takes_the_first_or_repeats_all_with_noise(wanted, tmp_path):
+    kernels = torch.randn(4, 8, 1, 1)
+    target = {"backbone.x": torch.ones(1), "rpn_head.init_kernels.weight": torch.zeros(wanted, 8, 1, 1)}
+    torch.save(
+        {"state_dict": {"backbone.x": torch.ones(1), "rpn_head.init_kernels.weight": kernels}}, tmp_path / "a.pth"
+    )
+    match = named(str(tmp_path / "a.pth")).match(target)
+    found = match.found["rpn_head.init_kernels.weight"]
+    assert found.shape == (wanted, 8, 1, 1)
+    assert torch.equal(found[:4], kernels[:wanted])
+    for row in range(4, wanted):  # each near its own, and unlike the other repetitions
+        assert (found[row] - kernels).flatten(1).norm(dim=1).argmin() == row % 4
+    assert len(found.flatten(1).unique(dim=0)) == wanted
+    report = transfer_report(match, "a.pth")
+    assert ("the first of 4 queries" in report) == (wanted == 2)
+    assert ("4 queries repeated with noise" in report) == (wanted == 10)
+
+
 def test_a_transfer_is_reported_as_table_and_json(tmp_path):
     match = match_tensors(SOURCE, TARGET, detector_traits("KNet").class_branch)
     report = transfer_report(match, "a.pth")
