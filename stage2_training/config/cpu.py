@@ -11,17 +11,24 @@ from stage1_proposals.common.system import available_memory
 # Measured on forward and backward passes of K-Net, with a ResNet-50 and with EfficientNet-Lite0, and of Mask2Former:
 # 1.3 GB for a process with its libraries and model, and 1.1 to 2.1 GB per million pixels of the batch.
 BYTES_OF_PROCESS, BYTES_PER_PIXEL = 1.5e9, 2100
+# Not measured: each query beyond a hundred adds about ten masks in float32 at stride 4.
+MEASURED_QUERIES, BYTES_PER_QUERY = 100, 2.5
 
 
-def fit_memory(config: Config) -> None:
+def fit_memory(config: Config, queries: int) -> None:
     """Lower the images that a process takes at a time to what fits the free memory, in place.
 
     The total batch stays as it is; a step takes more passes. Without it, the kernel ends the run without a word.
+
+    Args:
+        config: of a run.
+        queries: of its model.
     """
+    bytes_per_pixel = BYTES_PER_PIXEL + BYTES_PER_QUERY * max(0, queries - MEASURED_QUERIES)
     pixels = max((width * height for width, height in image_scales(config.train_dataloader.dataset)), default=0)
     free = available_memory()
     if pixels and free is not None:
-        images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * BYTES_PER_PIXEL))
+        images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * bytes_per_pixel))
         config.train_dataloader.batch_size = max(1, min(config.train_dataloader.batch_size, images))
 
 

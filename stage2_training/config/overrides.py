@@ -70,7 +70,7 @@ def apply_overrides(
         fixed = overrides.batch_size is not None or "train_dataloader.batch_size" in options
         if device == "cpu" and not fixed:
             config.train_cfg.setdefault("total_batch", config.train_dataloader.batch_size * get_world_size())
-            fit_memory(config)
+            fit_memory(config, query_count(config) or 0)
         _share_batch(config, fixed)
         for part in DATALOADERS:
             if f"{part}_evaluator" in config:  # it reads the annotations of the images that it judges

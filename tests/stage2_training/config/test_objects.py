@@ -66,9 +66,9 @@ def test_a_model_has_more_queries_than_an_image_has_objects(labelled: Any, model
     assert query_count(few) == (50 if has_queries else None)
     assert sizes(few) == [(256, 256)] * 3
     many = finetuning_config(model, labelled([3, 203, 7], 900), "finetune_demo")
-    assert query_count(many) == (300 if has_queries else None)  # 1.25 x 200, in steps of 50
-    assert detections(many.model.get("test_cfg") or {}) == 300
-    assert ("300 queries" in describe_objects(many)) == has_queries
+    assert query_count(many) == (250 if has_queries else None)  # 1.25 x 200
+    assert detections(many.model.get("test_cfg") or {}) == 250
+    assert ("250 queries" in describe_objects(many)) == has_queries
     if has_queries:
         given = finetuning_config(model, labelled([203], 900), "finetune_demo", overrides=Overrides(queries=120))
         assert query_count(given) == 120
@@ -99,14 +99,13 @@ def test_an_explicit_setting_wins(labelled: Any) -> None:
     assert sizes(config)[0] == (64, 64)
 
 
-def test_pretraining_follows_the_proposals(write_shards: Any, make_record: Any, rectangles: Any) -> None:
-    def record(count: int) -> Any:
-        masks = rectangles([(y, x, y + 12, x + 12) for y in range(12) for x in range(12)][:count], 64, 64)
-        return make_record(1, "a.png", masks, [[0.0] * 320] * count)
-
-    for count, queries in ((20, 50), (100, 150)):
-        shards = write_shards([[record(count)]], backbone={"feature_dim": 320})
-        config = pretraining_config("knet_lite0", "pretrain_demo", shards)
-        assert query_count(config) == queries
-        assert config.objects.per_image == count
-        assert config.train_dataloader.dataset.pipeline[2].scale == (256, 256)
+@pytest.mark.parametrize(("count", "queries"), [(20, 50), (100, 150)])
+def test_pretraining_follows_the_proposals(
+    count: int, queries: int, write_shards: Any, make_record: Any, rectangles: Any
+) -> None:
+    masks = rectangles([(y, x, y + 12, x + 12) for y in range(12) for x in range(12)][:count], 64, 64)
+    shards = write_shards([[make_record(1, "a.png", masks, [[0.0] * 320] * count)]], backbone={"feature_dim": 320})
+    config = pretraining_config("knet_lite0", "pretrain_demo", shards)
+    assert query_count(config) == queries
+    assert config.objects == {"per_image": count, "side": 48.0}
+    assert config.train_dataloader.dataset.pipeline[2].scale == (256, 256)
