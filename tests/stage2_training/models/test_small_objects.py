@@ -9,6 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
@@ -88,13 +89,13 @@ def test_queryinsts_targets_and_predictions_have_it(build_adapted: Any) -> None:
     masks, boxes = small()
     sampled = SimpleNamespace(pos_priors=boxes, pos_assigned_gt_inds=torch.arange(len(boxes)))
     instances = InstanceData(masks=masks, bboxes=boxes)
-    targets = head.get_targets([sampled], [instances], SimpleNamespace(mask_size=28))
+    targets = head.get_targets([sampled], [instances], ConfigDict(mask_size=28))
     assert targets.shape == (len(boxes), 28, 28)
     assert (targets.flatten(1).mean(dim=1) > 0.9).all()
 
     found = InstanceData(bboxes=boxes.clone(), labels=torch.zeros(len(boxes), dtype=torch.long))
     metainfo = {"ori_shape": (64, 64), "img_shape": (64, 64), "scale_factor": (1.0, 1.0)}
-    settings = SimpleNamespace(mask_thr_binary=0.5)
+    settings = ConfigDict(mask_thr_binary=0.5)
     (predicted,) = head.predict_by_feat((torch.full((len(boxes), 3, 28, 28), 9.0),), [found], [metainfo], settings)
     assert np.array_equal(predicted.masks.numpy(), masks.masks.astype(bool))
 
