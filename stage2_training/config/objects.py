@@ -110,13 +110,13 @@ def fit_to_objects(config: Config, objects: Objects, queries: int | None = None,
 def describe_objects(config: Config) -> str:
     """One line on how many queries and how large images a run has, and for what objects."""
     queries, objects = query_count(config), config.get("objects")
-    what = [f"{queries} queries" if queries else "no queries", describe_images(config)]
+    model, images = f"{queries} queries" if queries else "no queries", describe_images(config)
     if objects is None:
-        return ", ".join(what)
-    what[0] += f" for up to {objects.per_image} objects an image"
+        return f"{model}, {images}"
     if objects.side is not None:
-        what[1] += f", in which a quarter of the objects are smaller than {objects.side:g} x {objects.side:g}"
-    return f"{'; '.join(what)}; --queries and --image-size set others"
+        images += f", in which a quarter of the objects are smaller than {objects.side:g} x {objects.side:g}"
+    options = "--queries and --image-size set others" if queries else "--image-size sets another size"
+    return f"Up to {objects.per_image} objects an image: {model}; {images}; {options}"
 
 
 def query_count(config: Config) -> int | None:
