@@ -9,7 +9,7 @@ option.SHARDS := --shards## a shard set: a directory, for proposals and fetch al
 option.TO := --to## directory to copy a shard set to (shards)
 option.BACKBONE := --backbone## lite0_imagenet, dinov2_s, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or timm's
 option.WEIGHTS := --weights## file of the backbone's weights
-option.GENERATOR := --generator## saliency, merging, merging_small, freemask, random or import (saliency)
+option.GENERATOR := --generator## saliency, merging, merging_small, freemask, checkpoint, random or import (saliency)
 option.WORKERS := --workers## stage 1: Ray actors (one per GPU or core); stage 2: processes that load data
 option.DEVICE := --device## cpu or cuda (the GPU, if there is one)
 option.GPUS := --gpus## processes of training (1)
@@ -35,7 +35,7 @@ option.JOBS := --jobs## runs of an experiment at once (1)
 # The commands, and the variables that each takes.
 takes.demo := WORK_DIR## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
 takes.data := DATASET ROOT## check, convert and draw a labelled dataset
-takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR WORKERS DEVICE## stage 1, images -> shards
+takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT WORKERS DEVICE## stage 1, images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.prelabel := SHARDS FORMAT SCORE OUT## proposals -> label files to correct in a labelling tool

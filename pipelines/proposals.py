@@ -4,16 +4,22 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines import options
 from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.common.errors import quoted
+from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.system import choose_device, keep_freed_memory
-from stage1_proposals.generators.registry import build_generator, config_names, default_config, read_settings
+from stage1_proposals.generators.registry import (
+    DEFAULT_GENERATOR,
+    build_generator,
+    config_names,
+    default_config,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from stage1_proposals.jobs.store import Store
@@ -29,6 +35,7 @@ FAILURES_SHOWN = 20
 @click.option("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm.")
 @click.option("--weights", type=options.PATH, help="The backbone's checkpoint (.pth, .safetensors).")
 @click.option("--generator", help=f"{config_names()}, or your own as package.module:Class. Default: the config's.")
+@click.option("--checkpoint", help="Of --generator checkpoint: the work directory of a run, or a checkpoint in it.")
 @click.option("--config", type=options.PATH, help="TOML of settings. Default: the generator's in configs/proposals.")
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
@@ -46,6 +53,7 @@ def command(
     backbone: str,
     weights: Path | None,
     generator: str | None,
+    checkpoint: str | None,
     config: Path | None,
     changes: tuple[str, ...],
     workers: int | None,
@@ -65,6 +73,8 @@ def command(
     # What needs no PyTorch comes first, because importing it takes seconds.
     store = open_store(shards)
     settings = read_settings(config, generator, changes)
+    if checkpoint is not None:
+        take_checkpoint(settings["generator"], checkpoint)
     if workers != 0:
         check_reachable(os.environ.get("RAY_ADDRESS", ""))
     listed = list_images(images, image_root, shards)
@@ -95,6 +105,21 @@ def command(
     with progress("making proposals", "images", len(job.images)) as advance:
         entries = run(job, shards, workers, advance, retry_failed)
     print_summary(store, entries)
+
+
+def take_checkpoint(generator: dict[str, Any], checkpoint: str) -> None:
+    """Add `--checkpoint` to the settings of the generator that it is for.
+
+    Raises:
+        UserError: they are another generator's.
+    """
+    name = generator.get("name", DEFAULT_GENERATOR)
+    if name != "checkpoint":
+        raise UserError(
+            f"--checkpoint (CHECKPOINT=) goes with --generator checkpoint, not {name}; it names the trained model "
+            f"whose masks are taken. A file of the backbone's weights is --weights (WEIGHTS=)"
+        )
+    generator["checkpoint"] = checkpoint
 
 
 def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:

@@ -35,10 +35,12 @@ class Batch:
     Attributes:
         features: X, float32 (B, D, h, w), on the job's device.
         images: the B images.
+        image_root: folder that their file names are relative to, for generators that look at pixels.
     """
 
     features: Tensor
     images: Sequence[ImageInfo]
+    image_root: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ GENERATORS = {
     "merging": f"{_PACKAGE}.merging:MergingGenerator",
     "random": f"{_PACKAGE}.random_shapes:RandomGenerator",
     "import": f"{_PACKAGE}.coco_import:ImportGenerator",
+    # Stage 2's, which is named here as a user's own would be: stage 1 does not import it unless asked to.
+    "checkpoint": "stage2_training.inference.pseudo_masks:CheckpointGenerator",
 }
 DEFAULT_GENERATOR = "saliency"
+_PARTS_SHOWN = {"file": 1, "checkpoint": 2}  # of settings that are paths; checkpoints of all runs have the same names
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "proposals"
 
 
@@ -67,9 +70,10 @@ def describe_generator(parameters: Mapping[str, Any]) -> str:
     defaults = {field.name: field.default for field in fields(find_generator(name))} if name in GENERATORS else {}
     defaults = json.loads(json.dumps(defaults, default=str))  # tuples become lists, as in the manifest
     shown = {
-        key: Path(value).name if key == "file" else value
+        key: "/".join(Path(value).parts[-_PARTS_SHOWN[key] :]) if key in _PARTS_SHOWN else value
         for key, value in parameters.items()
-        if key not in ("name", "short_side", "long_side", "sha256") and (key not in defaults or value != defaults[key])
+        if key not in ("name", "short_side", "long_side", "sha256", "config_sha256")
+        and (key not in defaults or value != defaults[key])
     }
     return " ".join([name, *(f"{key}={value}" for key, value in shown.items())])
 

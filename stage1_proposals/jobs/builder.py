@@ -153,7 +153,7 @@ class ShardBuilder:
                 pixels = torch.from_numpy(np.stack([image.pixels for image in batch]))
                 features = self.backbone(pixels.to(recipe.device).permute(0, 3, 1, 2))  # a channels_last view
                 infos = [ImageInfo(task.ids[image.index], names[image.index], image.size) for image in batch]
-                results = recipe.generator(Batch(features, infos))
+                results = recipe.generator(Batch(features, infos, self.request.image_root))
                 for image, info, proposals in zip(batch, infos, results, strict=True):
                     if isinstance(proposals, ImageError):
                         failures[image.index] = str(proposals)

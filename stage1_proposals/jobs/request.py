@@ -187,4 +187,8 @@ def check_same_request(store: Store, request: Request) -> None:
         hint = ""
         if differences.get("generator.name") == ("freemask", "saliency"):
             hint = ", or train on this set as it is: sets of the former generator `freemask` cannot be continued"
+        elif "generator.sha256" in differences and manifest:
+            former = manifest.request.generator.get("checkpoint")
+            if former and former != request.generator.get("checkpoint"):
+                hint = f", or go on with the checkpoint of before, if it is there: --checkpoint (CHECKPOINT=) {former}"
         raise UserError(f"{store} was made with other settings: {listed}. Choose another SHARDS directory{hint}")

@@ -50,6 +50,19 @@ def evaluation_config(
     return apply_overrides(config, overrides.model_copy(update={"image_size": None}))
 
 
+def image_pipeline(run: Config) -> list[dict[str, Any]]:
+    """The transforms of the images that a run's model predicts; each image is resized as for `evaluation_config`.
+
+    Args:
+        run: the config of a pre-training or fine-tuning run.
+    """
+    if "test_dataloader" in run:
+        loader = run.test_dataloader
+    else:
+        loader = _test_loader({"val_dataloader": {}}, _resize_transform(run))
+    return [dict(transform) for transform in loader.dataset.pipeline]
+
+
 def _test_loader(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:
     """The data loader of a dataset's test images: its fine-tuning schedule's, with `resize` for the images' size."""
     schedule = read_fragment("schedules", dataset.get("default_schedule", "finetune"))

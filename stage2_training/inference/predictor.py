@@ -26,8 +26,11 @@ from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
 
 
-def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
-    """The config's detector with the weights of a checkpoint, in evaluation mode, on the device of training.
+def load_detector(config: Config, checkpoint: str | Path, device: str | None = None) -> BaseDetector:
+    """The config's detector with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        device: default: that of training.
 
     Raises:
         UserError: the checkpoint cannot be read or is of another model.
@@ -36,7 +39,7 @@ def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
     weights = read_tensors(checkpoint)
     match_tensors(weights, model.state_dict()).require_all(checkpoint)
     model.load_state_dict(weights)
-    return model.to(get_device()).eval()
+    return model.to(device or get_device()).eval()
 
 
 def image_loader(config: Config, limit: int | None = None) -> DataLoader:
@@ -59,11 +62,14 @@ def preprocess(
 
 
 @torch.no_grad()
-def detect(model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path) -> InstanceData:
+def detect(
+    model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path | NDArray[np.uint8]
+) -> InstanceData:
     """Detect the objects of an image.
 
     Args:
         pipeline: transforms of the config's test images.
+        image: its path, or its pixels, uint8 (H, W, 3) RGB.
 
     Returns:
         `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
@@ -71,7 +77,13 @@ def detect(model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str |
     Raises:
         UserError: the image cannot be read.
     """
-    data = Compose(list(pipeline))({"img_path": str(image), "img_id": 0})
+    given: dict[str, Any] = {"img_path": "", "img_id": 0}
+    if isinstance(image, np.ndarray):
+        given |= {"img": image, "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
+        pipeline = [transform for transform in pipeline if transform["type"] != "LoadRGBImage"]
+    else:
+        given["img_path"] = str(image)
+    data = Compose(list(pipeline))(given)
     return model.test_step(pseudo_collate([data]))[0].pred_instances
 
 

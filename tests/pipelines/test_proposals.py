@@ -162,6 +162,15 @@ def test_any_file_name_is_printed_on_one_line_of_plain_text(tmp_path: Path, monk
         (["--set", "threshold=high"], "threshold 'high': must be a number"),
         (["--set", "name=magic"], "no generator 'magic'"),
         (["--config", "{tmp}/zero.toml", "--long-side", "64"], "zero.toml: batch_size 0: must be greater than 0"),
+        (
+            ["--checkpoint", "{tmp}"],
+            "--checkpoint (CHECKPOINT=) goes with --generator checkpoint, not saliency; it names the trained model",
+        ),
+        (["--generator", "merging", "--checkpoint", "{tmp}"], "goes with --generator checkpoint, not merging; "),
+        (["--generator", "checkpoint"], "needs a trained model: --checkpoint (CHECKPOINT=) names the work directory"),
+        (["--generator", "checkpoint", "--checkpoint", "{tmp}/gone"], "{tmp}/gone: no such checkpoint"),
+        (["--generator", "checkpoint", "--checkpoint", "{tmp}"], "{tmp}: no run here (no config.py)"),
+        (["--generator", "checkpoint", "--checkpoint", "{tmp}/small.pth"], "small.pth: there is no config.py beside"),
         (["--shards", "{tmp}/text"], "{tmp}/text: cannot be written"),
         (
             ["--shards", "{tmp}/other"],

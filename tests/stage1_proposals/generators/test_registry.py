@@ -145,6 +145,7 @@ def test_a_config_of_another_generator_is_refused() -> None:
     with pytest.raises(UserError, match="is for the generator random, not saliency"):
         read_settings(CONFIGS / "random.toml", "saliency", ())
     with pytest.raises(
-        UserError, match="no generator 'magic'; there are freemask, import, merging, merging_small, random, saliency"
+        UserError,
+        match="no generator 'magic'; there are checkpoint, freemask, import, merging, merging_small, random, saliency",
     ):
         read_settings(None, "magic", ())

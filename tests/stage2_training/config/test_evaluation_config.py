@@ -2,7 +2,7 @@ import pytest
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import finetuning_config, pretraining_config, read_dataset
-from stage2_training.config.evaluation_config import evaluation_config
+from stage2_training.config.evaluation_config import evaluation_config, image_pipeline
 from stage2_training.config.overrides import Overrides
 
 
@@ -73,3 +73,12 @@ def test_a_pretraining_run_has_no_labels_of_its_own(pretraining):
     run.work_dir = "runs/pre"
     with pytest.raises(UserError, match="runs/pre is a pre-training run, which has no labels to evaluate on"):
         evaluation_config(run)
+
+
+def test_a_models_images_are_transformed_as_for_its_evaluation(pretraining):
+    """Of a pre-training run, without a dataset."""
+    run = pretraining("train_dataloader.dataset.pipeline.2.scale=(96,64)")
+    assert image_pipeline(run) == evaluation_config(run, read_dataset("ctw1500")).test_dataloader.dataset.pipeline
+    assert [transform["type"] for transform in image_pipeline(run)] == ["LoadRGBImage", "Resize", "PackDetInputs"]
+    run = finetuning_config("knet_lite0", "demo")
+    assert image_pipeline(run) == run.test_dataloader.dataset.pipeline

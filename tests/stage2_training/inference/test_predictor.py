@@ -3,6 +3,7 @@ import torch
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
+from stage1_proposals.images.decode import read_image
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.inference.predictor import detect, image_loader, load_detector, preprocess
@@ -32,6 +33,9 @@ def test_an_image_is_predicted_as_in_the_test_loop(config, tmp_path):
     assert found.masks.shape[1:] == (48, 80)
     assert torch.equal(found.masks, sample.pred_instances.masks)
     assert torch.equal(found.scores, sample.pred_instances.scores)
+    of_pixels = detect(model, dataset.pipeline, read_image(sample.img_path))
+    assert torch.equal(of_pixels.masks, found.masks)
+    assert torch.equal(of_pixels.scores, found.scores)
 
 
 def test_a_checkpoint_of_another_model_is_refused(config, tmp_path):
