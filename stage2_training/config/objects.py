@@ -46,7 +46,7 @@ class Objects:
         """How many objects all but the fullest hundredth of the images have at most."""
         return ceil(np.percentile(self.counts, PERCENTILE)) if len(self.counts) else 0
 
-    def small_side(self, scale: tuple[int, int]) -> float:
+    def small_side(self, scale: tuple[float, float]) -> float:
         """The side below which a quarter of the objects are, once images are resized to fit into `scale`."""
         if not len(self.sides):
             return float("inf")

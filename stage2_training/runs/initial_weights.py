@@ -97,7 +97,7 @@ class Initialisation:
         """
         weights, traits = self.read(target), self.traits or DetectorTraits()
         weights, adapted = adapt_rows(weights, target, traits)
-        match = replace(match_tensors(weights, target, self.traits and traits.class_branch), adapted=adapted)
+        match = replace(match_tensors(weights, target, traits.class_branch if self.traits else None), adapted=adapted)
         match.require(self.needed, self.source, self.hint)
         return match
 
