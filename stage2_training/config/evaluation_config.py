@@ -1,14 +1,19 @@
-"""The config that evaluates a run's checkpoint, on the run's own test images or those of any dataset."""
+"""What a run's config says about its detector: how to evaluate it, how it sees images, and which classes it has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
+from statistics import median
 from typing import Any
 
 from mmengine.config import Config
 
+from stage1_proposals.common.coco import read_images
 from stage1_proposals.common.errors import UserError
+from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
 from stage2_training.config.overrides import Overrides, apply_overrides
+from stage2_training.data.dataset import CLUSTER_NAME
 
 
 def evaluation_config(
@@ -46,17 +51,58 @@ def evaluation_config(
     return apply_overrides(config, overrides or Overrides())
 
 
+def test_pipeline(run: Config) -> list[dict[str, Any]]:
+    """The transforms through which a run's detector sees an image; those of evaluation, if the run has been."""
+    if "test_dataloader" in run:
+        return list(run.test_dataloader.dataset.pipeline)
+    loader = Config({"val_dataloader": read_fragment("schedules", "finetune")["val_dataloader"]}).val_dataloader
+    return _with_resize(loader.dataset.pipeline, _resize_transform(run))
+
+
+def class_names(run: Config) -> tuple[str, ...]:
+    """The names of a run's classes; pre-training has but `object`, unless its clusters are classes."""
+    if "test_dataloader" in run:
+        return tuple(run.test_dataloader.dataset.metainfo.classes)
+    clusters = _find(run.model, "num_classes")
+    return ("object",) if clusters == 1 else tuple(f"{CLUSTER_NAME} {number}" for number in range(clusters))
+
+
+def image_side(run: Config) -> int:
+    """How long the longer side of a run's images is, in pixels: the median of its test images.
+
+    Twice the size to which they are resized, where the labels are gone or do not say it, and for pre-training.
+    """
+    resize = _resize_transform(run)
+    side = 2 * max(resize["scale"]) if resize else 1333
+    if "test_dataloader" in run:
+        with suppress(UserError):
+            sizes = [image.size for image in read_images(annotation_file(run.test_dataloader.dataset)) if image.size]
+            side = round(median(map(max, sizes))) if sizes else side
+    return side
+
+
+def _find(node: Any, key: str) -> Any:
+    """The first value of this key in a config, at any depth; None: there is none."""
+    if isinstance(node, Mapping):
+        return node[key] if key in node else _find(list(node.values()), key)
+    if isinstance(node, list | tuple):
+        return next((found for value in node if (found := _find(value, key)) is not None), None)
+    return None
+
+
 def _test_loader(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:
     """The data loader of a dataset's test images: its fine-tuning schedule's, with `resize` for the images' size."""
     schedule = read_fragment("schedules", dataset.get("default_schedule", "finetune"))
     config = Config({"val_dataloader": schedule["val_dataloader"]})
     config.merge_from_dict({"val_dataloader": dataset["val_dataloader"]})
     loader = config.val_dataloader
-    if resize is not None:
-        loader.dataset.pipeline = [
-            resize if transform["type"] == "Resize" else transform for transform in loader.dataset.pipeline
-        ]
+    loader.dataset.pipeline = _with_resize(loader.dataset.pipeline, resize)
     return loader
+
+
+def _with_resize(pipeline: Sequence[dict[str, Any]], resize: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Transforms with another `Resize`, if one is given."""
+    return [resize if resize and transform["type"] == "Resize" else transform for transform in pipeline]
 
 
 def _resize_transform(run: Config) -> dict[str, Any] | None:

@@ -42,13 +42,13 @@ def score_detections(
 
 
 def detection_boxes(boxes: NDArray[np.floating], masks: Sequence[Rle]) -> NDArray[np.floating]:
-    """The boxes (N, 4) of an image's detections as x, y, width, height.
+    """The boxes (N, 4) of an image's detections: x1, y1, x2, y2.
 
     Args:
-        boxes: (N, 4) as MMDetection predicts them: x1, y1, x2, y2; detectors without boxes predict zeros.
+        boxes: (N, 4) as MMDetection predicts them; detectors without boxes predict zeros.
         masks: N of them; their boxes are taken where none are predicted.
     """
-    return to_xywh(boxes if boxes.any() else mask_boxes(masks))
+    return boxes if boxes.any() else mask_boxes(masks)
 
 
 @METRICS.register_module()
@@ -85,7 +85,7 @@ class MaskAP(BaseMetric):
                     "scores": predicted["scores"].tolist(),
                     "masks": masks,
                     "areas": mask_areas(masks).tolist(),
-                    "boxes": detection_boxes(predicted["bboxes"].cpu().numpy(), masks).tolist(),
+                    "boxes": to_xywh(detection_boxes(predicted["bboxes"].cpu().numpy(), masks)).tolist(),
                 }
             )
 

@@ -1,8 +1,8 @@
-"""Predictions of a trained detector, on the test images of its config or on any image."""
+"""A trained detector applied to images: to any, one by one, or to the test images of its config."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -12,22 +12,134 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
-from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage1_proposals.common.checkpoints import match_tensors, read_tensors
-from stage1_proposals.common.drawing import TILE, draw_named
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.masks import encode_masks
+from stage1_proposals.images.decode import ImageError, read_image, to_pixels
+from stage2_training.config.evaluation_config import class_names, test_pipeline
 from stage2_training.evaluation.activations import Activations, mean_maps
+from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
+from stage2_training.inference.prediction import Prediction
+from stage2_training.inference.tiles import Tiles, predict_in_tiles
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
+from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+
+AnyImage = str | Path | NDArray[np.uint8] | Image.Image
 
 
-def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
-    """The config's detector with the weights of a checkpoint, in evaluation mode, on the device of training.
+class Predictor:
+    """Finds objects in images with a trained detector: `predictor = Predictor.from_run(...)`, `predictor("a.jpg")`.
+
+    Attributes:
+        model: the detector, in evaluation mode.
+        names: of its classes.
+
+    Args:
+        config: of the run, see `WorkDir.read_config`. A pre-training run finds `object`s, or its clusters.
+        checkpoint: the detector's weights.
+        min_score: objects with a lower score are left out.
+        tiles: how large images are cut into overlapping tiles; None: they are not, as in evaluation.
+        device: torch device; None: MMEngine's, the GPU if there is one.
+
+    Raises:
+        UserError: the checkpoint cannot be read or is of another model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | Path,
+        *,
+        min_score: float = 0.3,
+        tiles: Tiles | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.model = load_detector(config, checkpoint, device)
+        self.names = class_names(config)
+        self.min_score = min_score
+        self.tiles = tiles
+        self._pipeline = Compose(test_pipeline(config))
+
+    @classmethod
+    def from_run(cls, work_dir: str | Path, checkpoint: str | Path | None = None, **settings: Any) -> "Predictor":
+        """The predictor of a run.
+
+        Args:
+            work_dir: directory of the run.
+            checkpoint: a checkpoint of it; None: the one that evaluation takes.
+            settings: those of the class.
+
+        Raises:
+            UserError: there is no such run or checkpoint, or as the class.
+        """
+        config = WorkDir(work_dir).read_config()
+        return cls(config, find_checkpoint(checkpoint or work_dir), **settings)
+
+    @overload
+    def __call__(self, image: AnyImage) -> Prediction: ...
+    @overload
+    def __call__(self, image: list[AnyImage]) -> list[Prediction]: ...
+    def __call__(self, image: AnyImage | list[AnyImage]) -> Prediction | list[Prediction]:
+        """The objects in an image, or those in each of a list.
+
+        Args:
+            image: a path, read as displayed; a Pillow image, whose EXIF orientation is applied; or uint8 (H, W, 3),
+                RGB.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        if isinstance(image, list):
+            return [self(one) for one in image]
+        pixels = _pixels(image)
+        if self.tiles is None:
+            return self._predict(pixels)
+        return predict_in_tiles(self._predict, pixels, self.tiles)
+
+    @torch.no_grad()
+    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """The objects in an image that is seen as a whole."""
+        data = self._pipeline({"img": pixels, "img_path": "", "img_id": 0})
+        found = self.model.test_step(pseudo_collate([data]))[0].pred_instances.cpu()
+        found = found[found.scores >= self.min_score]
+        found = found[found.scores.argsort(descending=True, stable=True)]
+        rle = encode_masks(found.masks.numpy())
+        labels = found.labels.numpy()
+        return Prediction(
+            size=pixels.shape[:2],
+            rle=rle,
+            boxes=detection_boxes(found.bboxes.numpy(), rle).astype(np.float32),
+            scores=found.scores.numpy(),
+            labels=labels,
+            names=[self.names[label] for label in labels],
+        )
+
+
+def _pixels(image: AnyImage) -> NDArray[np.uint8]:
+    if isinstance(image, Image.Image):
+        return to_pixels(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"the image is {image.dtype} of shape {image.shape}; it must be uint8 (H, W, 3), RGB")
+        return image
+    try:
+        return read_image(image)
+    except ImageError as error:
+        raise UserError(f"{image}: {error}; {error.advice}") from error
+
+
+def load_detector(config: Config, checkpoint: str | Path, device: str | None = None) -> BaseDetector:
+    """The config's detector with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        device: torch device; None: that of training.
 
     Raises:
         UserError: the checkpoint cannot be read or is of another model.
@@ -36,7 +148,7 @@ def load_detector(config: Config, checkpoint: str | Path) -> BaseDetector:
     weights = read_tensors(checkpoint)
     match_tensors(weights, model.state_dict()).require_all(checkpoint)
     model.load_state_dict(weights)
-    return model.to(get_device()).eval()
+    return model.to(device or get_device()).eval()
 
 
 def image_loader(config: Config, limit: int | None = None) -> DataLoader:
@@ -56,52 +168,6 @@ def preprocess(
     """
     data = model.data_preprocessor(batch, training)
     return data["inputs"], data["data_samples"]
-
-
-@torch.no_grad()
-def detect(model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path) -> InstanceData:
-    """Detect the objects of an image.
-
-    Args:
-        pipeline: transforms of the config's test images.
-
-    Returns:
-        `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
-
-    Raises:
-        UserError: the image cannot be read.
-    """
-    data = Compose(list(pipeline))({"img_path": str(image), "img_id": 0})
-    return model.test_step(pseudo_collate([data]))[0].pred_instances
-
-
-def draw_detections(
-    model: BaseDetector,
-    config: Config,
-    image: str | Path,
-    pixels: NDArray[np.uint8],
-    min_score: float,
-    tile: int = TILE,
-) -> tuple[Image.Image, int]:
-    """Detect the objects of an image and draw them, each with its class and score; returns their number, too.
-
-    Args:
-        model: of `load_detector`.
-        config: of the fine-tuning run, with its test images' pipeline and classes.
-        pixels: the image, uint8 (H, W, 3).
-        min_score: in [0, 1], of the detections that are drawn.
-        tile: length of the drawing's longer side, in pixels.
-
-    Raises:
-        UserError: the image cannot be read.
-    """
-    dataset = config.test_dataloader.dataset
-    detected = detect(model, dataset.pipeline, image)
-    detected = detected[detected.scores >= min_score].cpu()
-    detected = detected[detected.scores.argsort(descending=True)]
-    labels_and_scores = zip(detected.labels.tolist(), detected.scores.tolist(), strict=True)
-    names = [f"{dataset.metainfo['classes'][label]} {score:.2f}" for label, score in labels_and_scores]
-    return draw_named(pixels, detected.masks.numpy().astype(np.uint8), names, tile=tile), len(names)
 
 
 def mean_query_masks(
