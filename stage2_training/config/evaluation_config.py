@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mmengine.config import Config
 
-from stage1_proposals.common.coco import read_images
+from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
@@ -65,6 +66,24 @@ def class_names(run: Config) -> tuple[str, ...]:
         return tuple(run.test_dataloader.dataset.metainfo.classes)
     clusters = _find(run.model, "num_classes")
     return ("object",) if clusters == 1 else tuple(f"{CLUSTER_NAME} {number}" for number in range(clusters))
+
+
+def category_ids(run: Config, names: Sequence[str], labels: Path | None = None) -> list[int]:
+    """The ids that a run's classes have in COCO JSON: in the given file, else in the run's labels; else from 1.
+
+    Args:
+        names: of the classes.
+        labels: a JSON that lists images; it need not have categories.
+    """
+    files = [labels] if labels else []
+    if "test_dataloader" in run:
+        files.append(annotation_file(run.test_dataloader.dataset))
+    for path in files:
+        with suppress(UserError):
+            ids = {name: number for number, name in read_coco(path, ignore_unknown_images=True).categories.items()}
+            if ids.keys() >= set(names):
+                return [ids[name] for name in names]
+    return list(range(1, len(names) + 1))
 
 
 def image_side(run: Config) -> int:
