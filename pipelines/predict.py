@@ -123,12 +123,8 @@ def write_results(
 
     out, files = job.out, NewFiles()
     root = Path(job.request.image_root)
-    writers: list[LabelWriter] = [
-        CocoWriter(out, root, names, files, category_ids)
-        if kind == "coco"
-        else RESULT_WRITERS[kind](out, root, names, files)
-        for kind in formats
-    ]
+    makers = RESULT_WRITERS | {"coco": partial(CocoWriter, category_ids=category_ids)}
+    writers: list[LabelWriter] = [makers[kind](out, root, names, files) for kind in formats]
     objects, large, failures = 0, 0, list[Failure]()
     for found in track("writing results", "images", job.results(), job.request.image_count):
         if isinstance(found, Failure):
