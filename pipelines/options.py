@@ -120,7 +120,7 @@ def model_option(default: str | None = DEFAULT_MODEL, folders: str = "configs/mo
 
 def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     """`--dataset`."""
-    text = "configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files."
+    text = "configs/datasets/DATASET.py, a config file, COCO JSON, a folder of labelme files, or data.yaml of YOLO."
     return click.option("--dataset", default=default, help=text)
 
 
