@@ -52,12 +52,17 @@ def evaluation_config(
     return apply_overrides(config, overrides or Overrides())
 
 
-def test_pipeline(run: Config) -> list[dict[str, Any]]:
-    """The transforms through which a run's detector sees an image; those of evaluation, if the run has been."""
+def image_pipeline(run: Config) -> list[dict[str, Any]]:
+    """The transforms of the images that a run's model predicts; each image is resized as for `evaluation_config`.
+
+    Args:
+        run: the config of a pre-training or fine-tuning run.
+    """
     if "test_dataloader" in run:
-        return list(run.test_dataloader.dataset.pipeline)
-    loader = Config({"val_dataloader": read_fragment("schedules", "finetune")["val_dataloader"]}).val_dataloader
-    return _with_resize(loader.dataset.pipeline, _resize_transform(run))
+        loader = run.test_dataloader
+    else:
+        loader = _test_loader({"val_dataloader": {}}, _resize_transform(run))
+    return [dict(transform) for transform in loader.dataset.pipeline]
 
 
 def class_names(run: Config) -> tuple[str, ...]:
@@ -115,13 +120,11 @@ def _test_loader(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> C
     config = Config({"val_dataloader": schedule["val_dataloader"]})
     config.merge_from_dict({"val_dataloader": dataset["val_dataloader"]})
     loader = config.val_dataloader
-    loader.dataset.pipeline = _with_resize(loader.dataset.pipeline, resize)
+    if resize is not None:
+        loader.dataset.pipeline = [
+            resize if transform["type"] == "Resize" else transform for transform in loader.dataset.pipeline
+        ]
     return loader
-
-
-def _with_resize(pipeline: Sequence[dict[str, Any]], resize: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Transforms with another `Resize`, if one is given."""
-    return [resize if resize and transform["type"] == "Resize" else transform for transform in pipeline]
 
 
 def _resize_transform(run: Config) -> dict[str, Any] | None:

@@ -1,9 +1,11 @@
 """A trained detector applied to images: to any, one by one, or to the test images of its config."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any, overload
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -12,6 +14,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -19,9 +22,9 @@ from torch.utils.data import DataLoader
 
 from stage1_proposals.common.checkpoints import match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.masks import encode_masks
+from stage1_proposals.common.masks import Rle, Size, encode_masks
 from stage1_proposals.images.decode import ImageError, read_image, to_pixels
-from stage2_training.config.evaluation_config import class_names, test_pipeline
+from stage2_training.config.evaluation_config import class_names, image_pipeline
 from stage2_training.evaluation.activations import Activations, mean_maps
 from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
@@ -30,6 +33,9 @@ from stage2_training.inference.tiles import Tiles, predict_in_tiles
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
 from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+
+# A detector puts out up to 100 masks at once, a byte a pixel: of a larger image they are found at a smaller size.
+MASK_PIXELS = 1 << 24
 
 AnyImage = str | Path | NDArray[np.uint8] | Image.Image
 
@@ -65,7 +71,7 @@ class Predictor:
         self.names = class_names(config)
         self.min_score = min_score
         self.tiles = tiles
-        self._pipeline = Compose(test_pipeline(config))
+        self.pipeline = image_pipeline(config)
 
     @classmethod
     def from_run(cls, work_dir: str | Path, checkpoint: str | Path | None = None, **settings: Any) -> "Predictor":
@@ -103,23 +109,51 @@ class Predictor:
             return self._predict(pixels)
         return predict_in_tiles(self._predict, pixels, self.tiles)
 
-    @torch.no_grad()
     def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
         """The objects in an image that is seen as a whole."""
-        data = self._pipeline({"img": pixels, "img_path": "", "img_id": 0})
-        found = self.model.test_step(pseudo_collate([data]))[0].pred_instances.cpu()
-        found = found[found.scores >= self.min_score]
+        size = (pixels.shape[0], pixels.shape[1])
+        scale = sqrt(MASK_PIXELS / (size[0] * size[1]))
+        if scale < 1:
+            width, height = (round(side * scale) for side in size[::-1])
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        found = detect(self.model, self.pipeline, pixels)
+        found = found[found.scores >= self.min_score].cpu()
         found = found[found.scores.argsort(descending=True, stable=True)]
-        rle = encode_masks(found.masks.numpy())
+        rle = [_at_size(mask, size) for mask in found.masks.numpy()]
+        boxes = detection_boxes(found.bboxes.numpy(), rle).astype(np.float32)
+        if scale < 1 and found.bboxes.any():
+            boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
         labels = found.labels.numpy()
-        return Prediction(
-            size=pixels.shape[:2],
-            rle=rle,
-            boxes=detection_boxes(found.bboxes.numpy(), rle).astype(np.float32),
-            scores=found.scores.numpy(),
-            labels=labels,
-            names=[self.names[label] for label in labels],
-        )
+        names = [self.names[label] for label in labels]
+        return Prediction(size, rle, boxes, found.scores.numpy(), labels, names)
+
+
+@torch.no_grad()
+def detect(
+    model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path | NDArray[np.uint8]
+) -> InstanceData:
+    """Detect the objects of an image.
+
+    Args:
+        pipeline: transforms of the config's test images.
+        image: its path, or its pixels, uint8 (H, W, 3), RGB.
+
+    Returns:
+        `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+    given = {"img": image, "img_path": ""} if isinstance(image, np.ndarray) else {"img_path": str(image)}
+    data = Compose(list(pipeline))({**given, "img_id": 0})
+    return model.test_step(pseudo_collate([data]))[0].pred_instances
+
+
+def _at_size(mask: NDArray[np.bool_], size: Size) -> Rle:
+    """Run lengths of a mask (H, W) at the image's size, which may be larger."""
+    if mask.shape != size:
+        mask = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) > 127
+    return encode_masks(mask[None])[0]
 
 
 def _pixels(image: AnyImage) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from stage1_proposals.images.decode import read_image
 from stage2_training.config.compose import finetuning_config, pretraining_config
 from stage2_training.config.evaluation_config import image_side
 from stage2_training.config.overrides import Overrides
+from stage2_training.inference import predictor as predictors
 from stage2_training.inference.predictor import Predictor, image_loader, load_detector, preprocess
 from stage2_training.runs import train as training
 from tests import tiny_knet
@@ -77,6 +78,18 @@ def test_objects_below_a_score_are_left_out(config, predictor, tmp_path):
     assert 0 < len(strict) < len(everything)
     assert same(strict, everything.at_least(middle))
     assert list(strict.scores) == sorted(strict.scores, reverse=True)
+
+
+def test_masks_of_very_large_images_are_enlarged(config, predictor, tmp_path, monkeypatch):
+    image = Image.open(next((tmp_path / "labelled").rglob("*.png"))).resize((320, 192))
+    small = predictor(np.asarray(image.resize((160, 96), Image.Resampling.BILINEAR)))
+    monkeypatch.setattr(predictors, "MASK_PIXELS", 160 * 96)
+    enlarged = predictor(np.asarray(image))
+    assert enlarged.size == (192, 320)
+    assert np.array_equal(enlarged.scores, small.scores)
+    masks, others = small.masks.repeat(2, 1).repeat(2, 2), enlarged.masks
+    assert ((masks & others).sum((1, 2)) >= 0.9 * (masks | others).sum((1, 2))).all()
+    assert np.array_equal(enlarged.boxes, 2 * small.boxes)
 
 
 def test_a_pretrained_run_finds_objects(write_shards, make_record, rectangles, tmp_path):
