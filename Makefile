@@ -50,7 +50,7 @@ takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVIC
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
-takes.bench = PART $(of.$(PART))## measure, PART=proposals IMAGES BACKBONE|training MODEL|streaming|prompts WORK_DIR
+takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|prompts WORK_DIR
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
 # What each picture and each benchmark takes.
@@ -61,6 +61,7 @@ of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE SCORE OUT
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
+of.operators := MODEL DEVICE
 of.streaming :=
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 
@@ -81,7 +82,8 @@ COMMANDS += predict draw table figure bench report
 # A variable on the command line that no goal takes is refused.
 goals := $(or $(MAKECMDGOALS),help)
 typed := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-taken := PYTHON $(if $(filter test $(COMMANDS),$(goals)),OPTS) $(foreach goal,$(goals),$(takes.$(goal)))
+taken := PYTHON $(if $(filter setup,$(goals)),OPS)
+taken += $(if $(filter test $(COMMANDS),$(goals)),OPTS) $(foreach goal,$(goals),$(takes.$(goal)))
 ifneq ($(filter-out $(taken),$(typed)),)
 refused := $(filter-out $(taken),$(typed))
 $(error $(refused): not of `make $(goals)`, whose variables are: $(or $(wordlist 2,99,$(taken)),none))
@@ -98,8 +100,8 @@ help: ## list targets and variables
 	@awk -F '## ' '/^option\./ { gsub(/option\.| :=.*/, "", $$1); printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@printf '  %-11s %s\n' OPTS 'further options of the command, which `$(PYTHON) -m pipelines COMMAND --help` lists'
 
-setup: ## build .venv (once; MMCV compiles for 8-12 minutes on two cores the first time)
-	@python3 -m pipelines.setup
+setup: ## build .venv, once; OPS=compiled: with MMCV's own operators
+	@python3 -m pipelines.setup $(if $(OPS),--ops "$(OPS)")
 
 UV_COMPILE := .venv/bin/uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11
 lock: ## pin every dependency of pyproject.toml in requirements.lock

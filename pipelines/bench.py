@@ -22,6 +22,7 @@ from stage2_training import quiet_imports
 MODULES = {
     "proposals": ("Stage 1 beside a reference implementation and the backbone's forward pass.", "proposal_speed"),
     "training": ("A training step of K-Net with Saliency Prompt beside a port of K-Net's losses.", "training_speed"),
+    "operators": ("A training step with MMCV's compiled operators beside those in PyTorch.", "operator_speed"),
     "streaming": ("Reading shards, and the start on a large set, beside h5py and CocoDataset.", "streaming_speed"),
 }
 

@@ -1,8 +1,10 @@
-"""`make setup`: build `.venv` with the pinned packages, MMCV's ops compiled, and the project itself.
+"""`make setup`: build `.venv` with the pinned packages and the project itself.
 
 It runs before anything is installed, so it uses the standard library only. MMCV publishes no wheel for current PyTorch
-releases; its ops are compiled once (8-12 minutes on two cores) and the wheel is kept in a per-user wheelhouse, under a
-name that holds everything the binary depends on; later `.venv`s install it from there.
+releases, and compiling its operators takes 8-12 minutes on two cores. So it is installed without them, and
+`stage2_training/models/mmcv_operators.py` takes their place. `make setup OPS=compiled` compiles MMCV's own; the wheel
+is kept in a per-user wheelhouse, under a name that holds everything the binary depends on, and later `.venv`s install
+it from there. A `.venv` keeps the operators that it has until OPS says otherwise.
 """
 
 from __future__ import annotations  # so that an old Python gets as far as the message about its version
@@ -24,6 +26,11 @@ STAMP = VENV / "setup.sha256"
 LOCK = ROOT / "requirements.lock"
 MMCV = "onedl-mmcv"
 UV = "uv==0.13.9"
+OPS = ("torch", "compiled")
+STAND_IN = """\
+from stage2_training.models.mmcv_operators import *
+from stage2_training.models.mmcv_operators import __getattr__
+"""
 
 
 class SetupError(Exception):
@@ -83,11 +90,11 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
     if not list(house.glob("*.whl")):
         if torch["gpu"] and not shutil.which("nvcc"):
             raise SetupError(
-                f"this machine has a GPU, so MMCV's ops are compiled with nvcc, which is not on PATH: install the "
-                f"CUDA toolkit {torch['cuda']} and add its bin folder to PATH, or set CUDA_VISIBLE_DEVICES= for a "
-                f"CPU-only set-up"
+                f"this machine has a GPU, so MMCV's operators are compiled with nvcc, which is not on PATH: install "
+                f"the CUDA toolkit {torch['cuda']} and add its bin folder to PATH, or use OPS=torch, which compiles "
+                f"nothing"
             )
-        print("Compiling MMCV's ops once for this machine (8-12 minutes on two cores) ...", flush=True)
+        print("Compiling MMCV's operators once for this machine (8-12 minutes on two cores) ...", flush=True)
         requirements.write_text(entry)
         scratch = house.with_name(house.name + f".{os.getpid()}")
         run(
@@ -104,7 +111,24 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
     return next(house.glob("*.whl"))
 
 
-def build() -> None:
+def installed_ops() -> str:
+    """Which operators the MMCV in `.venv` has: one of `OPS`."""
+    return "compiled" if list(VENV.glob("lib/python*/site-packages/mmcv/_ext.*.so")) else "torch"
+
+
+def install_mmcv(install: tuple[str | Path, ...], entry: str, requirements: Path, ops: str) -> None:
+    """Install MMCV with its compiled operators, or with the module that stands in for them."""
+    if ops == "compiled":
+        run(*install, "--no-index", "--reinstall", compile_mmcv(entry, requirements))
+        return
+    requirements.write_text(entry)
+    # Built apart from PyTorch, MMCV compiles nothing.
+    run(*install, "--require-hashes", "--reinstall", "--requirement", requirements)
+    (package,) = VENV.glob("lib/python*/site-packages/mmcv")
+    (package / "_ext.py").write_text(STAND_IN)
+
+
+def build(ops: str) -> None:
     """Build `.venv` from the lock; complete a half-built one, update a stale one."""
     check_lock((ROOT / "pyproject.toml").read_text(), LOCK.read_text())
     if not PYTHON.exists():
@@ -120,7 +144,7 @@ def build() -> None:
     # Bytecode compiled now makes the first start of a command fast, even where PYTHONDONTWRITEBYTECODE is set.
     install = (VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps", "--compile-bytecode")
     run(*install, "--require-hashes", "--requirement", requirements)
-    run(*install, "--no-index", compile_mmcv(mmcv, requirements))
+    install_mmcv(install, mmcv, requirements, ops)
     run(*install, "--no-build-isolation", "--editable", ROOT)  # brings the command `saliency-prompt`
     run(PYTHON, "-c", "import faiss, mmcv.ops, mmdet, ray, torchvision")
     STAMP.write_text(fingerprint())
@@ -128,11 +152,15 @@ def build() -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    if STAMP.exists() and STAMP.read_text() == fingerprint():
+    parser = argparse.ArgumentParser(prog="setup", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--ops", choices=OPS, help="MMCV's operators. Default: those that .venv has; in a new one, torch."
+    )
+    ops = parser.parse_args().ops or installed_ops()
+    if STAMP.exists() and STAMP.read_text() == fingerprint() and ops == installed_ops():
         return 0
     try:
-        build()
+        build(ops)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What decides whether `.venv` is up to date, and which wheel of MMCV goes into it."""
+"""What decides whether `.venv` is up to date, and which MMCV goes into it."""
 
 import subprocess
 import sys
@@ -75,10 +75,52 @@ def test_nothing_is_built_when_the_stamp_fits(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["setup"])
-    monkeypatch.setattr(setup, "build", lambda: pytest.fail("built"))
+    monkeypatch.setattr(setup, "build", lambda ops: pytest.fail("built"))
     (root / "setup.sha256").write_text(setup.fingerprint())
     assert setup.main() == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("compiled", "given", "built"),
+    [
+        (False, [], []),
+        (False, ["--ops", "torch"], []),
+        (False, ["--ops", "compiled"], ["compiled"]),
+        (True, [], []),  # a `.venv` keeps its operators
+        (True, ["--ops", "torch"], ["torch"]),
+    ],
+)
+def test_other_operators_are_built_on_demand(
+    root: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, given: list[str], built: list[str]
+) -> None:
+    package = root / ".venv/lib/python3.11/site-packages/mmcv"
+    package.mkdir(parents=True)
+    (package / "_ext.py").touch()
+    if compiled:
+        (package / "_ext.cpython-311-x86_64-linux-gnu.so").touch()
+    calls: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["setup", *given])
+    monkeypatch.setattr(setup, "build", calls.append)
+    (root / "setup.sha256").write_text(setup.fingerprint())
+    assert setup.main() == 0
+    assert calls == built
+
+
+def test_mmcv_without_operators_gets_the_module_in_their_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = root / ".venv/lib/python3.11/site-packages/mmcv"
+    commands: list[tuple[str, ...]] = []
+
+    def install(*command: str | Path, **_: str) -> None:
+        commands.append(tuple(map(str, command)))
+        package.mkdir(parents=True)
+
+    monkeypatch.setattr(setup, "run", install)
+    setup.install_mmcv(("uv", "install"), "onedl-mmcv==2.3.6 \\\n", root / "r.txt", "torch")
+    (command,) = commands
+    assert command[:3] == ("uv", "install", "--require-hashes")
+    assert "--no-build-isolation" not in command
+    assert "mmcv_operators import __getattr__" in (package / "_ext.py").read_text()
 
 
 def test_what_the_machine_lacks_is_one_line_and_2(
@@ -135,7 +177,7 @@ def test_a_gpu_without_nvcc_is_refused_with_what_to_do(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(setup, "describe_torch", lambda: TORCH | {"gpu": True})
     monkeypatch.setattr(setup.shutil, "which", lambda _: None)
-    with pytest.raises(setup.SetupError, match=r"CUDA toolkit 13\.0 .* CUDA_VISIBLE_DEVICES="):
+    with pytest.raises(setup.SetupError, match=r"CUDA toolkit 13\.0 .* OPS=torch"):
         setup.compile_mmcv("onedl-mmcv==2.3.6 \\\n", root / "r.txt")
 
 
