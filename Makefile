@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 # Variables, and the option of the commands that each stands for. One that is empty is not passed.
-option.IMAGES := --images## images of stage 1, or to predict: a folder, COCO JSON or text list of paths (data/demo/unlabeled)
+option.IMAGES := --images## images of stage 1 or to predict: folder, COCO JSON or text list (data/demo/unlabeled)
 option.SHARDS := --shards## a shard set: a directory, for proposals and fetch also a URL as s3://bucket/shards (shards)
 option.TO := --to## directory to copy a shard set to (shards)
 option.BACKBONE := --backbone## lite0_imagenet, dinov2_s, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or timm's
