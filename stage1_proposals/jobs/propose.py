@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from stage1_proposals.common.system import choose_device, configure_process, keep_freed_memory
 from stage1_proposals.generators.registry import build_generator, default_config, read_settings
-from stage1_proposals.images.listing import list_images
 
 if TYPE_CHECKING:
     from stage1_proposals.jobs.request import Job
@@ -83,6 +82,8 @@ def build_job(
     Raises:
         UserError: something that is named is not there or cannot be used.
     """
+    from stage1_proposals.images.listing import list_images
+
     listed = list_images(images, image_root, shards)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
