@@ -10,6 +10,7 @@ from PIL import Image
 from stage1_proposals.common.drawing import TILE, draw_named
 from stage1_proposals.common.masks import Rle, Size
 from stage1_proposals.common.run_lengths import decode
+from stage1_proposals.images.decode import to_pixels
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ class Prediction:
         """The objects with this score or a higher one."""
         return self.take(np.flatnonzero(self.scores >= score))
 
-    def draw(self, pixels: NDArray[np.uint8], tile: int = TILE) -> Image.Image:
+    def draw(self, image: NDArray[np.uint8] | Image.Image, tile: int = TILE) -> Image.Image:
         """The image with the objects' masks, names and scores.
 
         Args:
-            pixels: uint8 (H, W, 3), RGB.
+            image: uint8 (H, W, 3) in RGB, or a Pillow image, whose EXIF orientation is applied.
             tile: length of the drawing's longer side, in pixels.
         """
+        pixels = to_pixels(image) if isinstance(image, Image.Image) else image
         masks = (decode([rle["counts"]], self.size)[0] for rle in self.rle)
         names = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
         return draw_named(pixels, masks, names, tile=tile)
