@@ -3,19 +3,21 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines import options
 from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
-from stage1_proposals.common.errors import quoted
-from stage1_proposals.generators.registry import config_names, default_config, read_settings
+from stage1_proposals.common.errors import UserError, quoted
+from stage1_proposals.generators.registry import DEFAULT_GENERATOR, config_names, default_config, read_settings
 from stage1_proposals.jobs.propose import DEFAULT_BACKBONE, build_job
 
 if TYPE_CHECKING:
+    from stage1_proposals.jobs.request import Job
     from stage1_proposals.jobs.store import Store
     from stage1_proposals.shards import ShardEntry
 
@@ -29,7 +31,9 @@ FAILURES_SHOWN = 20
 @click.option("--backbone", default=DEFAULT_BACKBONE, help=f"{', '.join(CATALOGUE)}, or any model of timm.")
 @click.option("--weights", type=options.PATH, help="The backbone's checkpoint (.pth, .safetensors).")
 @click.option("--generator", help=f"{config_names()}, or your own as package.module:Class. Default: the config's.")
+@click.option("--checkpoint", help="Of --generator checkpoint: the work directory of a run, or a checkpoint in it.")
 @click.option("--config", type=options.PATH, help="TOML of settings. Default: the generator's in configs/proposals.")
+@click.option("--objects", type=click.Choice(["any", "small"]), default="any", help="What to look for; see below.")
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
@@ -46,7 +50,9 @@ def command(
     backbone: str,
     weights: Path | None,
     generator: str | None,
+    checkpoint: str | None,
     config: Path | None,
+    objects: str,
     changes: tuple[str, ...],
     workers: int | None,
     device: str | None,
@@ -57,12 +63,18 @@ def command(
     """Make a shard set: pseudo masks and seed features of unlabeled images.
 
     Finished shards are kept; the same command run again makes the others.
+
+    `--objects small` is for many small objects, such as cells under the microscope or cars from the air: no image is
+    made smaller, large ones are cut into overlapping tiles, and an image has up to 100 proposals. The generator is
+    then merging, unless you name another one.
     """
     from stage1_proposals.jobs.ray_address import check_reachable
     from stage1_proposals.jobs.store import open_store
 
     store = open_store(shards)
-    settings = read_settings(config, generator, changes)
+    settings = read_settings(config, generator, changes, objects)
+    if checkpoint is not None:
+        take_checkpoint(settings["generator"], checkpoint)
     if workers != 0:
         check_reachable(os.environ.get("RAY_ADDRESS", ""))
     job = build_job(
@@ -83,9 +95,41 @@ def command(
     print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
+    if objects == "small":
+        print_lines(*cost_of_small_objects(job))
     with progress("making proposals", "images", len(job.images)) as advance:
         entries = run(job, shards, workers, advance, retry_failed)
     print_summary(store, entries)
+
+
+def cost_of_small_objects(job: "Job") -> list[str]:
+    """How much the backbone computes for small objects, beside what it would for any: one line, or none."""
+    from stage1_proposals.jobs.request import JobSettings
+
+    usual = JobSettings().override(short_side=job.recipe.settings.short_side)
+    pixels = job.input_pixels()
+    usual_pixels = replace(job, recipe=replace(job.recipe, settings=usual)).input_pixels()
+    if not pixels or not usual_pixels:
+        return []
+    return [
+        f"--objects small: the backbone computes {pixels / 1e6:.2g} megapixels of an image, "
+        f"{pixels / usual_pixels:.1f} times as many as without it"
+    ]
+
+
+def take_checkpoint(generator: dict[str, Any], checkpoint: str) -> None:
+    """Add `--checkpoint` to the settings of the generator that it is for.
+
+    Raises:
+        UserError: they are another generator's.
+    """
+    name = generator.get("name", DEFAULT_GENERATOR)
+    if name != "checkpoint":
+        raise UserError(
+            f"--checkpoint (CHECKPOINT=) goes with --generator checkpoint, not {name}; it names the trained model "
+            f"whose masks are taken. A file of the backbone's weights is --weights (WEIGHTS=)"
+        )
+    generator["checkpoint"] = checkpoint
 
 
 def print_summary(store: "Store", entries: "Sequence[ShardEntry]") -> None:

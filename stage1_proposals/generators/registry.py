@@ -20,8 +20,12 @@ GENERATORS = {
     "merging": f"{_PACKAGE}.merging:MergingGenerator",
     "random": f"{_PACKAGE}.random_shapes:RandomGenerator",
     "import": f"{_PACKAGE}.coco_import:ImportGenerator",
+    # Stage 2's, which is named here as a user's own would be: stage 1 does not import it unless asked to.
+    "checkpoint": "stage2_training.inference.pseudo_masks:CheckpointGenerator",
 }
 DEFAULT_GENERATOR = "saliency"
+DEFAULT_FOR_OBJECTS = {"any": DEFAULT_GENERATOR, "small": "merging"}  # saliency finds large objects only
+_PARTS_SHOWN = {"file": 1, "checkpoint": 2}  # of settings that are paths; checkpoints of all runs have the same names
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "proposals"
 
 
@@ -67,9 +71,10 @@ def describe_generator(parameters: Mapping[str, Any]) -> str:
     defaults = {field.name: field.default for field in fields(find_generator(name))} if name in GENERATORS else {}
     defaults = json.loads(json.dumps(defaults, default=str))  # tuples become lists, as in the manifest
     shown = {
-        key: Path(value).name if key == "file" else value
+        key: "/".join(Path(value).parts[-_PARTS_SHOWN[key] :]) if key in _PARTS_SHOWN else value
         for key, value in parameters.items()
-        if key not in ("name", "short_side", "long_side", "sha256") and (key not in defaults or value != defaults[key])
+        if key not in ("name", "short_side", "long_side", "sha256", "config_sha256")
+        and (key not in defaults or value != defaults[key])
     }
     return " ".join([name, *(f"{key}={value}" for key, value in shown.items())])
 
@@ -79,17 +84,22 @@ def default_config(name: str | None) -> Path:
     return CONFIGS / f"{name or DEFAULT_GENERATOR}.toml"
 
 
-def read_settings(path: Path | None, name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def read_settings(
+    path: Path | None, name: str | None, overrides: Sequence[str], objects: str = "any"
+) -> dict[str, Any]:
     """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
     Args:
         path: the config; None: that called `name`, or none if `name` is your own class.
         name: of a config or generator; None: the config's generator.
         overrides: KEY=VALUE.
+        objects: a key of `DEFAULT_FOR_OBJECTS`; for `small`, the config's table `small` goes over its other settings.
 
     Raises:
-        UserError: no such file, not TOML, or of another generator.
+        UserError: no such file, not TOML, of another generator, or without settings for small objects.
     """
+    if path is None and name is None:
+        name = DEFAULT_FOR_OBJECTS[objects]
     if path is None and name is not None and ":" in name:
         settings: dict[str, Any] = {"generator": {"name": name}}
     else:
@@ -97,6 +107,15 @@ def read_settings(path: Path | None, name: str | None, overrides: Sequence[str])
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")
+    small = settings.pop("small", {})
+    if objects == "small":
+        if not isinstance(small, dict) or not isinstance(small.get("generator", {}), dict) or not small:
+            raise UserError(
+                f"--objects small: {path or name or DEFAULT_GENERATOR} has no settings for small objects, a table "
+                f"[small] in its config; GENERATOR=merging has them"
+            )
+        generator |= small.pop("generator", {})
+        settings |= small
     if path is not None and name is not None and generator.setdefault("name", name) != name:
         raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
     for override in overrides:

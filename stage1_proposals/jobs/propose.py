@@ -22,6 +22,7 @@ def propose(
     generator: str | None = None,
     config: str | Path | None = None,
     changes: Sequence[str] = (),
+    objects: str = "any",
     workers: int | None = 0,
     progress: Callable[[int], None] = lambda count: None,
     retry_failed: bool = False,
@@ -32,8 +33,8 @@ def propose(
     Args:
         images: folder, COCO JSON or text list.
         shards: directory of the shard set.
-        generator, config, changes: name of the generator, TOML file of settings, and KEY=VALUE changes of them; see
-            `read_settings`.
+        generator, config, changes, objects: name of the generator, TOML file of settings, KEY=VALUE changes of them,
+            and `any` or `small` objects; see `read_settings`.
         workers: Ray actors; 0: this process alone; None: one per GPU or core.
         progress: called with numbers of images done.
         retry_failed: read the images again that failed before.
@@ -43,7 +44,7 @@ def propose(
         UserError: something that is named is not there or cannot be used.
     """
     configure_process()
-    chosen = read_settings(Path(config) if config else None, generator, changes)
+    chosen = read_settings(Path(config) if config else None, generator, changes, objects)
     job = build_job(images, shards, chosen, owner=str(config or default_config(generator)), workers=workers, **settings)
     from stage1_proposals.jobs.run import run
     from stage1_proposals.shards import ShardSet

@@ -18,7 +18,7 @@ class Builder(Protocol[Result_co]):
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -31,7 +31,7 @@ def _run_in_process(builder: Builder[Result], tasks: Sequence[Any], progress: Ca
     """Do every task in this process with one thread of PyTorch, writing one result while computing the next."""
     results: list[Future[Result]] = []
     progress(0)
-    with _one_thread(), ThreadPoolExecutor(1) as writer:
+    with one_thread(), ThreadPoolExecutor(1) as writer:
         for index, task in enumerate(tasks):
             results.append(writer.submit(builder.compute(task, progress)))
             if index:

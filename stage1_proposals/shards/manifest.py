@@ -14,7 +14,7 @@ from stage1_proposals.shards.schema import FORMAT, VERSION, ShardError
 MANIFEST = "manifest.json"
 REWRITE = "delete it, and the same `make proposals` rewrites it from the shards"
 # These settings are paths. Where the hash of the file's content stands beside them, the path itself does not matter.
-HASHED_FILES = ("weights", "file")
+HASHED_FILES = ("weights", "file", "checkpoint")
 
 
 _types = cache(get_type_hints)

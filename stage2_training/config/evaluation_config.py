@@ -13,7 +13,7 @@ from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
-from stage2_training.config.overrides import Overrides, apply_overrides
+from stage2_training.config.overrides import Overrides, apply_overrides, resize_images
 from stage2_training.data.dataset import CLUSTER_NAME
 
 
@@ -25,7 +25,8 @@ def evaluation_config(
 ) -> Config:
     """The config of a run with what evaluation needs.
 
-    Images are resized as the run resizes its test images or, in pre-training, its training images. A Saliency Prompt
+    Images are resized as the run resizes its test images or, in pre-training, its training images, unless `overrides`
+    has another size. A Saliency Prompt
     variant stays one: prompts only act in its losses, and it predicts what the plain detector predicts.
 
     Args:
@@ -49,7 +50,10 @@ def evaluation_config(
         )
     if class_agnostic:
         config.test_evaluator = {"type": "MaskAP", "class_agnostic": True}
-    return apply_overrides(config, overrides or Overrides())
+    overrides = overrides or Overrides()
+    if overrides.image_size is not None:
+        resize_images(config.test_dataloader.dataset, overrides.image_size)
+    return apply_overrides(config, overrides.model_copy(update={"image_size": None}))
 
 
 def image_pipeline(run: Config) -> list[dict[str, Any]]:

@@ -94,11 +94,12 @@ def test_requests_name_their_differences(other: Request, differences: dict[str, 
     assert REQUEST.differences(other) == differences
 
 
+@pytest.mark.parametrize("setting", ["file", "checkpoint"])
 @pytest.mark.parametrize(("hashed", "count"), [(True, 0), (False, 1)])
-def test_a_file_counts_by_its_content_where_that_is_known(hashed: bool, count: int) -> None:
+def test_a_file_counts_by_its_content_where_that_is_known(setting: str, hashed: bool, count: int) -> None:
     content = {"sha256": "ef"} if hashed else {}
     one, other = (
-        replace(REQUEST, generator={"name": "import", "file": file, **content}) for file in ("a.json", "b.json")
+        replace(REQUEST, generator={"name": "import", setting: file, **content}) for file in ("a.json", "b.json")
     )
     assert len(one.differences(other)) == count
 

@@ -2,7 +2,7 @@ import pytest
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import finetuning_config, pretraining_config, read_dataset
-from stage2_training.config.evaluation_config import evaluation_config
+from stage2_training.config.evaluation_config import evaluation_config, image_pipeline
 from stage2_training.config.overrides import Overrides
 
 
@@ -59,8 +59,26 @@ def test_a_fine_tuned_run_is_evaluated_on_its_own_images_or_others_at_their_size
     assert other.test_evaluator.class_agnostic
 
 
+def test_another_size_is_that_of_the_test_images_alone():
+    """Also of Cityscapes, whose training images have no fixed size."""
+    for dataset in ("ctw1500", "cityscapes"):
+        run = finetuning_config("knet", dataset)
+        config = evaluation_config(run, overrides=Overrides(image_size=1600))
+        assert resized_to(config) == [(1600, 1600)]
+        assert config.train_dataloader == run.train_dataloader
+
+
 def test_a_pretraining_run_has_no_labels_of_its_own(pretraining):
     run = pretraining()
     run.work_dir = "runs/pre"
     with pytest.raises(UserError, match="runs/pre is a pre-training run, which has no labels to evaluate on"):
         evaluation_config(run)
+
+
+def test_a_models_images_are_transformed_as_for_its_evaluation(pretraining):
+    """Of a pre-training run, without a dataset."""
+    run = pretraining("train_dataloader.dataset.pipeline.2.scale=(96,64)")
+    assert image_pipeline(run) == evaluation_config(run, read_dataset("ctw1500")).test_dataloader.dataset.pipeline
+    assert [transform["type"] for transform in image_pipeline(run)] == ["LoadRGBImage", "Resize", "PackDetInputs"]
+    run = finetuning_config("knet_lite0", "demo")
+    assert image_pipeline(run) == run.test_dataloader.dataset.pipeline

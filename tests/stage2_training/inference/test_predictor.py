@@ -10,7 +10,7 @@ from stage2_training.config.compose import finetuning_config, pretraining_config
 from stage2_training.config.evaluation_config import image_side
 from stage2_training.config.overrides import Overrides
 from stage2_training.inference import predictor as predictors
-from stage2_training.inference.predictor import Predictor, image_loader, load_detector, preprocess
+from stage2_training.inference.predictor import Predictor, detect, image_loader, load_detector, preprocess
 from stage2_training.runs import train as training
 from tests import tiny_knet
 
@@ -40,6 +40,11 @@ def test_an_image_is_predicted_as_in_the_test_loop(config, tmp_path):
     assert np.array_equal(found.boxes, expected.bboxes.numpy())
     assert list(found.labels) == expected.labels.tolist()
     assert found.names == ["text"] * len(found)
+    pipeline = config.test_dataloader.dataset.pipeline
+    for image in (sample.img_path, read_image(sample.img_path)):
+        detected = detect(model, pipeline, image)
+        assert torch.equal(detected.masks, expected.masks)
+        assert torch.equal(detected.scores, expected.scores)
 
 
 @pytest.fixture
