@@ -61,7 +61,6 @@ def command(
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import default_schedule, finetuning_config
         from stage2_training.config.cpu import describe_images
-        from stage2_training.config.objects import describe_objects
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.runs import initial_weights
@@ -87,6 +86,5 @@ def command(
 
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"
-    print(describe_objects(config))
     result = train(work, config, start, purpose, final_scores, command_line, overrides.cfg_options)
     print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")

@@ -60,7 +60,6 @@ def command(
     with quiet_imports():
         from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
         from stage2_training.config.cpu import describe_images
-        from stage2_training.config.objects import describe_objects
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
@@ -88,6 +87,5 @@ def command(
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
     outcome = {"epochs": config.train_cfg.max_epochs}
-    print(describe_objects(config))
     result = train(work, config, start, purpose, lambda: outcome, command_line, overrides.cfg_options)
     print(f"Pre-trained: {result.checkpoint}")
