@@ -67,7 +67,6 @@ def finetune(
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import default_schedule, finetuning_config
         from stage2_training.config.cpu import describe_images
-        from stage2_training.config.objects import describe_objects
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import read_curve
         from stage2_training.runs import initial_weights
@@ -94,6 +93,5 @@ def finetune(
 
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"
-    tell(describe_objects(config))
     typed = sys.argv if command is None else command
     return train(work, config, start, purpose, final_scores, typed, overrides.cfg_options)

@@ -67,7 +67,6 @@ def pretrain(
     with quiet_imports():
         from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
         from stage2_training.config.cpu import describe_images
-        from stage2_training.config.objects import describe_objects
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir
@@ -95,6 +94,5 @@ def pretrain(
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
     outcome = {"epochs": config.train_cfg.max_epochs}
-    print(describe_objects(config))
     typed = sys.argv if command is None else command
     return train(work, config, start, purpose, lambda: outcome, typed, overrides.cfg_options)
