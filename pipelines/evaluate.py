@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipelines import options
-from pipelines.console import print_lines
+from pipelines.console import format_table, one_line, print_lines
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -26,7 +26,7 @@ from stage2_training.runs.init_options import check_checkpoint, check_run
 @click.option("--class-agnostic", is_flag=True, help="Objects of all classes count as one, and so do detections.")
 @click.option("--out", help="JSON of the scores. Default: metrics.json or class_agnostic.json by the checkpoint.")
 @options.device_option
-@options.settings_options("overrides", Overrides, only=["data_root", "workers", "cfg_options"])
+@options.settings_options("overrides", Overrides, only=["image_size", "data_root", "workers", "cfg_options"])
 @options.settings_options("custom", CustomDatasetOptions)
 def command(
     work_dir: str | None,
@@ -59,11 +59,14 @@ def command(
     labelled = open_dataset(dataset, overrides.data_root, custom) if dataset and own_labels else None
     choose_device(device)
     with quiet_imports():
+        from stage1_proposals.common.checkpoints import read_tensors
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
-        from stage2_training.evaluation.scores import format_scores
+        from stage2_training.config.objects import set_queries
+        from stage2_training.evaluation.scores import class_scores, format_scores, percents
         from stage2_training.runs import train as training
+        from stage2_training.runs.adapt_rows import queries_in
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
     run = WorkDir(work_dir).read_config() if work_dir else None
@@ -75,7 +78,10 @@ def command(
         print_lines(*labelled.remarks)
         labels = labelled.fragment
     if run is None and labels is not None:
-        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=overrides), None
+        plain = overrides.model_copy(update={"image_size": None})  # the test images are resized below
+        run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=plain), None
+        if queries := queries_in(read_tensors(weights), run.model.type):
+            set_queries(run, queries)
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
 
@@ -84,7 +90,11 @@ def command(
     scores = training.evaluate(config, weights, path.parent / "evaluation", overrides.cfg_options)
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})
-    print(f"{weights}\n{format_scores(scores)}\nwritten to {path}")
+    print(f"{weights}\n{format_scores(scores)}")
+    if by_class := class_scores(scores):
+        rows = [[one_line(name), *percents(values, tuple(values))] for name, values in by_class.items()]
+        print(f"\n{format_table(('AP of each class', 'masks', 'boxes'), rows)}\n")
+    print(f"written to {path}")
 
 
 def check_run_options(

@@ -14,7 +14,7 @@ train_dataloader = dict(
             dict(type="RandomFlip", prob=0.5),
             # The paper names no angle; the border has the mean colour.
             dict(type="Rotate", prob=0.5, max_mag=10.0, img_border_value=(124, 116, 104)),
-            dict(type="DropVanishedMasks"),
+            dict(type="BoxesFromMasks"),
             dict(type="PackDetInputs"),
         ]
     ),

@@ -12,7 +12,7 @@ train_dataloader = dict(
             dict(type="Resize", scale=(512, 512), keep_ratio=True),
             dict(type="RandomFlip", prob=0.5),
             dict(type="Rotate", prob=0.5, max_mag=10.0, img_border_value=(124, 116, 104)),
-            dict(type="DropVanishedMasks"),
+            dict(type="BoxesFromMasks"),
             dict(type="PackDetInputs"),
         ]
     ),

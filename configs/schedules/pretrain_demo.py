@@ -9,7 +9,7 @@ train_dataloader = dict(
             dict(type="LoadPseudoLabels"),
             dict(type="Resize", scale=(256, 256), keep_ratio=True),
             dict(type="RandomFlip", prob=0.5),
-            dict(type="DropVanishedMasks"),
+            dict(type="BoxesFromMasks"),
             dict(type="PackPseudoLabels"),
         ]
     ),

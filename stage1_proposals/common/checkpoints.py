@@ -5,7 +5,7 @@ import pickle
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +192,14 @@ class TensorMatch:
         left: names of the checkpoint's other tensors, and why each is left.
         missing: names of the network's other tensors.
         class_branch: matches names of tensors whose shape follows the number of classes; None: there are none.
+        adapted: names of found tensors whose rows were made to fit the network's, and how.
     """
 
     found: dict[str, Tensor]
     left: dict[str, str]
     missing: tuple[str, ...]
     class_branch: re.Pattern[str] | None = None
+    adapted: dict[str, str] = field(default_factory=dict)
 
     def lacking(self, parts: Sequence[str] = ("",)) -> list[str]:
         """Names of missing tensors, except class branches and batch norms' counters.
@@ -256,8 +258,13 @@ class TensorMatch:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON-serialisable dict of all names: `taken`, `left` with the reason of each, and `missing`."""
-        return {"taken": sorted(self.found), "left": dict(sorted(self.left.items())), "missing": sorted(self.missing)}
+        """Return a JSON-serialisable dict of all names: `taken`, `adapted` (how), `left` (why) and `missing`."""
+        return {
+            "taken": sorted(self.found),
+            "adapted": dict(sorted(self.adapted.items())),
+            "left": dict(sorted(self.left.items())),
+            "missing": sorted(self.missing),
+        }
 
     def table(self) -> str:
         """Return a table of how many tensors each part of the network took, left and initialised at random, and why."""
@@ -266,8 +273,9 @@ class TensorMatch:
         rows = [("part", "taken", "left", "random init"), *rows]
         width = max(len(row[0]) for row in rows)
         lines = ["  ".join([row[0].ljust(width), *(cell.rjust(11) for cell in row[1:])]) for row in rows]
-        reasons = Counter((_part(name), reason) for name, reason in self.left.items())
-        lines += [f"left in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
+        for outcome, names in (("adapted", self.adapted), ("left", self.left)):
+            reasons = Counter((_part(name), reason) for name, reason in names.items())
+            lines += [f"{outcome} in {part}: {reason} ({count})" for (part, reason), count in sorted(reasons.items())]
         return "\n".join(lines)
 
 

@@ -13,9 +13,9 @@ Its keys are MMDetection's own, and it holds only what its group decides:
 `runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model. What follows from the data
 (number of classes, paths, length of seed features) is filled in, then the command line's overrides.
 
-Some keys of a composed config are none of MMDetection's, which ignores them. `pseudo_labels` and `labels` say what
-the data holds and `initialisation` (set when a run starts) where the initial weights came from; they tie a work
-directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not part of the composed
+Some keys of a composed config are none of MMDetection's, which ignores them. `pseudo_labels`, `labels` and `objects`
+say what the data holds, and `initialisation` (set when a run starts) where the initial weights came from; they tie a
+work directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not part of the composed
 config: of a dataset, `default_schedule` is the schedule that it is trained with, and `max_epochs_of` has the numbers of
 epochs of single detectors by initial weights.
 """
@@ -32,6 +32,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import label_hashes
 from stage2_training.config.fragments import CONFIGS, find_fragment, fragment_file
+from stage2_training.config.objects import labelled_objects, proposed_objects
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
@@ -103,7 +104,7 @@ def pretraining_config(
         set_num_classes(config.model, clusters.classes)
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters.to_json()
-    apply_overrides(config, overrides or Overrides(), device)
+    apply_overrides(config, overrides or Overrides(), device, lambda config: proposed_objects(shards))
     if prompts:
         _check_feature_dim(config, shards)
     return config
@@ -139,7 +140,7 @@ def finetuning_config(
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set
     config.test_dataloader = deepcopy(config.val_dataloader)
     config.test_evaluator = deepcopy(config.val_evaluator)
-    apply_overrides(config, overrides or Overrides(), device)
+    apply_overrides(config, overrides or Overrides(), device, labelled_objects)
     config.labels = label_hashes(config)
     return config
 

@@ -11,30 +11,37 @@ from stage1_proposals.common.system import available_memory
 # Measured on forward and backward passes of K-Net, with a ResNet-50 and with EfficientNet-Lite0, and of Mask2Former:
 # 1.3 GB for a process with its libraries and model, and 1.1 to 2.1 GB per million pixels of the batch.
 BYTES_OF_PROCESS, BYTES_PER_PIXEL = 1.5e9, 2100
+# Not measured: each query beyond a hundred adds about ten masks in float32 at stride 4.
+MEASURED_QUERIES, BYTES_PER_QUERY = 100, 2.5
 
 
-def fit_memory(config: Config) -> None:
+def fit_memory(config: Config, queries: int) -> None:
     """Lower the images that a process takes at a time to what fits the free memory, in place.
 
     The total batch stays as it is; a step takes more passes. Without it, the kernel ends the run without a word.
+
+    Args:
+        config: of a run.
+        queries: of its model.
     """
-    pixels = max((width * height for width, height in _scales(config.train_dataloader.dataset)), default=0)
+    bytes_per_pixel = BYTES_PER_PIXEL + BYTES_PER_QUERY * max(0, queries - MEASURED_QUERIES)
+    pixels = max((width * height for width, height in image_scales(config.train_dataloader.dataset)), default=0)
     free = available_memory()
     if pixels and free is not None:
-        images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * BYTES_PER_PIXEL))
+        images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * bytes_per_pixel))
         config.train_dataloader.batch_size = max(1, min(config.train_dataloader.batch_size, images))
 
 
 def describe_images(config: Config) -> str:
     """Return the largest size that training images are resized to, as `images up to 512 x 512`."""
-    scales = list(_scales(config.train_dataloader.dataset))
+    scales = list(image_scales(config.train_dataloader.dataset))
     if not scales:
         return "images of any size"
     width, height = max(scales, key=lambda scale: scale[0] * scale[1])
     return f"images up to {width} x {height}"
 
 
-def _scales(dataset: Any) -> Iterator[tuple[int, int]]:
+def image_scales(dataset: Any) -> Iterator[tuple[int, int]]:
     """The sizes (width, height) into which the transforms of a dataset's pipeline fit images."""
     for transform in dataset.get("pipeline", ()):
         scale = transform.get("scale")

@@ -1,7 +1,7 @@
 """Applying a command line's overrides to a composed config, and sharing the total batch among processes."""
 
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.dist import get_world_size
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.cpu import fit_memory
+from stage2_training.config.objects import Objects, fit_to_objects, query_count, set_queries
 from stage2_training.config.run_settings import Overrides
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
@@ -34,7 +35,12 @@ UNSET = ("compile", "experiment_name", "find_unused_parameters", "sync_bn")
 DATALOADERS = ("train", "val", "test")
 
 
-def apply_overrides(config: Config, overrides: Overrides, device: str | None = None) -> Config:
+def apply_overrides(
+    config: Config,
+    overrides: Overrides,
+    device: str | None = None,
+    objects: Callable[[Config], Objects | None] | None = None,
+) -> Config:
     """Apply a command line's overrides to a composed config, in place.
 
     The test set is the validation set, so `cfg_options` for the one hold for the other.
@@ -42,6 +48,8 @@ def apply_overrides(config: Config, overrides: Overrides, device: str | None = N
     Args:
         device: where the config trains; on `cpu`, a process takes no more images at a time than free memory holds,
             unless the batch size is given.
+        objects: reads what the config trains on; the number of queries and the images' size follow from it, unless
+            they are given.
 
     Raises:
         UserError: a malformed or unknown `cfg_options`, a batch size or number of epochs that is not a positive
@@ -49,6 +57,9 @@ def apply_overrides(config: Config, overrides: Overrides, device: str | None = N
             mixed precision with an optimizer wrapper that does not have it.
     """
     _apply_named(config, overrides)
+    found = objects and objects(config)
+    if found:
+        fit_to_objects(config, found, overrides.queries, overrides.image_size)
     options = parse_options(overrides.cfg_options)
     _check_known(options, config)
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
@@ -59,7 +70,7 @@ def apply_overrides(config: Config, overrides: Overrides, device: str | None = N
         fixed = overrides.batch_size is not None or "train_dataloader.batch_size" in options
         if device == "cpu" and not fixed:
             config.train_cfg.setdefault("total_batch", config.train_dataloader.batch_size * get_world_size())
-            fit_memory(config)
+            fit_memory(config, query_count(config) or 0)
         _share_batch(config, fixed)
         for part in DATALOADERS:
             if f"{part}_evaluator" in config:  # it reads the annotations of the images that it judges
@@ -92,7 +103,11 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         if overrides.data_root is not None:
             loader.dataset.data_root = overrides.data_root
         if overrides.image_size is not None:
-            _resize(loader.dataset, overrides.image_size)
+            resize_images(loader.dataset, overrides.image_size)
+    if overrides.queries is not None:
+        if query_count(config) is None:
+            raise UserError(f"--queries {overrides.queries}: {config.model.type} has no queries; leave the option out")
+        set_queries(config, overrides.queries)
     if overrides.seed is not None:
         config.randomness.seed = overrides.seed
     if overrides.auto_scale_lr:
@@ -108,8 +123,12 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
 
 
-def _resize(dataset: Any, size: int) -> None:
-    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels."""
+def resize_images(dataset: Any, size: int) -> None:
+    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels.
+
+    Raises:
+        UserError: nothing in it resizes to a fixed size.
+    """
     transforms = [transform for transform in dataset.pipeline if transform.type == "Resize"]
     if not transforms:
         raise UserError(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+DEFAULT_MODEL = "knet_lite0"
+
 
 class Overrides(BaseModel):
     """What a command line changes in a composed config; None leaves a setting as the base configs have it."""
@@ -16,7 +18,11 @@ class Overrides(BaseModel):
         default=None, description="Images per process and forward pass, as memory allows."
     )
     image_size: PositiveInt | None = Field(
-        default=None, description="Longer side of the images after resizing, in pixels."
+        default=None,
+        description="Longer side of the images after resizing, in pixels. Default: by schedule and objects.",
+    )
+    queries: PositiveInt | None = Field(
+        default=None, description="Queries (kernels) of the model. Default: by the model and the objects of an image."
     )
     auto_scale_lr: bool = Field(
         default=False, description="Scale the learning rate with the total batch, from the schedule's base batch size."

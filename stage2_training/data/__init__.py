@@ -3,10 +3,10 @@
 from stage2_training.data.dataset import PseudoLabelDataset
 from stage2_training.data.rle_masks import RunLengthMasks, masks_at
 from stage2_training.data.sampler import ResumableSampler, ShardSampler
-from stage2_training.data.transforms import DropVanishedMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
+from stage2_training.data.transforms import BoxesFromMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
 
 __all__ = [
-    "DropVanishedMasks",
+    "BoxesFromMasks",
     "LoadPseudoLabels",
     "LoadRGBImage",
     "PackPseudoLabels",

@@ -14,6 +14,7 @@ import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
 from mmdet.structures.mask import BaseInstanceMasks, BitmapMasks
 from numpy.typing import NDArray
 from torch import Tensor
@@ -58,6 +59,25 @@ def areas(strips: Strips, count: int, size: tuple[int, int], rows: Index, column
     x, y = _transformed_edges(columns, size[1]), _transformed_edges(rows, size[0])
     pixels = abs(x[strips.column + 1] - x[strips.column]) * abs(y[strips.bottom] - y[strips.top])
     return np.bincount(strips.mask, pixels, count).astype(np.int64)
+
+
+def tight_boxes(strips: Strips, count: int, size: tuple[int, int], rows: Index, columns: Index) -> Ints:
+    """Tight boxes (x1, y1, x2, y2) of transformed masks: int64 (count, 4), zeros for a mask without pixels.
+
+    x2 and y2 are exclusive. The arguments are those of `areas`.
+    """
+    x, y = _transformed_edges(columns, size[1]), _transformed_edges(rows, size[0])
+    left, right = np.sort([x[strips.column], x[strips.column + 1]], axis=0)
+    top, bottom = np.sort([y[strips.top], y[strips.bottom]], axis=0)
+    visible = (left < right) & (top < bottom)
+    mask = strips.mask[visible]
+    boxes = np.zeros((count, 4), np.int64)
+    boxes[mask, :2] = len(columns), len(rows)
+    np.minimum.at(boxes, (mask, 0), left[visible])
+    np.minimum.at(boxes, (mask, 1), top[visible])
+    np.maximum.at(boxes, (mask, 2), right[visible])
+    np.maximum.at(boxes, (mask, 3), bottom[visible])
+    return boxes
 
 
 def downsample_bilinear(
@@ -108,9 +128,9 @@ def _transformed_edges(index: Index, size: int) -> Ints:
 class RunLengthMasks(BitmapMasks):
     """MMDetection's bitmap masks, kept as COCO RLE of the original image together with the transforms applied since.
 
-    `at` and `areas` are computed from the RLE. Everything else that MMDetection does with masks (`masks`, `to_tensor`,
-    `crop_and_resize`, `rotate`, ...) works on bitmaps, which are decoded on first use and equal those that bitmaps from
-    the start would have become.
+    `at`, `areas` and `get_bboxes` are computed from the RLE. Everything else that MMDetection does with masks (`masks`,
+    `to_tensor`, `crop_and_resize`, `rotate`, ...) works on bitmaps, which are decoded on first use and equal those that
+    bitmaps from the start would have become.
 
     Args:
         rle: compressed counts of L masks.
@@ -160,6 +180,13 @@ class RunLengthMasks(BitmapMasks):
     def areas(self) -> NDArray[np.int64]:
         """Area of each mask in pixels: int64 (L,)."""
         return areas(self.strips, len(self), self.size, self.rows, self.columns)
+
+    def get_bboxes(self, dst_type: str = "hbox") -> BaseBoxes:
+        """See `BaseInstanceMasks.get_bboxes`."""
+        if dst_type != "hbox":
+            return super().get_bboxes(dst_type)
+        boxes = tight_boxes(self.strips, len(self), self.size, self.rows, self.columns)
+        return HorizontalBoxes(torch.from_numpy(boxes).float())
 
     def at(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
         """The masks bilinearly resized to `size` (h, w), see `masks_at`: float32 (L, h, w).

@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 class ResumableSampler(DefaultSampler):
     """MMEngine's default sampler, with the same order, which can start in the middle of an epoch.
 
-    The order depends on seed and epoch alone. During an epoch it takes 8 bytes of memory per sample of the dataset.
+    The order depends on seed and epoch alone. During an epoch it takes 8 bytes of memory per sample of the epoch.
+
+    Args:
+        dataset: anything with a length.
+        repeats: how often an epoch takes each sample, as MMEngine's `RepeatDataset` does. The dataset's config stays
+            that of the dataset itself.
+        kwargs: those of MMEngine's `DefaultSampler`.
     """
 
     first: int = 0
+
+    def __init__(self, dataset: Any, repeats: int = 1, **kwargs: Any) -> None:
+        super().__init__(range(len(dataset) * repeats), **kwargs)
+        self.dataset, self.samples = dataset, len(dataset) * repeats
 
     def start_at(self, first: int) -> None:
         """Let the next pass skip the first samples of this rank; later passes are whole again."""
@@ -25,13 +35,12 @@ class ResumableSampler(DefaultSampler):
 
     def __iter__(self) -> Iterator[int]:
         first, self.first = self.first, 0
-        size = len(self.dataset)
-        positions = self._positions(first)
+        size, positions = len(self.dataset), self._positions(first)
         if not self.shuffle:
-            return (position % size for position in positions)
+            return (position % self.samples % size for position in positions)
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(size, generator=generator).numpy()  # a list would take 8 times the memory
-        return (int(order[position % size]) for position in positions)
+        order = torch.randperm(self.samples, generator=generator).numpy()  # a list would take 8 times the memory
+        return (int(order[position % self.samples]) % size for position in positions)
 
     def _positions(self, first: int) -> range:
         """This rank's positions in the epoch's order, which wraps around where the ranks do not divide it evenly."""

@@ -2,7 +2,7 @@
 
 Between loading and packing, the seed features are in `gt_seed_features`, float32 (L, D); row l belongs to mask l.
 Resizing and flipping keep the order of masks. A transform that drops masks must drop the same rows of
-`gt_seed_features`, as `DropVanishedMasks` does.
+`gt_seed_features`, as `BoxesFromMasks` does.
 """
 
 from typing import Any, ClassVar
@@ -13,11 +13,14 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+from numpy.typing import NDArray
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.images.decode import ImageError, read_image
 from stage2_training.data.rle_masks import RunLengthMasks
 
+FEW_PIXELS = 2  # a box with shorter sides may lie between the pixels that resizing or rotation takes
 INSTANCE_KEYS = ("gt_bboxes", "gt_bboxes_labels", "gt_masks", "gt_ignore_flags", "gt_seed_features")
 
 
@@ -30,7 +33,7 @@ class LoadRGBImage(BaseTransform):
     not fit it.
 
     Reads `img_path` and, if present, `height` and `width`; adds `img` uint8 (H, W, 3), `img_shape` and
-    `ori_shape` (H, W).
+    `ori_shape` (H, W). An `img` that is there already, read by a predictor, is used as it is.
 
     Raises:
         UserError: the image cannot be read, or its size is not that of its labels.
@@ -39,7 +42,7 @@ class LoadRGBImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["img_path"]
         try:
-            image = read_image(path)
+            image = results["img"] if "img" in results else read_image(path)
         except ImageError as error:
             raise UserError(
                 f"{path}: {error}; put the image back, or set the folder it is in now "
@@ -76,23 +79,48 @@ class LoadPseudoLabels(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class DropVanishedMasks(BaseTransform):
-    """Drops instances whose mask has fewer than `min_area` pixels left.
+class BoxesFromMasks(BaseTransform):
+    """Makes each instance's box the tight box of its mask, and drops instances whose mask has no pixel left.
 
-    A mask vanishes when it is resized to less than a pixel or rotated out of the image. An image that loses all its
-    masks is kept.
+    It follows the last transform that moves pixels. Until then boxes are moved by their corners: rotation makes them
+    wider than their masks and clips some to no height or width, which gives Mask R-CNN a loss of NaN.
+
+    A mask of a few pixels may lose them all when it is resized or rotated to the nearest pixels, while its box is still
+    in the image: it keeps the pixel in the middle of the box. A mask that was rotated out of the image is dropped. An
+    image that loses all its masks is kept.
+
+    Sets `gt_bboxes` (L, 4): x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
     """
 
-    def __init__(self, min_area: int = 1) -> None:
-        self.min_area = min_area
-
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        keep = results["gt_masks"].areas >= self.min_area
+        if "gt_bboxes" in results:
+            results["gt_masks"] = _keep_few_pixels(results["gt_masks"], results["gt_bboxes"].numpy())
+        boxes = results["gt_masks"].get_bboxes("hbox")
+        results["gt_bboxes"] = boxes
+        keep = boxes.areas.numpy() > 0
         if not keep.all():
             for key in INSTANCE_KEYS:
                 if key in results:
                     results[key] = results[key][keep]
         return results
+
+
+def _keep_few_pixels(masks: BitmapMasks, boxes: NDArray[Any]) -> BitmapMasks:
+    """The masks, of which each one without pixels gets that in the middle of its box, if the box has area and is small.
+
+    Args:
+        masks: L masks.
+        boxes: (L, 4), which have gone the way of the masks.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    vanished = (sides > 0).all(axis=1) & (sides < FEW_PIXELS).all(axis=1)
+    vanished &= masks.areas == 0
+    if not vanished.any():
+        return masks
+    bitmaps = masks.masks.copy()
+    x, y = ((boxes[vanished, :2] + boxes[vanished, 2:]) / 2).astype(int).T
+    bitmaps[np.flatnonzero(vanished), y.clip(0, masks.height - 1), x.clip(0, masks.width - 1)] = 1
+    return BitmapMasks(bitmaps, masks.height, masks.width)
 
 
 @TRANSFORMS.register_module()

@@ -1,11 +1,15 @@
-"""Stops a run whose loss or gradient is NaN or infinite, in all processes, and reports the images it happened on."""
+"""Stops a run whose loss or gradient is NaN or infinite, in all processes, and reports the images it happened on.
+
+The batch's targets are looked at first: an empty or non-finite one is the cause, whatever the learning rate.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mmengine.dist
+import numpy as np
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -40,13 +44,43 @@ def check_finite(runner: Runner, batches: Sequence[Mapping[str, Any]], losses: M
         "process": mmengine.dist.get_rank(),
         "losses": {name: float(value) for name, value in losses.items()} | norm,
         "images": _images(batches),
+        "faulty_targets": _faulty_targets(batches),
     }
     raise write_report(Path(runner.work_dir) / NON_FINITE, runner.iter + 1, mmengine.dist.all_gather_object(report))
 
 
 def _images(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    samples = (sample for batch in batches for sample in batch.get("data_samples", ()))
-    return [{key: sample.metainfo.get(key) for key in ("img_id", "img_path")} for sample in samples]
+    return [_image(sample) for sample in _samples(batches)]
+
+
+def _samples(batches: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    return (sample for batch in batches for sample in batch.get("data_samples", ()))
+
+
+def _image(sample: Any) -> dict[str, Any]:
+    return {key: sample.metainfo.get(key) for key in ("img_id", "img_path")}
+
+
+def _faulty_targets(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The instances from which no finite loss can be expected: `img_id`, `img_path`, `fault` and `box` of each."""
+    found = []
+    for sample in _samples(batches):
+        instances = sample.get("gt_instances")
+        if instances is None or "bboxes" not in instances:
+            continue
+        boxes = getattr(instances.bboxes, "tensor", instances.bboxes).cpu().numpy()
+        width, height = (boxes[:, 2:] - boxes[:, :2]).T
+        faults = {"a box that is not finite": ~np.isfinite(boxes).all(axis=1)}
+        faults["a box without area"] = width * height <= 0
+        if "masks" in instances:
+            faults["a mask without pixels"] = instances.masks.areas == 0
+        if "seed_features" in instances:
+            faults["a seed feature that is not finite"] = ~instances.seed_features.isfinite().all(dim=1).cpu().numpy()
+        for row, box in enumerate(boxes):
+            fault = next((name for name, is_faulty in faults.items() if is_faulty[row]), None)
+            if fault is not None:
+                found.append({**_image(sample), "fault": fault, "box": [f"{side:.1f}" for side in box]})
+    return found
 
 
 def write_report(path: Path, step: int, processes: list[dict[str, Any]]) -> UserError:
@@ -63,11 +97,26 @@ def write_report(path: Path, step: int, processes: list[dict[str, Any]]) -> User
         with writing(path):
             write_json(path, {"step": step, "processes": processes})
     mmengine.dist.barrier()
+    faulty_targets = [target for report in processes for target in report["faulty_targets"]]
     shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     return UserError(
         f"step {step}: {name} is {value} on the images with img_id {shown}; {path} has all paths and losses. No "
-        f"checkpoint was written since: look at the images, or start a new run in another --work-dir with a lower "
-        f"learning rate (optim_wrapper.optimizer.lr), a longer warm-up or without --amp"
+        f"checkpoint was written since: {_advice(faulty_targets)}"
+    )
+
+
+def _advice(faulty_targets: Sequence[Mapping[str, Any]]) -> str:
+    if not faulty_targets:
+        return (
+            "no target of the batch is empty or non-finite, so look at the images, or start a new run in another "
+            "--work-dir with a lower learning rate (optim_wrapper.optimizer.lr), a longer warm-up or without --amp"
+        )
+    first = faulty_targets[0]
+    others = f" and is one of {len(faulty_targets)} faulty targets" if len(faulty_targets) > 1 else ""
+    return (
+        f"image {first['img_id']} ({first['img_path']}) has a target with {first['fault']}; its box is "
+        f"[{', '.join(first['box'])}] in pixels of the resized image{others}: correct the labels, or let the pipeline "
+        f"of the schedule end in BoxesFromMasks, which drops empty instances"
     )
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from scipy.optimize import linear_sum_assignment
@@ -71,7 +73,7 @@ def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[in
     masks, labels = [], []
     for sample in batch_data_samples:
         instances = sample.gt_instances
-        masks.append(masks_at(instances.masks, size, instances.labels.device))
+        masks.append(_keep_few_pixels(masks_at(instances.masks, size, instances.labels.device), instances.masks))
         labels.append(instances.labels)
     counts = [len(image_labels) for image_labels in labels]
     padded_masks, padded_labels = (pad_sequence(masks, batch_first=True), pad_sequence(labels, batch_first=True))
@@ -79,6 +81,25 @@ def instance_targets(batch_data_samples: Sequence[DetDataSample], size: tuple[in
         padded_masks = padded_masks.new_zeros(len(counts), 1, *size)
         padded_labels = padded_labels.new_zeros(len(counts), 1)
     return InstanceTargets(padded_masks, padded_labels, counts)
+
+
+def _keep_few_pixels(resized: Tensor, masks: BitmapMasks) -> Tensor:
+    """Masks (L, h, w) of which none is empty: bilinear resizing misses one that lies between the pixels that it takes.
+
+    Such a mask gets the share of each cell that it covers.
+
+    Args:
+        resized: float32 (L, h, w).
+        masks: the L masks at their own size.
+    """
+    few = np.flatnonzero(masks.areas * resized[:1].numel() < masks.height * masks.width)  # less than a cell
+    if len(few) == 0:
+        return resized
+    shares = masks[few].to_tensor(torch.float32, resized.device)
+    shares = F.interpolate(shares[None], size=resized.shape[1:], mode="area")[0]
+    rows = torch.from_numpy(few).to(resized.device)
+    missed = resized[rows].sum(dim=(1, 2), keepdim=True) == 0
+    return resized.index_copy(0, rows, torch.where(missed, shares, resized[rows]))
 
 
 @dataclass(frozen=True)

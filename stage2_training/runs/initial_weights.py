@@ -5,7 +5,6 @@ never continued from other weights. The weights are read only when a run starts.
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,9 +28,10 @@ from stage1_proposals.common.files import file_sha256
 from stage1_proposals.shards import ShardSet
 from stage2_training.data.dataset import CLUSTER_NAME
 from stage2_training.engine.distributed import on_rank_zero
+from stage2_training.runs.adapt_rows import adapt_rows
 from stage2_training.runs.init_options import BACKBONES, DETECTORS, check_init
 from stage2_training.runs.work_dir import WorkDir
-from stage2_training.saliency_prompt.detectors import detector_traits
+from stage2_training.saliency_prompt.detectors import DetectorTraits, detector_traits
 
 BACKBONE = ("backbone.",)
 WRAPPED_BACKBONE = (*BACKBONE, "backbone.model.")  # and in a `TimmBackbone`
@@ -74,7 +74,8 @@ class Initialisation:
         source: what they are, for messages.
         needed: leading names of the model's tensors that they must fill.
         read: returns the weights under the model's names, given the model's state dict.
-        class_branch: matches names of tensors that they need not fill, because of other classes; None: there are none.
+        traits: of the detector, which say what need not be filled because of other classes, and which tensors can be
+            adapted; None: the weights are a backbone's.
         hint: what to do when they do not fit.
     """
 
@@ -82,7 +83,7 @@ class Initialisation:
     source: str
     needed: tuple[str, ...]
     read: Callable[[Tensors], Tensors]
-    class_branch: re.Pattern[str] | None = None
+    traits: DetectorTraits | None = None
     hint: str = "use a checkpoint of the same model and sizes"
 
     def match(self, target: Tensors) -> TensorMatch:
@@ -94,7 +95,9 @@ class Initialisation:
         Raises:
             UserError: the weights cannot be read or do not fill what they must.
         """
-        match = match_tensors(self.read(target), target, self.class_branch)
+        weights, traits = self.read(target), self.traits or DetectorTraits()
+        weights, adapted = adapt_rows(weights, target, traits)
+        match = replace(match_tensors(weights, target, traits.class_branch if self.traits else None), adapted=adapted)
         match.require(self.needed, self.source, self.hint)
         return match
 
@@ -277,17 +280,17 @@ def checkpoint_file(path: str, detector: str) -> Initialisation:
 def _detector(kind: str, path: str, detector: str, needed: tuple[str, ...]) -> Initialisation:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
-    class_branch = detector_traits(detector).class_branch
+    traits = detector_traits(detector)
 
     def read(target: Tensors) -> Tensors:
         checkpoint = read_checkpoint(path)
         weights = tensors_in(checkpoint, path)
         if _has_pseudo_classes(checkpoint):  # an equal number of real classes would fit, with another meaning
-            weights = {name: tensor for name, tensor in weights.items() if not class_branch.search(name)}
+            weights = {name: tensor for name, tensor in weights.items() if not traits.class_branch.search(name)}
         return _name_as_detector(weights, target)
 
     record = WeightsRecord(kind, sha256=on_rank_zero(lambda: file_sha256(path)))
-    return Initialisation(record, path, needed, read, class_branch)
+    return Initialisation(record, path, needed, read, traits)
 
 
 def _name_as_detector(weights: Tensors, target: Tensors) -> Tensors:

@@ -46,12 +46,21 @@ class DetectorTraits:
             fill one of them is refused.
         class_branch: matches (`search`) the names of the tensors whose shape follows the number of classes. They may
             stay at their own initialisation, and are not taken over from pseudo classes.
+        class_masks: matches the names of tensors of the class branch with a row per class that makes its masks. The
+            only row of a class-agnostic model serves every class as well. None: the masks are class-agnostic.
+        queries: the setting of `model` that is its number of queries; None: the detector has no queries.
+        query_rows: matches the names of learned tensors with a row per query.
+        detections: the setting of `model` that is how many objects it returns of an image.
         query_masks: from the detector in evaluation mode, images (B, 3, H, W) and their samples to its `QueryMasks`;
             None: the detector has no queries.
     """
 
     pretrained_parts: tuple[str, ...] = ()
     class_branch: re.Pattern[str] = re.compile(r"(^|\.)(fc_cls|conv_cls|conv_seg|cls_embed|conv_logits)\.")
+    class_masks: re.Pattern[str] | None = None
+    queries: str | None = None
+    query_rows: re.Pattern[str] | None = None
+    detections: str | None = None
     query_masks: Callable[[Any, Tensor, Sequence[DetDataSample]], QueryMasks] | None = None
 
 
@@ -126,7 +135,7 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
 
             def prompted_kernels(localization: Tensor) -> Tensor:
                 nonlocal match
-                maps = PromptMap(feats, lambda: localization)
+                maps = PromptMap(feats, lambda: localization, self.level_offset)
                 match = prompter.match(learned, maps, batch_data_samples, self.training)
                 return prompter.add(learned.expand(len(batch_data_samples), -1, -1), match, reference=learned)
 
@@ -135,9 +144,8 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
                 return output
             plain: KernelHeadOutput = self.rpn_head(feats)
             reference = learned if settings.match_on == "initial" else plain.kernels
-            match = prompter.match(
-                reference, PromptMap(feats, lambda: plain.features), batch_data_samples, self.training
-            )
+            maps = PromptMap(feats, lambda: plain.features, self.level_offset)
+            match = prompter.match(reference, maps, batch_data_samples, self.training)
             return plain._replace(kernels=prompter.add(plain.kernels, match, reference))
 
         losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples, prompted_kernel_head)
@@ -157,6 +165,9 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("rpn_head.init_kernels", "rpn_head.localization_fpn", "roi_head.mask_head"),
         class_branch=re.compile(r"^rpn_head\.conv_seg\.|^roi_head\.mask_head\.\d+\.fc_cls\."),
+        queries="rpn_head.num_kernels",
+        query_rows=re.compile(r"^rpn_head\.init_kernels\."),
+        detections="test_cfg.max_per_img",
         query_masks=_knet_query_masks,
     ),
 )
@@ -222,6 +233,9 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("panoptic_head",),
         class_branch=re.compile(r"^panoptic_head\.cls_embed\."),
+        queries="panoptic_head.num_queries",
+        query_rows=re.compile(r"^panoptic_head\.query_(feat|embed)\."),
+        detections="test_cfg.max_per_image",
         query_masks=_last_layer_masks,
     ),
 )
@@ -277,6 +291,10 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("neck", "rpn_head", "roi_head"),
         class_branch=re.compile(r"^roi_head\.(bbox_head\.\d+\.fc_cls|mask_head\.\d+\.conv_logits)\."),
+        class_masks=re.compile(r"^roi_head\.mask_head\.\d+\.conv_logits\."),
+        queries="rpn_head.num_proposals",
+        query_rows=re.compile(r"^rpn_head\.init_proposal_(bboxes|features)\."),
+        detections="test_cfg.rcnn.max_per_img",
         query_masks=_queryinst_query_masks,
     ),
 )
@@ -289,9 +307,15 @@ declare_traits(
     traits=DetectorTraits(
         pretrained_parts=("neck", "rpn_head", "roi_head"),
         class_branch=re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\."),
+        class_masks=re.compile(r"^roi_head\.mask_head\.conv_logits\."),
+        detections="test_cfg.rcnn.max_per_img",
     ),
 )
 declare_traits(
     "SOLOv2",
-    traits=DetectorTraits(pretrained_parts=("neck", "mask_head"), class_branch=re.compile(r"^mask_head\.conv_cls\.")),
+    traits=DetectorTraits(
+        pretrained_parts=("neck", "mask_head"),
+        class_branch=re.compile(r"^mask_head\.conv_cls\."),
+        detections="test_cfg.max_per_img",
+    ),
 )

@@ -15,6 +15,7 @@ from tests.fake_gpu import DOWN, SIZE, UP, fake_gpu
 RUN_LENGTHS = {
     ("mask_rle.py:mask_changes", SIZE),  # how many there are
     ("mask_rle.py:mask_changes", UP),  # rows of pixels between rows of cells
+    ("mask_rle.py:batch_mask_changes", UP),  # which images have a size in common
     ("mask_rle.py:batch_mask_changes", DOWN),
 }
 WAITS = {

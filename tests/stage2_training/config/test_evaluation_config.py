@@ -59,6 +59,15 @@ def test_a_fine_tuned_run_is_evaluated_on_its_own_images_or_others_at_their_size
     assert other.test_evaluator.class_agnostic
 
 
+def test_another_size_is_that_of_the_test_images_alone():
+    """Also of Cityscapes, whose training images have no fixed size."""
+    for dataset in ("ctw1500", "cityscapes"):
+        run = finetuning_config("knet", dataset)
+        config = evaluation_config(run, overrides=Overrides(image_size=1600))
+        assert resized_to(config) == [(1600, 1600)]
+        assert config.train_dataloader == run.train_dataloader
+
+
 def test_a_pretraining_run_has_no_labels_of_its_own(pretraining):
     run = pretraining()
     run.work_dir = "runs/pre"

@@ -12,7 +12,7 @@ from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import DATA_SAMPLERS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 from pycocotools import mask as coco_mask
 
@@ -198,6 +198,20 @@ def test_epochs_are_the_papers(dataset: str, model: str, init: str, epochs: int,
     assert milestones_in_epochs(config) == milestones
     shorter = finetuning_config(model, dataset, init=init, overrides=Overrides(epochs=4))
     assert shorter.train_cfg.max_epochs == 4
+
+
+def test_cityscapes_24_epochs_are_192_passes_over_its_images() -> None:
+    """On a GPU; on a CPU, they are 24."""
+    config = finetuning_config("knet", "cityscapes")
+    sampler = DATA_SAMPLERS.build({**config.train_dataloader.sampler, "dataset": range(2975), "seed": 0})
+    assert config.train_cfg.max_epochs * len(sampler) == 192 * 2975
+    assert config.train_cfg.max_epochs * -(-len(sampler) // config.train_cfg.total_batch) == 5952  # steps
+    for other in (
+        finetuning_config("knet", "cityscapes", "finetune_cityscapes_cpu"),
+        finetuning_config("knet", "coco10"),
+        finetuning_config("knet", "ctw1500"),
+    ):
+        assert "repeats" not in other.train_dataloader.sampler
 
 
 def test_cityscapes_images_are_as_large_as_mmdetections() -> None:

@@ -61,12 +61,15 @@ def bitmaps(draw: st.DrawFn) -> np.ndarray:
 
 @settings(deadline=None, max_examples=200)
 @given(masks=bitmaps(), steps=st.lists(STEP, max_size=4))
-def test_transforms_give_the_bitmaps_and_areas_that_mmdetections_masks_have(
+def test_transforms_give_the_bitmaps_areas_and_boxes_that_mmdetections_masks_have(
     masks: np.ndarray, steps: list[tuple[str, Any]]
 ) -> None:
     expected, found = (transformed(each, steps) for each in both(masks))
     assert isinstance(found, RunLengthMasks)
     assert "masks" not in vars(found)
+    boxes = found.get_bboxes()
+    assert "masks" not in vars(found)
+    assert torch.equal(boxes.tensor, expected.get_bboxes("hbox").tensor)
     assert (len(found), found.height, found.width) == (len(expected), expected.height, expected.width)
     assert found.areas.tolist() == expected.areas.tolist()
     assert found.masks.dtype == np.uint8

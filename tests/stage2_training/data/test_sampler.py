@@ -1,5 +1,6 @@
 import tracemalloc
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
@@ -36,6 +37,29 @@ def test_the_order_is_that_of_mmengines_sampler(size, epoch, world, shuffle, eve
             sampler.set_epoch(epoch)
             orders.append(list(sampler))
         assert orders[0] == orders[1]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    size=st.integers(1, 20),
+    repeats=st.integers(1, 8),
+    world=st.integers(1, 4),
+    shuffle=st.booleans(),
+    epoch=st.integers(0, 3),
+)
+def test_an_epoch_repeats_each_sample_as_a_repeated_dataset_does(size, repeats, world, shuffle, epoch):
+    orders = []
+    for rank in range(world):
+        with mock.patch("mmengine.dataset.sampler.get_dist_info", return_value=(rank, world)):
+            mine = ResumableSampler(range(size), repeats=repeats, shuffle=shuffle, seed=3)
+            repeated = DefaultSampler(range(size * repeats), shuffle=shuffle, seed=3)
+        for sampler in (mine, repeated):
+            sampler.set_epoch(2)
+        orders.append(list(mine))
+        assert orders[-1] == [index % size for index in repeated]
+        assert len(mine) == len(orders[-1])
+    if world == 1:
+        assert sorted(orders[0]) == sorted([*range(size)] * repeats)
 
 
 def peak_memory(sampler: ResumableSampler) -> int:

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.data import DropVanishedMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
+from stage2_training.data import BoxesFromMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels, RunLengthMasks
 
 HEIGHT, WIDTH = 48, 64
 
@@ -99,7 +99,7 @@ def test_seed_features_stay_with_their_masks(make_record, rectangles, boxes, sca
         "labels": 10 + np.arange(len(boxes)),
     }
     shape = [{"type": "Resize", "scale": scale, "keep_ratio": True}, {"type": "RandomFlip", "prob": flip}]
-    instances = Compose([LoadPseudoLabels(), *shape, DropVanishedMasks(), PackPseudoLabels()])(results)[
+    instances = Compose([LoadPseudoLabels(), *shape, BoxesFromMasks(), PackPseudoLabels()])(results)[
         "data_samples"
     ].gt_instances
 
@@ -127,19 +127,91 @@ def transformed_alone(mask: np.ndarray, shape: list[dict]) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=30)
-@given(boxes=proposals(), min_area=st.integers(1, 40))
-def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles, boxes, min_area):
+@given(boxes=proposals(), empty=st.sets(st.integers(0, 5)))
+def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles, boxes, empty):
     masks = rectangles(boxes, HEIGHT, WIDTH)
+    masks[[index for index in empty if index < len(boxes)]] = 0
     record = make_record(1, "a.png", masks, np.arange(4 * len(boxes)).reshape(-1, 4))
     results = LoadPseudoLabels().transform({"record": record, "labels": np.arange(len(boxes))})
     results["gt_ignore_flags"] = np.arange(len(boxes)) % 2 == 0
-    DropVanishedMasks(min_area).transform(results)
-    kept = [index for index, mask in enumerate(masks) if mask.sum() >= min_area]
+    BoxesFromMasks().transform(results)
+    kept = [index for index, mask in enumerate(masks) if mask.any()]
     assert np.array_equal(results["gt_seed_features"], record.feature[kept])
     assert np.array_equal(results["gt_bboxes"].numpy(), record.bbox[kept])
     assert np.array_equal(results["gt_masks"].masks, masks[kept])
     assert np.array_equal(results["gt_ignore_flags"], [index % 2 == 0 for index in kept])
     assert results["gt_bboxes_labels"].tolist() == kept
+
+
+ROTATE = {"type": "Rotate", "prob": 1.0, "min_mag": 10.0, "max_mag": 10.0, "img_border_value": (124, 116, 104)}
+GEOMETRIC_STEPS = {
+    "Resize": [{"type": "Resize", "scale": (40, 40), "keep_ratio": True}],
+    "RandomResize": [{"type": "RandomResize", "scale": [(100, 40), (100, 90)], "keep_ratio": True}],
+    "RandomFlip": [{"type": "RandomFlip", "prob": 1.0}],
+    "Rotate": [ROTATE],
+    "all": [{"type": "Resize", "scale": (90, 90), "keep_ratio": True}, {"type": "RandomFlip", "prob": 1.0}, ROTATE],
+}
+
+
+@pytest.mark.parametrize("kept_as", ["bitmaps", "run lengths"])
+@pytest.mark.parametrize("steps", GEOMETRIC_STEPS)
+def test_boxes_are_tight_after_each_geometric_step(steps, kept_as):
+    """Of 40 discs and bars anywhere in the image, some at its border."""
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+    from pycocotools import mask as coco_mask
+
+    rng = np.random.default_rng(0)
+    y, x = np.ogrid[:HEIGHT, :WIDTH]
+    masks = np.stack(
+        [
+            (abs(y - rng.integers(HEIGHT)) < rng.integers(1, 9)) & (abs(x - rng.integers(WIDTH)) < rng.integers(1, 9))
+            if number % 2
+            else (y - rng.integers(HEIGHT)) ** 2 + (x - rng.integers(WIDTH)) ** 2 < rng.integers(1, 99)
+            for number in range(40)
+        ]
+    ).astype(np.uint8)
+    rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0)))
+    x1, y1, width, height = coco_mask.toBbox(rles).T
+    size = (HEIGHT, WIDTH)
+    results = {
+        "img": np.zeros((*size, 3), np.uint8),
+        "img_shape": size,
+        "gt_bboxes": HorizontalBoxes(torch.from_numpy(np.stack([x1, y1, x1 + width, y1 + height], 1)).float()),
+        "gt_masks": BitmapMasks(masks, *size)
+        if kept_as == "bitmaps"
+        else RunLengthMasks([rle["counts"] for rle in rles], size),
+    }
+    np.random.seed(0)
+    results = Compose([*GEOMETRIC_STEPS[steps], BoxesFromMasks()])(results)
+    assert len(results["gt_masks"]) > 30
+    for mask, box in zip(results["gt_masks"].masks, results["gt_bboxes"].numpy(), strict=True):
+        ys, xs = np.nonzero(mask)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_instance_whose_box_rotation_clips_to_no_height_keeps_its_mask(kept):
+    """Its box, of a row of an image made smaller, turns to above the image; the pixels' centres do so or do not."""
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+
+    angle = 0.34 if kept else 0.6  # by 0.44 or 0.78 of a pixel there
+    masks = np.zeros((1, 256, 256), np.uint8)
+    masks[0, 0, 198:206] = 1
+    results = {
+        "img": np.zeros((256, 256, 3), np.uint8),
+        "img_shape": (256, 256),
+        "gt_bboxes": HorizontalBoxes(torch.tensor([[198.0, 0.0, 206.0, 0.36]])),
+        "gt_masks": BitmapMasks(masks, 256, 256),
+    }
+    rotate = {"type": "Rotate", "prob": 1.0, "min_mag": angle, "max_mag": angle, "reversal_prob": 0.0}
+    results = Compose([rotate])(results)
+    assert results["gt_bboxes"].areas.tolist() == [0]
+    assert (results["gt_masks"].areas > 0).tolist() == [kept]
+    results = BoxesFromMasks().transform(results)
+    assert results["gt_bboxes"].tensor.tolist() == ([[198, 0, 205, 1]] if kept else [])
+    assert len(results["gt_masks"]) == kept
 
 
 def test_rotation_moves_masks_with_the_image_however_many():

@@ -6,20 +6,26 @@ import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 import stage2_training.data
 import stage2_training.engine.checkpoints
 import stage2_training.engine.loop  # noqa: F401 (register what the config names)
 from stage1_proposals.common.errors import UserError
+from stage2_training.engine.divergence import check_finite
 
 NUMBER = count()
 PREPROCESSOR = {
@@ -225,6 +231,32 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(image_files, in_proc
     assert str(first) == str(second)
     report = check_report(tmp_path, first)
     assert [each["process"] for each in report["processes"]] == [0, 1]
+
+
+def test_the_report_names_a_faulty_target_before_it_advises_a_lower_learning_rate(tmp_path):
+    """A box that lies at the border without height, as rotation left one, and a box of NaN."""
+
+    def batch(*boxes: list[float]) -> dict[str, Any]:
+        sample = DetDataSample(metainfo={"img_id": 7, "img_path": "7.jpg"})
+        masks = BitmapMasks(np.ones((len(boxes), 4, 4), np.uint8), 4, 4)
+        sample.gt_instances = InstanceData(bboxes=torch.tensor(boxes), masks=masks)
+        return {"data_samples": [sample]}
+
+    def message(*boxes: list[float]) -> str:
+        runner = SimpleNamespace(work_dir=tmp_path, iter=125, message_hub=SimpleNamespace(log_scalars={}))
+        losses = {"loss": torch.tensor(math.nan), "loss_bbox": torch.tensor(math.nan)}
+        with pytest.raises(UserError, match=r"^step 126: loss_bbox is nan") as error:
+            check_finite(runner, [batch(*boxes)], losses)
+        return str(error.value)
+
+    whole = [0.0, 0.0, 4.0, 4.0]
+    assert "lower learning rate" in message(whole)
+    flat = message(whole, [198.4, 0.0, 205.4, 0.0], [math.nan, 0.0, 1.0, 1.0])
+    assert "learning rate" not in flat
+    assert "image 7 (7.jpg) has a target with a box without area; its box is [198.4, 0.0, 205.4, 0.0]" in flat
+    assert "one of 2 faulty targets" in flat
+    (process,) = json.loads((tmp_path / "non_finite.json").read_text())["processes"]
+    assert [each["fault"] for each in process["faulty_targets"]] == ["a box without area", "a box that is not finite"]
 
 
 @pytest.mark.parametrize("clip", [None, {"max_norm": 1.0}])

@@ -271,6 +271,56 @@ TARGET = state(
 )
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_class_agnostic_mask_of_pretraining_serves_each_class(classes, tmp_path):
+    """QueryInst's; its class scores start anew, and pseudo classes are not taken over at all."""
+    pretrained = state(
+        backbone__conv1__weight=(4, 3),
+        neck__conv__weight=(2,),
+        rpn_head__x__weight=(2,),
+        roi_head__bbox_head__0__fc_cls__weight=(1, 8),
+    )
+    row = {
+        "roi_head.mask_head.0.conv_logits.weight": torch.rand(1, 8, 1, 1),
+        "roi_head.mask_head.0.conv_logits.bias": torch.rand(1),
+    }
+    target = {
+        **{name: torch.zeros_like(tensor) for name, tensor in pretrained.items()},
+        **{name: torch.zeros(classes, *tensor.shape[1:]) for name, tensor in row.items()},
+        "roi_head.bbox_head.0.fc_cls.weight": torch.zeros(classes, 8),
+    }
+    path = tmp_path / "pretrained.pth"
+    torch.save({"state_dict": pretrained | row}, path)
+    match = named("sp", "QueryInst", checkpoint=str(path)).match(target)
+    for name, tensor in row.items():
+        assert torch.equal(match.found[name], tensor.repeat(classes, *[1] * (tensor.ndim - 1)))
+    assert ("roi_head.bbox_head.0.fc_cls.weight" in match.found) == (classes == 1)
+    report = transfer_report(match, "a.pth")
+    assert ("each of 3 classes has the class-agnostic row (2)" in report) == (classes == 3)
+
+    torch.save({"state_dict": pretrained | row, "meta": {"dataset_meta": {"classes": ["cluster 0"]}}}, path)
+    assert not set(named("sp", "QueryInst", checkpoint=str(path)).match(target).found) & set(row)
+
+
+@pytest.mark.parametrize("wanted", [2, 4, 10])
+def test_another_number_of_queries_takes_the_first_or_repeats_all_with_noise(wanted, tmp_path):
+    kernels = torch.randn(4, 8, 1, 1)
+    target = {"backbone.x": torch.ones(1), "rpn_head.init_kernels.weight": torch.zeros(wanted, 8, 1, 1)}
+    torch.save(
+        {"state_dict": {"backbone.x": torch.ones(1), "rpn_head.init_kernels.weight": kernels}}, tmp_path / "a.pth"
+    )
+    match = named(str(tmp_path / "a.pth")).match(target)
+    found = match.found["rpn_head.init_kernels.weight"]
+    assert found.shape == (wanted, 8, 1, 1)
+    assert torch.equal(found[:4], kernels[:wanted])
+    for row in range(4, wanted):  # each near its own, and unlike the other repetitions
+        assert (found[row] - kernels).flatten(1).norm(dim=1).argmin() == row % 4
+    assert len(found.flatten(1).unique(dim=0)) == wanted
+    report = transfer_report(match, "a.pth")
+    assert ("the first of 4 queries" in report) == (wanted == 2)
+    assert ("4 queries repeated with noise" in report) == (wanted == 10)
+
+
 def test_a_transfer_is_reported_as_table_and_json(tmp_path):
     match = match_tensors(SOURCE, TARGET, detector_traits("KNet").class_branch)
     report = transfer_report(match, "a.pth")

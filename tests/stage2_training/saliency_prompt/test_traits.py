@@ -40,6 +40,21 @@ def test_the_class_branch_is_what_follows_the_number_of_classes(name: str, shape
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_query_rows_are_what_follows_the_number_of_queries(name: str) -> None:
+    config = Config.fromfile(FRAGMENTS / f"{name}.py")
+    traits = detector_traits(config.model.type)
+    assert (traits.queries is None) == (traits.query_rows is None) == (name in WITHOUT_QUERIES)
+    rows = []
+    for queries in (5, 7):
+        if traits.queries is not None:
+            config.merge_from_dict({f"model.{traits.queries}": queries})
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            rows.append({key: value.shape for key, value in MODELS.build(config.model).state_dict().items()})
+    following = {key for key, shape in rows[0].items() if shape != rows[1][key]}
+    assert following == {key for key in rows[0] if traits.query_rows and traits.query_rows.search(key)}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_pretrained_parts_are_parts_of_the_model(name: str, shapes: Callable) -> None:
     detector = Config.fromfile(FRAGMENTS / f"{name}.py").model.type
     traits = detector_traits(detector)

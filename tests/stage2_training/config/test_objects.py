@@ -1,0 +1,111 @@
+"""Queries and image sizes follow from the data's objects, and the user's choice wins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.compose import finetuning_config, pretraining_config
+from stage2_training.config.objects import describe_objects, query_count
+from stage2_training.config.run_settings import Overrides
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Any:
+    """(objects of each image, their area) -> a dataset's config, of images of 256 x 192."""
+
+    def write(counts: list[int], area: int) -> dict[str, Any]:
+        annotations = [
+            {"image_id": image, "category_id": 1, "area": area, "iscrowd": 0}
+            for image, count in enumerate(counts)
+            for _ in range(count)
+        ]
+        annotations.append({"image_id": 0, "category_id": 2, "area": 1, "iscrowd": 0})  # of a class that is not used
+        images = [{"id": image, "width": 256, "height": 192} for image in range(len(counts))]
+        categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+        labels = tmp_path / "labels.json"
+        labels.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        loader = {
+            "dataset": {
+                "type": "CocoDataset",
+                "data_root": str(tmp_path),
+                "ann_file": labels.name,
+                "metainfo": {"classes": ("a",)},
+            }
+        }
+        return {
+            "train_cfg": {"max_epochs": 2},
+            "train_dataloader": loader,
+            "val_dataloader": loader,
+            "val_evaluator": {"type": "MaskAP"},
+        }
+
+    return write
+
+
+def sizes(config: Config) -> list[Any]:
+    loaders = (config[f"{part}_dataloader"].dataset.pipeline for part in ("train", "val", "test"))
+    return [next(step.scale for step in pipeline if step["type"] == "Resize") for pipeline in loaders]
+
+
+@pytest.mark.parametrize(
+    ("model", "detections"),
+    [
+        ("knet_lite0", lambda test: test.get("max_per_img", 100)),
+        ("queryinst_lite0", lambda test: test.rcnn.max_per_img),
+        ("mask2former_lite0", lambda test: test.max_per_image),
+        ("mask_rcnn_lite0", lambda test: test.rcnn.max_per_img),
+    ],
+)
+def test_a_model_has_more_queries_than_an_image_has_objects(labelled: Any, model: str, detections: Any) -> None:
+    has_queries = model != "mask_rcnn_lite0"
+    few = finetuning_config(model, labelled([3, 40, 7], 900), "finetune_demo")
+    assert query_count(few) == (50 if has_queries else None)
+    assert sizes(few) == [(256, 256)] * 3
+    many = finetuning_config(model, labelled([3, 203, 7], 900), "finetune_demo")
+    assert query_count(many) == (250 if has_queries else None)  # 1.25 x 200
+    assert detections(many.model.get("test_cfg") or {}) == 250
+    assert ("250 queries" in describe_objects(many)) == has_queries
+    if has_queries:
+        given = finetuning_config(model, labelled([203], 900), "finetune_demo", overrides=Overrides(queries=120))
+        assert query_count(given) == 120
+    else:
+        with pytest.raises(UserError, match=r"^--queries 120: MaskRCNN has no queries; leave"):
+            finetuning_config(model, labelled([203], 900), "finetune_demo", overrides=Overrides(queries=120))
+
+
+def test_images_are_as_large_as_their_objects_need(labelled: Any) -> None:
+    """Three quarters of the objects have at least a side of 8 pixels, or images are twice the schedule's size."""
+    by_area = {81: 256, 49: 320, 30: 384, 9: 512}
+    for area, size in by_area.items():
+        config = finetuning_config("knet_lite0", labelled([5], area), "finetune_demo")
+        assert sizes(config) == [(size, size)] * 3
+    assert "images up to 512 x 512, in which a quarter of the objects are smaller than 6 x 6" in describe_objects(
+        config
+    )
+    config = finetuning_config("knet_lite0", labelled([5], 9), "finetune_demo", overrides=Overrides(image_size=192))
+    assert sizes(config) == [(192, 192)] * 3
+
+
+def test_an_explicit_setting_wins(labelled: Any) -> None:
+    options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.2.scale=(64,64)"]
+    config = finetuning_config(
+        "knet_lite0", labelled([203], 9), "finetune_demo", overrides=Overrides(cfg_options=options)
+    )
+    assert query_count(config) == 6
+    assert sizes(config)[0] == (64, 64)
+
+
+@pytest.mark.parametrize(("count", "queries"), [(20, 50), (100, 150)])
+def test_pretraining_follows_the_proposals(
+    count: int, queries: int, write_shards: Any, make_record: Any, rectangles: Any
+) -> None:
+    masks = rectangles([(y, x, y + 12, x + 12) for y in range(12) for x in range(12)][:count], 64, 64)
+    shards = write_shards([[make_record(1, "a.png", masks, [[0.0] * 320] * count)]], backbone={"feature_dim": 320})
+    config = pretraining_config("knet_lite0", "pretrain_demo", shards)
+    assert query_count(config) == queries
+    assert config.objects == {"per_image": count, "side": 48.0}
+    assert config.train_dataloader.dataset.pipeline[2].scale == (256, 256)
