@@ -77,7 +77,7 @@ def build_job(
         backbone: a name of the catalogue, or any model of timm.
         weights: the backbone's checkpoint.
         device: `cpu`, `cuda`, or None for the GPU if there is one.
-        precision: `float32` or `bfloat16`; None: the faster one that the device has.
+        precision: `float32` or `bfloat16`; None: of the set that is there, or the fastest that keeps proposals.
         sizes: of `JobSettings` by name, instead of the settings'; None leaves one as it is.
 
     Raises:
