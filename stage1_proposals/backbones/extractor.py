@@ -213,7 +213,8 @@ def fastest_precision(device: str, backbone: str) -> str:
     if device == "cuda":
         is_native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        is_native = bool(bfloat16_instructions()) and architecture_of(backbone) in STEADY_ARCHITECTURES
+        architecture = architecture_of(backbone).partition(".")[0]  # without the tag of its weights
+        is_native = bool(bfloat16_instructions()) and architecture in STEADY_ARCHITECTURES
     return "bfloat16" if is_native else "float32"
 
 
