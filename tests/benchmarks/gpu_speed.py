@@ -21,6 +21,7 @@ from stage1_proposals.images.listing import ImageList, list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.compose import read_prompt_variant, set_num_classes
+from stage2_training.models import mmdet_fixes, timm_backbone  # noqa: F401 (registers the parts)
 from tests.benchmarks.measuring import in_process
 from tests.benchmarks.proposal_speed import (
     mean_best_iou,
