@@ -4,26 +4,27 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 # Variables, and the option of the commands that each stands for. One that is empty is not passed.
-option.IMAGES := --images## images of stage 1: a folder, COCO JSON or text list of paths (data/demo/unlabeled)
+option.IMAGES := --images## images of stage 1 or to predict: folder, COCO JSON or text list (data/demo/unlabeled)
 option.SHARDS := --shards## a shard set: a directory, for proposals and fetch also a URL as s3://bucket/shards (shards)
 option.TO := --to## directory to copy a shard set to (shards)
 option.BACKBONE := --backbone## lite0_imagenet, dinov2_s, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or timm's
 option.WEIGHTS := --weights## file of the backbone's weights
 option.GENERATOR := --generator## saliency, merging, freemask, checkpoint, random or import (saliency)
 option.OBJECTS := --objects## any, or small for many small objects, such as cells under the microscope (any)
-option.WORKERS := --workers## stage 1: Ray actors (one per GPU or core); stage 2: processes that load data
+option.WORKERS := --workers## stage 1, predict: Ray actors (one per GPU or core); training: processes that load data
 option.DEVICE := --device## cpu or cuda (the GPU, if there is one)
 option.GPUS := --gpus## processes of training (1)
 option.MODEL := --model## a file of configs/models (knet_lite0)
-option.DATASET := --dataset## demo, ctw1500, cityscapes, coco10, coco5, COCO JSON or a labelme folder (demo)
+option.DATASET := --dataset## demo, ctw1500, cityscapes, coco10, coco5, COCO JSON, labelme folder or data.yaml (demo)
 option.ROOT := --data-root## folder of the dataset (data/DATASET)
 option.INIT := --init## sp, pseudo, imagenet, densecl, swav, mocov2, coco, scratch or a file (sp)
 option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
-option.OUT := --out## the file to write; for prelabel a folder (prelabels)
-option.FORMAT := --format## label files to write: coco, labelme, yolo, or some of them with commas (labelme)
+option.OUT := --out## the file to write; for prelabel and predict a folder (prelabels, predictions)
+option.FORMAT := --format## files to write, with commas: coco, labelme, yolo; of predict also masks, pictures
 option.SCORE := --score## lowest score of a mask to write or draw
+option.TILES := --tiles## see large images in tiles, too: off, auto or a side in pixels (off)
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
 option.CLASSES := --classes## number of pseudo classes (80)
@@ -46,6 +47,7 @@ takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
+takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table = N $(of.$(if $(filter proposals,$(N)),comparison,table))## N=1..7, as figure, or N=proposals IMAGES LABELS
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
@@ -75,8 +77,8 @@ several := SEEDS.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
-COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate draw
-COMMANDS += table figure bench report
+COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate
+COMMANDS += predict draw table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)
 

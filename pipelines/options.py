@@ -11,6 +11,7 @@ import click
 from pydantic import TypeAdapter
 
 from stage1_proposals.common.errors import UserError
+from stage2_training.config.run_settings import DEFAULT_MODEL
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -48,6 +49,14 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"no_args_is_help": False, **kwargs})
         self.params.append(DEBUG)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's; the error names the commands that there are."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command '{args[0]}'; use one of {', '.join(self.list_commands(ctx))}.")
+        return super().resolve_command(ctx, args)
 
 
 def _repeat_names(words: Sequence[str], names: set[str]) -> Iterator[str]:
@@ -100,7 +109,7 @@ class Choices(click.ParamType):
 POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
 SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
 
-DEFAULT_MODEL, DEFAULT_DATASET = "knet_lite0", "demo"
+DEFAULT_DATASET = "demo"
 
 
 def words_option(*names: str, **attributes: Any) -> Decorator:
@@ -120,7 +129,7 @@ def model_option(default: str | None = DEFAULT_MODEL, folders: str = "configs/mo
 
 def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     """`--dataset`."""
-    text = "configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files."
+    text = "configs/datasets/DATASET.py, a config file, COCO JSON, a folder of labelme files, or data.yaml of YOLO."
     return click.option("--dataset", default=default, help=text)
 
 

@@ -1,11 +1,24 @@
-"""Stage 2: pre-training, fine-tuning and evaluation with MMDetection."""
+"""Stage 2: pre-training, fine-tuning and evaluation with MMDetection.
+
+In Python: `from stage2_training import Predictor, finetune, pretrain`. They are imported when they are asked for.
+"""
 
 import gc
+import importlib
 import io
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+PUBLIC = {
+    "Prediction": "stage2_training.inference.prediction",
+    "Predictor": "stage2_training.inference.predictor",
+    "Tiles": "stage2_training.inference.tiles",
+    "finetune": "stage2_training.runs.finetuning",
+    "pretrain": "stage2_training.runs.pretraining",
+}
 
 
 @contextmanager
@@ -24,12 +37,22 @@ def quiet_imports() -> Iterator[None]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    if "mmdet.evaluation" in sys.modules or not gc.isenabled():  # this process may hold garbage, which would be kept
+    if "mmdet.evaluation" in sys.modules or not gc.isenabled():
         yield
         return
+    gc.collect()  # what is garbage already would be kept
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
         gc.enable()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "Predictor":
+        return getattr(importlib.import_module(PUBLIC[name]), name)
+    with quiet_imports():
+        return getattr(importlib.import_module(PUBLIC[name]), name)

@@ -10,8 +10,8 @@ import torch
 
 from stage1_proposals.jobs.builder import ShardBuilder
 from stage1_proposals.jobs.request import Job, ShardTask
-from stage1_proposals.jobs.run import one_thread
 from stage1_proposals.jobs.store import LocalStore
+from stage1_proposals.jobs.tasks import one_thread
 
 
 def seconds_per_image(job: Job, count: int) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
+from stage2_training.config.objects import describe_objects
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
@@ -90,6 +91,7 @@ def train(
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
+        print(describe_objects(config))
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None

@@ -1,13 +1,12 @@
 """`table proposals`: missing shard sets are made, all are scored, and what is there is not made again."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from stage1_proposals.analysis.prelabels import image_labels
 from stage1_proposals.analysis.recall import HEADING
-from stage1_proposals.common.label_files import to_coco
+from stage1_proposals.common.label_files import CocoWriter, NewFiles
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import job_of
 from stage1_proposals.jobs.run import run
@@ -20,9 +19,11 @@ def labels(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The masks of the merging generator, as labels."""
     root = tmp_path_factory.mktemp("labels")
     run(job_of(list_images(image_folder), "merging", "lite0_imagenet", "cpu", 64), root / "made", 0, lambda _: None)
-    path = root / "labels.json"
-    path.write_text(json.dumps(to_coco(map(image_labels, ShardSet.open(root / "made").records()), ["object"])))
-    return path
+    writer = CocoWriter(root, image_folder, ["object"], NewFiles())
+    for record in ShardSet.open(root / "made").records():
+        writer.write(image_labels(record))
+    writer.close()
+    return (root / "coco.json").rename(root / "labels.json")
 
 
 def test_generators_are_scored_and_timed(
