@@ -94,10 +94,11 @@ def steps_at_once(steps: Mapping[str, Sequence[object]], output: Path) -> float:
 
     Args:
         steps: words of each command, by its title.
-        output: folder for files with what the others print, named after their titles.
+        output: folder for files with what the others print.
     """
     begin, threads = time.monotonic(), share_of_cores(len(steps))
-    files = {title: output / f"{title}.txt" for title in list(steps)[1:]}
+    numbered = list(enumerate(steps.items(), 1))
+    files = {title: output / f"{words[0]}-{number}.txt" for number, (title, words) in numbered[1:]}
     for file in files.values():
         with writing(file):
             file.unlink(missing_ok=True)

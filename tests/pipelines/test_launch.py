@@ -174,13 +174,13 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("worker")
 def test_steps_at_once_share_the_cores_and_print_one_after_the_other(capfd: pytest.CaptureFixture[str]) -> None:
     Path("output").mkdir()
-    Path("output/B.txt").write_text("of a former start\n")
+    Path("output/second-2.txt").write_text("of a former start\n")
     launch.steps_at_once({"A": ["first"], "B": ["second", Path("x")]}, Path("output"))
     *lines, last = capfd.readouterr().out.splitlines()
     assert [line for line in lines if line] == [
         "== A",
         "$ python -m pipelines first",
-        "== B, its output in output/B.txt",
+        "== B, its output in output/second-2.txt",
         "$ python -m pipelines second x",
         "one",
         "== B",
