@@ -37,6 +37,7 @@ class Fork:
                 assert stderr == subprocess.STDOUT
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stdout.fileno(), 2)
+            launch.stop = lambda *processes, **how: None  # which this process has not started
             sys.exit(main(words[3:]))
 
     def wait(self, timeout=None):
