@@ -61,7 +61,9 @@ def command(
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import default_schedule, finetuning_config
         from stage2_training.config.cpu import describe_images
+        from stage2_training.config.few_images import describe_length
         from stage2_training.config.objects import describe_objects
+        from stage2_training.engine.best_checkpoint import describe_stop
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import format_scores, read_curve
         from stage2_training.runs import initial_weights
@@ -83,10 +85,17 @@ def command(
         with writing(work.path / "curve.json", RESUME_HINT):
             write_json(work.path / "curve.json", curve)
             plot_curves({init_name: curve}, work.path / "curve.png")
-        return curve[-1]
+        return {**curve[-1], **describe_stop(work.path, curve[-1]["epoch"], config.train_cfg.max_epochs)}
 
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"
-    print(describe_objects(config))
-    result = train(work, config, start, purpose, final_scores, command_line, overrides.cfg_options)
+    remarks = [describe_objects(config), *filter(None, [describe_length(config)])]
+    result = train(work, config, start, purpose, final_scores, command_line, overrides.cfg_options, remarks)
     print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")
+    if stopped := result.outcome.get("stopped"):
+        print(f"Ended {stopped} (--patience)")
+    if (best := work.best()) and best.epoch < result.outcome["epoch"]:
+        print(
+            f"Best: {work.path / best.checkpoint}, {best.metric} {100 * best.score:.1f} after epoch {best.epoch}; "
+            f"evaluate, predict and export take it unless given --last"
+        )

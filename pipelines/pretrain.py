@@ -30,7 +30,7 @@ PROMPT_SETTINGS = (
 @options.work_dir_option("work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
 @options.device_option
 @one_process_per_gpu
-@options.settings_options("overrides", Overrides, without=["data_root"])
+@options.settings_options("overrides", Overrides, without=["data_root", "patience"])
 @click.pass_obj
 def command(
     command_line: list[str],
@@ -88,6 +88,6 @@ def command(
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
     outcome = {"epochs": config.train_cfg.max_epochs}
-    print(describe_objects(config))
-    result = train(work, config, start, purpose, lambda: outcome, command_line, overrides.cfg_options)
+    remarks = [describe_objects(config)]
+    result = train(work, config, start, purpose, lambda: outcome, command_line, overrides.cfg_options, remarks)
     print(f"Pre-trained: {result.checkpoint}")

@@ -25,6 +25,7 @@ from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error
+from stage2_training.config.tracking import untrack
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.engine.steps import passes
@@ -46,6 +47,7 @@ def train(
     final_metrics: Callable[[], dict[str, Any]],
     command: Sequence[str],
     options: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Result:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
 
@@ -59,6 +61,7 @@ def train(
         final_metrics: called after training for the run's outcome, as in `Result`.
         command: what was typed, for the directory's `commands.jsonl`.
         options: the `--cfg-options` in the config, to be named when nothing can be built from it.
+        remarks: lines on the settings, printed when training starts.
 
     Raises:
         UserError: the directory holds another run, is in use or cannot be written; an image, shard or checkpoint cannot
@@ -90,6 +93,8 @@ def train(
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
+        for line in remarks:
+            print(line)
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None
@@ -116,6 +121,7 @@ def evaluate(
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
+    untrack(config)
     with plain_user_errors(Path(work_dir)):
         scores = _run(config, QuietRunner.test, options)
     return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}
