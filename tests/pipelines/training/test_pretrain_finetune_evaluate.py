@@ -82,7 +82,7 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path):
     code, printed = command("evaluate", *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *images)
     assert code == 0, printed
     again = json.loads((tmp_path / "again.json").read_text())
-    assert again["checkpoint"] == str(fine / "iter_4.pth")
+    assert again["checkpoint"] == str(fine / "best_4.pth")
     assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
 
     # Without classes, any run on any images.
