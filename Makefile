@@ -21,7 +21,7 @@ option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
 option.OUT := --out## the file to write; for prelabel a folder (prelabels)
-option.FORMAT := --format## label files to write: coco, labelme, yolo, or some of them with commas (labelme)
+option.FORMAT := --format## label files: coco, labelme, yolo, with commas (labelme); export: onnx, torchscript, weights
 option.SCORE := --score## lowest score of a mask to write or draw
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
@@ -45,6 +45,7 @@ takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
+takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
@@ -73,7 +74,7 @@ values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
 COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate draw
-COMMANDS += table figure bench report
+COMMANDS += export table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)
 
