@@ -4,25 +4,27 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
 # Variables, and the option of the commands that each stands for. One that is empty is not passed.
-option.IMAGES := --images## images of stage 1: a folder, COCO JSON or text list of paths (data/demo/unlabeled)
+option.IMAGES := --images## images of stage 1 or to predict: folder, COCO JSON or text list (data/demo/unlabeled)
 option.SHARDS := --shards## a shard set: a directory, for proposals and fetch also a URL as s3://bucket/shards (shards)
 option.TO := --to## directory to copy a shard set to (shards)
 option.BACKBONE := --backbone## lite0_imagenet, dinov2_s, densecl_r50, swav_r50, mocov2_r50, imagenet_r50, or timm's
 option.WEIGHTS := --weights## file of the backbone's weights
-option.GENERATOR := --generator## saliency, merging, merging_small, freemask, checkpoint, random or import (saliency)
-option.WORKERS := --workers## stage 1: Ray actors (one per GPU or core); stage 2: processes that load data
+option.GENERATOR := --generator## saliency, merging, freemask, checkpoint, random or import (saliency)
+option.OBJECTS := --objects## any, or small for many small objects, such as cells under the microscope (any)
+option.WORKERS := --workers## stage 1, predict: Ray actors (one per GPU or core); training: processes that load data
 option.DEVICE := --device## cpu or cuda (the GPU, if there is one)
 option.GPUS := --gpus## processes of training (1)
 option.MODEL := --model## a file of configs/models (knet_lite0)
-option.DATASET := --dataset## demo, ctw1500, cityscapes, coco10, coco5, COCO JSON or a labelme folder (demo)
+option.DATASET := --dataset## demo, ctw1500, cityscapes, coco10, coco5, COCO JSON, labelme folder or data.yaml (demo)
 option.ROOT := --data-root## folder of the dataset (data/DATASET)
 option.INIT := --init## sp, pseudo, imagenet, densecl, swav, mocov2, coco, scratch or a file (sp)
 option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
-option.OUT := --out## the file to write; for prelabel a folder (prelabels)
-option.FORMAT := --format## label files: coco, labelme, yolo, with commas (labelme); export: onnx, torchscript, weights
+option.OUT := --out## the file to write; for prelabel and predict a folder (prelabels, predictions)
+option.FORMAT := --format## coco, labelme, yolo, with commas; predict: also masks, pictures; export: onnx, torchscript, weights
 option.SCORE := --score## lowest score of a mask to write or draw
+option.TILES := --tiles## see large images in tiles, too: off, auto or a side in pixels (off)
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
 option.CLASSES := --classes## number of pseudo classes (80)
@@ -35,7 +37,7 @@ option.JOBS := --jobs## runs of an experiment at once (1)
 # The commands, and the variables that each takes.
 takes.demo := WORK_DIR## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
 takes.data := DATASET ROOT## check, convert and draw a labelled dataset
-takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT WORKERS DEVICE## stage 1, images -> shards
+takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT OBJECTS WORKERS DEVICE## images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.prelabel := SHARDS FORMAT SCORE OUT## proposals -> label files to correct in a labelling tool
@@ -45,19 +47,22 @@ takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
+takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
 takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
-takes.table := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Table 1..7 of the paper, missing runs made first
-takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure 3..6 of the paper, missing runs made first
+takes.table = N $(of.$(if $(filter proposals,$(N)),comparison,table))## N=1..7, as figure, or N=proposals IMAGES LABELS
+takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
 takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|prompts WORK_DIR
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
-# What each picture and each benchmark takes.
+# What each picture, benchmark and kind of table takes.
 PICTURE ?= curves
 PART ?= proposals
 of.curves := RUNS OUT
 of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE SCORE OUT
+of.table := SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
+of.comparison := IMAGES LABELS GENERATOR BACKBONE WORK_DIR WORKERS DEVICE
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
 of.operators := MODEL DEVICE
@@ -68,13 +73,13 @@ words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))
 words.table = $(N)
 words.figure = $(N)
 words.bench = $(PART)
-several := SEEDS.table SEEDS.figure SHARDS.recall
+several := SEEDS.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
 # $(call given,NAME,COMMAND): the option of a variable with its value, or with its values; nothing if it is empty.
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
-COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate draw
-COMMANDS += export table figure bench report
+COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate
+COMMANDS += predict export draw table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)
 

@@ -36,5 +36,5 @@ def detect(session, image):  # uint8 (H, W, 3) RGB -> scores (R,), labels (R,), 
 
 if __name__ == "__main__":
     scores, labels, masks = detect(onnxruntime.InferenceSession(sys.argv[1]), np.load(sys.argv[2]))
-    for score, label, mask in zip(scores, labels, masks):
+    for score, label, mask in zip(scores, labels, masks, strict=True):
         print(f"class {label}  score {score:.2f}  {mask.sum()} pixels")

@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 
 @click.command(cls=options.Command)
-@click.option("--dataset", default="demo", help=f"{', '.join(PUBLISHED)}, COCO JSON or a labelme folder.")
+@click.option("--dataset", default="demo", help=f"{', '.join(PUBLISHED)}, COCO JSON, a labelme folder or data.yaml.")
 @click.option("--data-root", type=options.PATH, help="Folder to write the demo to, or to find a dataset in.")
 @options.image_counts_option
 @options.seed_option("demo: decides every image; coco10, coco5: which images.")
@@ -74,8 +74,8 @@ def command(
         splits = prepare_custom(dataset, data_root, custom)
     else:
         raise UserError(
-            f"no dataset {dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON or of a folder of "
-            f"labelme files"
+            f"no dataset {dataset!r}: pass one of {', '.join(PUBLISHED)}, or the path of COCO JSON, of a folder of "
+            f"labelme files or of a YOLO set's data.yaml"
         )
     print_classes({split.labels.stem: summarise(split, sheet) for split in splits})
 

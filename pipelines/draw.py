@@ -159,23 +159,22 @@ def results(
         from stage1_proposals.analysis.samples import sample
         from stage1_proposals.common.drawing import CAPTION, TILE, caption, contact_sheet, draw_proposals
         from stage1_proposals.shards import ShardSet
-        from stage2_training.inference.predictor import draw_detections, load_detector
+        from stage2_training.inference.predictor import Predictor
         from stage2_training.runs.work_dir import WorkDir
 
     shard_set = ShardSet.open(shards)
     root = image_root or Path(shard_set.image_root)
-    work = WorkDir(work_dir)
-    config = work.read_config()
-    if "test_dataloader" not in config:
+    if "test_dataloader" not in WorkDir(work_dir).read_config():
         raise UserError(f"{work_dir}: is a pre-training run; name one of fine-tuning, which knows classes")
-    model = load_detector(config, work.require_checkpoint())
+    predictor = Predictor.from_run(work_dir, min_score=score)
     tiles, detections = [], 0
     samples = sample(shard_set, root, count, seed, print_lines)
     for record, image in track("detecting", "images", samples, min(count, shard_set.image_count)):
         proposals = draw_proposals(image, record.masks(), record.seed, TILE - CAPTION)
-        detected, found = draw_detections(model, config, root / record.file_name, image, score, TILE - CAPTION)
-        tiles += [caption(proposals, f"{len(record)} proposals"), caption(detected, f"{found} detections")]
-        detections += found
+        found = predictor(image)
+        detected = found.draw(image, TILE - CAPTION)
+        tiles += [caption(proposals, f"{len(record)} proposals"), caption(detected, f"{len(found)} detections")]
+        detections += len(found)
     with writing(out):
         contact_sheet(tiles, columns=4).save(out)
     print(f"{len(tiles) // 2} images, {detections} detections from score {score} up")

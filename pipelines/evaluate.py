@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipelines import options
-from pipelines.console import print_lines
+from pipelines.console import format_table, one_line, print_lines
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 from stage1_proposals.common.system import choose_device
@@ -66,7 +66,7 @@ def command(
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.objects import set_queries
-        from stage2_training.evaluation.scores import format_scores
+        from stage2_training.evaluation.scores import class_scores, format_scores, percents
         from stage2_training.runs import train as training
         from stage2_training.runs.adapt_rows import queries_in
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
@@ -92,7 +92,11 @@ def command(
     scores = training.evaluate(config, weights, path.parent / "evaluation", overrides.cfg_options)
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})
-    print(f"{weights}\n{format_scores(scores)}\nwritten to {path}")
+    print(f"{weights}\n{format_scores(scores)}")
+    if by_class := class_scores(scores):
+        rows = [[one_line(name), *percents(values, tuple(values))] for name, values in by_class.items()]
+        print(f"\n{format_table(('AP of each class', 'masks', 'boxes'), rows)}\n")
+    print(f"written to {path}")
 
 
 def check_run_options(

@@ -11,6 +11,7 @@ import click
 from pydantic import TypeAdapter
 
 from stage1_proposals.common.errors import UserError
+from stage2_training.config.run_settings import DEFAULT_MODEL
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -100,7 +101,7 @@ class Choices(click.ParamType):
 POSITIVE, NON_NEGATIVE, PATH = Integer(min=1), Integer(min=0), click.Path(path_type=Path)
 SHARD_DIRECTORY = ShardDirectory(file_okay=False, path_type=Path)
 
-DEFAULT_MODEL, DEFAULT_DATASET = "knet_lite0", "demo"
+DEFAULT_DATASET = "demo"
 
 
 def words_option(*names: str, **attributes: Any) -> Decorator:
@@ -120,7 +121,7 @@ def model_option(default: str | None = DEFAULT_MODEL, folders: str = "configs/mo
 
 def dataset_option(default: str | None = DEFAULT_DATASET) -> Decorator:
     """`--dataset`."""
-    text = "configs/datasets/DATASET.py, a config file, COCO JSON, or a folder of labelme files."
+    text = "configs/datasets/DATASET.py, a config file, COCO JSON, a folder of labelme files, or data.yaml of YOLO."
     return click.option("--dataset", default=default, help=text)
 
 

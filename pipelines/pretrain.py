@@ -6,10 +6,8 @@ import click
 
 from pipelines import options
 from pipelines.launch import one_process_per_gpu
-from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import choose_device
-from stage2_training import quiet_imports
 from stage2_training.config.run_settings import Overrides
+from stage2_training.runs.pretraining import pretrain
 from stage2_training.saliency_prompt.settings import setting_choices
 
 PROMPT_SETTINGS = (
@@ -48,46 +46,19 @@ def command(
     overrides: Overrides,
 ) -> None:
     """Pre-train a detector on the pseudo labels of stage 1, with Saliency Prompt; run again, it resumes."""
-    if saliency_prompt and prompts == "off":
-        raise UserError("--saliency-prompt goes with --prompts on: without prompts it would change nothing")
-    from stage1_proposals.shards import ShardSet
-
-    # The shard set is checked before the imports below, which take seconds.
-    pseudo_labels = ShardSet.open(shards)
-    if pseudo_labels.image_count == 0 or pseudo_labels.proposal_count == 0:
-        raise UserError(f"{shards}: holds no proposals to train on; `make inspect SHARDS={shards}` says why")
-    device = choose_device(device)
-    with quiet_imports():
-        from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
-        from stage2_training.config.cpu import describe_images
-        from stage2_training.config.objects import describe_objects
-        from stage2_training.runs import initial_weights
-        from stage2_training.runs.train import train
-        from stage2_training.runs.work_dir import WorkDir
-
-    schedule = schedule or default_schedule("pretrain", device)
-    config = pretraining_config(
-        model,
-        schedule,
-        pseudo_labels,
+    result = pretrain(
+        shards,
+        model=model,
+        image_root=image_root,
         prompts=prompts == "on",
-        saliency_prompt=parse_saliency_prompt(saliency_prompt),
+        saliency_prompt=saliency_prompt,
         pseudo_classes=pseudo_classes,
-        image_root=str(image_root) if image_root else None,
+        backbone=backbone,
+        weights=weights,
+        schedule=schedule,
+        work_dir=work_dir,
         device=device,
         overrides=overrides,
+        command=command_line,
     )
-    if backbone == "scratch":
-        start = initial_weights.scratch()
-    elif backbone or weights:
-        start = initial_weights.backbone(backbone or pseudo_labels.backbone.name, weights)
-    else:
-        start = initial_weights.stage1_backbone(pseudo_labels)
-    work = WorkDir(work_dir or initial_weights.pretraining_dir(model, prompts == "on"))
-    name = model if prompts == "on" else f"{model} without prompts"
-    chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
-    purpose = f"Pre-training {name} on {pseudo_labels.image_count:,} images ({chosen})"
-    outcome = {"epochs": config.train_cfg.max_epochs}
-    remarks = [describe_objects(config)]
-    result = train(work, config, start, purpose, lambda: outcome, command_line, overrides.cfg_options, remarks)
     print(f"Pre-trained: {result.checkpoint}")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,11 @@ from pipelines import options
 from pipelines.console import print_lines, progress
 from stage1_proposals.backbones.catalogue import CATALOGUE
 from stage1_proposals.common.errors import UserError, quoted
-from stage1_proposals.common.system import choose_device, keep_freed_memory
-from stage1_proposals.generators.registry import (
-    DEFAULT_GENERATOR,
-    build_generator,
-    config_names,
-    default_config,
-    read_settings,
-)
+from stage1_proposals.generators.registry import DEFAULT_GENERATOR, config_names, default_config, read_settings
+from stage1_proposals.jobs.propose import DEFAULT_BACKBONE, build_job
 
 if TYPE_CHECKING:
+    from stage1_proposals.jobs.request import Job
     from stage1_proposals.jobs.store import Store
     from stage1_proposals.shards import ShardEntry
 
@@ -32,11 +28,12 @@ FAILURES_SHOWN = 20
 @click.option("--images", default="data/demo/unlabeled", type=options.PATH, help="Folder, COCO JSON or list of paths.")
 @click.option("--image-root", type=options.PATH, help="Folder that the paths of a JSON or text file are relative to.")
 @click.option("--shards", default="shards", help="Directory of the shard set, or a URL such as s3://bucket/shards.")
-@click.option("--backbone", default="lite0_imagenet", help=f"{', '.join(CATALOGUE)}, or any model of timm.")
+@click.option("--backbone", default=DEFAULT_BACKBONE, help=f"{', '.join(CATALOGUE)}, or any model of timm.")
 @click.option("--weights", type=options.PATH, help="The backbone's checkpoint (.pth, .safetensors).")
 @click.option("--generator", help=f"{config_names()}, or your own as package.module:Class. Default: the config's.")
 @click.option("--checkpoint", help="Of --generator checkpoint: the work directory of a run, or a checkpoint in it.")
 @click.option("--config", type=options.PATH, help="TOML of settings. Default: the generator's in configs/proposals.")
+@click.option("--objects", type=click.Choice(["any", "small"]), default="any", help="What to look for; see below.")
 @options.words_option("--set", "changes", metavar="KEY=VALUE", help="Generator settings, e.g. threshold=0.6.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
@@ -55,6 +52,7 @@ def command(
     generator: str | None,
     checkpoint: str | None,
     config: Path | None,
+    objects: str,
     changes: tuple[str, ...],
     workers: int | None,
     device: str | None,
@@ -65,46 +63,58 @@ def command(
     """Make a shard set: pseudo masks and seed features of unlabeled images.
 
     Finished shards are kept; the same command run again makes the others.
-    """
-    from stage1_proposals.images.listing import list_images
-    from stage1_proposals.jobs.ray_address import check_reachable
-    from stage1_proposals.jobs.store import open_store, stored_manifest
 
-    # What needs no PyTorch comes first, because importing it takes seconds.
+    `--objects small` is for many small objects, such as cells under the microscope or cars from the air: no image is
+    made smaller, large ones are cut into overlapping tiles, and an image has up to 100 proposals. The generator is
+    then merging, unless you name another one.
+    """
+    from stage1_proposals.jobs.ray_address import check_reachable
+    from stage1_proposals.jobs.store import open_store
+
     store = open_store(shards)
-    settings = read_settings(config, generator, changes)
+    settings = read_settings(config, generator, changes, objects)
     if checkpoint is not None:
         take_checkpoint(settings["generator"], checkpoint)
     if workers != 0:
         check_reachable(os.environ.get("RAY_ADDRESS", ""))
-    listed = list_images(images, image_root, shards)
-    device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
-    keep_freed_memory()  # on a GPU, too: images are decoded on the CPU
-    # Workers of a Ray cluster started here inherit this. Otherwise glibc gives their threads arenas, whose blocks it
-    # returns to the kernel one by one whatever `keep_freed_memory` says, which costs up to a tenth of the time.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-    from stage1_proposals.backbones.extractor import fastest_precision
-    from stage1_proposals.common.settings import build_settings
-    from stage1_proposals.jobs.request import Job, JobSettings, Recipe
+    job = build_job(
+        images,
+        shards,
+        settings,
+        owner=str(config or default_config(generator)),
+        workers=workers,
+        image_root=image_root,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        precision=precision,
+        sizes=sizes,
+    )
     from stage1_proposals.jobs.run import run
 
-    chosen = build_generator(settings.pop("generator"))
-    defaults = build_settings(JobSettings, settings, f"config {config or default_config(generator)}")
-    recipe = Recipe(
-        generator=chosen,
-        backbone=backbone,
-        weights=str(weights.resolve()) if weights else None,
-        device=device,
-        precision=precision or fastest_precision(device),
-        settings=defaults.override(**sizes),
-    )
-    job = Job(listed, recipe).continuing(stored_manifest(store))
     print_lines(*job.images.remarks)
     source = images if images.is_dir() else f"{images}, under {job.images.root},"
     print(f"{len(job.images)} images from {source} -> {job.shard_count} shards in {store}", flush=True)
+    if objects == "small":
+        print_lines(*cost_of_small_objects(job))
     with progress("making proposals", "images", len(job.images)) as advance:
         entries = run(job, shards, workers, advance, retry_failed)
     print_summary(store, entries)
+
+
+def cost_of_small_objects(job: "Job") -> list[str]:
+    """How much the backbone computes for small objects, beside what it would for any: one line, or none."""
+    from stage1_proposals.jobs.request import JobSettings
+
+    usual = JobSettings().override(short_side=job.recipe.settings.short_side)
+    pixels = job.input_pixels()
+    usual_pixels = replace(job, recipe=replace(job.recipe, settings=usual)).input_pixels()
+    if not pixels or not usual_pixels:
+        return []
+    return [
+        f"--objects small: the backbone computes {pixels / 1e6:.2g} megapixels of an image, "
+        f"{pixels / usual_pixels:.1f} times as many as without it"
+    ]
 
 
 def take_checkpoint(generator: dict[str, Any], checkpoint: str) -> None:

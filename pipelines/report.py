@@ -33,7 +33,7 @@ from stage2_training import quiet_imports
 
 with quiet_imports():
     from stage2_training.evaluation.curves import plot_curves
-    from stage2_training.evaluation.scores import AP_NAMES
+    from stage2_training.evaluation.scores import AP_NAMES, percents
     from stage2_training.runs.summary import RunSummary, is_run
 
 SCORES = (*AP_NAMES, "box_AP")
@@ -101,6 +101,19 @@ def run_row(run: RunSummary, name: str) -> dict[str, Any]:
     return row | {name: "-" if score < 0 else f"{100 * score:.1f}" for name, score in scores.items()}
 
 
+def class_rows(run: RunSummary) -> list[dict[str, str]]:
+    """The AP of each class of a run; empty where there is but one."""
+    return [
+        {
+            "class": name,
+            **{
+                kind.replace("_", " "): text for kind, text in zip(scores, percents(scores, tuple(scores)), strict=True)
+            },
+        }
+        for name, scores in run.class_scores.items()
+    ]
+
+
 def read_run(path: Path, page: Page) -> dict[str, Any] | None:
     """A run with its name, row and config's text; None, listed, when its files cannot be opened."""
     config = None
@@ -109,7 +122,13 @@ def read_run(path: Path, page: Page) -> dict[str, Any] | None:
     with page.reading(path):
         run, name = RunSummary.read(path), page.name(path)
         page.problems += [f"{name}/{problem}" for problem in run.problems]
-        return {"name": name, "summary": run, "row": run_row(run, name), "config": config or "not readable"}
+        return {
+            "name": name,
+            "summary": run,
+            "row": run_row(run, name),
+            "classes": class_rows(run),
+            "config": config or "not readable",
+        }
     return None
 
 

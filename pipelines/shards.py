@@ -197,17 +197,8 @@ def recall(labels: Path, shards: tuple[Path, ...], markdown: bool) -> None:
 
 def print_recall(shard_sets: "Sequence[ShardSet]", labels: "Labels", markdown: bool = False) -> None:
     """Print a table of how well the proposals of each shard set find labelled objects."""
-    from stage1_proposals.analysis.recall import KINDS, evaluate
-    from stage1_proposals.generators.registry import describe_generator
+    from stage1_proposals.analysis.recall import HEADING, NAMES, table_row
 
-    columns = [(kind, score) for kind in KINDS for score in ("AP", "AP50", "AP75", "AR@20", "AR@100")]
-    rows = []
-    for shard_set in shard_sets:
-        scores, generator = evaluate(shard_set.records(), labels), shard_set.request.generator
-        facts = [describe_generator(generator), shard_set.backbone.name, str(generator["short_side"])]
-        counts = [str(shard_set.image_count), f"{shard_set.proposal_count / shard_set.image_count:.1f}"]
-        rows.append(facts + counts + [f"{100 * scores[kind][name]:.2f}" for kind, name in columns])
-    heading = ("generator", "backbone", "short side", "images", "per image", *map(" ".join, columns))
-    objects, images = labels.object_count, len(labels.images)
-    print(f"\nClass-agnostic, in percent: {objects} objects in {images} images of {labels.path}\n")
-    print(format_table(heading, rows, markdown, left=2))
+    rows = [table_row(shard_set, labels) for shard_set in shard_sets]
+    print(f"\n{labels.describe()}\n")
+    print(format_table(HEADING, rows, markdown, left=NAMES))

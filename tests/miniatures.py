@@ -131,3 +131,17 @@ def labelme(folder: Path, images: int = 5) -> Path:
         cat = shape("polygon", "cat", [[4, 4], [30, 4.5], [28, 28], [5, 30]])
         labelme_file(folder, number, [shape("rectangle", "dog", [[60, 40], [36, 10]]), cat])
     return folder
+
+
+def yolo(folder: Path, train: int = 4, val: int = 1) -> Path:
+    """A YOLO segmentation set of Ultralytics: a triangle of `dog` and a rectangle of `cat` in each image; data.yaml."""
+    for split, first, count in (("train", 0, train), ("val", train, val)):
+        for number in range(first, first + count):
+            image(number, folder / "images" / split / f"{number}.png")
+            labels = folder / "labels" / split / f"{number}.txt"
+            labels.parent.mkdir(parents=True, exist_ok=True)
+            labels.write_text("1 0.1 0.1 0.5 0.1 0.1 0.5\n0 0.5 0.5 0.75 0.5 0.75 0.75 0.5 0.75\n")
+    path = folder / "data.yaml"
+    lines = ["path: .", "train: images/train", "val: images/val" if val else "", "names: [cat, dog]"]
+    path.write_text("\n".join(filter(None, lines)) + "\n")
+    return path

@@ -6,7 +6,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stage1_proposals.generators.registry import read_settings
 from stage1_proposals.shards import BackboneRecord, ImageRecord, Request, ShardReader, ShardSet
+
+# Generators that every run must make the same shards with, as the changes of `make_job`.
+GENERATORS: dict[str, dict[str, Any]] = {
+    "saliency": {},
+    "component": read_settings(None, "saliency", ["component=seed"]),
+    "merging": read_settings(None, "merging", []),
+    "small objects": {**read_settings(None, "merging", [], "small"), "tile": 64},
+}
 
 
 def ignore(_: int) -> None:

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = ("setup", "lock", "test", "lint", *COMMANDS)
 OPTIONS = dict(re.findall(r"^option\.(\w+) := ([\w-]+)", MAKEFILE, flags=re.MULTILINE))
-GROUPS = {"draw": "PICTURE", "bench": "PART"}  # commands of several commands, and the variable that names one
+# Commands of several commands, and the variable that names one.
+GROUPS = {"draw": "PICTURE", "bench": "PART", "table": "N", "figure": "N"}
 
 
 def command_of(name: str) -> Any:
@@ -56,6 +57,10 @@ def passed_on(*words: str, **environment: str) -> list[str]:
         (["draw", "PICTURE=results", "WORK_DIR=w", "DEVICE=cpu"], "draw results --work-dir w --device cpu"),
         (["prelabel", "FORMAT=coco,yolo", "SCORE=0.5"], "prelabel --format coco,yolo --score 0.5"),
         (["table", "N=5", "SEEDS=0 1 2"], "table 5 --seeds 0 1 2"),
+        (
+            ["table", "N=proposals", "IMAGES=i", "LABELS=l.json", "GENERATOR=merging saliency,component=seed"],
+            "table proposals --images i --labels l.json --generator merging saliency,component=seed",
+        ),
         (["figure", "N=4", "SCALE=paper"], "figure 4 --scale paper"),
         (["bench", "PART=training", "MODEL=knet"], "bench training --model knet"),
     ],
@@ -87,7 +92,9 @@ def test_a_target_takes_every_variable_that_its_command_has_an_option_for(comman
 def test_so_does_a_target_of_a_group(group: str, variable: str, name: str) -> None:
     options = {word for parameter in command_of(group).commands[name].params for word in parameter.opts}
     variables = {name for name, option in OPTIONS.items() if option in options} - {"CLASSES"}
-    assert set(variables_of(name, "of")) & set(OPTIONS) == variables
+    kind = ("table" if name.isdigit() else "comparison") if group == "table" else name
+    taken = variables_of(group) if group == "figure" else variables_of(kind, "of")
+    assert set(taken) & set(OPTIONS) == variables
     passed = passed_on(group, f"{variable}={name}", *(f"{name}=3" for name in sorted(variables)))
     assert {OPTIONS[name] for name in variables} <= set(passed)
 

@@ -48,17 +48,18 @@ def leaf_commands(command: click.Command) -> Iterator[tuple[str, click.Command]]
         if isinstance(child, click.Group):
             yield from leaf_commands(child)
         else:
-            yield name, child
+            yield command.name if command.name and name.isdigit() else name, child
 
 
-OPTIONS: dict[str, set[str]] = {}  # of each command; those of `bench` and `draw` under the name of the part or picture
+# Of each command; those of `bench` and `draw` under the name of the part or picture, those of a number under `table`.
+OPTIONS: dict[str, set[str]] = {}
 for command_name, leaf in leaf_commands(application):
     OPTIONS.setdefault(command_name, set()).update(word for parameter in leaf.params for word in parameter.opts)
 
 
 def commands_named(text: str) -> set[str]:
-    """The commands of the application that a text names as `make COMMAND` or with PICTURE or PART."""
-    return set(re.findall(r"(?:\bmake |\b(?:PICTURE|PART)=)([a-z]+)", text)) & set(OPTIONS)
+    """The commands of the application that a text names as `make COMMAND` or with PICTURE, PART or N."""
+    return set(re.findall(r"(?:\bmake |\b(?:PICTURE|PART|N)=)([a-z]+)", text)) & set(OPTIONS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

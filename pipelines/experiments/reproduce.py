@@ -1,4 +1,4 @@
-"""`table` and `figure`: a table or figure of the paper at a scale, from runs, of which those missing are executed."""
+"""`table` and `figure`: one of the paper at a scale, from runs, of which those missing are executed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,24 +11,35 @@ import click
 
 from pipelines import launch
 from pipelines.console import describe_machine
+from pipelines.experiments import proposal_table
 from pipelines.experiments.execute import execute, print_plan, state
 from pipelines.experiments.notes import notes
 from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
 from pipelines.experiments.record import ExperimentRecord
 from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
-from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option, image_counts_option, words_option
+from pipelines.options import (
+    NON_NEGATIVE,
+    PATH,
+    POSITIVE,
+    Command,
+    Group,
+    device_option,
+    image_counts_option,
+    words_option,
+)
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import choose_device
 
 FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
 
-def _command(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> click.Command:
-    titles = "; ".join(f"{number}: {experiment.title}" for number, experiment in experiments.items())
+def _group(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> Group:
+    return Group(name, [_command(str(number), experiment) for number, experiment in experiments.items()], help=purpose)
 
-    @click.command(name, cls=Command, help=f"{purpose}. {titles}.")
-    @click.argument("number", type=click.Choice(list(map(str, experiments))))
+
+def _command(number: str, experiment: Experiment) -> click.Command:
+    @click.command(number, cls=Command, help=f"{experiment.title}.")
     @click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name, help="Size of the runs.")
     @words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", show_default="0", help="One run each.")
     @click.option("--jobs", type=POSITIVE, default=1, help="Runs at once, each on its share of the cores.")
@@ -41,7 +52,7 @@ def _command(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> 
     @click.option("--pretrain-epochs", type=POSITIVE, help="Default: the scale's.")
     @click.option("--finetune-epochs", type=POSITIVE, help="At most. Default: the scale's.")
     @click.option("--freesolo", type=FILE, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7.")
-    def command(number: str, scale: str, work_dir: Path, seeds: Sequence[int], **settings: Any) -> None:
+    def command(scale: str, work_dir: Path, seeds: Sequence[int], **settings: Any) -> None:
         jobs, dry_run, count = (settings.pop(name) for name in ("jobs", "dry_run", "count"))
         machine = {name: settings.pop(name) for name in ("device", "gpus", "batch_size")}
         if count and SCALES[scale].unlabeled:
@@ -49,13 +60,14 @@ def _command(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> 
         changes = settings | {"datasets": count and demo_datasets(*count)}
         changed = replace(SCALES[scale], **{name: value for name, value in changes.items() if value})
         plan = Plan(changed, work_dir / scale, **machine)
-        reproduce(experiments[int(number)], plan, list(dict.fromkeys(seeds)), jobs, dry_run)
+        reproduce(experiment, plan, list(dict.fromkeys(seeds)), jobs, dry_run)
 
     return command
 
 
-table = _command("table", "Print a table of the paper beside the paper's numbers", TABLES)
-figure = _command("figure", "Draw a figure of the paper", FIGURES)
+table = _group("table", "Print a table of the paper beside the paper's numbers, or one of proposals.", TABLES)
+table.add_command(proposal_table.command)
+figure = _group("figure", "Draw a figure of the paper.", FIGURES)
 
 
 def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: int, dry_run: bool) -> None:

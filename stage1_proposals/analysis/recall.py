@@ -13,9 +13,16 @@ from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.image_paths import image_finder, repeated_names
 from stage1_proposals.common.label_files import coco_annotations
 from stage1_proposals.common.masks import Size
-from stage1_proposals.shards import ImageRecord
+from stage1_proposals.generators.registry import describe_generator
+from stage1_proposals.shards import ImageRecord, ShardSet
 
-SCORES = ("AP", "AP50", "AP75", "AR@20", "AR@100", "R50@20")
+SCORES = ("AP", "AP50", "AP75", "AR@20", "AR@100")
+# Of a table of shard sets, whose first `NAMES` columns are names.
+HEADING = (
+    *("generator", "backbone", "short side", "images", "per image"),
+    *(f"{kind} {score}" for kind in KINDS for score in SCORES),
+)
+NAMES = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ class Labels:
         """The file that they come from."""
         return self.document.path
 
+    def describe(self) -> str:
+        """A line above a table of scores."""
+        return f"Class-agnostic, in percent: {self.object_count} objects in {len(self.images)} images of {self.path}"
+
     @property
     def images(self) -> tuple[CocoImage, ...]:
         """The labelled images."""
@@ -72,7 +83,7 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
 
     Returns:
         for `mask` and `box`, `SCORES` to values in [0, 1]: AP over IoU 0.5 to 0.95, at 0.5 and at 0.75, from at most
-        100 proposals per image; recall of the 20 and the 100 best-scored proposals over the same IoUs, and at 0.5.
+        100 proposals per image; recall of the 20 and the 100 best-scored proposals over the same IoUs.
 
     Raises:
         UserError: no record is of a labelled image, one states another size for it, or an object is malformed.
@@ -106,6 +117,14 @@ def evaluate(records: Iterable[ImageRecord], labels: Labels) -> dict[str, dict[s
     return {kind: _scores(images, objects, proposals, kind) for kind in KINDS}
 
 
+def table_row(shard_set: ShardSet, labels: Labels) -> list[str]:
+    """What a shard set is, and its scores in percent, under `HEADING`; raises as `evaluate`."""
+    scores, generator = evaluate(shard_set.records(), labels), shard_set.request.generator
+    facts = [describe_generator(generator), shard_set.backbone.name, str(generator["short_side"])]
+    counts = [str(shard_set.image_count), f"{shard_set.proposal_count / shard_set.image_count:.1f}"]
+    return facts + counts + [f"{100 * scores[kind][name]:.2f}" for kind in KINDS for name in SCORES]
+
+
 def _scores(
     images: Sequence[CocoImage], objects: list[dict[str, Any]], proposals: list[dict[str, Any]], kind: str
 ) -> dict[str, float]:
@@ -116,6 +135,5 @@ def _scores(
         evaluation.average_precision(0.75),
         evaluation.average_recall(),
         evaluation.average_recall(detections=100),
-        evaluation.average_recall(0.5),
     )
     return dict(zip(SCORES, values, strict=True))

@@ -43,8 +43,9 @@ def measure_offset(trunk: nn.Module, stride: int) -> float:
     image = torch.randn(1, 3, side, side, generator=generator).requires_grad_()
     with torch.enable_grad():
         cell = trunk(image)[0, :, _CELLS // 2, _CELLS // 2]
-        (gradient,) = torch.autograd.grad((cell * torch.randn(len(cell), generator=generator)).sum(), image)
-    density = gradient[0].abs().sum(0).double()
+        (cell * torch.randn(len(cell), generator=generator)).sum().backward()  # checkpointed layers need `backward`
+    assert image.grad is not None
+    density = image.grad[0].abs().sum(0).double()
     pixels = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
     return float((density.sum(0) @ pixels + density.sum(1) @ pixels) / (2 * density.sum()))
 

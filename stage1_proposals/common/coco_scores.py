@@ -37,6 +37,10 @@ class Evaluation:
         """The mean over recalls, classes and IoU thresholds, or at one threshold; -1 without objects of that size."""
         return _mean(_at(self.precision, iou)[..., SIZES.index(size)])
 
+    def class_average_precision(self) -> list[float]:
+        """The mean over recalls and IoU thresholds for each class, of objects of all sizes; -1 without any."""
+        return [_mean(self.precision[:, :, row, 0]) for row in range(self.precision.shape[2])]
+
     def average_recall(self, iou: float | None = None, detections: int = 20) -> float:
         """The mean over classes and IoU thresholds, or at one threshold, of objects of all sizes; -1 without any.
 

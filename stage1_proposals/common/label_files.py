@@ -7,7 +7,8 @@ that corrections are safe, and a writer that was interrupted can be run again.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -29,9 +30,10 @@ class ImageLabels:
         image_id: its id in COCO JSON.
         file_name: its path in the folder of the images, with forward slashes.
         size: its (height, width) in pixels, as displayed.
-        counts: compressed run lengths of L masks, none empty.
+        counts: compressed run lengths of L masks. One without a pixel is in COCO JSON alone.
         scores: L numbers, as JSON can hold them.
         classes: L positions in the list of class names.
+        boxes: L boxes x, y, width, height in pixels; None: tight around the masks.
     """
 
     image_id: int
@@ -40,6 +42,7 @@ class ImageLabels:
     counts: Sequence[bytes]
     scores: Sequence[float]
     classes: Sequence[int]
+    boxes: Sequence[Sequence[float]] | None = None
 
     def rle(self) -> list[Rle]:
         """The masks as pycocotools' run lengths."""
@@ -65,22 +68,59 @@ class NewFiles:
     unchanged: int = 0
     kept: list[Path] = field(default_factory=list)
 
-    def write(self, path: Path, text: str) -> None:
-        """Write a file atomically, unless it is there already; its folder is made.
+    def write(self, path: Path, text: str | Iterable[str]) -> None:
+        """Write a text, or its parts one after the other, atomically, unless the file is there; its folder is made.
 
         Raises:
             UserError: it cannot be written.
         """
-        data = encode_text(text)
+        parts = map(encode_text, [text] if isinstance(text, str) else text)
         with writing(path):
             if not path.exists():
-                with atomic_write(path) as scratch:
-                    scratch.write_bytes(data)
+                with atomic_write(path) as scratch, scratch.open("wb") as file:
+                    file.writelines(parts)
                 self.written += 1
-            elif path.read_bytes() == data:
+            elif _holds(path, parts):
                 self.unchanged += 1
             else:
                 self.kept.append(path)
+
+    def write_once(self, path: Path, make: Callable[[], bytes]) -> None:
+        """Make a file and write it atomically, unless it is there already, whatever it holds.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if path.exists():
+            self.unchanged += 1
+            return
+        data = make()
+        with writing(path), atomic_write(path) as scratch:
+            scratch.write_bytes(data)
+        self.written += 1
+
+
+def _holds(path: Path, parts: Iterable[bytes]) -> bool:
+    """Whether a file holds just these parts."""
+    with path.open("rb") as file:
+        return all(file.read(len(part)) == part for part in parts) and not file.read(1)
+
+
+class Spool:
+    """Text that is kept on disk until all of it is known, so that memory does not grow with the number of images."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        """Add text, which ends with a line's end."""
+        self.file.write(text)
+
+    def lines(self) -> Iterator[str]:
+        """All lines, with their ends; nothing may be added afterwards."""
+        self.file.seek(0)
+        yield from self.file
+        self.file.close()
 
 
 class LabelWriter(Protocol):
@@ -101,43 +141,68 @@ class LabelWriter(Protocol):
         """
 
 
-def coco_annotations(labels: ImageLabels) -> list[dict[str, Any]]:
-    """The objects of an image as COCO annotations, without ids; masks as compressed run lengths."""
-    return [
-        {"image_id": labels.image_id, "category_id": index + 1, **mask_fields(rle), "iscrowd": 0, "score": score}
-        for rle, index, score in zip(labels.rle(), labels.classes, labels.scores, strict=True)
-    ]
+def coco_annotations(labels: ImageLabels, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """The objects of an image as COCO annotations, without ids; masks as compressed run lengths.
 
-
-def to_coco(labelled: Iterable[ImageLabels], names: Sequence[str]) -> dict[str, Any]:
-    """A COCO instance data set; masks as compressed run lengths, `score` kept."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for labels in labelled:
-        height, width = labels.size
-        images.append({"id": labels.image_id, "file_name": labels.file_name, "height": height, "width": width})
-        for annotation in coco_annotations(labels):
-            annotations.append({"id": len(annotations) + 1} | annotation)
-    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    Args:
+        category_ids: of the classes; None: from 1.
+    """
+    annotations = []
+    for row, (rle, index, score) in enumerate(zip(labels.rle(), labels.classes, labels.scores, strict=True)):
+        category = index + 1 if category_ids is None else category_ids[index]
+        stated = {} if labels.boxes is None else {"bbox": list(labels.boxes[row])}
+        fields = {"image_id": labels.image_id, "category_id": category, **mask_fields(rle), **stated}
+        annotations.append({**fields, "iscrowd": 0, "score": score})
+    return annotations
 
 
 class CocoWriter:
-    """`coco.json`, which keeps masks exactly."""
+    """`coco.json`, which keeps masks exactly: a COCO data set whose annotations also have a `score`.
 
-    def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
+    Args:
+        category_ids: of the classes; None: from 1.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        image_root: Path,
+        names: Sequence[str],
+        files: NewFiles,
+        category_ids: Sequence[int] | None = None,
+    ) -> None:
         self.path = out / "coco.json"
         self.names, self.files = names, files
-        self.labelled: list[ImageLabels] = []
+        self.category_ids = category_ids or range(1, len(names) + 1)
+        self.count = 0
+        self.images, self.annotations = Spool(), Spool()
 
     def write(self, labels: ImageLabels) -> None:
         """See `LabelWriter`; nothing is written before `close`."""
-        self.labelled.append(labels)
+        height, width = labels.size
+        image = {"id": labels.image_id, "file_name": labels.file_name, "height": height, "width": width}
+        self.images.write(json.dumps(image) + "\n")
+        for annotation in coco_annotations(labels, self.category_ids):
+            self.count += 1
+            self.annotations.write(json.dumps({"id": self.count} | annotation) + "\n")
 
     def close(self) -> None:
         """See `LabelWriter`."""
-        coco = to_coco(self.labelled, self.names)
-        self.files.write(self.path, json.dumps(coco, indent=2, sort_keys=True) + "\n")
+        self.files.write(self.path, self._parts())
+
+    def _parts(self) -> Iterator[str]:
+        """The file's text: an image, object or category on each line."""
+        categories = [{"id": one, "name": name} for one, name in zip(self.category_ids, self.names, strict=True)]
+        named = [json.dumps(category) + "\n" for category in categories]
+        parts = {"images": self.images.lines(), "annotations": self.annotations.lines(), "categories": iter(named)}
+        opening = "{"
+        for key, lines in parts.items():
+            yield f'{opening}"{key}": ['
+            opening = ",\n"
+            for number, line in enumerate(lines):
+                yield f"{',' if number else ''}\n{line.rstrip()}"
+            yield "\n]"
+        yield "}\n"
 
 
 class LabelmeWriter:
@@ -148,7 +213,7 @@ class LabelmeWriter:
 
     def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
         self.names, self.files, self.image_root = names, files, image_root.resolve()
-        self.paths = _LabelPaths((out / "labelme").resolve(), ".json")
+        self.paths = LabelPaths((out / "labelme").resolve(), ".json")
 
     def write(self, labels: ImageLabels) -> None:
         """See `LabelWriter`."""
@@ -190,7 +255,7 @@ class YoloWriter:
 
     def __init__(self, out: Path, image_root: Path, names: Sequence[str], files: NewFiles) -> None:
         self.folder, self.names, self.files = out / "yolo", names, files
-        self.paths = _LabelPaths(self.folder / "labels", ".txt")
+        self.paths = LabelPaths(self.folder / "labels", ".txt")
         link, target = self.folder / "images", image_root.resolve()
         if not os.path.lexists(link):
             with writing(link):
@@ -203,29 +268,34 @@ class YoloWriter:
         height, width = labels.size
         lines = []
         for polygons, index in zip(labels.polygons, labels.classes, strict=True):
+            if not polygons:  # a mask without a pixel
+                continue
             points = join(polygons) / (width, height)
             lines.append(" ".join([str(index), *(f"{value:.6f}" for value in points.ravel())]) + "\n")
         self.files.write(self.paths.of(labels.file_name), "".join(lines))
 
     def close(self) -> None:
         """See `LabelWriter`."""
-        self.files.write(
-            self.folder / "images.txt", "".join(f"./images/{name}\n" for name in self.paths.image_of.values())
-        )
+        self.files.write(self.folder / "images.txt", (f"./images/{name}\n" for name in self.paths.image_of.values()))
         # Text in JSON is text in YAML. Training wants a `val`, which is all images, too, until people divide them.
         quoted_names = (json.dumps(name, ensure_ascii=False) for name in self.names)
         names = "".join(f"  {number}: {name}\n" for number, name in enumerate(quoted_names))
         self.files.write(self.folder / "data.yaml", f"train: images.txt\nval: images.txt\nnames:\n{names}")
 
 
-class _LabelPaths:
-    """The label files of images, which have the images' paths but for the suffix."""
+class LabelPaths:
+    """The files of images in a folder, which have the images' paths but for the suffix."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder, self.suffix = folder, suffix
         self.image_of: dict[Path, str] = {}
 
     def of(self, file_name: str) -> Path:
+        """The file of an image.
+
+        Raises:
+            UserError: another image has the same one.
+        """
         path = self.folder / PurePosixPath(file_name).with_suffix(self.suffix)
         other = self.image_of.setdefault(path, file_name)
         if other != file_name:

@@ -36,11 +36,13 @@ class Batch:
         features: X, float32 (B, D, h, w), on the job's device.
         images: the B images.
         image_root: folder that their file names are relative to, for generators that look at pixels.
+        pixels: what the features are of, RGB (B, 3, H, W), 0-255, on the job's device; a job always has them.
     """
 
     features: Tensor
     images: Sequence[ImageInfo]
     image_root: str = ""
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,20 @@ def mask_changes(maps: Tensor, size: tuple[int, int], threshold: float) -> tuple
     (height, width), rows = size, maps.shape[1]
     step = height / rows
     columns = F.interpolate(maps.transpose(1, 2)[:, None], (width, rows), mode="bilinear", align_corners=False)[:, 0]
+    # Only columns with pixels inside, and those after them, have changes: of a small object, few.
+    has_pixels = columns.amax(2) > threshold
+    strip = (has_pixels | F.pad(has_pixels[:, :-1], (1, 0))).flatten().nonzero()[:, 0]
+    columns = columns.flatten(0, 1)[strip]
     # Interval j lies between the centres of cell rows j - 1 and j; beyond the outer centres the map is constant.
     # Its first pixel is ceil((j - 1/2) * step - 1/2), computed with integers to avoid rounding. Intervals without
     # pixels are left out.
     first = [max(0, -((rows - (2 * j - 1) * height) // (2 * rows))) for j in range(rows + 1)] + [height]
     used = [j for j in range(rows + 1) if first[j + 1] > first[j]]
     interval, begin, end = maps.new_tensor([[j, first[j], first[j + 1]] for j in used]).unbind(1)
-    padded = torch.cat([columns[:, :, :1], columns, columns[:, :, -1:]], 2)
-    low, high = padded[:, :, :-1], padded[:, :, 1:]
+    padded = torch.cat([columns[:, :1], columns, columns[:, -1:]], 1)
+    low, high = padded[:, :-1], padded[:, 1:]
     if len(used) < rows + 1:
-        low, high = low[:, :, interval.long()], high[:, :, interval.long()]
+        low, high = low[:, interval.long()], high[:, interval.long()]
     # The crossing's pixel coordinate, relative to the interval's first pixel, where float32 is precise enough.
     slope = (high - low) / step
     crossing = (threshold - low) / slope + ((interval - 0.5) * step - 0.5 - begin)
@@ -51,10 +55,12 @@ def mask_changes(maps: Tensor, size: tuple[int, int], threshold: float) -> tuple
     # Where the map rises, the pixels from `pixel` on are inside; where it falls or is flat, those before it.
     inside_first = (pixel > 0) ^ rises
     inside_last = (pixel == end - begin) ^ rises
-    before = F.pad(inside_last.flatten(1)[:, :-1], (1, 0)).view_as(inside_last)
-    changes = torch.stack([inside_first ^ before, inside_first ^ inside_last], 3).flatten().nonzero()[:, 0]
+    follows = (strip % width > 0) & (strip == F.pad(strip[:-1] + 1, (1, 0)))  # the column before, of the same mask
+    before = F.pad(inside_last[:, :-1], (1, 0))
+    before[1:, 0] = inside_last[:-1, -1] & follows[1:]
+    changes = torch.stack([inside_first ^ before, inside_first ^ inside_last], 2).flatten().nonzero()[:, 0]
     flat_index, at_crossing = changes // 2, changes % 2
-    strip, slot = flat_index // len(used), flat_index % len(used)
+    strip, slot = strip[flat_index // len(used)], flat_index % len(used)
     y = begin.long()[slot] + at_crossing * pixel.flatten()[flat_index].long()
     return strip // width, strip % width * height + y
 

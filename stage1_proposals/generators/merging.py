@@ -1,26 +1,29 @@
 """Masks from hierarchical merging: regions of neighbouring cells that differ from their surroundings."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar
+from itertools import repeat
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, Proposals
+from stage1_proposals.generators.guided_edges import Window, follow_image, grey_guide, windows_around
 from stage1_proposals.generators.mask_rle import batch_mask_changes, encode_changes
 from stage1_proposals.generators.merge_tree import MergeTree, build_merge_tree
 from stage1_proposals.generators.seeds import cell_centres
 
 INSIDE = 0.5  # soft masks exceed it inside
 LEAST_MARGIN = 0.05  # by which a cell of a soft mask is inside or outside
+MOST_VALUES = 1 << 24  # columns at full size times rows of the map, of all masks at once
 LEAST_SCORE = 1e-6  # less is rounding: of cells that are all alike
-AREA_EXPONENT = 1 / 3
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -31,7 +34,8 @@ class MergingGenerator:
 
     - its contrast, one less the likeness of its mean to the mean of the cells beside it,
     - one less its likeness to the background, which is the mean of the cells along the image's border,
-    - the cube root of the fraction of the image that it covers, since small regions contrast more easily.
+    - the fraction of the image that it covers, to the power of `area_exponent`, since small regions contrast more
+      easily.
 
     Means are of unit vectors, and likeness is cosine similarity. A region's seed is the whole region: the seed feature
     is its mean, L2-normalised, and the seed's centre the mean position of its cells.
@@ -39,20 +43,30 @@ class MergingGenerator:
     Attributes:
         min_cells: regions of fewer feature cells are no candidates.
         max_area: nor are those that cover a larger fraction of the image.
+        area_exponent: how much size counts; less finds smaller objects first.
         nms_iou: a better region whose mask IoU is larger suppresses a region.
         max_proposals: most proposals per image.
+        edges: of masks: as the `image` has them nearby, or where `cells` on both sides are equally like the region. A
+            batch without pixels has the latter.
     """
 
     NAME: ClassVar[str] = "merging"
 
     min_cells: PositiveInt = 3
     max_area: Annotated[float, Field(gt=0, le=1)] = 0.5
+    area_exponent: NonNegativeFloat = 1 / 3
     nms_iou: Annotated[float, Field(ge=0, le=1)] = 0.5
     max_proposals: PositiveInt = 20
+    edges: Literal["image", "cells"] = "image"
 
     def parameters(self) -> dict[str, Any]:
-        """Name and settings."""
-        return {"name": self.NAME, **asdict(self)}
+        """Name and settings; those that came later only if they change masks, so that sets stay valid."""
+        settings = asdict(self)
+        if self.area_exponent == type(self).area_exponent:
+            del settings["area_exponent"]
+        if self.edges == "cells":
+            del settings["edges"]
+        return {"name": self.NAME, **settings}
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Proposals]:
@@ -62,15 +76,20 @@ class MergingGenerator:
         on_cpu = vectors.contiguous().cpu().numpy()
         centres = cell_centres(rows, columns, vectors.device)
         proposals = []
-        for cells, cells_on_cpu, image in zip(vectors, on_cpu, batch.images, strict=True):
+        guides: Iterable[Tensor | None] = repeat(None, len(vectors))
+        if self.edges == "image" and batch.pixels is not None:
+            guides = (grey_guide(pixels, (rows, columns)) for pixels in batch.pixels)
+        for cells, cells_on_cpu, guide, image in zip(vectors, on_cpu, guides, batch.images, strict=True):
             tree = build_merge_tree(cells_on_cpu, columns)
             candidates, scores = self._candidates(tree, cells_on_cpu, columns)
             kept = suppress_nested(tree, candidates, scores, self.nms_iou, self.max_proposals)
             nodes = candidates[kept]
-            regions = torch.from_numpy(region_cells(tree, nodes)).to(cells)  # (K, N)
+            inside = region_cells(tree, nodes)
+            regions = torch.from_numpy(inside).to(cells)  # (K, N)
             seeds = F.normalize(regions @ cells, dim=1)  # S (K, D)
             soft = soft_masks(cells, regions, seeds, (rows, columns))
-            changes = batch_mask_changes(soft[None], [image.size], INSIDE)[0]
+            windows = windows_around(inside.reshape(-1, rows, columns))
+            changes = full_size_changes(soft, windows, guide, image.size)
             positions = regions @ centres / regions.sum(1, keepdim=True)
             found = Proposals(
                 encode_changes(changes, image.size),
@@ -93,7 +112,7 @@ class MergingGenerator:
         border = np.ones((len(vectors) // columns, columns), bool)
         border[1:-1, 1:-1] = False
         difference = 1 - cosine(means, vectors[border.ravel()].sum(0, dtype=np.float64))
-        scores = np.clip(contrast * difference, 0, 1) * fraction[nodes] ** AREA_EXPONENT
+        scores = np.clip(contrast * difference, 0, 1) * fraction[nodes] ** self.area_exponent
         stands_out = scores > LEAST_SCORE
         return nodes[stands_out], scores[stands_out].astype(np.float32)
 
@@ -130,6 +149,28 @@ def suppress_nested(
         stays[0] = False
         left = left[stays]
     return np.array(kept, np.int64)
+
+
+def full_size_changes(
+    soft: Tensor, windows: Sequence[Window], guide: Tensor | None, size: tuple[int, int]
+) -> list[NDArray[np.int64]]:
+    """The changes of masks at full size, see `batch_mask_changes`; a few masks at a time, so that memory is bounded.
+
+    Args:
+        soft: maps (K, h, w).
+        windows: of each, see `follow_image`.
+        guide: that edges follow, see `grey_guide`; None: edges follow the cells.
+        size: (height, width) of the image in pixels.
+    """
+    rows = soft.shape[1] if guide is None else len(guide)
+    at_once = max(1, MOST_VALUES // (rows * size[1]))
+    changes = []
+    for first in range(0, len(soft), at_once):
+        maps = soft[first : first + at_once]
+        if guide is not None:
+            maps = follow_image(maps, windows[first : first + at_once], guide)
+        changes += batch_mask_changes(maps[None], [size], INSIDE)[0]
+    return changes
 
 
 def region_cells(tree: MergeTree, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:

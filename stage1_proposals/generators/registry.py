@@ -24,6 +24,7 @@ GENERATORS = {
     "checkpoint": "stage2_training.inference.pseudo_masks:CheckpointGenerator",
 }
 DEFAULT_GENERATOR = "saliency"
+DEFAULT_FOR_OBJECTS = {"any": DEFAULT_GENERATOR, "small": "merging"}  # saliency finds large objects only
 _PARTS_SHOWN = {"file": 1, "checkpoint": 2}  # of settings that are paths; checkpoints of all runs have the same names
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "proposals"
 
@@ -83,17 +84,22 @@ def default_config(name: str | None) -> Path:
     return CONFIGS / f"{name or DEFAULT_GENERATOR}.toml"
 
 
-def read_settings(path: Path | None, name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def read_settings(
+    path: Path | None, name: str | None, overrides: Sequence[str], objects: str = "any"
+) -> dict[str, Any]:
     """A config's settings, with KEY=VALUE overrides of its `[generator]`; values are TOML, bare words are text.
 
     Args:
         path: the config; None: that called `name`, or none if `name` is your own class.
         name: of a config or generator; None: the config's generator.
         overrides: KEY=VALUE.
+        objects: a key of `DEFAULT_FOR_OBJECTS`; for `small`, the config's table `small` goes over its other settings.
 
     Raises:
-        UserError: no such file, not TOML, or of another generator.
+        UserError: no such file, not TOML, of another generator, or without settings for small objects.
     """
+    if path is None and name is None:
+        name = DEFAULT_FOR_OBJECTS[objects]
     if path is None and name is not None and ":" in name:
         settings: dict[str, Any] = {"generator": {"name": name}}
     else:
@@ -101,6 +107,15 @@ def read_settings(path: Path | None, name: str | None, overrides: Sequence[str])
     generator = settings.setdefault("generator", {})
     if not isinstance(generator, dict):
         raise UserError(f"config {path}: [generator] must be a table")
+    small = settings.pop("small", {})
+    if objects == "small":
+        if not isinstance(small, dict) or not isinstance(small.get("generator", {}), dict) or not small:
+            raise UserError(
+                f"--objects small: {path or name or DEFAULT_GENERATOR} has no settings for small objects, a table "
+                f"[small] in its config; GENERATOR=merging has them"
+            )
+        generator |= small.pop("generator", {})
+        settings |= small
     if path is not None and name is not None and generator.setdefault("name", name) != name:
         raise UserError(f"config {path}: is for the generator {generator['name']}, not {name}")
     for override in overrides:

@@ -202,3 +202,12 @@ def read_reduced(path: str | Path, short_side: int) -> tuple[np.ndarray, tuple[i
         scale = REDUCING_GAP * short_side / min(size)
         image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))  # JPEG only
         return _pixels(image), size
+
+
+def to_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of an image that Pillow has opened, as `read_image` gives them; the image stays as it is.
+
+    Raises:
+        ImageError: it has pixel values that are not finite.
+    """
+    return _pixels(image.copy())

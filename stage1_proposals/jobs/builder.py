@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from stage1_proposals.backbones.extractor import build_extractor, speed_up
+from stage1_proposals.backbones.tiles import tiled_features
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.system import configure_process, keep_freed_memory
 from stage1_proposals.generators.base import Batch, ImageInfo, to_record
@@ -142,18 +143,20 @@ class ShardBuilder:
             settings.long_side,
             self.backbone.spec.input_step,
             threads=DECODE_THREADS,
-            prefetch=2 * settings.batch_size,
+            prefetch=2 * (DECODE_THREADS if settings.full_size else settings.batch_size),
+            full_size=settings.full_size,
         )
         records: dict[int, ImageRecord] = {}
         failures: dict[int, str] = {}
-        for batch in batch_by_size(images, settings.batch_size):
+        for batch in batch_by_size(images, settings.batch_size, settings.tile):
             if batch[0].error is not None:
                 failures |= {image.index: str(image.error) for image in batch}
             else:
                 pixels = torch.from_numpy(np.stack([image.pixels for image in batch]))
-                features = self.backbone(pixels.to(recipe.device).permute(0, 3, 1, 2))  # a channels_last view
+                inputs = pixels.to(recipe.device).permute(0, 3, 1, 2)  # a channels_last view
+                features = tiled_features(self.backbone, inputs, settings.tile)
                 infos = [ImageInfo(task.ids[image.index], names[image.index], image.size) for image in batch]
-                results = recipe.generator(Batch(features, infos, self.request.image_root))
+                results = recipe.generator(Batch(features, infos, self.request.image_root, inputs))
                 for image, info, proposals in zip(batch, infos, results, strict=True):
                     if isinstance(proposals, ImageError):
                         failures[image.index] = str(proposals)

@@ -1,24 +1,34 @@
 """What a job is: which images become proposals, and how; two jobs with equal requests make equal shards."""
 
+import re
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
-from math import ceil
+from math import ceil, prod
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
-from stage1_proposals.backbones.extractor import PRECISIONS, get_spec
+from stage1_proposals.backbones.extractor import PRECISIONS, fastest_precision, get_spec
+from stage1_proposals.backbones.tiles import tile_size, tiles
 from stage1_proposals.backbones.weights import locate_weights
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.common.settings import SETTINGS
+from stage1_proposals.common.settings import SETTINGS, build_settings
 from stage1_proposals.generators.base import ChecksImages, ProposalGenerator
+from stage1_proposals.generators.registry import build_generator, read_settings
+from stage1_proposals.images.batching import input_size
+from stage1_proposals.images.decode import ImageError, read_size
 from stage1_proposals.images.listing import ImageList
 from stage1_proposals.jobs.store import Store, stored_manifest
 from stage1_proposals.shards import BackboneRecord, Manifest, Request
 
 SHARDS = 64
+SAMPLE = 16  # images whose sizes say what a job costs
 SHARD_SIZES = (16, 1000)  # smaller ones cost more time to open than to read; larger ones, more to make again
 
 
@@ -32,6 +42,8 @@ class JobSettings:
         short_side: length to which the shorter side of an image is resized, in pixels.
         long_side: limit for the longer side, in pixels.
         feature_stride: join earlier feature maps with the last one, down to this many input pixels per cell.
+        full_size: make no image smaller, except to `long_side`; `short_side` is then the least.
+        tile: longest side of what the backbone gets at once, in pixels; larger inputs are cut into overlapping tiles.
     """
 
     images_per_shard: PositiveInt | None = None
@@ -39,11 +51,16 @@ class JobSettings:
     short_side: PositiveInt = 800
     long_side: PositiveInt = 1333
     feature_stride: PositiveInt | None = None
+    full_size: bool = False
+    tile: PositiveInt | None = None
 
     def override(self, **sizes: int | None) -> "JobSettings":
-        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions."""
-        given = {name: size for name, size in sizes.items() if size is not None}
-        if "short_side" in given and "long_side" not in given:
+        """The settings with these sizes, where they are not None; a `short_side` alone keeps the proportions.
+
+        With `full_size` it does not move `long_side`, which is a bound on memory then.
+        """
+        given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+        if "short_side" in given and "long_side" not in given and not self.full_size:
             given["long_side"] = round(given["short_side"] * self.long_side / self.short_side)
         return replace(self, **given)
 
@@ -133,6 +150,21 @@ class Job:
         stored = replace(settings, images_per_shard=manifest.request.images_per_shard)
         return replace(self, recipe=replace(self.recipe, settings=stored))
 
+    def input_pixels(self) -> int | None:
+        """Pixels of an image that the backbone computes, tiles' overlaps counted twice; the mean of a few images.
+
+        None if none of these can be read.
+        """
+        settings, pixels = self.recipe.settings, []
+        step = get_spec(self.recipe.backbone, settings.feature_stride).input_step
+        for name in self.images.names[:: ceil(len(self.images) / SAMPLE)]:
+            with suppress(ImageError):
+                size = read_size(Path(self.images.root, name))
+                given = input_size(*size, settings.short_side, settings.long_side, step, settings.full_size)
+                count = len(list(tiles(given, settings.tile, step)))
+                pixels.append(count * prod(tile_size(given, settings.tile, step)))
+        return round(fmean(pixels)) if pixels else None
+
     def task(self, index: int) -> ShardTask:
         """The images of shard `index`."""
         first = index * self.images_per_shard
@@ -160,6 +192,9 @@ class Job:
                 **recipe.generator.parameters(),
                 "short_side": settings.short_side,
                 "long_side": settings.long_side,
+                # Sets of before have none of these.
+                **({"full_size": True} if settings.full_size else {}),
+                **({"tile": settings.tile} if settings.tile else {}),
                 # Sets of before did not compensate it, and can be continued where there is none.
                 **({"cell_offset": spec.offset} if spec.offset else {}),
             },
@@ -172,6 +207,26 @@ class Job:
                 precision=recipe.precision,
             ),
         )
+
+
+def job_of(images: ImageList, generator: str, backbone: str, device: str, short_side: int) -> Job:
+    """A job with the settings of a generator's config, and some of them changed.
+
+    Args:
+        generator: `NAME` or `NAME,KEY=VALUE,...`, as `make proposals` takes both; `objects=small` is its option.
+        backbone: with the catalogue's weights.
+        short_side: input size in pixels.
+
+    Raises:
+        UserError: unknown names or settings.
+    """
+    name, *changes = re.split(r",(?=\w+=)", generator)
+    small = "objects=small"
+    overrides = [change for change in changes if change != small]
+    settings = read_settings(None, name, overrides, "small" if small in changes else "any")
+    chosen = build_generator(settings.pop("generator"))
+    sizes = build_settings(JobSettings, settings, f"config of {name}").override(short_side=short_side)
+    return Job(images, Recipe(chosen, backbone, None, device, fastest_precision(device), sizes))
 
 
 def check_same_request(store: Store, request: Request) -> None:

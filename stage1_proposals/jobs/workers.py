@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal
 
 import ray
 import ray.exceptions
@@ -23,21 +23,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.ray_address import check_reachable, unreachable
+from stage1_proposals.jobs.tasks import Builder, Result
 
 POLL_SECONDS = 0.5
 NOTICE_SECONDS = 60.0  # after so long without a running worker, the user is told
 MAX_DEATHS = 3  # workers that may die at one shard; one more ends the run
 
-Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 logger = logging.getLogger(__name__)
-
-
-class Builder(Protocol[Result_co]):
-    """Computes a task; the function it returns writes the outcome and returns the task's result."""
-
-    def compute(self, task: Any, progress: Callable[[int], None]) -> Callable[[], Result_co]: ...
-
 
 MakeBuilder = Callable[[], Builder[Result]]  # called inside the actor
 

@@ -42,7 +42,7 @@ def open_dataset(
     """Read a dataset's fragment, or check a custom dataset's labels, write them as COCO JSON and make their fragment.
 
     Args:
-        dataset: name or file of a fragment; or COCO JSON or a folder of labelme files.
+        dataset: name or file of a fragment; or COCO JSON, a folder of labelme files or a YOLO set.
         data_root: folder of the images of a custom dataset.
         options: how to use a custom dataset.
 

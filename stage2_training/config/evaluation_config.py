@@ -1,14 +1,20 @@
-"""The config that evaluates a run's checkpoint, on the run's own test images or those of any dataset."""
+"""What a run's config says about its detector: how to evaluate it, how it sees images, and which classes it has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mmengine.config import Config
 
+from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
+from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
 from stage2_training.config.overrides import Overrides, apply_overrides, resize_images
+from stage2_training.data.dataset import CLUSTER_NAME
 
 
 def evaluation_config(
@@ -61,6 +67,55 @@ def image_pipeline(run: Config) -> list[dict[str, Any]]:
     else:
         loader = _test_loader({"val_dataloader": {}}, _resize_transform(run))
     return [dict(transform) for transform in loader.dataset.pipeline]
+
+
+def class_names(run: Config) -> tuple[str, ...]:
+    """The names of a run's classes; pre-training has but `object`, unless its clusters are classes."""
+    if "test_dataloader" in run:
+        return tuple(run.test_dataloader.dataset.metainfo.classes)
+    clusters = _find(run.model, "num_classes")
+    return ("object",) if clusters == 1 else tuple(f"{CLUSTER_NAME} {number}" for number in range(clusters))
+
+
+def category_ids(run: Config, names: Sequence[str], labels: Path | None = None) -> list[int]:
+    """The ids that a run's classes have in COCO JSON: in the given file, else in the run's labels; else from 1.
+
+    Args:
+        names: of the classes.
+        labels: a JSON that lists images; it need not have categories.
+    """
+    files = [labels] if labels else []
+    if "test_dataloader" in run:
+        files.append(annotation_file(run.test_dataloader.dataset))
+    for path in files:
+        with suppress(UserError):
+            ids = {name: number for number, name in read_coco(path, ignore_unknown_images=True).categories.items()}
+            if ids.keys() >= set(names):
+                return [ids[name] for name in names]
+    return list(range(1, len(names) + 1))
+
+
+def image_side(run: Config) -> int:
+    """How long the longer side of a run's images is, in pixels: the median of its test images.
+
+    Twice the size to which they are resized, where the labels are gone or do not say it, and for pre-training.
+    """
+    resize = _resize_transform(run)
+    side = 2 * max(resize["scale"]) if resize else 1333
+    if "test_dataloader" in run:
+        with suppress(UserError):
+            sizes = [image.size for image in read_images(annotation_file(run.test_dataloader.dataset)) if image.size]
+            side = round(median(map(max, sizes))) if sizes else side
+    return side
+
+
+def _find(node: Any, key: str) -> Any:
+    """The first value of this key in a config, at any depth; None: there is none."""
+    if isinstance(node, Mapping):
+        return node[key] if key in node else _find(list(node.values()), key)
+    if isinstance(node, list | tuple):
+        return next((found for value in node if (found := _find(value, key)) is not None), None)
+    return None
 
 
 def _test_loader(dataset: Mapping[str, Any], resize: dict[str, Any] | None) -> Config:

@@ -24,7 +24,7 @@ def find_fragment(group: str, name: str) -> Path:
     path = fragment_file(group, name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (CONFIGS / group).glob("*.py")))
-        labels = ", COCO JSON or a folder of labelme files" if group == "datasets" else ""
+        labels = ", COCO JSON, a folder of labelme files or a YOLO set's data.yaml" if group == "datasets" else ""
         raise UserError(
             f"no {group.removesuffix('s')} {name!r}: pass one of {known}, or the path of a config file{labels}"
         )

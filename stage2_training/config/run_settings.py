@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+DEFAULT_MODEL = "knet_lite0"
+
 
 class Overrides(BaseModel):
     """What a command line changes in a composed config; None leaves a setting as the base configs have it."""

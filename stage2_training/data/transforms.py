@@ -33,7 +33,7 @@ class LoadRGBImage(BaseTransform):
     not fit it.
 
     Reads `img_path` and, if present, `height` and `width`; adds `img` uint8 (H, W, 3), `img_shape` and
-    `ori_shape` (H, W).
+    `ori_shape` (H, W). An `img` that is there already, read by a predictor, is used as it is.
 
     Raises:
         UserError: the image cannot be read, or its size is not that of its labels.
@@ -42,7 +42,7 @@ class LoadRGBImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         path = results["img_path"]
         try:
-            image = read_image(path)
+            image = results["img"] if "img" in results else read_image(path)
         except ImageError as error:
             raise UserError(
                 f"{path}: {error}; put the image back, or set the folder it is in now "

@@ -116,7 +116,7 @@ def describe_stop(directory: Path, last_epoch: int, epochs: int) -> dict[str, An
     if best is None:
         return {}
     found: dict[str, Any] = {
-        "best_checkpoint": best.checkpoint,
+        "best_checkpoint": str(directory / best.checkpoint),
         "best_epoch": best.epoch,
         f"best_{best.metric}": best.score,
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stage1_proposals.common.coco import CocoImage, read_coco
 from stage1_proposals.common.coco_scores import evaluate, labelled_objects
 from stage1_proposals.common.masks import Rle, encode_masks, mask_areas, mask_boxes, to_xywh
-from stage2_training.evaluation.scores import METRIC, PREFIXES, RECALL
+from stage2_training.evaluation.scores import CLASS_AP, METRIC, PREFIXES, RECALL
 
 
 def score_detections(
@@ -20,12 +20,17 @@ def score_detections(
     detections: Sequence[Mapping[str, Any]],
     class_ids: Sequence[int],
     class_agnostic: bool = False,
+    class_names: Sequence[str] = (),
 ) -> dict[str, float]:
     """AP over all images, of at most 100 detections each; the arguments are those of `common.coco_scores.evaluate`.
 
+    Args:
+        class_names: of `class_ids`, to have the AP of each class as well.
+
     Returns:
-        `SCORE_NAMES` to values in [0, 1], or -1 where no object of that size exists; class-agnostic also `AR@20` and
-        `box_AR@20`, the recall of the 20 best-scored detections per image.
+        `SCORE_NAMES` to values in [0, 1], or -1 where no object of that size or class exists; class-agnostic also
+        `AR@20` and `box_AR@20`, the recall of the 20 best-scored detections per image; else `AP of NAME` and `box_AP of
+        NAME` of the classes that are named.
     """
     scores: dict[str, float] = {}
     for kind, prefix in PREFIXES.items():
@@ -38,17 +43,20 @@ def score_detections(
         }
         if class_agnostic:
             scores[prefix + RECALL] = evaluation.average_recall()
+        elif class_names:
+            by_class = zip(class_names, evaluation.class_average_precision(), strict=True)
+            scores |= {f"{prefix}{CLASS_AP}{name}": value for name, value in by_class}
     return scores
 
 
 def detection_boxes(boxes: NDArray[np.floating], masks: Sequence[Rle]) -> NDArray[np.floating]:
-    """The boxes (N, 4) of an image's detections as x, y, width, height.
+    """The boxes (N, 4) of an image's detections: x1, y1, x2, y2.
 
     Args:
-        boxes: (N, 4) as MMDetection predicts them: x1, y1, x2, y2; detectors without boxes predict zeros.
+        boxes: (N, 4) as MMDetection predicts them; detectors without boxes predict zeros.
         masks: N of them; their boxes are taken where none are predicted.
     """
-    return to_xywh(boxes if boxes.any() else mask_boxes(masks))
+    return boxes if boxes.any() else mask_boxes(masks)
 
 
 @METRICS.register_module()
@@ -85,7 +93,7 @@ class MaskAP(BaseMetric):
                     "scores": predicted["scores"].tolist(),
                     "masks": masks,
                     "areas": mask_areas(masks).tolist(),
-                    "boxes": detection_boxes(predicted["bboxes"].cpu().numpy(), masks).tolist(),
+                    "boxes": to_xywh(detection_boxes(predicted["bboxes"].cpu().numpy(), masks)).tolist(),
                 }
             )
 
@@ -108,4 +116,5 @@ class MaskAP(BaseMetric):
                 image["labels"], image["scores"], image["masks"], image["areas"], image["boxes"], strict=True
             )
         ]
-        return score_detections(self.images, self.objects, detections, class_ids, self.class_agnostic)
+        names = [self.categories[number] for number in class_ids] if len(class_ids) > 1 else []
+        return score_detections(self.images, self.objects, detections, class_ids, self.class_agnostic, names)

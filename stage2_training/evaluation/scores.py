@@ -11,6 +11,7 @@ from typing import Any
 METRIC = "coco"
 LOGGED = f"{METRIC}/"  # prefix of these names in logs
 AP_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
+CLASS_AP = "AP of "  # and the class's name; where there are several classes
 RECALL = "AR@20"  # of class-agnostic evaluation alone
 PREFIXES = {"mask": "", "box": "box_"}
 PLURALS = {"mask": "masks", "box": "boxes"}
@@ -18,8 +19,8 @@ SCORE_NAMES = tuple(prefix + name for prefix in PREFIXES.values() for name in AP
 MAX_VALUE = 1e30  # what is larger, or not a number, is no value
 
 Row = dict[str, float]
-# A point of a learning curve: `epoch` and the values of SCORE_NAMES; those of masks alone where boxes were not
-# evaluated.
+# A point of a learning curve: `epoch`, the values of SCORE_NAMES, and the AP of each class; those of masks alone where
+# boxes were not evaluated.
 Point = dict[str, Any]
 
 
@@ -36,6 +37,20 @@ def format_scores(scores: Mapping[str, float]) -> str:
         if prefix + names[0] in scores
     ]
     return "\n".join(label.ljust(5) + "".join(cell.rjust(7) for cell in cells) for label, cells in rows)
+
+
+def class_scores(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The AP of each class by its name, in the classes' order: of masks as `AP`, of boxes as `box_AP`.
+
+    Empty where there is but one class, or classes do not count.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for prefix in PREFIXES.values():
+        start = prefix + CLASS_AP
+        for name, value in scores.items():
+            if name.startswith(start):
+                found.setdefault(name.removeprefix(start), {})[f"{prefix}AP"] = value
+    return found
 
 
 def percents(scores: Mapping[str, float], names: Sequence[str], prefix: str = "") -> list[str]:
@@ -73,10 +88,12 @@ def learning_curve(starts: Sequence[Sequence[Row]]) -> list[Point]:
     """
     points: dict[int, Point] = {}
     for row in (row for rows in starts for row in rows):
-        scores = {name: row[LOGGED + name] for name in SCORE_NAMES if LOGGED + name in row}
+        logged = {key.removeprefix(LOGGED): value for key, value in row.items() if key.startswith(LOGGED)}
+        scores = {name: logged[name] for name in SCORE_NAMES if name in logged}
         if scores:
+            by_class = {name: value for name, value in logged.items() if name.removeprefix("box_").startswith(CLASS_AP)}
             epoch = int(row["step"])
-            points[epoch] = {"epoch": epoch, **scores}
+            points[epoch] = {"epoch": epoch, **scores, **by_class}
     return [points[epoch] for epoch in sorted(points)]
 
 

@@ -1,9 +1,11 @@
-"""Predictions of a trained detector, on the test images of its config or on any image."""
+"""A trained detector applied to images: to any, one by one, or to the test images of its config."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -19,18 +21,159 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stage1_proposals.common.checkpoints import match_tensors, read_tensors
-from stage1_proposals.common.drawing import TILE, draw_named
+from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.masks import Rle, Size, encode_masks
+from stage1_proposals.images.decode import ImageError, read_image, to_pixels
+from stage2_training.config.evaluation_config import class_names, image_pipeline
 from stage2_training.evaluation.activations import Activations, mean_maps
+from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
+from stage2_training.inference.prediction import Prediction
+from stage2_training.inference.tiles import Tiles, predict_in_tiles
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
+from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+
+# A detector puts out up to 100 masks at once, a byte a pixel: of a larger image they are found at a smaller size.
+MASK_PIXELS = 1 << 24
+
+AnyImage = str | Path | NDArray[np.uint8] | Image.Image
+
+
+class Predictor:
+    """Finds objects in images with a trained detector: `predictor = Predictor.from_run(...)`, `predictor("a.jpg")`.
+
+    Attributes:
+        model: the detector, in evaluation mode.
+        names: of its classes.
+
+    Args:
+        config: of the run, see `WorkDir.read_config`. A pre-training run finds `object`s, or its clusters.
+        checkpoint: the detector's weights.
+        min_score: objects with a lower score are left out.
+        tiles: how large images are cut into overlapping tiles; None: they are not, as in evaluation.
+        device: torch device; None: MMEngine's, the GPU if there is one.
+
+    Raises:
+        UserError: the checkpoint cannot be read or is of another model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | Path,
+        *,
+        min_score: float = 0.3,
+        tiles: Tiles | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.model = load_detector(config, checkpoint, device)
+        self.names = class_names(config)
+        self.min_score = min_score
+        self.tiles = tiles
+        self.pipeline = image_pipeline(config)
+
+    @classmethod
+    def from_run(cls, work_dir: str | Path, checkpoint: str | Path | None = None, **settings: Any) -> "Predictor":
+        """The predictor of a run.
+
+        Args:
+            work_dir: directory of the run.
+            checkpoint: a checkpoint of it; None: the one that evaluation takes.
+            settings: those of the class.
+
+        Raises:
+            UserError: there is no such run or checkpoint, or as the class.
+        """
+        config = WorkDir(work_dir).read_config()
+        return cls(config, find_checkpoint(checkpoint or work_dir), **settings)
+
+    @overload
+    def __call__(self, image: AnyImage) -> Prediction: ...
+    @overload
+    def __call__(self, image: list[AnyImage]) -> list[Prediction]: ...
+    def __call__(self, image: AnyImage | list[AnyImage]) -> Prediction | list[Prediction]:
+        """The objects in an image, or those in each of a list.
+
+        Args:
+            image: a path, read as displayed; a Pillow image, whose EXIF orientation is applied; or uint8 (H, W, 3),
+                RGB.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        if isinstance(image, list):
+            return [self(one) for one in image]
+        pixels = _pixels(image)
+        if self.tiles is None:
+            return self._predict(pixels)
+        return predict_in_tiles(self._predict, pixels, self.tiles)
+
+    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """The objects in an image that is seen as a whole."""
+        size = (pixels.shape[0], pixels.shape[1])
+        scale = sqrt(MASK_PIXELS / (size[0] * size[1]))
+        if scale < 1:
+            width, height = (round(side * scale) for side in size[::-1])
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        found = detect(self.model, self.pipeline, pixels)
+        found = found[found.scores >= self.min_score].cpu()
+        found = found[found.scores.argsort(descending=True, stable=True)]
+        rle = [_at_size(mask, size) for mask in found.masks.numpy()]
+        boxes = detection_boxes(found.bboxes.numpy(), rle).astype(np.float32)
+        if scale < 1 and found.bboxes.any():
+            boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
+        labels = found.labels.numpy()
+        names = [self.names[label] for label in labels]
+        return Prediction(size, rle, boxes, found.scores.numpy(), labels, names)
+
+
+@torch.no_grad()
+def detect(
+    model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path | NDArray[np.uint8]
+) -> InstanceData:
+    """Detect the objects of an image.
+
+    Args:
+        pipeline: transforms of the config's test images.
+        image: its path, or its pixels, uint8 (H, W, 3), RGB.
+
+    Returns:
+        `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+    given = {"img": image, "img_path": ""} if isinstance(image, np.ndarray) else {"img_path": str(image)}
+    data = Compose(list(pipeline))({**given, "img_id": 0})
+    return model.test_step(pseudo_collate([data]))[0].pred_instances
+
+
+def _at_size(mask: NDArray[np.bool_], size: Size) -> Rle:
+    """Run lengths of a mask (H, W) at the image's size, which may be larger."""
+    if mask.shape != size:
+        mask = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) > 127
+    return encode_masks(mask[None])[0]
+
+
+def _pixels(image: AnyImage) -> NDArray[np.uint8]:
+    if isinstance(image, Image.Image):
+        return to_pixels(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"the image is {image.dtype} of shape {image.shape}; it must be uint8 (H, W, 3), RGB")
+        return image
+    try:
+        return read_image(image)
+    except ImageError as error:
+        raise UserError(f"{image}: {error}; {error.advice}") from error
 
 
 def load_detector(config: Config, checkpoint: str | Path, device: str | None = None) -> BaseDetector:
     """The config's detector with the weights of a checkpoint, in evaluation mode.
 
     Args:
-        device: default: that of training.
+        device: torch device; None: that of training.
 
     Raises:
         UserError: the checkpoint cannot be read or is of another model.
@@ -59,61 +202,6 @@ def preprocess(
     """
     data = model.data_preprocessor(batch, training)
     return data["inputs"], data["data_samples"]
-
-
-@torch.no_grad()
-def detect(
-    model: BaseDetector, pipeline: Sequence[dict[str, Any]], image: str | Path | NDArray[np.uint8]
-) -> InstanceData:
-    """Detect the objects of an image.
-
-    Args:
-        pipeline: transforms of the config's test images.
-        image: its path, or its pixels, uint8 (H, W, 3) RGB.
-
-    Returns:
-        `masks` bool (R, H, W) of the image's size, `labels`, `scores` and `bboxes` of R objects.
-
-    Raises:
-        UserError: the image cannot be read.
-    """
-    given: dict[str, Any] = {"img_path": "", "img_id": 0}
-    if isinstance(image, np.ndarray):
-        given |= {"img": image, "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
-        pipeline = [transform for transform in pipeline if transform["type"] != "LoadRGBImage"]
-    else:
-        given["img_path"] = str(image)
-    data = Compose(list(pipeline))(given)
-    return model.test_step(pseudo_collate([data]))[0].pred_instances
-
-
-def draw_detections(
-    model: BaseDetector,
-    config: Config,
-    image: str | Path,
-    pixels: NDArray[np.uint8],
-    min_score: float,
-    tile: int = TILE,
-) -> tuple[Image.Image, int]:
-    """Detect the objects of an image and draw them, each with its class and score; returns their number, too.
-
-    Args:
-        model: of `load_detector`.
-        config: of the fine-tuning run, with its test images' pipeline and classes.
-        pixels: the image, uint8 (H, W, 3).
-        min_score: in [0, 1], of the detections that are drawn.
-        tile: length of the drawing's longer side, in pixels.
-
-    Raises:
-        UserError: the image cannot be read.
-    """
-    dataset = config.test_dataloader.dataset
-    detected = detect(model, dataset.pipeline, image)
-    detected = detected[detected.scores >= min_score].cpu()
-    detected = detected[detected.scores.argsort(descending=True)]
-    labels_and_scores = zip(detected.labels.tolist(), detected.scores.tolist(), strict=True)
-    names = [f"{dataset.metainfo['classes'][label]} {score:.2f}" for label, score in labels_and_scores]
-    return draw_named(pixels, detected.masks.numpy().astype(np.uint8), names, tile=tile), len(names)
 
 
 def mean_query_masks(

@@ -1,4 +1,4 @@
-"""The user's own labelled set: from COCO JSON or labelme files to a dataset config.
+"""The user's own labelled set: from COCO JSON, labelme files or a YOLO set to a dataset config.
 
 Both splits, training and test, are written as COCO JSON to `data/own/NAME-HASH/`, where the hash is that of their
 content. Other labels, or another division, are other files, so a run goes on with the labels that it began with.
@@ -21,7 +21,9 @@ from stage2_training.labels.coco import convert_coco
 from stage2_training.labels.coco_subset import draw_share
 from stage2_training.labels.conversion import Coco, Converted, numbered, to_json
 from stage2_training.labels.labelme import convert_labelme
+from stage2_training.labels.yolo import convert_yolo, has_validation
 
+YOLO_FILE, YOLO_SUFFIXES = "data.yaml", (".yaml", ".yml")
 WRITTEN = Path("data/own")
 TEST_SHARE = 0.2
 MOST_SHOWN = 20  # images left out of which each has a line
@@ -34,7 +36,7 @@ class CustomDatasetOptions(BaseModel):
 
     test_labels: str | None = Field(
         default=None,
-        description="COCO JSON or labelme folder to evaluate on, instead of a held-out fifth of the images.",
+        description="Labels to evaluate on, instead of a YOLO set's `val` or a held-out fifth of the images.",
         json_schema_extra={"metavar": "LABELS"},
     )
     classes: Sequence[str] = Field(
@@ -67,23 +69,34 @@ class CustomDataset:
 
 @dataclass(frozen=True)
 class _Splits:
-    """Training and test split, each with the folder of its images."""
+    """Training and test split, each with the folder of its images; and whether they were divided here."""
 
     train: Coco
     train_images: Path
     test: Coco
     test_images: Path
     remarks: list[str] = field(default_factory=list)
+    is_divided: bool = False
 
 
 def is_custom(dataset: str) -> bool:
-    """Whether a dataset is named by its labels: a JSON file or a folder."""
-    return dataset.endswith(".json") or Path(dataset).is_dir()
+    """Whether a dataset is named by its labels: a JSON or YAML file, or a folder."""
+    return dataset.endswith((".json", *YOLO_SUFFIXES)) or Path(dataset).is_dir()
 
 
 def name_of(dataset: str) -> str:
-    """A dataset's name, for folders named after it."""
-    return Path(dataset).resolve().stem
+    """A dataset's name, for folders named after it; of a YOLO set, that of its folder."""
+    path = Path(dataset).resolve()
+    return path.parent.name if path.name == YOLO_FILE else path.stem
+
+
+def _yolo_file(labels: str) -> Path | None:
+    """The `data.yaml` that labels name, itself or by its folder; None if they are no YOLO set."""
+    path = Path(labels)
+    if path.is_dir():
+        path /= YOLO_FILE
+        return path if path.is_file() else None
+    return path if path.suffix in YOLO_SUFFIXES else None
 
 
 def left_out(reasons: Sequence[str]) -> list[str]:
@@ -106,15 +119,15 @@ def prepare(
     """Check a custom dataset, divide it and write it as COCO JSON.
 
     Args:
-        dataset: COCO JSON, or folder of labelme files.
+        dataset: COCO JSON, folder of labelme files, or a YOLO set: its `data.yaml` or its folder.
         data_root: folder of the images; None: where the labels say.
         for_training: whether the training split needs an object even if test labels are given; an evaluation uses
             its classes alone.
 
     Raises:
-        UserError: as `convert_coco` and `convert_labelme`; a name is no Unicode text; a class is unknown; there are
-            too few images to hold any out; the test split, or that which is left of divided labels, has no object of
-            the classes.
+        UserError: as `convert_coco`, `convert_labelme` and `convert_yolo`; a name is no Unicode text; a class is
+            unknown; there are too few images to hold any out; the test split, or that which is left of divided labels,
+            has no object of the classes.
     """
     options = options or CustomDatasetOptions()
     skipped: list[str] | None = [] if options.skip_malformed else None
@@ -147,12 +160,16 @@ def prepare(
     )
 
 
-def _read(labels: str, data_root: str | None, skipped: list[str] | None) -> Converted:
+def _read(labels: str, data_root: str | None, skipped: list[str] | None, split: str = "train") -> Converted:
+    """Labels as COCO JSON; of a YOLO set, those of this split."""
     path, image_root = Path(labels), Path(data_root) if data_root else None
     if image_root is not None and not image_root.is_dir():
         raise UserError(f"--data-root {image_root}: no such folder")
-    convert = convert_labelme if path.is_dir() else convert_coco
-    converted = convert(path, image_root, skipped)
+    yolo = _yolo_file(labels)
+    if yolo is not None:
+        converted = convert_yolo(yolo, image_root, skipped, split)
+    else:
+        converted = (convert_labelme if path.is_dir() else convert_coco)(path, image_root, skipped)
     _check_names(labels, converted.coco)
     return converted
 
@@ -177,19 +194,23 @@ def _divide(
     options: CustomDatasetOptions,
     skipped: list[str] | None,
 ) -> _Splits:
-    """The labels as training split with the given test split, or divided into both."""
-    if options.test_labels is None:
+    """The labels as training split with the given test split or their own, or divided into both."""
+    yolo = _yolo_file(dataset)
+    test_labels = options.test_labels or (dataset if yolo is not None and has_validation(yolo) else None)
+    if test_labels is None:
         train, test, remark = _hold_out(dataset, labels, options.held_out_seed)
-        return _Splits(train, images, test, images, [remark])
+        return _Splits(train, images, test, images, [remark], is_divided=True)
     splits = _Splits(labels, images, labels, images)
-    if Path(options.test_labels).resolve() != Path(dataset).resolve():
-        test, test_images, remarks = _read(options.test_labels, data_root, skipped)
+    if options.test_labels is None or Path(test_labels).resolve() != Path(dataset).resolve():
+        test, test_images, remarks = _read(test_labels, data_root, skipped, "val")
         splits = _Splits(labels, images, test, test_images, remarks)
+    if options.test_labels is None:
+        splits.remarks.append(f"the {len(splits.test['images']):,} images of `val` are those of evaluation")
     splits.remarks.extend(_shared_images(dataset, splits))
     known, evaluated = ({category["name"] for category in split["categories"]} for split in (labels, splits.test))
     if evaluated - known:
         names = ", ".join(sorted(evaluated - known))
-        splits.remarks.append(f"{options.test_labels}: {names}: no class of {dataset}, not evaluated")
+        splits.remarks.append(f"{test_labels}: {names}: no class of {dataset}, not evaluated")
     return splits
 
 
@@ -224,11 +245,12 @@ def _check_objects(
 ) -> None:
     """Check that there are objects to evaluate on and, if need be, to train on; crowds do not count."""
     train, test = (_object_count(split, classes) for split in (splits.train, splits.test))
-    if options.test_labels is not None:
+    if not splits.is_divided:
         if for_training and not train:
             raise UserError(f"{dataset}: nothing to train on; {_lacking(classes, splits.train)}")
         if not test:
-            raise UserError(f"{options.test_labels}: nothing to evaluate on; {_lacking(classes, splits.test)}")
+            place = options.test_labels or dataset
+            raise UserError(f"{place}: nothing to evaluate on; {_lacking(classes, splits.test)}")
     elif not train + test:
         raise UserError(f"{dataset}: nothing to train on; {_lacking(classes, splits.train, splits.test)}")
     elif not train or not test:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stage1_proposals.common.files import in_use
 from stage2_training.engine.divergence import NON_FINITE
-from stage2_training.evaluation.scores import SCORE_NAMES, Point, learning_curve, read_scalars
+from stage2_training.evaluation.scores import SCORE_NAMES, Point, class_scores, learning_curve, read_scalars
 from stage2_training.runs.provenance import COMMANDS, CommandRecord
 from stage2_training.runs.work_dir import SETTINGS, WorkDir
 
@@ -27,6 +27,7 @@ class RunSummary:
         commands: its starts.
         curve: its evaluations: `epoch` and scores in [0, 1] or -1.
         scores: the result's or, in a run that is not finished, the latest.
+        class_scores: those of each class, see `scores.class_scores`.
         last_step, last_loss: the latest that it has logged; 0 and None before the first.
         status: finished, running, failed (its loss was NaN or infinite), interrupted or not started.
         problems: a line for each file that is damaged and was taken for missing.
@@ -37,6 +38,7 @@ class RunSummary:
     commands: Sequence[CommandRecord] = ()
     curve: Sequence[Point] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    class_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     last_step: float = 0
     last_loss: float | None = None
     status: str = "not started"
@@ -59,6 +61,7 @@ class RunSummary:
         result = run._json("finished.json", dict)
         scores = result if "checkpoint" in result else (run.curve or [{}])[-1]
         run.scores = {name: scores[name] for name in SCORE_NAMES if _is_number(scores.get(name))}
+        run.class_scores = class_scores({name: value for name, value in scores.items() if _is_number(value)})
         failed_step = run._json(NON_FINITE, dict).get("step")
         if "checkpoint" in result:
             run.status = "finished"

@@ -24,6 +24,8 @@ from torch import Tensor
 from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
+from stage2_training.config.few_images import describe_length
+from stage2_training.config.objects import describe_objects
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error
 from stage2_training.config.tracking import untrack
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
@@ -47,7 +49,6 @@ def train(
     final_metrics: Callable[[], dict[str, Any]],
     command: Sequence[str],
     options: Sequence[str] = (),
-    remarks: Sequence[str] = (),
 ) -> Result:
     """Train a run to its end in its work directory, from its latest checkpoint or its initial weights.
 
@@ -61,7 +62,6 @@ def train(
         final_metrics: called after training for the run's outcome, as in `Result`.
         command: what was typed, for the directory's `commands.jsonl`.
         options: the `--cfg-options` in the config, to be named when nothing can be built from it.
-        remarks: lines on the settings, printed when training starts.
 
     Raises:
         UserError: the directory holds another run, is in use or cannot be written; an image, shard or checkpoint cannot
@@ -93,8 +93,7 @@ def train(
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
-        for line in remarks:
-            print(line)
+        print(*filter(None, (describe_objects(config), describe_length(config))), sep="\n")
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None

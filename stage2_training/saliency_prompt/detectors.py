@@ -135,7 +135,7 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
 
             def prompted_kernels(localization: Tensor) -> Tensor:
                 nonlocal match
-                maps = PromptMap(feats, lambda: localization)
+                maps = PromptMap(feats, lambda: localization, self.level_offset)
                 match = prompter.match(learned, maps, batch_data_samples, self.training)
                 return prompter.add(learned.expand(len(batch_data_samples), -1, -1), match, reference=learned)
 
@@ -144,9 +144,8 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
                 return output
             plain: KernelHeadOutput = self.rpn_head(feats)
             reference = learned if settings.match_on == "initial" else plain.kernels
-            match = prompter.match(
-                reference, PromptMap(feats, lambda: plain.features), batch_data_samples, self.training
-            )
+            maps = PromptMap(feats, lambda: plain.features, self.level_offset)
+            match = prompter.match(reference, maps, batch_data_samples, self.training)
             return plain._replace(kernels=prompter.add(plain.kernels, match, reference))
 
         losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples, prompted_kernel_head)

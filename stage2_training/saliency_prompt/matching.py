@@ -24,6 +24,7 @@ def box_prompts(
     image_sizes: Sequence[tuple[int, int]],
     input_width: int,
     center: bool = False,
+    offset: int = 0,
 ) -> Prompts:
     """The mean of the bilinearly interpolated feature over each box (Eq. 5).
 
@@ -36,11 +37,13 @@ def box_prompts(
         image_sizes: for each image, height and width in pixels without padding.
         input_width: width of the padded input, in pixels.
         center: subtract each image's mean from its prompts.
+        offset: how far down and to the right of their centres the feature's cells look, in pixels of the input.
     """
     counts = list(map(len, boxes))
     whole = [[0, 0, width, height] for height, width in image_sizes]
     regions = [
         torch.cat([image_boxes.to(feature.device, torch.float32), feature.new_tensor([image], dtype=torch.float32)])
+        - offset
         for image_boxes, image in zip(boxes, whole, strict=True)
     ]
     scale = feature.shape[-1] / input_width

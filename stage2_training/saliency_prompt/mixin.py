@@ -2,13 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from mmdet.models.detectors import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.utils import ConfigType
-from torch import Tensor
+from torch import Tensor, nn
 
+from stage1_proposals.backbones.cell_offset import cell_offset
 from stage2_training.knet.assignment import Assignment
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMap, PromptMatch
@@ -32,6 +34,21 @@ class PromptedPass(NamedTuple):
     assignments: list[Assignment]
 
 
+class BackboneMap(nn.Module):
+    """A copy of a detector's backbone that gives the map of one stride alone, on the CPU and in evaluation mode."""
+
+    def __init__(self, backbone: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.backbone = deepcopy(backbone).cpu().float()
+        self.backbone.eval()  # returns nothing in some of MMDetection's
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to (B, D, H / stride, W / stride)."""
+        maps: Sequence[Tensor] = self.backbone(images)
+        return min(maps, key=lambda one: abs(one.shape[-1] * self.stride - images.shape[-1]))
+
+
 class SaliencyPromptMixin:
     """The parts of a Saliency Prompt detector; comes before the vanilla detector in the bases.
 
@@ -40,6 +57,7 @@ class SaliencyPromptMixin:
     """
 
     training: bool  # as in any torch module
+    backbone: nn.Module
     prompter: Prompter
     kernel_supervision: KernelSupervision
 
@@ -55,9 +73,19 @@ class SaliencyPromptMixin:
         """
         settings = SaliencyPromptSettings(**saliency_prompt)
         self.prompter = Prompter(settings)
+        self._level_offsets: dict[int, int] = {}
         self.kernel_supervision = KernelSupervision(
             settings.feature_dim, channels, settings.kernel_loss_weight, settings.kernel_loss
         )
+
+    def level_offset(self, stride: int) -> int:
+        """How far down and to the right of their centres the cells of a level look, in pixels.
+
+        Levels have the offset of the backbone's map of the same stride. It is measured once for each stride.
+        """
+        if stride not in self._level_offsets:
+            self._level_offsets[stride] = cell_offset(BackboneMap(self.backbone, stride), stride)
+        return self._level_offsets[stride]
 
     def kernel_losses(
         self,
@@ -124,7 +152,7 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
         def add_to_queries(queries: Tensor, pyramid: Any) -> Tensor:
             nonlocal match
             size = batch_inputs.shape[-2], batch_inputs.shape[-1]
-            maps = PromptMap(decoder.levels(pyramid), lambda: decoder.query_map(pyramid, size))
+            maps = PromptMap(decoder.levels(pyramid), lambda: decoder.query_map(pyramid, size), self.level_offset)
             match = prompter.match(decoder.learned, maps, batch_data_samples, self.training)
             return prompter.add(queries, match, reference=decoder.learned)
 

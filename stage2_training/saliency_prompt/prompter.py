@@ -19,11 +19,13 @@ class PromptMap:
 
     Attributes:
         levels: of the feature pyramid, (B, C, h, w), finest first.
-        query_map: makes the map that queries are multiplied with, (B, C, h, w).
+        query_map: makes the map that queries are multiplied with, (B, C, h, w). Its cells look where its masks are.
+        level_offset: from pixels per cell of a level to how far from their centres its cells look, in pixels.
     """
 
     levels: Sequence[Tensor]
     query_map: Callable[[], Tensor]
+    level_offset: Callable[[int], int] = lambda stride: 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Prompter:
             feature = feature.detach()
         sizes = [sample.img_shape[:2] for sample in batch_data_samples]
         width = batch_data_samples[0].batch_input_shape[1]
-        prompts = box_prompts(feature, boxes, sizes, width, settings.center)  # Eq. 5
+        offset = maps.level_offset(width // feature.shape[-1]) if settings.pool_from == "pyramid" else 0
+        prompts = box_prompts(feature, boxes, sizes, width, settings.center, offset)  # Eq. 5
         if settings.matching == "mean":
             index = torch.zeros(len(boxes), reference.shape[-2], dtype=torch.int64, device=feature.device)
         else:

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option
+from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option, words_option
+from stage1_proposals.analysis.timing import seconds_per_image
 from stage1_proposals.backbones.extractor import build_extractor, fastest_precision, get_spec, speed_up
 from stage1_proposals.backbones.weights import new_network
 from stage1_proposals.common.system import choose_device, keep_freed_memory
-from stage1_proposals.generators.registry import build_generator
+from stage1_proposals.generators.registry import build_generator, read_settings
 from stage1_proposals.images.batching import batch_by_size, input_size, load_images
 from stage1_proposals.images.decode import read_image
 from stage1_proposals.images.listing import ImageList, image_ids, list_images
@@ -49,6 +50,7 @@ PLAIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}  # libgomp's default, which the
 @click.option("--workers", type=NON_NEGATIVE, help="Ray actors. Default: as `proposals`.")
 @click.option("--count", type=click.IntRange(min=8), default=240, help="Images of ours and of the forward pass.")
 @click.option("--plain-count", type=click.IntRange(min=2), default=24, help="Images of the reference.")
+@words_option("--generators", default=("saliency", "merging"), metavar="NAME", help="To time beside the forward pass.")
 @click.option("--repeat", type=POSITIVE, default=2, help="Rounds; the best of each counts.")
 def command(**settings: Any) -> None:
     """Stage 1 beside a reference implementation and beside the backbone's forward pass, which bounds it."""
@@ -65,6 +67,7 @@ def main(
     workers: int | None,
     count: int,
     plain_count: int,
+    generators: tuple[str, ...],
     repeat: int,
 ) -> None:
     """Print the comparison; the arguments are the options of `bench proposals`."""
@@ -83,6 +86,22 @@ def main(
         )
         print(f"{backbone}, shorter side {short_side}, {recipe.precision}\n", flush=True)
         print_values(compare(listed, recipe, workers, scratch, count, plain_count, repeat))
+        few = repeated(listed, plain_count, scratch / "timed")
+        print_values({name: in_process(share, Job(few, with_generator(recipe, name))) for name in generators})
+
+
+def with_generator(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with the generator and the settings of a config of `configs/proposals`."""
+    settings = read_settings(None, name, ())
+    generator = build_generator(settings.pop("generator"))
+    return replace(recipe, generator=generator, settings=replace(recipe.settings, **settings))
+
+
+def share(job: Job) -> str:
+    """How fast a core or GPU makes proposals of images in memory, also beside the forward pass alone."""
+    backbone, generator = seconds_per_image(job, len(job.images))
+    seconds = backbone + generator
+    return f"{1 / seconds:.2f} images/s with the backbone, {backbone / seconds:.2f} of the forward pass alone"
 
 
 def with_shards_of(recipe: Recipe, images: int) -> Recipe:

@@ -11,6 +11,7 @@ from stage1_proposals.backbones.extractor import build_extractor
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
+from tests.benchmarks import proposal_speed
 from tests.benchmarks.measuring import in_processes
 from tests.benchmarks.proposal_speed import (
     agreement,
@@ -18,6 +19,8 @@ from tests.benchmarks.proposal_speed import (
     measure_run,
     random_weights,
     repeated,
+    share,
+    with_generator,
 )
 
 
@@ -43,6 +46,14 @@ def test_the_plain_implementation_and_ours_find_the_same(sound_images: Path, rec
     assert agreement(tmp_path / "plain.json", tmp_path / "same") > 0.99
     measure_run(Job(images, replace(recipe, generator=build_generator({"threshold": 0.8}))), tmp_path / "other", 0)
     assert agreement(tmp_path / "plain.json", tmp_path / "other") < 0.9
+
+
+def test_a_generators_share_is_told(sound_images: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(list_images(sound_images), with_generator(recipe, "merging"))
+    assert job.recipe.generator.parameters()["name"] == "merging"
+    assert job.recipe.settings.feature_stride == 16
+    monkeypatch.setattr(proposal_speed, "seconds_per_image", lambda job, count: (0.3, 0.2))
+    assert share(job) == "2.00 images/s with the backbone, 0.60 of the forward pass alone"
 
 
 def test_images_are_repeated_by_links(sound_images: Path, tmp_path: Path) -> None:

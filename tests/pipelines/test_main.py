@@ -153,7 +153,9 @@ def test_the_command_line_is_recorded_as_typed() -> None:
     assert lines == [["python", "-m", "pipelines", "do", "--device", "cpu"]]
 
 
-@pytest.mark.parametrize("line", ["--help", "proposals --help", "pretrain --help", "recall --help", "table --help"])
+@pytest.mark.parametrize(
+    "line", ["--help", "proposals --help", "pretrain --help", "recall --help", "predict --help", "table --help"]
+)
 def test_help_loads_no_heavy_library(line: str) -> None:
     code = (
         f"import sys; from pipelines.__main__ import main; assert main({line.split()}) == 0; "
@@ -167,8 +169,10 @@ def test_help_loads_no_heavy_library(line: str) -> None:
 def test_the_application_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command() == 0
     printed = capsys.readouterr().out
-    names = "demo data proposals inspect prelabel fetch duplicates cluster recall pretrain finetune evaluate draw table"
-    for name in (*names.split(), "figure", "bench", "report"):
+    names = (
+        "demo data proposals inspect prelabel fetch duplicates cluster recall pretrain finetune evaluate predict draw"
+    )
+    for name in (*names.split(), "table", "figure", "bench", "report"):
         assert re.search(rf"^  {name} +[A-Z]\w+", printed, re.MULTILINE)
 
 

@@ -5,11 +5,14 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from stage1_proposals.backbones.extractor import fastest_precision
 from stage1_proposals.backbones.weights import new_network
@@ -51,6 +54,25 @@ def test_a_vit_of_timms_from_a_file(image_folder: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     assert shards.backbone == BackboneRecord("test_vit", str(weights), file_sha256(weights), stride=16, feature_dim=64)
     assert ShardReader(shards.shard_paths[0]).read(0).feature.shape[1] == 64
+
+
+def test_small_objects_are_looked_for_at_full_size_in_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 60, (192, 256, 3)).astype(np.uint8)
+    for row, column in product(range(24, 192, 48), range(24, 256, 48)):
+        pixels[row - 12 : row + 12, column - 12 : column + 12] = 220
+    Image.fromarray(pixels).save(images / "cells.png")
+    small = ("--objects", "small", "--images-per-shard", "8", "--workers", "0", "--short-side", "64")
+    assert run("--images", images, "--shards", tmp_path / "shards", *small) == 0
+    line = "--objects small: the backbone computes 0.049 megapixels of an image, 8.0 times as many as without it"
+    assert line in capsys.readouterr().out
+    shards = ShardSet.open(tmp_path / "shards")
+    parameters = {"name": "merging", "full_size": True, "tile": 1024, "max_proposals": 100, "short_side": 64}
+    assert parameters.items() <= shards.request.generator.items()
+    assert ShardReader(shards.shard_paths[0]).read(0).area.min() < 40**2
+    assert run("--images", images, "--shards", tmp_path / "shards", *small[2:], "--generator", "merging") == 2
+    assert "full_size was True, requested None" in capsys.readouterr().err
 
 
 def test_a_json_gives_images_and_ids(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,11 @@
 """`make recall`: what it prints and refuses."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from stage1_proposals.analysis.prelabels import image_labels
-from stage1_proposals.common.label_files import to_coco
+from stage1_proposals.common.label_files import CocoWriter, NewFiles
 from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
@@ -30,9 +29,11 @@ def made(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     settings = JobSettings(images_per_shard=7, batch_size=8, short_side=64, long_side=128)
     job = Job(list_images(image_folder), Recipe(generator, "lite0_imagenet", None, "cpu", settings=settings))
     run_job(job, root / "shards", 0, lambda _: None)
-    labels = root / "labels.json"
-    labels.write_text(json.dumps(to_coco(map(image_labels, ShardSet.open(root / "shards").records()), ["object"])))
-    return root / "shards", labels
+    writer = CocoWriter(root, image_folder, ["object"], NewFiles())
+    for record in ShardSet.open(root / "shards").records():
+        writer.write(image_labels(record))
+    writer.close()
+    return root / "shards", root / "coco.json"
 
 
 def table_of(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:

@@ -138,6 +138,15 @@ def test_every_run_is_there_with_its_numbers(work, make_report):
     assert charts == ["Learning curves of data/tiny/test.json"]
 
 
+def test_the_ap_of_each_class_is_shown(tmp_path, make_report):
+    scores = {"AP": 0.3, "AP of <cat>": 0.5, "box_AP of <cat>": 0.25, "AP of dog": 0.1, "box_AP of dog": -1.0}
+    make_run(tmp_path / "work" / "run", scores=scores, classes=["<cat>", "dog"])
+    page, _ = make_report(tmp_path / "work")
+    assert page.row("class") == ["class", "AP", "box AP"]
+    assert page.row("<cat>") == ["<cat>", "50.0", "25.0"]
+    assert page.row("dog") == ["dog", "10.0", "-"]
+
+
 def test_the_page_needs_nothing_else(work, make_report):
     page, _ = make_report(work)
     for tag, attributes in page.tags:

@@ -37,7 +37,7 @@ def likeness_of_means(vectors: NDArray[np.float64], a: Iterable[int], b: Iterabl
     return float(one @ other) / norms if norms else 1.0
 
 
-def score_of(region: frozenset[int], vectors: NDArray[np.float64], columns: int) -> float:
+def score_of(region: frozenset[int], vectors: NDArray[np.float64], columns: int, area_exponent: float) -> float:
     """How much a region differs from the cells beside it and from the image's border, for its size."""
     everything = range(len(vectors))
     ring = [cell for cell in everything if cell not in region and are_neighbours(frozenset([cell]), region, columns)]
@@ -45,11 +45,17 @@ def score_of(region: frozenset[int], vectors: NDArray[np.float64], columns: int)
     border = [c for c in everything if c // columns in (0, rows - 1) or c % columns in (0, columns - 1)]
     contrast = 1 - likeness_of_means(vectors, region, ring)
     difference = 1 - likeness_of_means(vectors, region, border)
-    return min(max(contrast * difference, 0), 1) * (len(region) / len(vectors)) ** (1 / 3)
+    return min(max(contrast * difference, 0), 1) * (len(region) / len(vectors)) ** area_exponent
 
 
 def plain_regions(
-    vectors: NDArray[np.float64], columns: int, min_cells: int, max_area: float, nms_iou: float, max_proposals: int
+    vectors: NDArray[np.float64],
+    columns: int,
+    min_cells: int,
+    max_area: float,
+    area_exponent: float,
+    nms_iou: float,
+    max_proposals: int,
 ) -> list[tuple[float, frozenset[int]]]:
     """Score and cells of each region that is proposed, the best first."""
     regions = [frozenset([cell]) for cell in range(len(vectors))]
@@ -57,7 +63,7 @@ def plain_regions(
     candidates = []
     for region in regions:
         if len(region) >= min_cells and len(region) <= max_area * len(vectors):
-            score = score_of(region, vectors, columns)
+            score = score_of(region, vectors, columns, area_exponent)
             if score > 1e-6:
                 candidates.append((score, region))
     kept: list[tuple[float, frozenset[int]]] = []

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from stage1_proposals.generators.registry import build_generator
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.jobs.request import Job, JobSettings, Recipe
 from stage1_proposals.jobs.run import run
+from tests.shard_sets import GENERATORS
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_job(image_folder: Path) -> Callable[..., Job]:
     """(changes) -> a job of 14 files, two of them no images, in shards of four."""
 
     def make(images: Path = image_folder, generator: dict[str, Any] | None = None, **changes: Any) -> Job:
         values: dict[str, Any] = {"short_side": 64, "long_side": 128, "images_per_shard": 4, "batch_size": 3}
-        values["feature_stride"] = None
+        values |= {"feature_stride": None, "full_size": False, "tile": None}
         recipe: dict[str, Any] = {"backbone": "lite0_imagenet", "weights": None, "device": "cpu"}
         values |= {name: value for name, value in changes.items() if name in values}
         recipe |= {name: value for name, value in changes.items() if name not in values}
@@ -34,13 +36,28 @@ def make_job(image_folder: Path) -> Callable[..., Job]:
 
 
 @pytest.fixture(scope="session")
-def finished(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(make_job: Callable[..., Job], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The set that an undisturbed run in one process makes of `make_job()`. Not to be changed."""
     directory = tmp_path_factory.mktemp("finished") / "shards"
-    settings = JobSettings(images_per_shard=4, batch_size=3, short_side=64, long_side=128)
-    recipe = Recipe(build_generator({}), "lite0_imagenet", None, "cpu", settings=settings)
-    run(Job(list_images(image_folder), recipe), directory, 0, lambda _: None)
+    run(make_job(), directory, 0, lambda _: None)
     return directory
+
+
+@pytest.fixture(scope="session")
+def finished_by(
+    finished: Path, make_job: Callable[..., Job], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """(a key of `GENERATORS`) -> the set that an undisturbed run makes of its job. Not to be changed."""
+
+    @cache
+    def make(name: str) -> Path:
+        if not GENERATORS[name]:
+            return finished
+        directory = tmp_path_factory.mktemp("finished") / "shards"
+        run(make_job(**GENERATORS[name]), directory, 0, lambda _: None)
+        return directory
+
+    return make
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+import h5py
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
@@ -58,13 +59,18 @@ def test_other_shards_under_a_run_are_one_line(unfinished, shards, command, tmp_
     )
     manifest = shards.directory / "manifest.json"
     text = manifest.read_text()
+    contents = [path.read_bytes() for path in shards.shard_paths]
     manifest.write_text(text.replace(shards.entries[1].content_sha256, "0" * 64))
+    (tmp_path / "other.h5").write_bytes(contents[1])
+    with h5py.File(tmp_path / "other.h5", "r+") as file:
+        file.attrs["content_sha256"] = "0" * 64
+    (tmp_path / "other.h5").replace(shards.shard_paths[1])
     fails(
         r"run holds a run with other pseudo labels: pseudo_labels\.content_sha256 is '.*; give the same pseudo labels"
     )
     manifest.write_text(text)
+    shards.shard_paths[1].write_bytes(contents[1])
 
-    contents = [path.read_bytes() for path in shards.shard_paths]
     with monkeypatch.context() as late:  # gone after the start, before the first read
         run_epoch = ResumableEpochLoop.run_epoch
 

@@ -54,11 +54,9 @@ def write(path: Path, objects_of: dict[int, list[dict[str, Any]]]) -> Labels:
     return Labels.read(path)
 
 
-def scores(
-    ap: float, ap50: float, ar: float, r50: float, ap75: float | None = None, ar100: float | None = None
-) -> dict[str, Any]:
+def scores(ap: float, ap50: float, ar: float, ap75: float | None = None, ar100: float | None = None) -> dict[str, Any]:
     """What `evaluate` returns; by default, AP75 is AP50, and AR@100 is AR@20."""
-    values = (ap, ap50, ap50 if ap75 is None else ap75, ar, ar if ar100 is None else ar100, r50)
+    values = (ap, ap50, ap50 if ap75 is None else ap75, ar, ar if ar100 is None else ar100)
     return {kind: pytest.approx(dict(zip(SCORES, values, strict=True))) for kind in ("mask", "box")}
 
 
@@ -69,25 +67,25 @@ def test_exact_proposals_score_1(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A), annotation(B)], 2: [annotation(B)]})
     assert labels.object_count == 3
     records = [propose(1, (A, 0.3), (B, 0.9)), propose(2, (B, 0.1))]
-    assert evaluate(iter(records), labels) == scores(1, 1, 1, 1)
+    assert evaluate(iter(records), labels) == scores(1, 1, 1)
 
 
 def test_half_of_the_objects_found_is_half_of_the_recall_points(tmp_path: Path, propose: Propose) -> None:
     """Precision is 1 at the recalls 0, 0.01, ... 0.5, and 0 beyond; a worse-scored mistake costs nothing."""
     labels = write(tmp_path / "l.json", {1: [annotation(A), annotation(B)]})
     found = evaluate([propose(1, (A, 0.9), ((0, 10, 10, 20), 0.8))], labels)
-    assert found == scores(51 / 101, 51 / 101, 0.5, 0.5)
+    assert found == scores(51 / 101, 51 / 101, 0.5)
 
 
 def test_a_better_scored_mistake_halves_the_precision(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    assert evaluate([propose(1, (A, 0.8), (B, 0.9))], labels) == scores(0.5, 0.5, 1, 1)
+    assert evaluate([propose(1, (A, 0.8), (B, 0.9))], labels) == scores(0.5, 0.5, 1)
 
 
 def test_an_overlap_counts_up_to_its_iou(tmp_path: Path, propose: Propose) -> None:
     """IoU 0.7: found at 0.5, 0.55, ... 0.7."""
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
-    assert evaluate([propose(1, ((0, 0, 7, 10), 1.0))], labels) == scores(0.5, 1, 0.5, 1, ap75=0)
+    assert evaluate([propose(1, ((0, 0, 7, 10), 1.0))], labels) == scores(0.5, 1, 0.5, ap75=0)
 
 
 def test_masks_and_boxes_are_scored_separately(tmp_path: Path, propose: Propose) -> None:
@@ -101,24 +99,24 @@ def test_masks_and_boxes_are_scored_separately(tmp_path: Path, propose: Propose)
 def test_proposals_in_a_crowd_do_not_count(tmp_path: Path, propose: Propose) -> None:
     record = propose(1, (A, 0.5), ((10, 10, 15, 15), 0.9), ((15, 15, 20, 20), 0.8))
     crowd = annotation(B, crowd=True)
-    assert evaluate([record], write(tmp_path / "a.json", {1: [annotation(A), crowd]})) == scores(1, 1, 1, 1)
+    assert evaluate([record], write(tmp_path / "a.json", {1: [annotation(A), crowd]})) == scores(1, 1, 1)
     as_rle = crowd | {"segmentation": {"size": [20, 20], "counts": [210, *[10, 10] * 9, 10]}}
-    assert evaluate([record], write(tmp_path / "b.json", {1: [annotation(A), as_rle]})) == scores(1, 1, 1, 1)
+    assert evaluate([record], write(tmp_path / "b.json", {1: [annotation(A), as_rle]})) == scores(1, 1, 1)
     without = evaluate([record], write(tmp_path / "c.json", {1: [annotation(A)]}))
-    assert without == scores(1 / 3, 1 / 3, 1, 1)
+    assert without == scores(1 / 3, 1 / 3, 1)
 
 
 def test_recall_is_of_the_20_best_scored_and_precision_of_100(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)]})
     wrong = [((row, 10, row + 1, 11), 0.9) for row in range(20)]
-    assert evaluate([propose(1, *wrong, (A, 0.1))], labels) == scores(1 / 21, 1 / 21, 0, 0, ar100=1)
-    assert evaluate([propose(1, *wrong[:19], (A, 0.1))], labels) == scores(1 / 20, 1 / 20, 1, 1)
+    assert evaluate([propose(1, *wrong, (A, 0.1))], labels) == scores(1 / 21, 1 / 21, 0, ar100=1)
+    assert evaluate([propose(1, *wrong[:19], (A, 0.1))], labels) == scores(1 / 20, 1 / 20, 1)
 
 
 def test_images_without_a_record_are_missed_and_those_without_labels_left_out(tmp_path: Path, propose: Propose) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A)], 2: [annotation(A)]})
-    assert evaluate([propose(1, (A, 0.1)), propose(3, (B, 0.9))], labels) == scores(51 / 101, 51 / 101, 0.5, 0.5)
-    assert evaluate([propose(1), propose(2)], labels) == scores(0, 0, 0, 0)
+    assert evaluate([propose(1, (A, 0.1)), propose(3, (B, 0.9))], labels) == scores(51 / 101, 51 / 101, 0.5)
+    assert evaluate([propose(1), propose(2)], labels) == scores(0, 0, 0)
 
 
 def test_a_path_takes_precedence_over_a_file_name(tmp_path: Path, propose: Propose) -> None:
@@ -127,7 +125,7 @@ def test_a_path_takes_precedence_over_a_file_name(tmp_path: Path, propose: Propo
     write(tmp_path / "l.json", {1: [annotation(A)]})
     text = (tmp_path / "l.json").read_text()
     (tmp_path / "l.json").write_text(text.replace('"1.jpg"', '"dir/1.jpg"'))
-    assert evaluate(records, Labels.read(tmp_path / "l.json")) == scores(1, 1, 1, 1)
+    assert evaluate(records, Labels.read(tmp_path / "l.json")) == scores(1, 1, 1)
 
 
 def iou(first: Box, second: Box, crowd: bool) -> float:
@@ -140,7 +138,7 @@ def iou(first: Box, second: Box, crowd: bool) -> float:
 
 
 def slow_scores(images: list[tuple[list[tuple[Box, bool]], list[tuple[Box, float]]]]) -> list[float]:
-    """AP, AP50, AR@20, R50@20, AP75, as COCO has them, of (objects (box, crowd), proposals (box, score)) per image."""
+    """AP, AP50, AR@20, AP75, as COCO has them, of (objects (box, crowd), proposals (box, score)) per image."""
     count = sum(not crowd for objects, _ in images for _, crowd in objects)
     precisions, recalls = [], []
     for threshold in IOUS:
@@ -162,7 +160,7 @@ def slow_scores(images: list[tuple[list[tuple[Box, bool]], list[tuple[Box, float
         recalls.append(max((recall for recall, _ in points), default=0))
         at = [max((p for r, p in points if r >= recall), default=0) for recall in np.linspace(0, 1, 101)]
         precisions.append(sum(at) / 101)
-    return [float(np.mean(precisions)), precisions[0], float(np.mean(recalls)), recalls[0], precisions[5]]
+    return [float(np.mean(precisions)), precisions[0], float(np.mean(recalls)), precisions[5]]
 
 
 sides = st.tuples(st.integers(0, 6), st.integers(4, 10))
@@ -239,7 +237,7 @@ def test_what_labels_do_not_state_is_taken_from_the_masks(
     tmp_path: Path, propose: Propose, change: dict[str, Any]
 ) -> None:
     labels = write(tmp_path / "l.json", {1: [annotation(A) | change]})
-    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1)
 
 
 @pytest.mark.parametrize("size", [{}, {"height": 0, "width": -1}])
@@ -250,7 +248,7 @@ def test_sizes_that_labels_do_not_state_are_those_of_the_shards(
     document = {"images": images, "annotations": [annotation(A) | {"image_id": 1}]}
     (tmp_path / "l.json").write_text(json.dumps(document))
     labels = Labels.read(tmp_path / "l.json")
-    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1, 1)
+    assert evaluate([propose(1, (A, 0.9))], labels) == scores(1, 1, 1)
 
 
 def test_labels_of_other_images_are_refused_with_names_of_both(tmp_path: Path, propose: Propose) -> None:

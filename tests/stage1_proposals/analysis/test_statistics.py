@@ -1,6 +1,5 @@
 """Distributions, samples of images and COCO export of a handful of proposals."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from stage1_proposals.analysis.prelabels import image_labels
 from stage1_proposals.analysis.samples import read_record_image, sample
 from stage1_proposals.analysis.statistics import Distribution, distributions
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.label_files import to_coco
+from stage1_proposals.common.label_files import CocoWriter, NewFiles
 from stage1_proposals.generators.base import ImageInfo, Proposals, to_record
 from stage1_proposals.images.decode import ImageError
 from stage1_proposals.shards import ImageRecord
@@ -49,9 +48,11 @@ def test_a_distribution_of_nothing_says_so() -> None:
 
 
 def test_the_export_is_a_coco_data_set(tmp_path: Path) -> None:
-    path = tmp_path / "out.json"
-    path.write_text(json.dumps(to_coco(map(image_labels, RECORDS), ["object"])))
-    coco = COCO(str(path))
+    writer = CocoWriter(tmp_path, tmp_path, ["object"], NewFiles())
+    for record in RECORDS:
+        writer.write(image_labels(record))
+    writer.close()
+    coco = COCO(str(tmp_path / "coco.json"))
     assert coco.getImgIds() == [1, 2]
     first, second = coco.loadAnns(coco.getAnnIds(imgIds=1))
     assert (first["bbox"], first["area"], first["score"]) == ([0, 0, 5, 10], 50, 0.5)

@@ -57,10 +57,14 @@ cells = st.integers(1, 6)
 
 
 @settings(deadline=None, max_examples=200)
-@given(seed=st.integers(0, 10_000), height=sides, width=sides, rows=cells, columns=cells)
-def test_any_size_matches_torchs_own_upsampling(seed: int, height: int, width: int, rows: int, columns: int) -> None:
-    """Also images smaller than the feature map, where some cells have no pixel."""
+@given(seed=st.integers(0, 10_000), height=sides, width=sides, rows=cells, columns=cells, sparse=st.booleans())
+def test_any_size_matches_torchs_own_upsampling(
+    seed: int, height: int, width: int, rows: int, columns: int, sparse: bool
+) -> None:
+    """Also images smaller than the feature map, where some cells have no pixel, and maps with few cells inside."""
     maps, size = random_maps(seed, 3, rows, columns), (height, width)
+    if sparse:
+        maps *= random_maps(seed + 1, 3, rows, columns) > 0.8
     full = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0].numpy()
     masks = decode(encode_changes(changes_of(maps, size), size), size)
     sure = np.abs(full - THRESHOLD) > 1e-5

@@ -43,6 +43,7 @@ def test_objects_are_found_where_they_are_and_first() -> None:
         {
             "min_cells": st.integers(1, 4),
             "max_area": st.sampled_from([0.2, 0.5, 1.0]),
+            "area_exponent": st.sampled_from([0.1, 1 / 3]),
             "nms_iou": st.sampled_from([0.2, 0.5, 0.9]),
             "max_proposals": st.integers(1, 30),
         }
@@ -98,6 +99,11 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
         alone = propose(MergingGenerator(), feature, size)
         assert list(alone.rle) == list(proposals.rle)
         assert alone.scores.tolist() == proposals.scores.tolist()
+
+
+def test_sets_of_before_area_counted_otherwise_are_continued() -> None:
+    assert "area_exponent" not in MergingGenerator().parameters()
+    assert MergingGenerator(area_exponent=0.1).parameters()["area_exponent"] == 0.1
 
 
 def test_regions_without_a_pixel_are_left_out() -> None:

@@ -101,6 +101,7 @@ def test_set_values_are_toml_or_bare_words() -> None:
     assert (generator["seed_grid"], generator["similarity"]) == ([3, 4], "dot")
 
 
+SMALL = MergingGenerator(min_cells=2, max_proposals=100, area_exponent=0.1)
 FREEMASK = SaliencyGenerator(pooling="bilinear", nms="matrix", min_score=0.7, max_width=0.95, top_margin=0.2)
 
 
@@ -121,11 +122,31 @@ def test_a_config_says_which_generator_and_what_differs_from_its_defaults(
     assert set(settings) == {"generator"}
 
 
-@pytest.mark.parametrize(("name", "count"), [("merging", 20), ("merging_small", 100)])
-def test_merging_joins_earlier_feature_maps(name: str, count: int) -> None:
-    settings = read_settings(None, name, ())
-    assert build_generator(settings["generator"]) == MergingGenerator(max_proposals=count)
-    assert settings["feature_stride"] == 16
+def test_merging_joins_earlier_feature_maps() -> None:
+    settings = read_settings(None, "merging", ())
+    assert build_generator(settings.pop("generator")) == MergingGenerator()
+    assert settings == {"feature_stride": 16}
+
+
+@pytest.mark.parametrize("name", [None, "merging"])
+def test_small_objects_have_settings_of_their_own(name: str | None) -> None:
+    settings = read_settings(None, name, ("min_cells=2",), objects="small")
+    assert build_generator(settings.pop("generator")) == SMALL
+    assert settings == {"feature_stride": 16, "full_size": True, "long_side": 4096, "tile": 1024}
+
+
+def test_a_generator_without_settings_for_small_objects_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"saliency has no settings for small objects, .* GENERATOR=merging has them"):
+        read_settings(None, "saliency", (), objects="small")
+    with pytest.raises(UserError, match="my_module:Class has no settings"):
+        read_settings(None, "my_module:Class", (), objects="small")
+    config = tmp_path / "mine.toml"
+    config.write_text("[small]\ntile = 512\n[small.generator]\nmin_cells = 4\n")
+    assert read_settings(config, None, (), "small") == {"generator": {"min_cells": 4}, "tile": 512}
+    assert read_settings(config, None, ()) == {"generator": {}}
+    config.write_text("small = 3")
+    with pytest.raises(UserError, match=r"mine\.toml has no settings for small objects"):
+        read_settings(config, None, (), "small")
 
 
 def test_import_needs_nothing_but_its_file(tmp_path: Path) -> None:
@@ -146,6 +167,6 @@ def test_a_config_of_another_generator_is_refused() -> None:
         read_settings(CONFIGS / "random.toml", "saliency", ())
     with pytest.raises(
         UserError,
-        match="no generator 'magic'; there are checkpoint, freemask, import, merging, merging_small, random, saliency",
+        match="no generator 'magic'; there are checkpoint, freemask, import, merging, random, saliency",
     ):
         read_settings(None, "magic", ())

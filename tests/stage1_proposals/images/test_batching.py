@@ -38,6 +38,18 @@ def test_input_size_known_values() -> None:
     assert input_size(480, 1000, 800, 1333, 32) == (640, 1312)  # of 41.66 cells, 42 would exceed the limit
 
 
+def test_at_full_size_only_images_beyond_the_limit_become_smaller() -> None:
+    assert input_size(256, 320, 800, 4096, 32, full_size=True) == input_size(256, 320, 800, 4096, 32)
+    assert input_size(2000, 3000, 800, 4096, 16, full_size=True) == (2000, 3008)
+    assert input_size(4000, 8000, 800, 4096, 32, full_size=True) == (2048, 4096)
+
+
+def test_large_images_share_batches_of_fewer() -> None:
+    images = [LoadedImage(index, (1, 1), np.zeros((20, 10, 3), np.uint8)) for index in range(5)]
+    for max_side, expected in ((None, [4, 1]), (20, [4, 1]), (10, [2, 2, 1]), (5, [1] * 5)):
+        assert [len(batch) for batch in batch_by_size(images, 4, max_side)] == expected
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(1, 3), max_size=20), st.integers(1, 5))
 def test_batches_hold_each_image_once_and_one_size_each(sizes: list[int], batch_size: int) -> None:
@@ -63,6 +75,15 @@ def test_an_image_is_resized_and_keeps_its_own_size(tmp_path: Path) -> None:
     assert (loaded.index, loaded.size, loaded.pixels.shape, loaded.error) == (7, (100, 200), (64, 128, 3), None)
     assert loaded.pixels[:, :60].max() == 0
     assert loaded.pixels[:, 68:].min() == 255
+
+
+def test_at_full_size_a_jpeg_is_not_decoded_at_less(tmp_path: Path) -> None:
+    stripes = np.zeros((640, 640, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.jpg", quality=95)
+    loaded = load_image(tmp_path / "a.jpg", 0, 64, 1024, 32, full_size=True)
+    assert loaded.pixels.shape == (640, 640, 3)
+    assert loaded.pixels[:, ::2].mean() - loaded.pixels[:, 1::2].mean() > 200
 
 
 def test_an_image_that_cannot_be_read_comes_with_its_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""The command as a process of its own: killed, interrupted from the keyboard, started twice."""
+"""A run as a process of its own: killed, interrupted from the keyboard, started twice."""
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -16,8 +17,8 @@ import pytest
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.request import Job
 from stage1_proposals.jobs.run import run
-from stage1_proposals.shards import verify_shard
-from tests.shard_sets import hashes, ignore, shard_files
+from stage1_proposals.shards import Manifest, verify_shard
+from tests.shard_sets import GENERATORS, hashes, ignore, shard_files
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, Any] = {"images_per_shard": 5, "short_side": 160, "long_side": 320}
@@ -66,6 +67,36 @@ class Command:
             except ProcessLookupError:
                 continue
         self.process.wait()
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_killed_with_shards_half_written_a_run_ends_with_the_same_shards(
+    tmp_path: Path, make_job: Callable[..., Job], finished_by: Callable[[str], Path], generator: str
+) -> None:
+    """kill -9 in a process that shares this one's imports, when so many images are done."""
+    directory, job = tmp_path / "shards", make_job(**GENERATORS[generator])
+    for images in (6, 11):  # of 14 in 4 shards
+        process = multiprocessing.get_context("fork").Process(target=run_until_killed, args=(job, directory, images))
+        process.start()
+        process.join(600)
+        assert process.exitcode == -signal.SIGKILL
+        assert not (shards := Manifest.read(directory)) or shards.entries is None
+    assert shard_files(directory)
+    run(job, directory, 0, ignore)
+    assert not list(directory.glob(".*.tmp"))
+    assert hashes(directory) == hashes(finished_by(generator))
+
+
+def run_until_killed(job: Job, directory: Path, images: int) -> None:
+    done = 0
+
+    def count(new: int) -> None:
+        nonlocal done
+        done += new
+        if done >= images:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(job, directory, 0, count)
 
 
 def test_killed_again_and_again_a_run_ends_with_the_same_shards(

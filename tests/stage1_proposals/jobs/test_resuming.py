@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
 import pytest
 
 from stage1_proposals.common.errors import UserError
@@ -16,7 +18,7 @@ from stage1_proposals.jobs.request import Job, check_same_request
 from stage1_proposals.jobs.run import run
 from stage1_proposals.jobs.store import LocalStore
 from stage1_proposals.shards import ShardSet, verify_shard
-from tests.shard_sets import fix_attribute_lengths, hashes, ignore, read_all, shard_files
+from tests.shard_sets import GENERATORS, fix_attribute_lengths, hashes, ignore, read_all, shard_files
 
 
 def test_a_second_run_does_nothing(directory: Path, make_job: Callable[..., Job]) -> None:
@@ -27,21 +29,54 @@ def test_a_second_run_does_nothing(directory: Path, make_job: Callable[..., Job]
     assert sum(reported) == 14
 
 
-def test_shards_of_before_are_kept(directory: Path, make_job: Callable[..., Job]) -> None:
-    """Their text attributes are of fixed length."""
-    for path in shard_files(directory)[:2]:
+SALIENCY_BEFORE: dict[str, Any] = {
+    "name": "saliency",
+    "similarity": "cosine",
+    "seed_scales": [1.0, 0.5, 0.25],
+    "seed_grid": None,
+    "threshold": 0.5,
+    "nms": "greedy",
+    "nms_iou": 0.5,
+    "nms_sigma": 2.0,
+    "max_proposals": 20,
+    "min_cells": 1,
+    "min_score": 0.0,
+    "max_width": 1.0,
+    "top_margin": 0.0,
+    "short_side": 64,
+    "long_side": 128,
+}
+
+
+def test_a_set_of_before_is_read_and_continued(directory: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+    """Its generator had fewer settings, its backbone no precision, and its text attributes are of fixed length."""
+    document = json.loads((directory / "manifest.json").read_text())
+    backbone = {key: value for key, value in document["request"]["backbone"].items() if key != "precision"}
+    document["request"] |= {"generator": SALIENCY_BEFORE, "backbone": backbone}
+    (directory / "manifest.json").write_text(json.dumps(document))
+    for path in shard_files(directory):
+        with h5py.File(path, "r+") as file:
+            file.attrs.update(generator=json.dumps(SALIENCY_BEFORE), backbone=json.dumps(backbone))
         fix_attribute_lengths(path)
-    before = {path: path.read_bytes() for path in shard_files(directory)}
+    assert [record.rle for record in read_all(directory)] == [record.rle for record in read_all(finished)]
+    first, second, *others = shard_files(directory)
+    second.unlink()
+    before = {path: path.read_bytes() for path in (first, *others)}
     run(make_job(), directory, 0, ignore)
-    assert {path: path.read_bytes() for path in shard_files(directory)} == before
+    assert {path: path.read_bytes() for path in (first, *others)} == before
+    assert hashes(directory) == hashes(finished)
 
 
-def test_a_deleted_shard_is_built_again_alone(directory: Path, finished: Path, make_job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_a_deleted_shard_is_built_again_alone(
+    tmp_path: Path, finished_by: Callable[[str], Path], make_job: Callable[..., Job], generator: str
+) -> None:
+    directory = Path(shutil.copytree(finished_by(generator), tmp_path / "shards"))
     first, second, *_ = shard_files(directory)
     second.unlink()
     before = first.stat().st_mtime_ns
-    run(make_job(), directory, 0, ignore)
-    assert hashes(directory) == hashes(finished)
+    run(make_job(**GENERATORS[generator]), directory, 0, ignore)
+    assert hashes(directory) == hashes(finished_by(generator))
     assert first.stat().st_mtime_ns == before
 
 

@@ -17,7 +17,7 @@ from stage1_proposals.images.listing import ImageList, image_ids, list_images
 from stage1_proposals.jobs.request import Job
 from stage1_proposals.jobs.run import run
 from stage1_proposals.shards import ShardReader, ShardSet, verify_shard, writer
-from tests.shard_sets import hashes, ignore, shard_files
+from tests.shard_sets import GENERATORS, hashes, ignore, shard_files
 
 
 def test_a_set_is_whole_and_sound(finished: Path) -> None:
@@ -61,12 +61,17 @@ def test_progress_is_reported_once_for_each_image(tmp_path: Path, make_job: Call
     assert sum(reported) == 14
 
 
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_the_batch_size_does_not_change_the_shards(
-    tmp_path: Path, finished: Path, make_job: Callable[..., Job], batch_size: int
+    tmp_path: Path,
+    finished_by: Callable[[str], Path],
+    make_job: Callable[..., Job],
+    batch_size: int,
+    generator: str,
 ) -> None:
-    run(make_job(batch_size=batch_size), tmp_path / "shards", 0, ignore)
-    assert hashes(tmp_path / "shards") == hashes(finished)
+    run(make_job(**GENERATORS[generator], batch_size=batch_size), tmp_path / "shards", 0, ignore)
+    assert hashes(tmp_path / "shards") == hashes(finished_by(generator))
 
 
 def test_another_feature_stride_is_another_request(directory: Path, make_job: Callable[..., Job]) -> None:

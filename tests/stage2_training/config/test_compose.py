@@ -308,7 +308,7 @@ def test_user_errors_name_what_exists(shards, tmp_path):
     for prompts in (True, False):
         with pytest.raises(UserError, match=r"no model 'knot': pass one of .*knet"):
             pretraining_config("knot", "pretrain", shards, prompts=prompts)
-    with pytest.raises(UserError, match=r"no dataset 'ctw': pass one of .*ctw1500, demo, .*, COCO JSON or a folder"):
+    with pytest.raises(UserError, match=r"no dataset 'ctw': pass one of .*ctw1500, demo, .*, COCO JSON, a folder"):
         finetuning_config("knet", "ctw", "finetune")
     with pytest.raises(UserError, match=r"no schedule 'a\.py'"):
         finetuning_config("knet", "ctw1500", "a.py")

@@ -119,7 +119,8 @@ def test_the_best_weights_are_kept_beside_the_last(tmp_path):
     assert work.latest_checkpoint() == tmp_path / "iter_8.pth"
     assert read_tensors(tmp_path / "best_4.pth")["weight"] == 4
     assert "optimizer" not in read_checkpoint(tmp_path / "best_4.pth")
-    assert describe_stop(tmp_path, 4, 4) == {"best_checkpoint": "best_4.pth", "best_epoch": 2, "best_AP": 0.4}
+    path = str(tmp_path / "best_4.pth")
+    assert describe_stop(tmp_path, 4, 4) == {"best_checkpoint": path, "best_epoch": 2, "best_AP": 0.4}
 
 
 def test_a_model_of_boxes_alone_is_judged_by_their_ap(tmp_path):

@@ -80,6 +80,9 @@ def reference_scores(ann_file, results: list[dict]) -> dict[str, float]:
             evaluation.accumulate()
             evaluation.summarize()
         scores |= {prefix + name: value for name, value in zip(AP_NAMES, evaluation.stats, strict=False)}
+        for row, name in enumerate(("text", "sign")):
+            of_class = evaluation.eval["precision"][:, :, row, 0, -1]
+            scores[f"{prefix}AP of {name}"] = of_class[of_class > -1].mean() if (of_class > -1).any() else -1
     return scores
 
 
@@ -108,14 +111,16 @@ def test_equals_pycocotools_and_mmdetection_to_its_three_digits(tmp_path_factory
     with open(ann_file, "w") as file:
         json.dump(truth, file)
     expected = reference_scores(ann_file, results)
-    assert tuple(expected) == SCORE_NAMES
+    classes = [f"{prefix}AP of {name}" for prefix in ("", "box_") for name in ("text", "sign")]
+    assert sorted(expected) == sorted([*SCORE_NAMES, *classes])
     assert 0 < expected["AP"] != expected["box_AP"] < 1
     ours = run_metric(MaskAP(ann_file), results, [10, 20, 30])
     assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
     metric = CocoMetric(ann_file, metric=["segm", "bbox"], proposal_nums=(1, 10, 100))
     theirs = run_metric(metric, results, [10, 20, 30])
     names = [f"{kind}_{name}" for kind in ("segm", "bbox") for name in ("mAP", *MMDETECTION)]
-    assert [theirs[f"coco/{name}"] for name in names] == pytest.approx(list(ours.values()), abs=5.1e-4)
+    values = [ours[f"coco/{name}"] for name in SCORE_NAMES]
+    assert [theirs[f"coco/{name}"] for name in names] == pytest.approx(values, abs=5.1e-4)
 
 
 def test_known_values(tmp_path):
@@ -139,6 +144,18 @@ def test_known_values(tmp_path):
     assert score_detections(document.images, objects, [], [3]) == nothing
     merged = score_detections(document.images, objects, perfect, [3], class_agnostic=True)
     assert merged == pytest.approx(both | {"AR@20": 1, "box_AR@20": 1})
+
+
+def test_one_class_and_class_agnostic_scores_are_not_given_by_class(tmp_path):
+    truth, results = random_case(1, detections=15)
+    (tmp_path / "two.json").write_text(json.dumps(truth))
+    assert "coco/AP of sign" in run_metric(MaskAP(str(tmp_path / "two.json")), results, [10, 20, 30])
+    merged = run_metric(MaskAP(str(tmp_path / "two.json"), class_agnostic=True), results, [10, 20, 30])
+    truth["annotations"] = [one | {"category_id": 3} for one in truth["annotations"]]
+    (tmp_path / "one.json").write_text(json.dumps(truth | {"categories": truth["categories"][:1]}))
+    texts = [result | {"category_id": 3} for result in results]
+    alone = run_metric(MaskAP(str(tmp_path / "one.json")), texts, [10, 20, 30])
+    assert not [name for name in (*merged, *alone) if "AP of" in name]
 
 
 def test_images_without_detections_count_as_missed(tmp_path):
@@ -177,7 +194,7 @@ def test_class_agnostic_scores_are_those_of_labels_with_one_class(tmp_path):
         result["category_id"] = (3, 5)[label % 2]
     ours = run_metric(metric, results, [10, 20, 30])
     recalls = [ours.pop("coco/AR@20"), ours.pop("coco/box_AR@20")]
-    assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
+    assert ours == pytest.approx({f"coco/{name}": expected[name] for name in SCORE_NAMES}, abs=1e-12)
     assert all(0 < recall <= 1 for recall in recalls)
 
 

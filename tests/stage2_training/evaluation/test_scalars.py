@@ -40,6 +40,13 @@ def test_runs_without_box_scores_are_read(tmp_path):
     assert set(read_curve(tmp_path / "old")[0]) == {"epoch", *AP_NAMES}
 
 
+def test_scores_of_classes_are_in_the_curve(tmp_path):
+    logged = evaluation(1, 0.1) | {"coco/AP of cat": 0.5, "coco/box_AP of cat": 0.25, "coco/other": 1.0}
+    write_log(tmp_path / "20260101_100000/vis_data/scalars.json", logged)
+    (point,) = read_curve(tmp_path)
+    assert point == {"epoch": 1, **dict.fromkeys(AP_NAMES, 0.1), "AP of cat": 0.5, "box_AP of cat": 0.25}
+
+
 @pytest.mark.parametrize(
     "line", ['{"loss": 1', "[1]", "3", '{"loss": 2, "step": NaN}', '{"loss": 1}', "\x00", "[" * 99_999]
 )

@@ -1,4 +1,4 @@
-from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES, format_scores, percents
+from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES, class_scores, format_scores, percents
 
 
 def test_scores_are_percent_under_their_names_masks_and_boxes():
@@ -23,3 +23,9 @@ def test_scores_of_a_run_without_boxes_and_of_class_agnostic_evaluation():
 def test_scores_of_no_objects_are_a_dash():
     assert percents({"AP": 0.125, "AP_S": -1.0, "box_AP": 1.0}, ("AP", "AP_S")) == ["12.5", "-"]
     assert percents({"AP": 0.125, "box_AP": 1.0}, ("AP",), "box_") == ["100.0"]
+
+
+def test_scores_of_each_class_stand_under_its_name():
+    scores = {"AP": 0.4, "AP of cat": 0.5, "AP of a box_AP of b": -1.0, "box_AP": 0.1, "box_AP of cat": 0.25}
+    assert class_scores(scores) == {"cat": {"AP": 0.5, "box_AP": 0.25}, "a box_AP of b": {"AP": -1.0}}
+    assert class_scores(dict.fromkeys(SCORE_NAMES, 0.5)) == {}

@@ -251,3 +251,23 @@ def test_training_labels_without_an_object_are_refused_for_training_alone(tmp_pa
     assert prepare(train, options=options).classes == ("cat",)
     with pytest.raises(UserError, match=rf"{train}: nothing to train on; its images have no object of 'cat'$"):
         prepare(train, options=options, for_training=True)
+
+
+def test_a_yolo_set_is_evaluated_on_its_own_val(tmp_path):
+    path = miniatures.yolo(tmp_path / "cells")
+    for dataset in (str(path), str(path.parent)):
+        assert is_custom(dataset)
+        assert name_of(dataset) == "cells"
+        prepared = prepare(dataset)
+        assert [image["file_name"] for image in read(prepared.test)["images"]] == ["images/val/4.png"]
+        assert len(read(prepared.train)["images"]) == 4
+        assert prepared.classes == ("cat", "dog")
+        assert prepared.remarks == ("the 1 images of `val` are those of evaluation",)
+    everything = prepare(str(path), options=CustomDatasetOptions(test_labels=str(path)))
+    assert everything.remarks == (f"4 of the 4 test images are among those of {path}",)
+
+
+def test_a_yolo_set_without_val_is_divided(tmp_path):
+    prepared = prepare(str(miniatures.yolo(tmp_path / "cells", train=6, val=0)))
+    assert [len(read(half)["images"]) for half in (prepared.train, prepared.test)] == [5, 1]
+    assert prepared.remarks == ("1 of 6 images are held out for evaluation (--held-out-seed 0)",)

@@ -98,7 +98,7 @@ def test_predictions_are_vanilla(name: str, build_adapted: Callable, make_batch:
     assert prompted.masks.dtype == torch.bool
 
 
-@pytest.mark.parametrize("counts", [[0, 0], [9, 1, 0]])
+@pytest.mark.parametrize("counts", [[0, 0], [9, 1, 0], [100, 2]])
 def test_a_training_step(name: str, build_adapted: Callable, make_batch: Callable, counts: list[int]) -> None:
     model, batch = build_adapted(name, {"matching": "random"}), make_batch(counts)
     losses = losses_of(model, batch)
@@ -134,7 +134,7 @@ def test_prompts_enter_the_first_layer_alone(
     handle.remove()
     plain = torch.zeros_like(decoder.learned) if name == "maskformer" else decoder.learned
     boxes = [sample.gt_instances.bboxes for sample in batch[1]]
-    prompts = box_prompts(levels[-1], boxes, [(60, 90)] * 3, 96).features
+    prompts = box_prompts(levels[-1], boxes, [(60, 90)] * 3, 96, offset=-16).features
     assert torch.equal(entered[0][1], plain)  # no proposal, no prompt
     for image in (0, 2):
         own = prompts[image, : len(boxes[image])]

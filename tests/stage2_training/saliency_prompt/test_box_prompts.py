@@ -73,6 +73,14 @@ def test_a_box_of_whole_cells_has_their_mean() -> None:
     torch.testing.assert_close(prompts_of(feature, whole).features[0, 0], feature[0].mean(dim=(1, 2)))
 
 
+def test_cells_that_look_elsewhere_are_read_there() -> None:
+    feature = feature_map()
+    box = torch.tensor([[2.0, 1, 4, 3], [0, 0, 2, 2]]) * STRIDE
+    sizes = [(5 * STRIDE, 7 * STRIDE)]
+    moved = box_prompts(feature, [box], sizes, 7 * STRIDE, offset=-STRIDE)
+    torch.testing.assert_close(moved.features[0], prompts_of(feature, box + STRIDE).features[0])
+
+
 def test_a_box_below_a_cell_has_the_value_at_its_centre() -> None:
     feature = feature_map()
     expected = bilinear(feature[0].numpy(), 75 / STRIDE - 0.5, 103 / STRIDE - 0.5)

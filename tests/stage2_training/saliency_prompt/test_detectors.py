@@ -1,12 +1,17 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from mmdet.models.detectors import BaseDetector
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 
+from stage1_proposals.backbones.cell_offset import cell_offset
 from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import box_prompts
+from stage2_training.saliency_prompt.prompter import Prompter, PromptMap
 
 Batch = tuple[torch.Tensor, list]
 CENTRED = {"pool_from": "query_map", "center": True}
@@ -24,7 +29,7 @@ def build(build_knet: Callable[..., BaseDetector]) -> Callable[..., BaseDetector
 
 
 @pytest.mark.parametrize("matching", ["cosine", "sequential", "random", "mean", "none"])
-@pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0]])
+@pytest.mark.parametrize("counts", [[3], [0, 4], [0], [9, 1, 0], [100, 2]])
 def test_a_training_step(build: Callable, make_batch: Callable, matching: str, counts: list[int]) -> None:
     model = build(matching=matching)
     losses = model(*make_batch(counts), mode="loss")
@@ -59,6 +64,40 @@ def test_predictions_are_knets(build: Callable, build_knet: Callable, make_batch
         expected = plain(*make_batch([3]), mode="predict")[0].pred_instances
     assert torch.equal(prompted.scores, expected.scores)
     assert torch.equal(prompted.masks, expected.masks)
+
+
+def test_prompts_look_at_the_middle_of_their_boxes(build: Callable) -> None:
+    """Cells of a padded ResNet look half a cell up and to the left of their centres, here 16 pixels."""
+    model, count = build().eval(), 6
+    images = torch.randn(count, 3, 256, 256, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    sample = DetDataSample(metainfo={"img_shape": (256, 256), "batch_input_shape": (256, 256)})
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[112.0, 112.0, 144.0, 144.0]]))
+    prompter, seen = Prompter(replace(model.prompter.settings, detach=False)), {}
+    for name, offset in (("moved", model.level_offset), ("not moved", lambda stride: 0)):
+        maps = PromptMap(model.extract_feat(images), lambda: torch.zeros(0), offset)
+        match = prompter.match(model.rpn_head.initial_kernels, maps, [sample] * count, training=False)
+        (gradient,) = torch.autograd.grad(match.prompts.features.sum(), images)
+        density, pixels = gradient.abs().sum((0, 1)), torch.arange(256) + 0.5
+        seen[name] = ((density.sum(0) @ pixels + density.sum(1) @ pixels) / (2 * density.sum())).item()
+    assert seen["not moved"] < 128 - 8
+    assert abs(seen["moved"] - 128) < 5
+
+
+def test_offsets_are_measured_once_and_leave_the_model_as_it_is(
+    build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, measured = build(), []
+    monkeypatch.setattr(
+        "stage2_training.saliency_prompt.mixin.cell_offset",
+        lambda *args: measured.append(args[1]) or cell_offset(*args),
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert [model.level_offset(stride) for stride in (32, 8, 32)] == [-16, -4, -16]
+    assert measured == [32, 8]
+    assert model.backbone.training
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 class Kernels(NamedTuple):
@@ -98,7 +137,8 @@ def level_prompts(model: BaseDetector, batch: Batch, level: int = -1) -> torch.T
     images, samples = batch
     boxes = [sample.gt_instances.bboxes for sample in samples]
     sizes = [sample.img_shape for sample in samples]
-    return box_prompts(model.extract_feat(images)[level], boxes, sizes, 96).features
+    feature = model.extract_feat(images)[level]
+    return box_prompts(feature, boxes, sizes, 96, offset=-48 // feature.shape[-1]).features  # half a cell
 
 
 def test_prompts_are_centred_means_of_the_localisation_features(build: Callable, make_batch: Callable) -> None:
