@@ -109,7 +109,7 @@ def test_the_example_needs_numpy_alone(tmp_path):
     export_file(model, config, tmp_path / "detector.onnx", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "detector.onnx")
     image = np.random.default_rng(0).integers(0, 255, (192, 256, 3), np.uint8)
-    scores, labels, masks = example.detect(session, image)
+    scores, _, masks = example.detect(session, image)
     sample = DetDataSample(metainfo={"img_shape": (192, 256), "ori_shape": (192, 256), "scale_factor": (1.0, 1.0)})
     given = {"inputs": [torch.from_numpy(image).permute(2, 0, 1)], "data_samples": [sample]}
     wanted = model.test_step(given)[0].pred_instances
