@@ -50,6 +50,14 @@ class Group(click.Group):
         super().__init__(*args, **{"no_args_is_help": False, **kwargs})
         self.params.append(DEBUG)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's; the error names the commands that there are."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command '{args[0]}'; use one of {', '.join(self.list_commands(ctx))}.")
+        return super().resolve_command(ctx, args)
+
 
 def _repeat_names(words: Sequence[str], names: set[str]) -> Iterator[str]:
     """`--seeds 0 1` as `--seeds 0 --seeds 1`, which click understands, for the options in `names`."""

@@ -106,7 +106,8 @@ def cost_of_small_objects(job: "Job") -> list[str]:
     """How much the backbone computes for small objects, beside what it would for any: one line, or none."""
     from stage1_proposals.jobs.request import JobSettings
 
-    usual = JobSettings().override(short_side=job.recipe.settings.short_side)
+    settings = job.recipe.settings
+    usual = JobSettings(feature_stride=settings.feature_stride).override(short_side=settings.short_side)
     pixels = job.input_pixels()
     usual_pixels = replace(job, recipe=replace(job.recipe, settings=usual)).input_pixels()
     if not pixels or not usual_pixels:

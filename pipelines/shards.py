@@ -100,6 +100,12 @@ def prelabel(
     root = image_root or Path(shard_set.image_root)
     if format != ("coco",) and not root.is_dir():
         raise UserError(f"{root}: the folder of the images is not there; say where it is with --image-root")
+    highest = max((float(reader.column("proposals/score").max(initial=0)) for reader in shard_set.readers()), default=0)
+    if score > highest and shard_set.proposal_count:  # empty label files would stand in the way of a second try
+        raise UserError(
+            f"no proposal of {shards} has a score of {score:g} or more, the highest is {highest:.3g}: choose a lower "
+            f"--score (SCORE=); scores of generators differ, and --best takes the best of each image whatever they are"
+        )
     files, masks = NewFiles(), 0
     writers = [WRITERS[word](out, root, [name], files) for word in format]
     for record in track("writing labels", "images", shard_set.records(), shard_set.image_count):

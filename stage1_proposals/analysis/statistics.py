@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_proposals.generators.registry import describe_generator
 from stage1_proposals.shards import ImageRecord, ShardSet
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -51,7 +52,7 @@ def describe_shards(shards: ShardSet) -> Iterator[str]:
     Raises:
         ShardError: a shard is damaged or missing.
     """
-    yield f"made by {shards.request.generator['name']} on {shards.backbone.name}, D = {shards.feature_dim}"
+    yield f"made by {describe_generator(shards.request.generator)} on {shards.backbone.name}, D = {shards.feature_dim}"
     clustered = sum(reader.clusters is not None for reader in shards.readers())
     if clustered:
         yield f"clusters in {clustered} of {len(shards.entries)} shards"

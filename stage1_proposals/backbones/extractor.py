@@ -47,24 +47,37 @@ class Trunk(nn.Module):
         if self.offset:
             images = shift_input(images, self.stride, self.offset)
         maps = self.network.forward_intermediates(images, indices=self.maps, norm=True, intermediates_only=True)
-        features = join_maps(maps)
+        features = join_maps(maps, corners=self.offset < 0)
         return drop_shifted(features, self.stride, images, self.offset) if self.offset else features
 
 
-def join_maps(maps: Sequence[Tensor]) -> Tensor:
+def join_maps(maps: Sequence[Tensor], corners: bool = False) -> Tensor:
     """Join feature maps into one of the finest's size, where each counts as much in a cosine similarity.
 
     Args:
-        maps: (B, D_i, h_i, w_i), the finest first. A single one is returned as it is.
+        maps: (B, D_i, h_i, w_i), the finest first; its sides are multiples of the others'. A single one is returned as
+            it is.
+        corners: whether cells look at their upper left corners, which lie elsewhere in each map than the centres.
 
     Returns:
         (B, sum of D_i, h_0, w_0): each cell's features, L2-normalised for each map, coarser maps interpolated.
     """
     if len(maps) == 1:
         return maps[0]
-    finest = maps[0].shape[2:]
-    resized = [maps[0], *(F.interpolate(one, finest, mode="bilinear", align_corners=False) for one in maps[1:])]
+    resize = _resize_corners if corners else _resize_centres
+    rows, columns = maps[0].shape[2:]
+    resized = [maps[0], *(resize(one, rows, columns) for one in maps[1:])]
     return torch.cat([F.normalize(one, dim=1) for one in resized], 1)
+
+
+def _resize_centres(features: Tensor, rows: int, columns: int) -> Tensor:
+    return F.interpolate(features, (rows, columns), mode="bilinear", align_corners=False)
+
+
+def _resize_corners(features: Tensor, rows: int, columns: int) -> Tensor:
+    """Interpolate between the cells' upper left corners: the corner of a coarse cell is that of a fine one, too."""
+    beyond = F.pad(features, (0, 1, 0, 1), mode="replicate")
+    return F.interpolate(beyond, (rows + 1, columns + 1), mode="bilinear", align_corners=True)[:, :, :-1, :-1]
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,8 @@ def _measure(architecture: str, feature_stride: int | None) -> BackboneSpec:
     mean, std = (tuple(255 * value for value in network.pretrained_cfg[key]) for key in ("mean", "std"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        offset = cell_offset(Trunk(new_network(architecture), maps).eval(), finest)
+        # Of the last map: cells of earlier ones look at the same part of themselves, and any network takes this input.
+        offset = cell_offset(Trunk(new_network(architecture)).eval(), stride) * finest // stride
     return BackboneSpec(architecture, features.shape[1], finest, maps, offset, stride, mean, std)
 
 

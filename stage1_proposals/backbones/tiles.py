@@ -61,7 +61,8 @@ def tiled_features(extractor: FeatureExtractor, images: Tensor, tile: int | None
         return features
     rows, columns = height // stride, width // stride
     weight = (_ramp(rows)[:, None] * _ramp(columns)).to(images.device)
-    total = torch.zeros(len(images), extractor.spec.feature_dim, *(side // stride for side in size)).to(images.device)
+    cells_of_all = (side // stride for side in size)
+    total = torch.zeros(len(images), extractor.spec.feature_dim, *cells_of_all, device=images.device)
     weights = total.new_zeros(total.shape[2:])
     for top, left in tiles(size, tile, step):
         part = extractor(images[:, :, top : top + height, left : left + width])

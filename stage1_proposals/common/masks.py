@@ -34,6 +34,8 @@ def to_rle(segmentation: Any, size: Size) -> Rle:
         if isinstance(segmentation, list):
             _check_polygons(segmentation, size)
             return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+        if segmentation is None:
+            raise ValueError("there is none, and a box alone is no mask")
         if not isinstance(segmentation, dict):
             raise ValueError(f"it is {quoted(str(segmentation))}, neither a list nor run lengths")
         if tuple(segmentation["size"]) != tuple(size):

@@ -60,12 +60,10 @@ class MergingGenerator:
     edges: Literal["image", "cells"] = "image"
 
     def parameters(self) -> dict[str, Any]:
-        """Name and settings; those that came later only if they change masks, so that sets stay valid."""
+        """Name and settings; `area_exponent`, which came later, only if it changes masks, so that sets stay valid."""
         settings = asdict(self)
         if self.area_exponent == type(self).area_exponent:
             del settings["area_exponent"]
-        if self.edges == "cells":
-            del settings["edges"]
         return {"name": self.NAME, **settings}
 
     @torch.inference_mode()

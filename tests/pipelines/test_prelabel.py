@@ -81,6 +81,13 @@ def test_the_best_and_those_above_a_score_are_written(shards: Path, tmp_path: Pa
     assert [one["score"] for one in annotations] == [record.score[0] for record in read_all(shards) if len(record)]
 
 
+def test_a_score_that_none_has_writes_nothing(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    highest = max(float(record.score.max(initial=0)) for record in read_all(shards))
+    assert run("--shards", shards, "--out", tmp_path, "--score", 0.9999) == 2
+    assert f"has a score of 0.9999 or more, the highest is {highest:.3g}: choose a lower" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_corrected_files_stay_and_are_told(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--shards", shards, "--out", tmp_path, "--format", "labelme, yolo"]
     assert run(*command) == 0

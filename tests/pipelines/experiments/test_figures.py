@@ -135,4 +135,4 @@ def test_of_pictures_of_single_runs_the_first_seed_is_said(run, commands, tmp_pa
 def test_a_figure_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
     assert run(7) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'7' is not one of" in line
+    assert "No such command '7'; use one of 3, 4, 5, 6." in line

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stage1_proposals.backbones.cell_offset import cell_offset, measure_offset
-from stage1_proposals.backbones.extractor import Trunk, build_extractor, fold_batch_norms, get_spec
+from stage1_proposals.backbones.extractor import Trunk, build_extractor, fold_batch_norms, get_spec, join_maps
 from stage1_proposals.backbones.weights import new_network
 
 
@@ -64,3 +64,17 @@ def test_cells_of_a_backbone_look_at_their_centres(tmp_path: Path, feature_strid
     images = torch.randn(1, 3, 64, 96)
     assert torch.allclose(folded(images), extractor.trunk(images), atol=1e-4)
     assert folded(images).shape[2:] == (2 * size, 3 * size)
+
+
+@pytest.mark.parametrize("corners", [True, False])
+def test_joined_maps_look_at_the_same_places(corners: bool) -> None:
+    def looks_at(rows: int, columns: int, stride: int) -> Tensor:
+        """Features that say where cells look, as angles, which interpolation between two halves."""
+        y, x = (stride * (torch.arange(count) + (0 if corners else 0.5)) / 1000 for count in (rows, columns))
+        angle = y[:, None] + 2 * x
+        return torch.stack([angle.cos(), angle.sin()])[None]
+
+    joined = join_maps([looks_at(8, 12, 16), looks_at(4, 6, 32)], corners)
+    assert joined.shape == (1, 4, 8, 12)
+    inner = joined[:, :, 1:-1, 1:-1] if not corners else joined[:, :, :-1, :-1]
+    assert torch.allclose(*inner.chunk(2, 1), atol=1e-3)

@@ -177,7 +177,8 @@ def test_polygons_are_rasterised_by_pycocotools() -> None:
 @pytest.mark.parametrize(
     ("segmentation", "fault"),
     [
-        (None, "it is 'None', neither"),
+        (None, "there is none, and a box alone is no mask"),
+        ("polygons", "it is 'polygons', neither"),
         ([], "it is empty, and a box alone is no mask"),
         ([[1, 2, 3, 4]], "a polygon has 4 numbers"),
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon has 7 numbers"),

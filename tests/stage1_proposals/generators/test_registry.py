@@ -21,6 +21,7 @@ def test_parameters_make_an_equal_generator_through_json() -> None:
         {"name": "saliency", "min_score": 0.5},
         {"name": "saliency", "component": "seed", "pooling": "bilinear"},
         {"name": "merging", "max_proposals": 100},
+        {"name": "merging", "edges": "cells"},
         {"name": "random", "seed": 3, "shapes": ["ellipse"]},
     ):
         generator = build_generator(settings)
@@ -89,6 +90,8 @@ def test_a_settings_default_is_not_worth_a_word() -> None:
     )
     changed = build_generator({"name": "saliency", "seed_grid": [3, 4], "min_score": 0.5}).parameters()
     assert describe_generator(json.loads(json.dumps(changed))) == "saliency seed_grid=[3, 4] min_score=0.5"
+    cells = build_generator({"name": "merging", "edges": "cells"}).parameters()
+    assert describe_generator(json.loads(json.dumps(cells))) == "merging edges=cells"
     assert describe_generator({"name": "my_module:Mine", "parts": 3, "short_side": 800, "long_side": 1333}) == (
         "my_module:Mine parts=3"
     )
