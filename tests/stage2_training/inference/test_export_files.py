@@ -57,10 +57,12 @@ def check_same(model, images, sizes, found) -> None:
         assert not masks[:, height:].any()
         assert not masks[..., width:].any()
         masks = masks[:, :height, :width]
-        union = (masks | truth).sum((1, 2))
-        ious = torch.where(union > 0, (masks & truth).sum((1, 2)) / union.clamp(min=1), 1.0)
-        assert ious.mean() > 0.99
-        assert (labels[order] == wanted.labels).float().mean() > 0.99
+        # Scores that differ by rounding alone may change places: each object is sought among all.
+        masks, truth = (each.flatten(1).float() for each in (masks, truth))
+        both = truth @ masks.T
+        union = truth.sum(1)[:, None] + masks.sum(1) - both
+        assert torch.where(union > 0, both / union.clamp(min=1), 1.0).amax(1).mean() > 0.99
+        assert torch.equal(labels.sort().values, wanted.labels.sort().values)
 
 
 @pytest.mark.parametrize("name", MODELS)
