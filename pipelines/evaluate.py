@@ -73,6 +73,8 @@ def command(
 
     run = WorkDir(work_dir).read_config() if work_dir else None
     weights = find_checkpoint(source, last)
+    path = Path(out or weights.parent / ("class_agnostic.json" if class_agnostic else "metrics.json"))
+    check_writable(path)
     if labelled is None and (dataset or run is None):
         labelled = open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
     labels = None
@@ -86,9 +88,6 @@ def command(
             set_queries(run, queries)
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
-
-    path = Path(out or weights.parent / ("class_agnostic.json" if class_agnostic else "metrics.json"))
-    check_writable(path)
     scores = training.evaluate(config, weights, path.parent / "evaluation", overrides.cfg_options)
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})

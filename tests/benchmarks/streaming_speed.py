@@ -19,6 +19,7 @@ from pipelines.options import POSITIVE, Command
 from stage1_proposals.common.system import keep_freed_memory
 from stage1_proposals.shards import ShardReader, ShardSet
 from stage2_training.config.compose import pretraining_config
+from stage2_training.config.run_settings import Overrides
 from stage2_training.data import ShardSampler
 from stage2_training.engine import optimizer  # noqa: F401 (registers the schedule's optimizer wrapper)
 from stage2_training.saliency_prompt import detectors  # noqa: F401 (registers the models)
@@ -101,7 +102,8 @@ def start_on_shards(directory: Path) -> float:
     """Seconds to compose the config, and to build the dataset and the sampler of pre-training."""
     init_default_scope("mmdet")
     start = time.perf_counter()
-    config = pretraining_config("knet", "pretrain", ShardSet.open(directory))
+    given = Overrides(queries=100, image_size=1333)  # the manifest's shards are not there to count objects in
+    config = pretraining_config("knet", "pretrain", ShardSet.open(directory), overrides=given)
     dataset = DATASETS.build(config.train_dataloader.dataset)
     assert 0 <= next(iter(ShardSampler(dataset, seed=0))) < len(dataset)
     return time.perf_counter() - start

@@ -65,6 +65,7 @@ def test_the_cpu_waits_for_nothing_but_one_matching_per_stage(
 
     model = build_knet(train_cfg={"mask_points": points, "cost_points": points}, **overrides).train()
     images, samples = make_batch([3, 0, 2])
+    model(images, samples, mode="loss")  # where the backbone's cells look is measured once
     transfers = []
     to_cpu = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: transfers.append(tensor.shape) or to_cpu(tensor))
