@@ -22,7 +22,7 @@ option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
 option.OUT := --out## the file to write; for prelabel and predict a folder (prelabels, predictions)
-option.FORMAT := --format## files to write, with commas: coco, labelme, yolo; of predict also masks, pictures
+option.FORMAT := --format## coco, labelme, yolo; predict: also masks, pictures; export: onnx, torchscript, weights
 option.SCORE := --score## lowest score of a mask to write or draw
 option.TILES := --tiles## see large images in tiles, too: off, auto or a side in pixels (off)
 option.SIMILAR := --similar## a proposal, as image_id:row
@@ -35,7 +35,7 @@ option.JOBS := --jobs## runs of an experiment at once (1)
 # N, PICTURE, PART and RUNS are passed as they are, OPTS last: OPTS="--name value" gives any further option.
 
 # The commands, and the variables that each takes.
-takes.demo := WORK_DIR## the whole job at a size for two cores, about 12 minutes -> work_dirs/demo
+takes.demo := WORK_DIR## the whole job at a size for two cores, about 6 minutes -> work_dirs/demo
 takes.data := DATASET ROOT## check, convert and draw a labelled dataset
 takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT OBJECTS WORKERS DEVICE## images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified
@@ -48,6 +48,7 @@ takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DE
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
 takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
 takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
+takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table = N $(of.$(if $(filter proposals,$(N)),comparison,table))## N=1..7, as figure, or N=proposals IMAGES LABELS
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
@@ -79,7 +80,7 @@ values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
 COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate
-COMMANDS += predict draw table figure bench report
+COMMANDS += predict export draw table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)
 

@@ -3,6 +3,7 @@ default_scope = "mmdet"
 custom_imports = dict(
     imports=[
         "stage2_training.data",
+        "stage2_training.engine.best_checkpoint",
         "stage2_training.engine.checkpoints",
         "stage2_training.engine.logging",
         "stage2_training.engine.loop",
@@ -22,6 +23,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     logger=dict(type="ProgressLoggerHook", interval=20),
     checkpoint=dict(type="AtomicCheckpointHook", interval=100, max_keep_ckpts=2),
+    best=dict(type="BestCheckpointHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     runtime_info=dict(type="RuntimeInfoHook"),
 )

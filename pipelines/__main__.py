@@ -28,6 +28,7 @@ COMMANDS = {
     "finetune": ("Fine-tune a detector on a labelled dataset.", "pipelines.finetune"),
     "evaluate": ("Evaluate a checkpoint: COCO AP of masks and boxes.", "pipelines.evaluate"),
     "predict": ("Find the objects of images: label files, masks, pictures.", "pipelines.predict"),
+    "export": ("Write a detector as ONNX, TorchScript or weights.", "pipelines.export"),
     "draw": ("Draw learning curves, what queries look at, or detections.", "pipelines.draw"),
     "table": ("Print a table of the paper beside the paper's numbers.", "pipelines.experiments.reproduce:table"),
     "figure": ("Draw a figure of the paper.", "pipelines.experiments.reproduce:figure"),

@@ -73,7 +73,7 @@ def prompts(work_dir: str, checkpoint: Path | None, batches: int, device: str | 
     config = work.read_config()
     if config.model.get("saliency_prompt", {"matching": "none"})["matching"] == "none":
         raise UserError(f"{work_dir}: a run without prompts")
-    checkpoint = checkpoint or work.require_checkpoint()
+    checkpoint = checkpoint or work.require_checkpoint(last=True)
     model = predictor.load_detector(config, checkpoint)
     loader = QuietRunner.build_dataloader(
         {**config.train_dataloader, "num_workers": 0, "persistent_workers": False}, seed=config.randomness.seed

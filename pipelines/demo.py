@@ -13,10 +13,11 @@ import click
 
 from pipelines import options
 from pipelines.console import format_table
-from pipelines.launch import step
+from pipelines.launch import step, steps_at_once
 from stage1_proposals.common.files import writing
 
 MODEL = "knet_lite0"
+SIZE = ("--image-size", "192")  # as in docs/results.md
 INITS = ("imagenet", "sp")
 DATA = Path("data/demo")
 
@@ -34,7 +35,7 @@ def command(
     pretrain_epochs: int | None,
     finetune_epochs: int | None,
 ) -> None:
-    """Run the whole job at a size for two CPU cores: about 12 minutes; run again, it resumes."""
+    """Run the whole job at a size for two CPU cores: about 6 minutes; run again, it resumes."""
     start = time.monotonic()
     shards, pretrained = work_dir / "shards", work_dir / "pretrain"
     step("Demo data", "data", "--dataset", "demo", *(("--count", *count) if count else ()))
@@ -48,22 +49,23 @@ def command(
     step(
         "Stage 2: pre-training with Saliency Prompt",
         "pretrain",
-        *("--model", MODEL, "--schedule", "pretrain_demo", "--shards", shards),
+        *("--model", MODEL, "--schedule", "pretrain_demo", *SIZE, "--shards", shards),
         *("--work-dir", pretrained, "--seed", seed),
         *(("--epochs", pretrain_epochs) if pretrain_epochs else ()),
     )
-    scores = {}
-    for init in INITS:
-        run = work_dir / f"finetune-{init}"
-        step(
-            f"Stage 2: fine-tuning from {init}",
+    runs = {init: work_dir / f"finetune-{init}" for init in INITS}
+    fine_tunings: dict[str, list[object]] = {}
+    for init, run in runs.items():
+        fine_tunings[f"Stage 2: fine-tuning from {init}"] = [
             "finetune",
-            *("--model", MODEL, "--dataset", "demo", "--schedule", "finetune_demo", "--init", init),
+            *("--model", MODEL, "--dataset", "demo", "--schedule", "finetune_demo", *SIZE, "--init", init),
             *("--work-dir", run, "--seed", seed),
             *(("--checkpoint", read_result(pretrained)["checkpoint"]) if init == "sp" else ()),
             *(("--epochs", finetune_epochs) if finetune_epochs else ()),
-        )
-        scores[init] = read_result(run)
+        ]
+    # At once, because what one core does alone (starting, evaluating) is a third of their time.
+    steps_at_once(fine_tunings, work_dir / "output")
+    scores = {init: read_result(run) for init, run in runs.items()}
     print_comparison(work_dir, scores)
     print(f"Shards, contact sheet, learning curves, configs, logs and checkpoints: {work_dir}")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes")

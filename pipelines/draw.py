@@ -112,7 +112,7 @@ def activations(
         if len(directories) > 1:
             raise UserError(f"{name}: several runs; each model is drawn by itself, under a name of its own")
         work = WorkDir(directories[0])
-        models[name] = work.read_config(), work.require_checkpoint()
+        models[name] = work.read_config(), work.require_checkpoint(last=True)
     labels = open_dataset(dataset, overrides.data_root, custom)
     print_lines(*labels.remarks)
     for name, (run, checkpoint) in models.items():

@@ -22,7 +22,8 @@ from stage2_training.runs.init_options import check_checkpoint, check_run
 @options.model_option(default=None)
 @options.dataset_option(default=None)
 @click.option("--schedule", help="Decides the images' size, with --model and --dataset. Default: the dataset's.")
-@click.option("--checkpoint", help="A file, or a run's directory: its latest. Default: that of --work-dir.")
+@click.option("--checkpoint", help="A file, or a run's directory: its best. Default: that of --work-dir.")
+@click.option("--last", is_flag=True, help="Of a run, the last checkpoint in place of that of the best validation AP.")
 @click.option("--class-agnostic", is_flag=True, help="Objects of all classes count as one, and so do detections.")
 @click.option("--out", help="JSON of the scores. Default: metrics.json or class_agnostic.json by the checkpoint.")
 @options.device_option
@@ -34,6 +35,7 @@ def command(
     dataset: str | None,
     schedule: str | None,
     checkpoint: str | None,
+    last: bool,
     class_agnostic: bool,
     out: str | None,
     device: str | None,
@@ -70,7 +72,7 @@ def command(
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
     run = WorkDir(work_dir).read_config() if work_dir else None
-    weights = find_checkpoint(source)
+    weights = find_checkpoint(source, last)
     if labelled is None and (dataset or run is None):
         labelled = open_dataset(dataset or options.DEFAULT_DATASET, overrides.data_root, custom)
     labels = None

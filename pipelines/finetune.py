@@ -59,3 +59,10 @@ def command(
         tell=print_lines,
     )
     print(f"Fine-tuned: {result.checkpoint}\n{format_scores(result.outcome)}")
+    if stopped := result.outcome.get("stopped"):
+        print(f"Ended {stopped} (--patience)")
+    if result.outcome.get("best_epoch", result.outcome["epoch"]) < result.outcome["epoch"]:
+        print(
+            f"Best: {result.outcome['best_checkpoint']}, after epoch {result.outcome['best_epoch']}; evaluate, predict "
+            f"and export take it unless given --last"
+        )

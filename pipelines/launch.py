@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import writing
 
 GRACE = 20.0  # seconds that a command has after Ctrl-C to finish its last message
+POLL = 0.1  # seconds between looks at commands that run at once
 
 
 def one_process_per_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,6 +84,48 @@ def step(title: str, command: str, *arguments: object) -> float:
     seconds = time.monotonic() - begin
     print(f"== {seconds:.0f} s", flush=True)
     return seconds
+
+
+def steps_at_once(steps: Mapping[str, Sequence[object]], output: Path) -> float:
+    """As `step` for several commands at once, each on its share of the cores.
+
+    The first prints to the terminal; what the others print is shown after it, or as soon as one of them fails. A
+    command that fails stops the others.
+
+    Args:
+        steps: words of each command, by its title.
+        output: folder for files with what the others print.
+    """
+    begin, threads = time.monotonic(), share_of_cores(len(steps))
+    numbered = list(enumerate(steps.items(), 1))
+    files = {title: output / f"{words[0]}-{number}.txt" for number, (title, words) in numbered[1:]}
+    for file in files.values():
+        with writing(file):
+            file.unlink(missing_ok=True)
+    processes: list[subprocess.Popen[bytes]] = []
+    interrupt = True
+    try:
+        for title, words in steps.items():
+            processes.append(start(title, list(map(str, words)), files.get(title), threads))
+        while None in (codes := [process.poll() for process in processes]) and not any(codes):
+            time.sleep(POLL)
+    except KeyboardInterrupt:
+        interrupt = False  # the terminal has sent the signal to all processes
+        raise
+    finally:
+        stop(processes, interrupt=interrupt)
+    for (title, words), code in zip(steps.items(), codes, strict=True):
+        if title in files and (code or not any(codes)):
+            print(f"\n== {title}\n{files[title].read_text(errors='replace')}", end="", flush=True)
+        check(str(words[0]), code or 0)
+    seconds = time.monotonic() - begin
+    print(f"== {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def share_of_cores(commands: int) -> int:
+    """OpenMP threads of each of several commands that run at once."""
+    return max(1, (os.cpu_count() or 1) // commands)
 
 
 def start(

@@ -211,6 +211,8 @@ def _field_option(name: str, schema: dict[str, Any]) -> Decorator:
         return click.option(flag, is_flag=True, help=text)
     if value["type"] == "array":
         return words_option(flag, help=text, metavar=schema.get("metavar"))
+    if "enum" in value:
+        return click.option(flag, type=click.Choice(value["enum"]), help=text)
     if value["type"] == "integer":
         least = value.get("minimum", value.get("exclusiveMinimum", -1) + 1)
         return click.option(flag, type=Integer(min=least), default=schema["default"], help=text)

@@ -36,6 +36,7 @@ def tiles(text: str) -> int | None:
 @click.option("--image-root", type=options.PATH, help="Folder that the paths of a JSON or text file are relative to.")
 @click.option("--work-dir", type=options.PATH, help="Work directory of a run.")
 @click.option("--checkpoint", type=options.PATH, help="A file. Default: that of --work-dir. Alone: a file in a run.")
+@click.option("--last", is_flag=True, help="The last checkpoint in place of that of the best validation AP.")
 @click.option("--out", type=options.PATH, default="predictions", help="Folder to write to.")
 @options.score_option("Lowest score of an object; 0: all that the detector finds.", default=0.3)
 @options.format_option(FORMATS, default="coco,labelme,pictures")
@@ -48,6 +49,7 @@ def command(
     image_root: Path | None,
     work_dir: Path | None,
     checkpoint: Path | None,
+    last: bool,
     out: Path,
     score: float,
     format: tuple[str, ...],
@@ -88,7 +90,7 @@ def command(
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
     work_dir, out = work_dir.resolve(), out.resolve()
-    weights, config = find_checkpoint(checkpoint or work_dir).resolve(), WorkDir(work_dir).read_config()
+    weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
     names, side = class_names(config), image_side(config)
     request = PredictionRequest(
         image_root=str(listed.root),

@@ -10,31 +10,39 @@
 """
 
 import json
+import multiprocessing
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import write_text, writing
+from stage1_proposals.common.system import die_with_parent
 from stage2_training.labels import ctw1500
 from stage2_training.labels.conversion import numbered, to_json
 
 OBJECTS = "objects/annotations.json"
 VERSION = 1  # increased when the same seed gives other data
 STAMP = "complete.json"
+MIN_IMAGES = 32  # of a process; drawing them takes about a second
 ILLEGIBLE_SHARE = 0.1  # of the test lines; CTW1500 marks illegible lines in its test set only
 # Files beside those that `_write_set` writes: scratch files of a killed process, and pictures drawn by `make data`.
 _EXTRA_FILES = re.compile(
     r"ctw1500/annotations/(\.(train|test)\.json\..+\.tmp|(train|test)_check\.png)"
     r"|objects/(\.annotations\.json\..+\.tmp|annotations_check\.png)"
 )
+DrawOne = Callable[[np.random.Generator], tuple[Image.Image, Any]]  # an image and what is on it
 _STREAMS = {"unlabeled": 0, "train": 1, "test": 2, "objects": 3}
 
 
@@ -140,33 +148,62 @@ def _write_set(out: Path, seed: int, counts: Counts, advance: Callable[[int], No
     # Experiments use the names and counts above without drawing, for which matplotlib and SciPy are imported.
     from pipelines.demo_data import object_images, text_images
 
-    def draw(kind: str, draw_one: Callable[..., Any], count: int, first_name: Path) -> Iterator[tuple[Path, Any, Any]]:
-        """Draw and save images of a kind; yields their paths, the images and what is on them."""
+    def draw(kind: str, draw_one: DrawOne, count: int, first_name: Path) -> Iterator[tuple[Path, tuple[int, int], Any]]:
+        """Draw and save images of a kind; yields their paths, sizes (width, height) and what is on them."""
         first_name.parent.mkdir(parents=True)
-        for index in range(count):
-            rng = np.random.default_rng((seed, _STREAMS[kind], index))
-            image, content = draw_one(rng)
-            path = first_name.with_stem(f"{int(first_name.stem) + index:0{len(first_name.stem)}d}")
-            image.save(path, quality=int(rng.integers(82, 95)))
-            yield path, image, content
+        first, digits = int(first_name.stem), len(first_name.stem)
+        paths = [first_name.with_stem(f"{first + index:0{digits}d}") for index in range(count)]
+        draw_and_save = partial(_draw_and_save, draw_one, seed, _STREAMS[kind])
+        for path, (size, content) in zip(paths, apply(draw_and_save, range(count), paths), strict=True):
+            yield path, size, content
             advance(1)
 
-    for _ in draw("unlabeled", object_images.draw_image, counts.unlabeled, out / "unlabeled/00001.jpg"):
-        pass
-    for kind, split in ctw1500.SPLITS.items():
-        labels, is_test = out / "ctw1500" / split.labels, kind == "test"
-        labels.mkdir(parents=True)
-        draw_one = partial(text_images.draw_text_image, illegible_share=ILLEGIBLE_SHARE if is_test else 0.0)
-        first_name = out / "ctw1500" / split.images / f"{split.first_id:04d}.jpg"
-        for path, _, lines in draw(kind, draw_one, getattr(counts, kind), first_name):
-            text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
-            (labels / split.label_name(path)).write_text(text)
-    for kind in ctw1500.SPLITS:
-        ctw1500.write_annotations(out / "ctw1500", kind)
-    images, objects = [], []
-    for path, image, masks in draw("objects", object_images.draw_object_image, counts.test, out / "objects/00001.jpg"):
-        number = int(path.stem)
-        images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
-        objects += object_images.annotations(number, masks)
+    with _processes(counts.total) as apply:
+        for _ in draw("unlabeled", object_images.draw_image, counts.unlabeled, out / "unlabeled/00001.jpg"):
+            pass
+        for kind, split in ctw1500.SPLITS.items():
+            labels, is_test = out / "ctw1500" / split.labels, kind == "test"
+            labels.mkdir(parents=True)
+            draw_one = partial(text_images.draw_text_image, illegible_share=ILLEGIBLE_SHARE if is_test else 0.0)
+            first_name = out / "ctw1500" / split.images / f"{split.first_id:04d}.jpg"
+            for path, _, lines in draw(kind, draw_one, getattr(counts, kind), first_name):
+                text = text_images.text_label(lines) if is_test else text_images.xml_label(path.name, lines)
+                (labels / split.label_name(path)).write_text(text)
+        for kind in ctw1500.SPLITS:
+            ctw1500.write_annotations(out / "ctw1500", kind)
+        images, objects = [], []
+        first_name = out / "objects/00001.jpg"
+        for path, size, masks in draw("objects", object_images.draw_object_image, counts.test, first_name):
+            number = int(path.stem)
+            images.append({"id": number, "file_name": path.name, "width": size[0], "height": size[1]})
+            objects += object_images.annotations(number, masks)
     coco = {"images": images, "annotations": numbered(objects), "categories": object_images.CATEGORIES}
     write_text(out / OBJECTS, to_json(coco))
+
+
+def _draw_and_save(draw_one: DrawOne, seed: int, stream: int, index: int, path: Path) -> tuple[tuple[int, int], Any]:
+    rng = np.random.default_rng((seed, stream, index))
+    image, content = draw_one(rng)
+    image.save(path, quality=int(rng.integers(82, 95)))
+    return image.size, content
+
+
+@contextmanager
+def _processes(images: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map` for drawing so many images: in a process per core, where that pays."""
+    processes = min(os.cpu_count() or 1, images // MIN_IMAGES)
+    if processes < 2:
+        yield map
+        return
+    # Forked, they need not import what draws.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _prepare_process) as executor:
+        try:
+            yield partial(executor.map, chunksize=4)
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+
+
+def _prepare_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that draws with them ends them
+    die_with_parent()

@@ -130,7 +130,14 @@ class Paint:
 
 def paint_line(pixels: np.ndarray, strip: Strip, baseline: Baseline, paint: Paint) -> None:
     """Draw a line of text onto `pixels`, float32 (H, W, 3) in [0, 255], in place."""
-    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+    # All but the line's surroundings would stay as it is: border, plate and blur reach so far beyond the outline, and
+    # an arc a few pixels beyond its corners.
+    reach = PLATE_MARGIN + 8 + int(np.ceil(4 * paint.blur))
+    corners = outline(strip, baseline)
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - reach, 0)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int) + reach
+    pixels = pixels[top:bottom, left:right]
+    y, x = np.mgrid[top : top + pixels.shape[0], left : left + pixels.shape[1]]
     u, v = np.moveaxis(baseline.to_strip(np.stack([x, y], axis=-1).astype(float)), -1, 0)
     rows, columns = strip.ink.shape
     position = [v * _SUPERSAMPLING + (rows - 1) / 2, u * _SUPERSAMPLING + (columns - 1) / 2]

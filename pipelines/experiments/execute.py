@@ -1,7 +1,6 @@
 """Executes runs in order, several at once if wanted; what is finished is not run again."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -13,7 +12,6 @@ from pipelines.experiments.plan import Run
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import check_writable, write_json, writing
 
-POLL = 0.1  # seconds between looks at the runs
 SHOWN_LINES = 15  # of a failed run's output
 
 
@@ -51,7 +49,7 @@ def execute(runs: Sequence[Run], jobs: int = 1) -> None:
     waiting = [run for run in runs if not is_finished(run)]
     print(f"== {len(runs) - len(waiting)} of {len(runs)} runs are finished", flush=True)
     files = {run: run.root / "output" / f"{run.name}.txt" for run in runs if jobs > 1}
-    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+    threads = launch.share_of_cores(jobs) if jobs > 1 else None
     active: dict[Run, tuple[Popen[bytes], float]] = {}  # their processes, and when these began
     try:
         while waiting or active:
@@ -60,7 +58,7 @@ def execute(runs: Sequence[Run], jobs: int = 1) -> None:
                 waiting.remove(run)
                 process = launch.start(run.name, run.words, files.get(run), threads)
                 active[run] = process, time.monotonic()
-            time.sleep(POLL)
+            time.sleep(launch.POLL)
             for run in [run for run, (process, _) in active.items() if process.poll() is not None]:
                 process, begin = active.pop(run)
                 code, seconds = process.wait(), time.monotonic() - begin

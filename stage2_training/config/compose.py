@@ -13,11 +13,12 @@ Its keys are MMDetection's own, and it holds only what its group decides:
 `runtime.py` comes first, and a later fragment wins: runtime, schedule, dataset, model. What follows from the data
 (number of classes, paths, length of seed features) is filled in, then the command line's overrides.
 
-Some keys of a composed config are none of MMDetection's, which ignores them. `pseudo_labels`, `labels` and `objects`
-say what the data holds, and `initialisation` (set when a run starts) where the initial weights came from; they tie a
-work directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not part of the composed
-config: of a dataset, `default_schedule` is the schedule that it is trained with, and `max_epochs_of` has the numbers of
-epochs of single detectors by initial weights.
+Some keys of a composed config are none of MMDetection's, which ignores them. `pseudo_labels`, `labels`, `objects` and
+`training_images` say what the data holds, and `initialisation` (set when a run starts) where the initial weights came
+from; they tie a work directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not
+part of the composed config: of a dataset, `default_schedule` is the schedule that it is trained with, and
+`max_epochs_of` has the numbers of epochs of single detectors by initial weights. With `length_by_images`, length,
+evaluations and augmentation follow from the number of images (`few_images.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +32,13 @@ from mmengine.utils import import_modules_from_strings
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import label_hashes
+from stage2_training.config.few_images import fit_to_images
 from stage2_training.config.fragments import CONFIGS, find_fragment, fragment_file
-from stage2_training.config.objects import labelled_objects, proposed_objects
+from stage2_training.config.objects import Objects, labelled_objects, proposed_objects
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
-HELPERS = frozenset({"default_schedule", "lite0", "max_epochs_of", "metainfo", "small_head"})
+HELPERS = frozenset({"default_schedule", "length_by_images", "lite0", "max_epochs_of", "metainfo", "small_head"})
 REQUIRED_OF_DATASETS = (
     "train_cfg.max_epochs",
     "train_dataloader.dataset.metainfo.classes",
@@ -140,7 +142,17 @@ def finetuning_config(
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set
     config.test_dataloader = deepcopy(config.val_dataloader)
     config.test_evaluator = deepcopy(config.val_evaluator)
-    apply_overrides(config, overrides or Overrides(), device, labelled_objects)
+    overrides = overrides or Overrides()
+
+    def objects(config: Config) -> Objects | None:
+        found = labelled_objects(config)
+        if found:
+            config.training_images = len(found.counts)
+            if labelled.get("length_by_images"):
+                fit_to_images(config, len(found.counts), overrides.epochs)
+        return found
+
+    apply_overrides(config, overrides, device, objects)
     config.labels = label_hashes(config)
     return config
 

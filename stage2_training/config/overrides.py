@@ -13,6 +13,7 @@ from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.cpu import fit_memory
 from stage2_training.config.objects import Objects, fit_to_objects, query_count, set_queries
 from stage2_training.config.run_settings import Overrides
+from stage2_training.config.tracking import track
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
 
@@ -110,6 +111,10 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         set_queries(config, overrides.queries)
     if overrides.seed is not None:
         config.randomness.seed = overrides.seed
+    if overrides.patience is not None:
+        config.default_hooks.best.patience = overrides.patience
+    if overrides.track is not None:
+        track(config, overrides.track)
     if overrides.auto_scale_lr:
         config.auto_scale_lr.enable = True
     if overrides.amp:

@@ -1,6 +1,7 @@
 """What a command line changes in a composed config. Imports no MMEngine: commands show these settings without it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
@@ -35,6 +36,12 @@ class Overrides(BaseModel):
         default=None, description="Data-loading processes per data loader; 0: the main process loads."
     )
     seed: NonNegativeInt | None = Field(default=None, description="Seed of everything random. Default: 0.")
+    patience: PositiveInt | None = Field(
+        default=None, description="End training after so many evaluations without a better AP. Default: never."
+    )
+    track: Literal["wandb", "mlflow"] | None = Field(
+        default=None, description="Send losses and scores to Weights & Biases, or MLflow. Default: to none."
+    )
     data_root: str | None = Field(default=None, description="Folder of the dataset. Default: what its config says.")
     cfg_options: Sequence[str] = Field(
         default=(),

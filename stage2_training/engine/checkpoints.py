@@ -88,7 +88,8 @@ def step_checkpoints(directory: Path) -> list[tuple[int, Path]]:
 class AtomicCheckpointHook(Hook):
     """Saves checkpoints so that an interruption at any moment leaves the latest complete one in place.
 
-    A checkpoint `iter_N.pth` is written every `interval` steps and after the last step. Then `last_checkpoint` is made
+    A checkpoint `iter_N.pth` is written every `interval` steps and after the last step, also of a run that ends early.
+    Then `last_checkpoint` is made
     to name it (MMEngine and MMDetection's tools resume from there), and only then are older ones deleted. MMEngine's
     own hook deletes first and writes in place.
 
@@ -107,13 +108,20 @@ class AtomicCheckpointHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            self._save(runner)
+            self._save(runner, runner.iter + 1)
 
-    def _save(self, runner: Runner) -> None:
-        directory, step = Path(runner.work_dir), runner.iter + 1
+    def after_train(self, runner: Runner) -> None:
+        if not (Path(runner.work_dir) / f"iter_{runner.iter}.pth").is_file():
+            self._save(runner, runner.iter)
+
+    def _save(self, runner: Runner, step: int) -> None:
+        directory = Path(runner.work_dir)
         checkpoint = directory / f"iter_{step}.pth"
         runner.logger.info(f"Saving checkpoint at {step} iterations")
-        runner.save_checkpoint(str(directory), checkpoint.name, by_epoch=False, backend_args={"backend": BACKEND})
+        meta = {"iter": step, "epoch": runner.epoch}  # MMEngine's own count depends on when it is asked
+        runner.save_checkpoint(
+            str(directory), checkpoint.name, meta=meta, by_epoch=False, backend_args={"backend": BACKEND}
+        )
         if is_rank_zero():
             with atomic_write(directory / "last_checkpoint") as scratch:
                 scratch.write_text(str(checkpoint))

@@ -67,6 +67,7 @@ def finetune(
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import default_schedule, finetuning_config
         from stage2_training.config.cpu import describe_images
+        from stage2_training.engine.best_checkpoint import describe_stop
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import read_curve
         from stage2_training.runs import initial_weights
@@ -89,7 +90,7 @@ def finetune(
         with writing(work.path / "curve.json", RESUME_HINT):
             write_json(work.path / "curve.json", curve)
             plot_curves({init_name: curve}, work.path / "curve.png")
-        return curve[-1]
+        return {**curve[-1], **describe_stop(work.path, curve[-1]["epoch"], config.train_cfg.max_epochs)}
 
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"
     purpose = f"Fine-tuning {model} on {dataset} from {init} ({chosen})"

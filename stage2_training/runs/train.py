@@ -24,8 +24,10 @@ from torch import Tensor
 from stage1_proposals.common.checkpoints import TensorMatch, match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
+from stage2_training.config.few_images import describe_length
 from stage2_training.config.objects import describe_objects
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error
+from stage2_training.config.tracking import untrack
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
 from stage2_training.engine.steps import passes
@@ -91,7 +93,7 @@ def train(
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
-        print(describe_objects(config))
+        print(*filter(None, (describe_objects(config), describe_length(config))), sep="\n")
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None
@@ -118,6 +120,7 @@ def evaluate(
     training = ("train_", "val_", "optim_wrapper", "param_scheduler", "auto_scale_lr")
     config = Config({key: value for key, value in config.items() if not key.startswith(training)})
     config.work_dir, config.load_from = str(work_dir), str(checkpoint)
+    untrack(config)
     with plain_user_errors(Path(work_dir)):
         scores = _run(config, QuietRunner.test, options)
     return {name.removeprefix(LOGGED): value for name, value in scores.items() if name.startswith(LOGGED)}

@@ -6,6 +6,7 @@
 - `transfer.txt`: the same as a table, by parts of the network, as it is printed.
 - `commands.jsonl`: what was typed, once for each start (`provenance.py`).
 - `iter_N.pth`: checkpoints; `last_checkpoint` names the latest.
+- `best_N.pth`: the weights with the best validation AP; `best.json` names them.
 - `<time>/`: MMEngine's log and scalars of each start.
 - `non_finite.json`: written when a loss was NaN or infinite.
 - `finished.json`: written when the run ended well.
@@ -24,6 +25,7 @@ from mmengine.utils import import_modules_from_strings
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, write_json, writing
+from stage2_training.engine.best_checkpoint import RECORD, Best
 from stage2_training.engine.checkpoints import step_checkpoints
 from stage2_training.engine.divergence import NON_FINITE
 from stage2_training.runs.init_options import RUN_CONFIG, check_run
@@ -47,6 +49,8 @@ CHANGEABLE = frozenset(
         "find_unused_parameters",
         "default_hooks.logger",
         "default_hooks.checkpoint",
+        "default_hooks.best",
+        "training_images",  # said of `labels`
         "log_processor",
         "visualizer",
         "train_dataloader.batch_size",  # `train_cfg.total_batch` decides how many images make a step
@@ -142,8 +146,10 @@ class WorkDir:
     def _clear(self) -> None:
         """Remove what a run without a checkpoint left; its logs would be read as those of the next."""
         self.initial.unlink(missing_ok=True)
-        for name in (COMMANDS, NON_FINITE):
+        for name in (COMMANDS, NON_FINITE, RECORD):
             (self.path / name).unlink(missing_ok=True)
+        for checkpoint in self.path.glob("best_*.pth"):
+            checkpoint.unlink()
         for log in self.path.glob("*/vis_data"):
             shutil.rmtree(log.parent)
 
@@ -185,7 +191,7 @@ class WorkDir:
         )
 
     def latest_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from or to use; None before the first."""
+        """The checkpoint to go on from; None before the first."""
         try:
             name = Path((self.path / "last_checkpoint").read_text().strip()).name
         except FileNotFoundError:
@@ -196,13 +202,18 @@ class WorkDir:
         # The file is written before its name, so the name may be missing.
         return max(step_checkpoints(self.path), default=(0, None))[1]
 
-    def require_checkpoint(self) -> Path:
-        """The `latest_checkpoint`.
+    def best(self) -> Best | None:
+        """The best evaluation of the run, which has a checkpoint; None before one that found anything."""
+        return Best.read(self.path)
+
+    def require_checkpoint(self, last: bool = False) -> Path:
+        """The checkpoint to use: that of the best validation AP; the latest where there is none, or by `last`.
 
         Raises:
             UserError: there is none.
         """
-        checkpoint = self.latest_checkpoint()
+        best = None if last else self.best()
+        checkpoint = self.path / best.checkpoint if best else self.latest_checkpoint()
         if checkpoint is None:
             raise UserError(f"{self.path}: has no checkpoint yet")
         return checkpoint
@@ -220,13 +231,13 @@ class WorkDir:
         return Result.read(self.finished)
 
 
-def find_checkpoint(source: str | Path) -> Path:
-    """The checkpoint of this path, or the latest of the run in this directory.
+def find_checkpoint(source: str | Path, last: bool = False) -> Path:
+    """The checkpoint of this path, or the best of the run in this directory, or its latest (`require_checkpoint`).
 
     Raises:
         UserError: there is none.
     """
-    checkpoint = WorkDir(source).require_checkpoint() if Path(source).is_dir() else Path(source)
+    checkpoint = WorkDir(source).require_checkpoint(last) if Path(source).is_dir() else Path(source)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")
     return checkpoint

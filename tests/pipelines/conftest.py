@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pipelines import launch
-from pipelines.experiments import execute
 from pipelines.experiments.scales import DEMO, Scale, demo_datasets
 from stage1_proposals.shards import Manifest
 from tests.shard_sets import make_request
@@ -87,7 +86,7 @@ class Commands:
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     made = Commands()
     monkeypatch.setattr(launch, "start", made.start)
-    monkeypatch.setattr(execute, "POLL", 0)
+    monkeypatch.setattr(launch, "POLL", 0)
     return made
 
 

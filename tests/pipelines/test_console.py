@@ -1,5 +1,6 @@
 """Lines, tables, durations, progress bars and quiet imports."""
 
+import gc
 import sys
 import time
 from contextlib import suppress
@@ -73,3 +74,20 @@ def test_imports_are_quiet_and_output_comes_back(capsys: pytest.CaptureFixture[s
         print("a library's remark")
     print("ours", file=sys.stdout)
     assert capsys.readouterr().out == "ours\n"
+
+
+def test_first_imports_are_kept_from_the_garbage_collector_which_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with quiet_imports():
+        pass
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    with quiet_imports():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() <= frozen
+    monkeypatch.delitem(sys.modules, "mmdet.evaluation")
+    with quiet_imports():
+        assert not gc.isenabled()
+        imported: list[list[int]] = [[]]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen
+    assert not any(one is imported for one in gc.get_objects())

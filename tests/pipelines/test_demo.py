@@ -29,10 +29,15 @@ with quiet_imports():
 class Fork:
     """As `subprocess.Popen`, of a command of this project."""
 
-    def __init__(self, words, env):
+    def __init__(self, words, env, stdout=None, stderr=None):
         assert words[:3] == [sys.executable, "-m", "pipelines"], words
         self.code, self.pid = None, os.fork()
         if self.pid == 0:
+            if stdout is not None:
+                assert stderr == subprocess.STDOUT
+                os.dup2(stdout.fileno(), 1)
+                os.dup2(stdout.fileno(), 2)
+            launch.stop = lambda *processes, **how: None  # which this process has not started
             sys.exit(main(words[3:]))
 
     def wait(self, timeout=None):
@@ -40,10 +45,21 @@ class Fork:
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.code
 
+    def poll(self):
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def send_signal(self, number):
+        assert self.code is not None
+
     def kill(self):
         assert self.code is not None
 
-launch.subprocess = types.SimpleNamespace(Popen=Fork, TimeoutExpired=subprocess.TimeoutExpired)
+launch.subprocess = types.SimpleNamespace(
+    Popen=Fork, STDOUT=subprocess.STDOUT, TimeoutExpired=subprocess.TimeoutExpired
+)
 sys.exit(main())
 '''
 
@@ -62,6 +78,8 @@ def test_a_miniature_of_the_demo(tmp_path):
     heading, _, *rows = [line for line in run.stdout.splitlines() if line.startswith("|")]
     assert heading == "| init | AP | AP50 | AP75 | AP_S | AP_M | AP_L |"
     assert [row.split()[1] for row in rows] == list(demo.INITS)
+    finetunings = [f"work_dirs/demo/finetune-{init}" for init in demo.INITS]
+    assert [run.stdout.count(f"Fine-tuned: {path}") for path in finetunings] == [1, 1]
     assert run.stderr == ""  # no progress bars where there is no terminal
 
     out = tmp_path / "work_dirs" / "demo"

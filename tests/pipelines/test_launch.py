@@ -150,6 +150,53 @@ def test_a_step_that_was_killed_is_said_to_be(monkeypatch: pytest.MonkeyPatch, t
         launch.step("Too large", "demo")
 
 
+WORKER = """#!/bin/sh
+case $3 in
+    first) until [ -e begun ]; do sleep 0.01; done; echo one;;
+    second) echo "two, $OMP_NUM_THREADS threads"; touch begun;;
+    bad) until [ -e begun ]; do sleep 0.01; done; echo too bad; exit 2;;
+    endless) trap 'echo interrupted; exit 130' INT; touch begun; while :; do sleep 0.01; done;;
+esac
+"""
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands are `WORKER`, which sees `tmp_path`, on four cores."""
+    (tmp_path / "python").write_text(WORKER)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("worker")
+def test_steps_at_once_share_the_cores_and_print_one_after_the_other(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("output").mkdir()
+    Path("output/second-2.txt").write_text("of a former start\n")
+    launch.steps_at_once({"A": ["first"], "B": ["second", Path("x")]}, Path("output"))
+    *lines, last = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if line] == [
+        "== A",
+        "$ python -m pipelines first",
+        "== B, its output in output/second-2.txt",
+        "$ python -m pipelines second x",
+        "one",
+        "== B",
+        "two, 2 threads",
+    ]
+    assert last.startswith("== ")
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("steps", [["endless", "bad"], ["bad", "endless"]])
+def test_a_step_that_fails_stops_those_beside_it(steps: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="step `bad` ended with exit code 2; run the same command again"):
+        launch.steps_at_once({name: [name] for name in steps}, Path("output"))
+    assert capfd.readouterr().out.count("too bad") == 1
+
+
 SLEEPER = """
 import signal, sys
 from pipelines import launch

@@ -87,6 +87,29 @@ def test_the_same_seed_gives_the_same_bytes_and_an_image_depends_on_its_index_al
     assert len(again) == len(first) + 1
 
 
+def test_several_processes_draw_the_same(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_set, "MIN_IMAGES", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    images = []
+    assert demo_set.build(tmp_path / "demo", seed=0, counts=FEW, advance=images.append)
+    assert images == [1] * FEW.total
+    assert contents(tmp_path / "demo") == contents(built)
+
+
+def test_an_error_in_a_process_that_draws_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_set, "MIN_IMAGES", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(
+        UserError, match=r"demo\.partial: cannot be written \(No space left on device\); choose another"
+    ):
+        demo_set.build(tmp_path / "demo", seed=0, counts=FEW)
+
+
 def test_a_complete_set_is_left_alone_and_any_other_is_built_anew(tmp_path, monkeypatch):
     one = demo_set.Counts(1, 1, 1)
     out = tmp_path / "demo"

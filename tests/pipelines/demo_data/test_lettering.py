@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from pipelines.demo_data import lettering
 
@@ -55,6 +56,35 @@ def test_the_outline_fits_the_ink_tightly(text, baseline):
     half = np.array(strip.size) / 2
     assert reach.max(axis=0) == pytest.approx(half, abs=1.5)
     assert reach.min(axis=0) == pytest.approx(-half, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    "paint",
+    [
+        lettering.Paint(np.array([255.0, 200, 150]), border=np.array([9.0, 9, 9]), plate=np.array([90.0, 0, 0])),
+        lettering.Paint(np.array([255.0, 200, 150]), blur=5.0),
+    ],
+)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_all_pixels_that_a_line_changes_are_painted(baseline, paint):
+    """The same, to the bit, as painting with every pixel of the image looked at."""
+    strip = lettering.render_strip("Quay & go 12", "DejaVuSans-Bold.ttf", 28)
+    pixels = np.full((260, 300, 3), 40, dtype=np.float32)
+    lettering.paint_line(pixels, strip, baseline, paint)
+    y, x = np.mgrid[:260, :300]
+    u, v = np.moveaxis(baseline.to_strip(np.stack([x, y], axis=-1).astype(float)), -1, 0)
+    middle = [(side - 1) / 2 for side in strip.ink.shape]
+    whole = np.full_like(pixels, 40)
+    if paint.plate is not None:
+        width, height = strip.size
+        inside = np.minimum(width / 2 - abs(u), height / 2 - abs(v)) + lettering.PLATE_MARGIN + 0.5
+        whole += np.clip(inside, 0, 1)[..., None] * (paint.plate - whole)
+    for colour, coverage in ((paint.border, strip.outlined), (paint.ink, strip.ink)):
+        if colour is not None:
+            alpha = map_coordinates(coverage, [2 * v + middle[0], 2 * u + middle[1]], order=1)
+            alpha = gaussian_filter(alpha, paint.blur) if paint.blur else alpha
+            whole += alpha[..., None] * (colour - whole)
+    assert np.array_equal(pixels, whole)
 
 
 def test_the_outline_runs_along_the_top_then_back_along_the_bottom():

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipelines import launch
-from pipelines.experiments import execute as execution
 from pipelines.experiments.execute import execute, is_finished, print_plan, record_start, state
 from pipelines.experiments.paper import TABLES
 from pipelines.experiments.plan import Plan, Run
@@ -52,7 +51,7 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr(execution, "POLL", 0.01)
+    monkeypatch.setattr(launch, "POLL", 0.01)
     monkeypatch.setattr(launch, "GRACE", 0.5)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 4)

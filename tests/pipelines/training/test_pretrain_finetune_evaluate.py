@@ -10,6 +10,7 @@ from stage1_proposals.analysis.clusters import cluster_shards
 from stage1_proposals.common.files import exclusive_lock
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
+from stage2_training.evaluation import coco_metric
 from stage2_training.evaluation.scores import AP_NAMES, SCORE_NAMES
 from stage2_training.runs import initial_weights as initialisation
 from stage2_training.runs.provenance import CommandRecord
@@ -81,7 +82,7 @@ def test_the_whole_of_stage_2(shards, dataset, command, tmp_path):
     code, printed = command("evaluate", *arguments, "--checkpoint", fine, "--cfg-options", *tiny_knet.MODEL, *images)
     assert code == 0, printed
     again = json.loads((tmp_path / "again.json").read_text())
-    assert again["checkpoint"] == str(fine / "iter_4.pth")
+    assert again["checkpoint"] == str(fine / "best_4.pth")
     assert {name: again[name] for name in SCORE_NAMES} == {name: metrics[name] for name in SCORE_NAMES}
 
     # Without classes, any run on any images.
@@ -192,3 +193,33 @@ def test_what_a_run_makes_of_its_prompts_is_measured(shards, command, tmp_path):
         code, printed = command("bench", "prompts", *wrong)
         assert (code, len(printed.splitlines())) == (2, 1), printed
         assert printed.endswith(f"{message}\n")
+
+
+def test_the_best_checkpoint_is_evaluated_and_patience_ends_a_run(dataset, command, tmp_path, monkeypatch):
+    """The scores of the first evaluation are raised, and the run is to go on for four epochs."""
+    score = coco_metric.score_detections
+    calls = []
+
+    def raised(*arguments):
+        calls.append(1)
+        return {**score(*arguments), "AP": 0.9 if len(calls) == 1 else 0.5}
+
+    fine = tmp_path / "fine"
+    with monkeypatch.context() as patched:
+        patched.setattr(coco_metric, "score_detections", raised)
+        arguments = finetune_arguments(dataset, fine, "--init", "scratch", "--epochs", 4, "--patience", 2)
+        code, printed = command("finetune", *arguments, "train_cfg.val_interval=1")
+    assert code == 0, printed
+    assert (
+        "4 training images: 4 epochs of 2 steps, 2 of them for warm-up; evaluated every epoch; augmented by flip, "
+        in printed
+    )
+    assert "Ended after epoch 3 of 4: no better in 2 evaluations (--patience)" in printed
+    assert f"Best: {fine / 'best_2.pth'}, after epoch 1; evaluate" in printed
+    result = json.loads((fine / "finished.json").read_text())
+    assert (result["epoch"], result["AP"], result["best_AP"], result["best_epoch"]) == (3, 0.5, 0.9, 1)
+    assert result["checkpoint"] == str(fine / "iter_6.pth")
+    for words, name in (((), "best_2.pth"), (("--last",), "iter_6.pth")):
+        code, printed = command("evaluate", "--work-dir", fine, "--device", "cpu", *words)
+        assert code == 0, printed
+        assert json.loads((fine / "metrics.json").read_text())["checkpoint"] == str(fine / name)

@@ -19,7 +19,7 @@ from stage2_training.saliency_prompt.detectors import detector_traits
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 # Keys of composed configs that MMDetection ignores, and why they are there: see `compose`.
-OWN_KEYS = {"pseudo_labels", "labels", "objects"}
+OWN_KEYS = {"pseudo_labels", "labels", "objects", "training_images"}
 
 
 @pytest.fixture

@@ -20,8 +20,11 @@ TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
 
 # Imports the libraries once; each tool then has a process of its own.
 PROGRAM = """
-import json, os, runpy, sys
+import gc, json, os, runpy, sys
+gc.disable()
 import mmdet.apis, mmdet.datasets, mmdet.engine, mmdet.models, timm, torch.utils.tensorboard
+gc.freeze()  # MMEngine collects garbage for every dataset
+gc.enable()
 for words in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
