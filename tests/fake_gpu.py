@@ -168,9 +168,5 @@ def fake_gpu() -> Iterator[FakeGPU]:
         for name, answer in (("amp.common.amp_definitely_not_available", False), ("is_bf16_supported", True)):
             stack.enter_context(patch(f"torch.cuda.{name}", return_value=answer))
         stack.enter_context(patch.object(Tensor, "new_tensor", _new_tensor))
-        # `unbind`, which takes a tensor apart, fails for fake tensors in inference mode.
-        stack.enter_context(
-            patch.object(Tensor, "__iter__", lambda tensor: map(tensor.__getitem__, range(len(tensor))))
-        )
         stack.enter_context(patch.object(Tensor, "pin_memory", lambda tensor: tensor))  # which needs a driver
         yield stack.enter_context(gpu)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import torch
+from mmengine.config import ConfigDict
 
 from pipelines.console import describe_machine, format_table
 from pipelines.options import NON_NEGATIVE, PATH, POSITIVE, Command, device_option
@@ -139,7 +140,7 @@ def stage1_rows(
 
 def training_rows(setting: Setting, repeat: int) -> Iterator[tuple[str, str, str]]:
     """Time and peak memory of a step, with and without prompts and mixed precision."""
-    prompted = read_prompt_variant(setting.model)["model"]
+    prompted = ConfigDict(read_prompt_variant(setting.model)["model"])
     set_num_classes(prompted, 1)
     vanilla = {name: value for name, value in prompted.items() if name != "saliency_prompt"}
     vanilla["type"] = prompted["type"].removeprefix("SaliencyPrompt")

@@ -1,4 +1,7 @@
-"""Stage 1 on a GPU that is not there: it makes the proposals of a CPU, and the GPU waits only where it has to."""
+"""Stage 1 on a GPU that is not there: it makes the proposals of a CPU, and the GPU waits only where it has to.
+
+The generator `merging` is not run: `FakeTensorMode` cannot take tensors apart in inference mode.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +14,7 @@ from stage1_proposals.jobs.request import Job
 from stage1_proposals.jobs.store import open_store
 from tests.fake_gpu import DOWN, SIZE, UP, fake_gpu
 
-# Where the GPU waits, besides for the copy of what a generator makes of a batch (or, in `merging`, of an image).
+# Where the GPU waits, besides for the copy of what a generator makes of a batch.
 RUN_LENGTHS = {
     ("mask_rle.py:mask_changes", SIZE),  # how many there are
     ("mask_rle.py:mask_changes", UP),  # rows of pixels between rows of cells
@@ -22,12 +25,10 @@ WAITS = {
     "saliency": RUN_LENGTHS | {("saliency.py:__call__", DOWN)},
     "parts": RUN_LENGTHS
     | {("saliency.py:__call__", DOWN), ("connected.py:part_with", DOWN), ("connected.py:part_with", UP)},
-    "merging": RUN_LENGTHS | {("merging.py:__call__", DOWN), ("merging.py:__call__", UP)},
 }
 GENERATORS = {
     "saliency": {},
     "parts": {"nms": "matrix", "component": "seed", "pooling": "bilinear", "similarity": "dot"},
-    "merging": {"name": "merging"},
 }
 
 
@@ -43,7 +44,7 @@ def test_a_shard(name: str, precision: str, make_job: Callable[..., Job]) -> Non
         gpu.waits.clear()
         found, _ = builder._records(job.task(0), lambda count: None)
     assert len(found) == 4
-    assert sum(map(len, found)) or name == "merging"  # which has no regions among four cells
+    assert sum(map(len, found))
     for one, other in zip(found, expected, strict=True):
         assert one.rle == other.rle
         np.testing.assert_array_equal(one.feature, other.feature)
