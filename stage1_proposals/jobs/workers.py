@@ -92,13 +92,29 @@ def _cluster() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS", "")
     check_reachable(address)
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _init()
     except (OSError, ValueError, RuntimeError) as error:  # another version of Ray or Python is a RuntimeError
         raise unreachable(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+START_TIMEOUT = "timed out during startup"  # in the message of Ray's plain Exception
+
+
+def _init(tries: int = 3) -> None:
+    """Connect to a cluster or start one; on a busy machine, one may not be up in the 30 s that Ray gives it."""
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        if START_TIMEOUT not in str(error):
+            raise
+        ray.shutdown()
+        if tries == 1:
+            raise RuntimeError("it was not up in 30 s, three times") from error
+        _init(tries - 1)
 
 
 @contextmanager

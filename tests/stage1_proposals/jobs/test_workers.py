@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +309,24 @@ def test_merging_makes_the_same_shards_on_ray_in_other_batches_and_after_an_inte
     shards = ShardSet.open(tmp_path / "again")
     assert (shards.backbone.stride, shards.feature_dim) == (16, 112 + 320)
     assert shards.proposal_count > 12
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(0, 1), (2, 3), (3, 3)])
+def test_a_cluster_that_is_not_up_in_time_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, failures: int, tries: int
+) -> None:
+    starts = []
+
+    def init(**_: Any) -> None:
+        starts.append(len(starts))
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup. This could happen")
+
+    monkeypatch.setattr(ray_pool.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_pool.ray, "init", init)
+    monkeypatch.setattr(ray_pool.ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    refused = pytest.raises(UserError, match="it was not up in 30 s, three times")
+    with nullcontext() if failures < 3 else refused, ray_pool._cluster():
+        pass
+    assert len(starts) == tries

@@ -26,7 +26,7 @@ class Assigner:
 
     def assign(self, number: int) -> None:
         if self.observer is not None:
-            self.observer(SimpleNamespace(gt_inds=torch.tensor([0, number])))
+            self.observer(SimpleNamespace(gt_inds=torch.tensor([0, number]), num_gts=1))
 
 
 def decoder_of(layers: list[nn.Module], assigners: list[Any]) -> QueryDecoder:
@@ -135,7 +135,8 @@ MATCHES = [[0, 1], [2, 0], [1, 2], [0, 0]]  # of two layers, two images each
 
 @pytest.mark.parametrize("before", [[], [[1, 0], [0, 2]]])
 def test_assignments_belong_to_layers_and_images_in_order(before: list) -> None:
-    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matches=[torch.tensor(row) for row in before + MATCHES])
+    matches = [torch.tensor(row) for row in before + MATCHES]
+    record = Recording(queries=[torch.zeros(2, 2, 1)] * 2, matches=matches, instances=[1] * len(matches))
     first, second = record.assignments(images=2)
     assert (first.image.tolist(), first.kernel.tolist(), first.instance.tolist()) == ([0, 1], [1, 0], [0, 1])
     assert (second.image.tolist(), second.kernel.tolist(), second.instance.tolist()) == ([0, 0], [0, 1], [0, 1])
