@@ -35,7 +35,7 @@ option.JOBS := --jobs## runs of an experiment at once (1)
 # N, PICTURE, PART and RUNS are passed as they are, OPTS last: OPTS="--name value" gives any further option.
 
 # The commands, and the variables that each takes.
-takes.demo := WORK_DIR## the whole job at a size for two cores, about 6 minutes -> work_dirs/demo
+takes.demo := WORK_DIR## the whole job at a size for two cores, about 10 minutes -> work_dirs/demo
 takes.data := DATASET ROOT## check, convert and draw a labelled dataset
 takes.proposals := IMAGES SHARDS BACKBONE WEIGHTS GENERATOR CHECKPOINT OBJECTS WORKERS DEVICE## images -> shards
 takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shard verified

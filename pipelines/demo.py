@@ -63,7 +63,7 @@ def command(
             *(("--checkpoint", read_result(pretrained)["checkpoint"]) if init == "sp" else ()),
             *(("--epochs", finetune_epochs) if finetune_epochs else ()),
         ]
-    # At once, because what one core does alone (starting, evaluating) is a third of their time.
+    # At once, because what one core does alone (starting, evaluating) is less time.
     steps_at_once(fine_tunings, work_dir / "output")
     scores = {init: read_result(run) for init, run in runs.items()}
     print_comparison(work_dir, scores)
