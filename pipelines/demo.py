@@ -35,7 +35,7 @@ def command(
     pretrain_epochs: int | None,
     finetune_epochs: int | None,
 ) -> None:
-    """Run the whole job at a size for two CPU cores: about 6 minutes; run again, it resumes."""
+    """Run the whole job at a size for two CPU cores: about 10 minutes; run again, it resumes."""
     start = time.monotonic()
     shards, pretrained = work_dir / "shards", work_dir / "pretrain"
     step("Demo data", "data", "--dataset", "demo", *(("--count", *count) if count else ()))
@@ -63,7 +63,7 @@ def command(
             *(("--checkpoint", read_result(pretrained)["checkpoint"]) if init == "sp" else ()),
             *(("--epochs", finetune_epochs) if finetune_epochs else ()),
         ]
-    # At once, because what one core does alone (starting, evaluating) is less time.
+    # At once, because starting and evaluating keep one core busy only.
     steps_at_once(fine_tunings, work_dir / "output")
     scores = {init: read_result(run) for init, run in runs.items()}
     print_comparison(work_dir, scores)
