@@ -102,19 +102,20 @@ def _cluster() -> Iterator[None]:
 
 
 START_TIMEOUT = "timed out during startup"  # in the message of Ray's plain Exception
+TRIES = 3
 
 
-def _init(tries: int = 3) -> None:
+def _init() -> None:
     """Connect to a cluster or start one; on a busy machine, one may not be up in the 30 s that Ray gives it."""
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        if START_TIMEOUT not in str(error):
-            raise
-        ray.shutdown()
-        if tries == 1:
-            raise RuntimeError("it was not up in 30 s, three times") from error
-        _init(tries - 1)
+    for _ in range(TRIES):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        except Exception as error:
+            if START_TIMEOUT not in str(error):
+                raise
+            ray.shutdown()
+    raise RuntimeError("it was not up in 30 s, three times")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def finetune(
     command: Sequence[str] | None = None,
     tell: Callable[[str], None] = print,
 ) -> "Result":
-    """Fine-tune a detector on a labelled dataset, evaluating after every epoch; called again, it resumes.
+    """Fine-tune a detector on a labelled dataset, evaluating it at intervals; called again, it resumes.
 
     Args:
         dataset: name or file of a config in `configs/datasets`, or labels: COCO JSON, a labelme folder, a YOLO set.
