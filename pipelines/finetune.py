@@ -1,4 +1,4 @@
-"""Fine-tune a detector on a labelled dataset, evaluating after every epoch."""
+"""Fine-tune a detector on a labelled dataset, evaluating it at intervals."""
 
 import click
 
@@ -43,7 +43,7 @@ def command(
     overrides: Overrides,
     custom: CustomDatasetOptions,
 ) -> None:
-    """Fine-tune a detector on a labelled dataset, evaluating after every epoch; run again, it resumes."""
+    """Fine-tune a detector on a labelled dataset, evaluating it at intervals; run again, it resumes."""
     result = finetune(
         dataset,
         model=model,
