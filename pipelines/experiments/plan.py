@@ -136,10 +136,9 @@ class Plan:
 
     def _described(self, row: Row) -> str:
         """The model and its initialisation, as part of a name."""
+        model, pseudo = Path(row.model + self.scale.suffix).stem, ["pseudo"] * (row.init == "pseudo")
         init = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
-        return "-".join(
-            [Path(row.model + self.scale.suffix).stem, *init, *["pseudo"] * (row.init == "pseudo")]
-        ).replace("=", "_")
+        return "-".join([model, *init, *pseudo]).replace("=", "_")
 
     def _named(self, word: Any) -> Any:
         """What of a command's word is in the name of its run."""
