@@ -61,6 +61,7 @@ def passed_on(*words: str, **environment: str) -> list[str]:
             ["table", "N=proposals", "IMAGES=i", "LABELS=l.json", "GENERATOR=merging saliency,component=seed"],
             "table proposals --images i --labels l.json --generator merging saliency,component=seed",
         ),
+        (["table", "N=labels", "MODEL=a b", "SHARDS=s", "ROOT=r"], "table labels --data-root r --shards s --model a b"),
         (["figure", "N=4", "SCALE=paper"], "figure 4 --scale paper"),
         (["bench", "PART=training", "MODEL=knet"], "bench training --model knet"),
     ],

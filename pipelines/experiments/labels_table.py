@@ -160,7 +160,6 @@ def _own(
         from stage2_training.config.datasets import open_dataset
         from stage2_training.config.objects import labelled_images
 
-    pseudo_labels = Given(str(shards), ShardSet.open(shards).content_sha256) if shards else None
     config = Config(dict(open_dataset(dataset, data_root, custom).fragment))
     for part in ("train", "val"):
         config[f"{part}_dataloader"].dataset.data_root = data_root or config[f"{part}_dataloader"].dataset.data_root
@@ -168,7 +167,7 @@ def _own(
     scale = Scale(
         name=name_of(dataset),
         datasets={"own": Given(dataset, json.dumps(label_hashes(config)))},
-        shards=pseudo_labels,
+        shards=Given(str(shards), ShardSet.open(shards).content_sha256) if shards else None,
         labels=(*(("--data-root", data_root) if data_root else ()), *_words(custom)),
     )
     test = json.loads(annotation_file(config.val_dataloader.dataset).read_bytes())["images"]
@@ -240,6 +239,7 @@ def _notes(labels: Labels, seeds: Sequence[int], epochs: int | None, scale: Scal
     listed = ", ".join(map(str, seeds))
     if len(seeds) > 1:
         yield f"Mean ± sample standard deviation over seeds {listed}; bands go from the lowest run to the highest."
+        yield "A difference is clear if all seeds have its sign and its mean exceeds its standard deviation over them."
     else:
         yield f"One run each, with seed {listed}: the spread is unknown."
     yield (
@@ -247,9 +247,8 @@ def _notes(labels: Labels, seeds: Sequence[int], epochs: int | None, scale: Scal
         f"{labels.test} test images are always the same; AP is that of the last epoch."
     )
     if epochs:
-        yield f"Fine-tuning takes {epochs} epochs: on fewer images, fewer steps."
+        yield f"Epochs of fine-tuning: {epochs}, so fewer images are fewer steps."
     elif labels.key == "own":
         yield "Fine-tuning is as long as `make finetune` makes it for so many images."
     else:
         yield "Fine-tuning on fewer images takes as many steps as on all."
-    yield "A difference is clear if all seeds have its sign, and its mean exceeds its standard deviation over seeds."

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.experiments.paper import TABLES
-from pipelines.experiments.record import ExperimentRecord
-from pipelines.experiments.record import mean_and_spread
+from pipelines.experiments.record import ExperimentRecord, mean_and_spread
 from tests.pipelines.command import run_command
 
 SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
