@@ -157,16 +157,17 @@ def _own(
 
         from stage1_proposals.shards import ShardSet
         from stage2_training.config.annotation_files import annotation_file, check_annotations, label_hashes
-        from stage2_training.config.datasets import open_dataset
+        from stage2_training.config.datasets import names_labels, open_dataset
         from stage2_training.config.objects import labelled_images
 
-    config = Config(dict(open_dataset(dataset, data_root, custom).fragment))
+    fragment = dict(open_dataset(dataset, data_root, custom).fragment)
+    config = Config(fragment)
     for part in ("train", "val"):
         config[f"{part}_dataloader"].dataset.data_root = data_root or config[f"{part}_dataloader"].dataset.data_root
     check_annotations(config, ["train", "val"])
     scale = Scale(
         name=name_of(dataset),
-        datasets={"own": Given(dataset, json.dumps(label_hashes(config)))},
+        datasets={"own": Given(dataset, json.dumps([label_hashes(config), not names_labels(dataset) and fragment]))},
         shards=Given(str(shards), ShardSet.open(shards).content_sha256) if shards else None,
         labels=(*(("--data-root", data_root) if data_root else ()), *_words(custom)),
     )

@@ -141,9 +141,11 @@ class Plan:
         return "-".join([model, *init, *pseudo]).replace("=", "_")
 
     def _named(self, word: Any) -> Any:
-        """What of a command's word is in the name of its run."""
+        """What of a command's word is in the name of its run: of files of the user, what they hold."""
         if isinstance(word, Given):
             return word.content
+        if str(word).endswith(".py"):  # a model or schedule that is not in `configs`
+            return Path(word).read_text(encoding="utf-8")
         return str(word.relative_to(self.root)) if isinstance(word, Path) else word
 
     def _run(

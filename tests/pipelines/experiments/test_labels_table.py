@@ -150,6 +150,17 @@ def test_other_labels_and_other_shards_are_other_runs(planned: Any, own: Any, tm
     assert proposed["imagenet"] == labelled["imagenet"]
 
 
+def test_a_config_of_ones_own_is_known_by_what_it_holds(planned: Any, tmp_path: Path) -> None:
+    model = tmp_path / "mine.py"
+    names = []
+    for epochs in (3, 3, 4):
+        base = Path(__file__).parents[3] / "configs" / "models" / "solov2_lite0.py"
+        model.write_text(f"_base_ = {str(base)!r}\n# {epochs}\n")
+        names.append(name(planned("--baseline", model, "--starts", "imagenet", "--sizes", 5)[0]))
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("finetune-demo60-5images-mine-imagenet-seed0-")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
