@@ -23,6 +23,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 
 NEAREST = 10
+STARTS = 8  # of k-means, of which few clusters need several
 LEAST_SCORE = 0.1
 
 
@@ -92,7 +93,7 @@ def find_candidates(
 
     clusters = count + known
     sample = sample_vectors(descriptors, total, SAMPLE_PER_CLASS * clusters, seed=0)
-    centroids = train_centroids(sample, clusters, seed=0)
+    centroids = train_centroids(sample, clusters, seed=0, starts=STARTS)
     nearest = [_nearest(block, centroids) for block in descriptors()]
     cluster, cosine = (np.concatenate(column) for column in zip(*nearest, strict=True))
     position = np.flatnonzero(clustered)
