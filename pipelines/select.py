@@ -84,10 +84,11 @@ def command(
         seen = [names[place] for place in candidates.position]
         job, classes = predict(seen, root, run, checkpoint, out, workers, device)
         candidates = least_sure(candidates, names, job)
+        readable = len(candidates.position)
+        if readable < count:
+            raise UserError(f"{root}: only {readable} of {len(seen)} images can be read; repair the others")
     order = candidates.best(len(names)).position.tolist()
     different, similar = first_different(shard_set, order, np.flatnonzero(labelled).tolist(), count, threshold)
-    if len(different + similar) < count:
-        raise UserError(f"{root}: only {len(order)} of {NEAREST * count} images could be read; repair the others")
     records = [read_record(shard_set, place) for place in different + similar]
     write_list(out / "images.txt", [record.file_name for record in records])
     print(f"{out / 'images.txt'}: {count} of {len(names) - labelled.sum()} images without labels")

@@ -32,7 +32,7 @@ def proposal_features(shards: ShardSet) -> Iterator[Vectors]:
 def train_centroids(vectors: Vectors, classes: int, seed: int, starts: int = 1) -> Vectors:
     """Spherical k-means: unit centroids, float32 (k, D), of unit vectors (N, D), with k = `classes` and N >= k.
 
-    Of several starts, the centroids that fit best are taken. On the same hardware, the same seed gives the same centroids.
+    Of several starts, the one that fits best counts. On the same hardware, the same seed gives the same centroids.
     """
     kmeans = faiss.Kmeans(
         vectors.shape[1],

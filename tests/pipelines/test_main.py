@@ -134,7 +134,7 @@ def test_every_command_refuses_numbers_out_of_range(
     assert capsys.readouterr().err == f"error: Invalid value for {message}\n"
 
 
-@pytest.mark.parametrize("command", ["inspect", "prelabel", "duplicates", "cluster", "pretrain"])
+@pytest.mark.parametrize("command", ["inspect", "prelabel", "duplicates", "select", "cluster", "pretrain"])
 def test_commands_that_read_shards_say_how_to_fetch_those_at_a_url(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_the_command_line_is_recorded_as_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "proposals --help", "pretrain --help", "recall --help", "predict --help", "table --help"]
+    "line", ["--help", *(f"{name} --help" for name in "proposals pretrain recall select predict table".split())]
 )
 def test_help_loads_no_heavy_library(line: str) -> None:
     code = (
@@ -169,10 +169,8 @@ def test_help_loads_no_heavy_library(line: str) -> None:
 def test_the_application_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command() == 0
     printed = capsys.readouterr().out
-    names = (
-        "demo data proposals inspect prelabel fetch duplicates cluster recall pretrain finetune evaluate predict draw"
-    )
-    for name in (*names.split(), "table", "figure", "bench", "report"):
+    names = "demo data proposals inspect prelabel fetch duplicates select cluster recall pretrain finetune evaluate"
+    for name in (*names.split(), "predict", "draw", "table", "figure", "bench", "report"):
         assert re.search(rf"^  {name} +[A-Z]\w+", printed, re.MULTILINE)
 
 
