@@ -74,19 +74,22 @@ class Predictor:
         self.pipeline = image_pipeline(config)
 
     @classmethod
-    def from_run(cls, work_dir: str | Path, checkpoint: str | Path | None = None, **settings: Any) -> "Predictor":
+    def from_run(
+        cls, work_dir: str | Path, checkpoint: str | Path | None = None, *, last: bool = False, **settings: Any
+    ) -> "Predictor":
         """The predictor of a run.
 
         Args:
             work_dir: directory of the run.
-            checkpoint: a checkpoint of it; None: the one that evaluation takes.
+            checkpoint: a checkpoint of it; None: the one of the best validation AP.
+            last: of the run, the last checkpoint instead.
             settings: those of the class.
 
         Raises:
             UserError: there is no such run or checkpoint, or as the class.
         """
         config = WorkDir(work_dir).read_config()
-        return cls(config, find_checkpoint(checkpoint or work_dir), **settings)
+        return cls(config, find_checkpoint(checkpoint or work_dir, last), **settings)
 
     @overload
     def __call__(self, image: AnyImage) -> Prediction: ...

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import write_json
 from stage1_proposals.common.system import choose_device
 from stage1_proposals.images.decode import read_image
 from stage2_training.config.compose import finetuning_config, pretraining_config
@@ -83,6 +84,17 @@ def test_objects_below_a_score_are_left_out(config, predictor, tmp_path):
     assert 0 < len(strict) < len(everything)
     assert same(strict, everything.at_least(middle))
     assert list(strict.scores) == sorted(strict.scores, reverse=True)
+
+
+def test_the_best_checkpoint_is_taken_unless_the_last_is_asked_for(config, predictor, tmp_path):
+    run = tmp_path / "run"
+    weights = torch.load(run / "iter_1.pth")["state_dict"]
+    torch.save({"state_dict": {name: 2 * values for name, values in weights.items()}}, run / "best_0.pth")
+    write_json(run / "best.json", {"checkpoint": "best_0.pth", "epoch": 1, "metric": "AP", "score": 0.5})
+    kernels = "rpn_head.init_kernels.weight"
+    for settings, factor in (({}, 2), ({"last": True}, 1)):
+        taken = Predictor.from_run(run, **settings).model.state_dict()[kernels]
+        assert torch.equal(taken, factor * weights[kernels])
 
 
 def test_masks_of_very_large_images_are_enlarged(config, predictor, tmp_path, monkeypatch):
