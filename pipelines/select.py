@@ -81,7 +81,7 @@ def command(
         candidates = find_candidates(shard_set, labelled, count, advance)
     if run:
         candidates = candidates.best(NEAREST * count)
-        seen = [names[place] for place in candidates.position]
+        seen = [names[position] for position in candidates.position]
         job, classes = predict(seen, root, run, checkpoint, out, workers, device)
         candidates = least_sure(candidates, names, job)
         readable = len(candidates.position)
@@ -89,15 +89,16 @@ def command(
             raise UserError(f"{root}: only {readable} of {len(seen)} images can be read; repair the others")
     order = candidates.best(len(names)).position.tolist()
     different, similar = first_different(shard_set, order, np.flatnonzero(labelled).tolist(), count, threshold)
-    records = [read_record(shard_set, place) for place in different + similar]
+    records = [read_record(shard_set, position) for position in different + similar]
     write_list(out / "images.txt", [record.file_name for record in records])
     print(f"{out / 'images.txt'}: {count} of {len(names) - labelled.sum()} images without labels")
     if similar:
         print(f"{len(similar)} of them are near-duplicates of labelled or selected ones: no others were left")
     if run:
         chosen = {record.file_name for record in records}
-        found = {one.file_name: one for one in job.results() if one.file_name in chosen}
-        prelabels = [found[record.file_name].at_least(score) for record in records]
+        read = (one for one in job.results() if isinstance(one, ImageLabels))
+        found = {one.file_name: one.at_least(score) for one in read if one.file_name in chosen}
+        prelabels = [found[record.file_name] for record in records]
     else:
         classes = [name]
         prelabels = [image_labels(record, best=best) for record in records]
@@ -117,14 +118,14 @@ def find_labelled(labels: Path, names: Sequence[str], root: Path) -> "NDArray[np
 
     paths, left_out = labelled_images(str(labels), root)
     print_lines(*left_out)
-    find = image_finder({name: place for place, name in enumerate(names)}, repeated_names(paths))
-    places = {place for path in paths if (place := find(path)) is not None}
-    if not places:
+    find = image_finder({name: position for position, name in enumerate(names)}, repeated_names(paths))
+    positions = {position for path in paths if (position := find(path)) is not None}
+    if not positions:
         shown = ", ".join(map(quoted, [*paths[:1], *names[:1]]))
         raise UserError(f"labels {labels}: none of their images is in the shards; their names differ: {shown}")
-    print_lines(f"{labels}: {len(places)} of its {len(paths)} images are in the shards")
+    print_lines(f"{labels}: {len(positions)} of its {len(paths)} images are in the shards")
     labelled = np.zeros(len(names), bool)
-    labelled[list(places)] = True
+    labelled[list(positions)] = True
     return labelled
 
 
@@ -176,8 +177,8 @@ def least_sure(candidates: "Candidates", names: Sequence[str], job: PredictionJo
             print_lines(f"left out: {quoted(found.file_name)}: {found.reason}")
         else:
             unsure[found.file_name] = uncertainty(found.scores)
-    readable = candidates.take([row for row, place in enumerate(candidates.position) if names[place] in unsure])
-    return replace(readable, preference=np.array([unsure[names[place]] for place in readable.position]))
+    readable = candidates.take([row for row, position in enumerate(candidates.position) if names[position] in unsure])
+    return replace(readable, preference=np.array([unsure[names[position]] for position in readable.position]))
 
 
 def read_record(shard_set: "ShardSet", position: int) -> "ImageRecord":

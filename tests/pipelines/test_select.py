@@ -159,6 +159,16 @@ def test_what_is_labelled_is_not_selected_again(select: Callable, tmp_path: Path
     assert sorted(selected(tmp_path / "all")) == NAMES[1:11]
 
 
+def test_an_image_whose_label_is_malformed_is_told_and_not_labelled(select: Callable, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    labelme_labels(tmp_path / "labels", [tmp_path / "images" / name for name in NAMES[:2]])
+    (tmp_path / "labels" / "00.json").write_text("{")
+    code, printed = select("--labels", tmp_path / "labels", "--count", 11)
+    assert code == 0
+    assert f"left out: {tmp_path}/labels/00.json: not JSON" in printed
+    assert sorted(selected(tmp_path / "out")) == [NAMES[0], *NAMES[2:]]
+
+
 def test_rounds_go_on_with_what_the_last_one_wrote(select: Callable, tmp_path: Path) -> None:
     assert select()[0] == 0
     assert select("--labels", tmp_path / "out" / "labelme", "--out", tmp_path / "next")[0] == 0
