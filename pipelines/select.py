@@ -167,18 +167,17 @@ def predict(
 
 def least_sure(candidates: "Candidates", names: Sequence[str], job: PredictionJob) -> "Candidates":
     """The candidates that could be read, those first of whose objects the model of a run is least sure."""
-    import numpy as np
-
     from stage1_proposals.analysis.selection import uncertainty
 
-    unsure: dict[str, float] = {}
+    scores: dict[str, Sequence[float]] = {}
     for found in job.results():
         if isinstance(found, Failure):
             print_lines(f"left out: {quoted(found.file_name)}: {found.reason}")
         else:
-            unsure[found.file_name] = uncertainty(found.scores)
-    readable = candidates.take([row for row, position in enumerate(candidates.position) if names[position] in unsure])
-    return replace(readable, preference=np.array([unsure[names[position]] for position in readable.position]))
+            scores[found.file_name] = found.scores
+    rows = [row for row, position in enumerate(candidates.position) if names[position] in scores]
+    readable = candidates.take(rows)
+    return replace(readable, preference=uncertainty([scores[names[position]] for position in readable.position]))
 
 
 def read_record(shard_set: "ShardSet", position: int) -> "ImageRecord":

@@ -24,7 +24,7 @@ from stage1_proposals.shards import ShardSet
 
 NEAREST = 10
 STARTS = 8  # of k-means, of which few clusters need several
-LEAST_SCORE = 0.1
+LEAST_SCORE = 0.1  # of an object that a detector is asked for
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,12 @@ def _descriptor(features: Vectors) -> Vectors:
     return total / max(float(np.linalg.norm(total)), 1e-12)
 
 
-def uncertainty(scores: Sequence[float]) -> float:
-    """How unsure a detector is of an image, in [0, 1]: the mean of 4 s (1 - s) over the scores s of its objects.
+def uncertainty(scores: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """How unsure a detector is of each of M images, given the scores of its objects: float64 (M,), in [0, 1].
 
-    It is 1 if all scores are one half. Scores below `LEAST_SCORE` do not count; without others, it is 0.
+    It is the mean of 4 s (1 - s), where s are an image's scores as fractions of the highest of all images; many
+    detectors give none above one half. An image without objects has 0.
     """
-    counted = np.array([score for score in scores if score >= LEAST_SCORE])
-    return float(np.mean(4 * counted * (1 - counted))) if len(counted) else 0.0
+    highest = max((score for one in scores for score in one), default=1.0)
+    fractions = (np.array(one) / highest for one in scores)
+    return np.array([np.mean(4 * s * (1 - s)) if len(s) else 0.0 for s in fractions])

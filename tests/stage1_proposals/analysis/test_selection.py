@@ -134,8 +134,9 @@ def test_the_next_is_always_of_the_cluster_that_is_covered_least(
     assert candidates.best(count).position.tolist() == expected
 
 
-def test_uncertainty_is_that_of_the_objects_that_may_be_there() -> None:
-    assert uncertainty([0.5, 0.5]) == 1
-    assert uncertainty([1.0, 0.5, 0.05]) == pytest.approx(0.5)
-    assert uncertainty([0.9]) < uncertainty([0.7])
-    assert uncertainty([0.05]) == uncertainty([]) == 0
+@pytest.mark.parametrize("highest", [1.0, 0.3])
+def test_uncertainty_is_highest_at_half_the_highest_score(highest: float) -> None:
+    scores = [[1.0], [0.5, 0.5], [1.0, 0.5], [0.9], [0.2], []]
+    found = uncertainty([[highest * score for score in one] for one in scores])
+    assert found == pytest.approx([0, 1, 0.5, 0.36, 0.64, 0])
+    assert uncertainty([[], []]).tolist() == [0, 0]
