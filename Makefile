@@ -32,7 +32,8 @@ option.LABELS := --labels## COCO JSON of the images in SHARDS; select: also a la
 option.SCALE := --scale## demo or paper (demo)
 option.SEEDS := --seeds## seeds of an experiment, as "0 1 2" (0)
 option.JOBS := --jobs## runs of an experiment at once (1)
-# N (of `select` a --count), PICTURE, PART and RUNS are passed as they are, OPTS last: OPTS="--name value" gives any further option.
+# N (for select as --count), PICTURE, PART and RUNS are passed as they are.
+# OPTS comes last: OPTS="--name value" gives any further option.
 
 # The commands, and the variables that each takes.
 takes.demo := WORK_DIR## the whole job at a size for two cores, about 10 minutes -> work_dirs/demo
