@@ -95,7 +95,8 @@ class Plan:
         return self._run("proposals", label, [*words, *option("--set", setting)], data, f"proposals/{generator}.toml")
 
     def pretraining(self, row: Row, seed: int) -> Run:
-        scale, made = self.scale, () if self.scale.shards else (self.shards(row.masks, seed),)
+        scale = self.scale
+        made: tuple[Run, ...] = () if scale.shards else (self.shards(row.masks, seed),)
         words = [
             *("--model", row.model + scale.suffix, "--shards", scale.shards or made[0].directory),
             *(*option("--schedule", scale.pretrain_schedule), *option("--image-size", scale.image_size)),
@@ -107,7 +108,7 @@ class Plan:
 
     def finetuning(self, row: Row, seed: int) -> Run:
         scale, dataset = self.scale, self.scale.datasets[row.dataset]
-        data = () if isinstance(dataset, Given) else (self.data(row.dataset),)
+        data: tuple[Run, ...] = () if isinstance(dataset, Given) else (self.data(row.dataset),)
         pretrained = (self.pretraining(row, seed),) if row.masks else ()
         # A part of the images is trained on for as many steps as all are, unless the row says how long.
         epochs = row.epochs if row.images else min(filter(None, (row.epochs, scale.finetune_epochs)), default=None)
