@@ -12,14 +12,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, Literal
 
 import ray
 import ray.exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.jobs.ray_address import check_reachable, unreachable
@@ -34,49 +33,33 @@ logger = logging.getLogger(__name__)
 MakeBuilder = Callable[[], Builder[Result]]  # called inside the actor
 
 
-class Tally:
-    """Actor that counts the images done by all workers; a shard that is computed again counts once."""
-
-    def __init__(self) -> None:
-        self.done: dict[int, int] = {}
-
-    def report(self, index: int, count: int) -> None:
-        """Set the number of images done of shard `index`."""
-        self.done[index] = count
-
-    def total(self) -> int:
-        """Images done of all shards."""
-        return sum(self.done.values())
-
-
 class Worker:
-    """Actor with a builder. Ray calls it from two threads, so that it can write one shard while computing the next."""
+    """Actor with a builder. Ray calls it from three threads: it writes one shard while it computes the next, and tells
+    meanwhile how far it is.
+    """
 
-    def __init__(self, make_builder: MakeBuilder, tally: Any) -> None:
+    def __init__(self, make_builder: MakeBuilder) -> None:
         self.make_builder = make_builder
-        self.tally = tally
         self.writers: dict[int, Callable[[], Any]] = {}
+        self.computing = (-1, 0)
 
     def start(self) -> None:
         """Make the builder; not in the constructor, whose exceptions Ray reports as the actor's death."""
         self.builder = self.make_builder()
 
-    def ping(self) -> None:
-        """Return if the process is alive."""
+    def ping(self) -> tuple[int, int]:
+        """Return if the process is alive: the shard that it computes, and the images done of it."""
+        return self.computing
 
-    def compute(self, index: int, task: Any) -> None:
-        """Compute a shard and keep it until it is written."""
-        done = 0
-        report: Any = None
+    def compute(self, index: int, task: Any) -> int:
+        """Compute a shard and keep it until it is written; returns the number of its images."""
+        self.computing = (index, 0)
 
         def progress(count: int) -> None:
-            nonlocal done, report
-            done += count
-            report = self.tally.report.remote(index, done)
+            self.computing = (index, self.computing[1] + count)
 
         self.writers[index] = self.builder.compute(task, progress)
-        if report is not None:
-            ray.get(report)  # its images are counted before the shard counts as done
+        return self.computing[1]
 
     def write(self, index: int) -> Any:
         """Write a shard that has been computed, and return its result."""
@@ -167,22 +150,18 @@ class _Dispatcher(Generic[Result]):
     """Gives tasks to workers as they become free, until each task has its result."""
 
     def __init__(self, make_builder: MakeBuilder[Result], tasks: Iterable[Any], actors: int, on_gpu: bool) -> None:
-        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # The tally only feeds the progress bar, so it may be restarted, and lose its counts, should it be killed.
-        self.tally: Any = (
-            ray.remote(Tally)
-            .options(num_cpus=0, scheduling_strategy=driver_node, max_restarts=-1, max_task_retries=-1)
-            .remote()
-        )
         self.needs = "GPU and CPU core" if on_gpu else "CPU core"
-        worker_class = ray.remote(Worker).options(num_cpus=1, num_gpus=int(on_gpu), max_concurrency=2)
-        self.new_worker = lambda: worker_class.remote(make_builder, self.tally)
+        worker_class = ray.remote(Worker).options(num_cpus=1, num_gpus=int(on_gpu), max_concurrency=3)
+        self.new_worker = lambda: worker_class.remote(make_builder)
         self.workers: list[Any] = []
         self.idle: list[Any] = []
         self.waiting = enumerate(tasks)
         self.lost: deque[tuple[int, Any]] = deque()  # (index, task) of shards whose worker died
         self.calls: dict[Any, _Call] = {}  # by Ray's reference to their result
         self.results: dict[int, Result] = {}
+        self.done: dict[int, int] = {}  # images, of each shard
+        self.computed: set[int] = set()  # shards whose number of images is final
+        self.pings: dict[Any, Any] = {}  # workers that were asked how far they are, by the reference to the answer
         self.deaths: Counter[int] = Counter()  # per shard
         self.failed_starts = 0  # since a worker last started
         self.max_failed_starts = MAX_DEATHS * actors
@@ -200,7 +179,8 @@ class _Dispatcher(Generic[Result]):
             for reference in finished:
                 if reference in self.calls:  # its worker has not been found dead meanwhile
                     self._finish(reference)
-            done = ray.get(self.tally.total.remote())
+            self._count_images()
+            done = sum(self.done.values())
             if done != reported or reported_begin != self.has_begun:
                 progress(done - reported)
             reported, reported_begin = done, self.has_begun
@@ -212,9 +192,22 @@ class _Dispatcher(Generic[Result]):
         return [self.results[index] for index in range(len(self.results))]
 
     def close(self) -> None:
-        """Kill all actors, so that their cores are free at once and not when Python collects the references."""
-        for actor in (*self.workers, self.tally):
-            ray.kill(actor)
+        """Kill all workers, so that their cores are free at once and not when Python collects the references."""
+        for worker in self.workers:
+            ray.kill(worker)
+
+    def _count_images(self) -> None:
+        """Take the answers of the workers that were asked how far they are, and ask those that compute anew."""
+        answered, _ = ray.wait(list(self.pings), num_returns=len(self.pings), timeout=0) if self.pings else ([], [])
+        for reference in answered:
+            del self.pings[reference]
+            with suppress(ray.exceptions.RayError):  # a dead worker, which its other calls tell of
+                index, count = ray.get(reference)
+                if index >= 0 and index not in self.computed:
+                    self.done[index] = count
+        computing = [call.worker for call in self.calls.values() if call.step == "compute"]
+        silent = [*self.pings.values()]
+        self.pings |= {worker.ping.remote(): worker for worker in computing if worker not in silent}
 
     def _start_worker(self) -> None:
         worker: Any = self.new_worker()
@@ -245,6 +238,8 @@ class _Dispatcher(Generic[Result]):
             self.results[call.index] = result
             return  # the worker already computes its next shard
         if call.step == "compute":
+            self.done[call.index] = result
+            self.computed.add(call.index)
             self.calls[call.worker.write.remote(call.index)] = _Call("write", call.worker, call.index, call.task)
         else:
             self.has_begun = True
@@ -286,6 +281,8 @@ class _Dispatcher(Generic[Result]):
                 f"a Ray worker died {self.deaths[call.index]} times at the same shard, likely for lack of memory: "
                 f"finished shards are kept, run again with fewer WORKERS ({_reason(error)})"
             ) from error
+        self.done.pop(call.index, None)
+        self.computed.discard(call.index)
         self.lost.append((call.index, call.task))
 
     def _is_at_work(self) -> bool:
