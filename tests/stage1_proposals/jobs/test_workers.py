@@ -86,6 +86,28 @@ def test_progress_is_reported_once_for_each_image() -> None:
     assert sum(reported) == 40
 
 
+def test_progress_is_reported_while_a_shard_is_computed(tmp_path: Path) -> None:
+    class Builder:
+        def compute(self, task: int, progress: Callable[[int], None]) -> Callable[[], dict[str, Any]]:
+            progress(4)
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "reported").exists():
+                assert time.monotonic() < deadline, "four images are done, and nobody was told"
+                time.sleep(0.05)
+            progress(6)
+            return lambda: {}
+
+    reported: list[int] = []
+
+    def report(count: int) -> None:
+        reported.append(count)
+        if sum(reported) == 4:
+            (tmp_path / "reported").touch()
+
+    run_on_ray(Builder, range(1), 1, False, report)
+    assert sum(reported) == 10
+
+
 def test_a_user_error_arrives_as_itself() -> None:
     def build(index: int) -> dict[str, Any]:
         raise UserError("the disk is full")
