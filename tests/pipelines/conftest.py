@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,9 @@ import pytest
 from pipelines import launch
 from pipelines.experiments.scales import DEMO, Scale, demo_datasets
 from stage1_proposals.shards import Manifest
+from stage2_training.config.compose import finetuning_config
+from stage2_training.config.overrides import Overrides
+from tests import tiny_knet
 from tests.shard_sets import make_request
 
 CONFIG = """
@@ -94,3 +97,12 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 def tiny() -> Scale:
     """Demo scale with next to nothing to do."""
     return replace(DEMO, datasets=demo_datasets(4, 2, 2), pretrain_epochs=1, finetune_epochs=1)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
+    """A fine-tuning run of a tiny K-Net on four images, that has done no step."""
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
+    overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
+    config = finetuning_config("knet_lite0", "demo", overrides=overrides)
+    return tiny_knet.untrained_run(tmp_path / "run", config)

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stage2_training.config.compose import finetuning_config
-from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.scores import SCORE_NAMES
-from tests import miniatures, tiny_knet
+from tests import miniatures
 from tests.pipelines.command import run_command
 
 
@@ -26,15 +24,6 @@ def command(capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str]]:
         return code, printed.out + printed.err
 
     return run
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
-    """A fine-tuning run of a tiny K-Net on four images, that has done no step."""
-    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
-    overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
-    config = finetuning_config("knet_lite0", "demo", overrides=overrides)
-    return tiny_knet.untrained_run(tmp_path / "run", config)
 
 
 def write_curve(path: Path, *values: float, names: tuple[str, ...] = SCORE_NAMES) -> Path:

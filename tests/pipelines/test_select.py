@@ -14,10 +14,7 @@ from stage1_proposals.common.label_files import ImageLabels
 from stage1_proposals.common.masks import encode_masks
 from stage1_proposals.images.listing import list_images
 from stage1_proposals.shards import ShardSet
-from stage2_training.config.compose import finetuning_config
-from stage2_training.config.overrides import Overrides
 from stage2_training.labels.labelme import convert_labelme
-from tests import tiny_knet
 from tests.pipelines.command import run_command
 
 DIM = 16
@@ -49,14 +46,6 @@ def select(shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> Callab
         return code, printed.out + printed.err
 
     return run
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path, write_labels: Callable) -> Path:
-    """A fine-tuning run that has done no step."""
-    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES)
-    overrides = Overrides(data_root=str(write_labels()), workers=0, cfg_options=small)
-    return tiny_knet.untrained_run(tmp_path / "run", finetuning_config("knet_lite0", "demo", overrides=overrides))
 
 
 @pytest.fixture
