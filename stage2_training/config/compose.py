@@ -106,7 +106,9 @@ def pretraining_config(
         set_num_classes(config.model, clusters.classes)
         config.train_dataloader.dataset.pseudo_classes = True
         config.pseudo_labels.clusters = clusters.to_json()
-    apply_overrides(config, overrides or Overrides(), device, lambda config: proposed_objects(shards))
+    overrides = overrides or Overrides()
+    fitted = None in (overrides.queries, overrides.image_size)  # else the start opens no shard
+    apply_overrides(config, overrides, device, (lambda config: proposed_objects(shards)) if fitted else None)
     if prompts:
         _check_feature_dim(config, shards)
     return config
