@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
         import_modules_from_strings(**config.custom_imports)
         init_default_scope("mmdet")
         set_random_seed(config.randomness.seed)
-        model = MODELS.build(config.model)
+        model = MODELS.build(deepcopy(config.model))  # DETR changes what it is built from
         model.init_weights()
     return model
 
