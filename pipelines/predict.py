@@ -88,9 +88,11 @@ def command(
         from stage1_proposals.jobs.request import default_shard_size
         from stage2_training.config.evaluation_config import category_ids, class_names, image_side
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+        from stage2_training.saliency_prompt.detectors import require_masks
 
     work_dir, out = work_dir.resolve(), out.resolve()
     weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
+    require_masks(config.model.type)
     names, side = class_names(config), image_side(config)
     request = PredictionRequest(
         image_root=str(listed.root),

@@ -30,9 +30,9 @@ def score_detections(
         kinds: `mask` and `box`, or one of them.
 
     Returns:
-        `SCORE_NAMES` of these kinds to values in [0, 1], or -1 where no object of that size or class exists; class-agnostic also
-        `AR@20` and `box_AR@20`, the recall of the 20 best-scored detections per image; else `AP of NAME` and `box_AP of
-        NAME` of the classes that are named.
+        `SCORE_NAMES` of these kinds to values in [0, 1], or -1 where no object of that size or class exists;
+        class-agnostic also `AR@20` and `box_AR@20`, the recall of the 20 best-scored detections per image; else `AP of
+        NAME` and `box_AP of NAME` of the classes that are named.
     """
     scores: dict[str, float] = {}
     for kind in kinds:

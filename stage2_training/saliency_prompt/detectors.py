@@ -84,6 +84,17 @@ def detector_traits(detector_type: str) -> DetectorTraits:
     return _TRAITS.get(detector_type, DetectorTraits())
 
 
+def require_masks(detector_type: str) -> None:
+    """Check that a detector predicts masks, for what cannot be done with boxes.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not detector_traits(detector_type).masks:
+        name = detector_type.removeprefix("SaliencyPrompt")
+        raise UserError(f"{name}: finds boxes alone, and this needs masks; `make evaluate` scores its boxes")
+
+
 # --- K-Net ---
 
 
