@@ -33,10 +33,10 @@ model = dict(
     ),
     positional_encoding=dict(num_feats=128, normalize=True),
     bbox_head=dict(
-        type="DETRHead",
+        type="ListWeightsDETRHead",
         num_classes=80,
         embed_dims=256,
-        loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, class_weight=1.0, bg_cls_weight=0.1, loss_weight=1.0),
+        loss_cls=dict(type="CrossEntropyLoss", loss_weight=1.0, class_weight=[1.0] * 80 + [0.1]),
         loss_bbox=dict(type="L1Loss", loss_weight=5.0),
         loss_iou=dict(type="GIoULoss", loss_weight=2.0),
     ),

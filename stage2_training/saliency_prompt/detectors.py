@@ -6,7 +6,7 @@ A model of your own can be declared in this file, or in a module of your own tha
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -356,18 +356,20 @@ class SaliencyPromptDeformableDETR(SaliencyPromptAdapter, DeformableDETR):
         )
 
 
+_DETR_TRAITS = DetectorTraits(
+    pretrained_parts=("neck", "encoder", "decoder", "query_embedding", "bbox_head"),
+    class_branch=re.compile(r"^bbox_head\.(fc_cls|cls_branches\.\d+)\."),
+    queries="num_queries",
+    query_rows=re.compile(r"^query_embedding\."),
+    detections="test_cfg.max_per_img",
+    masks=False,
+)
+declare_traits("DETR", "SaliencyPromptDETR", traits=_DETR_TRAITS)
 declare_traits(
-    "DETR",
-    "SaliencyPromptDETR",
     "DeformableDETR",
     "SaliencyPromptDeformableDETR",
-    traits=DetectorTraits(
-        pretrained_parts=("neck", "encoder", "decoder", "query_embedding", "bbox_head"),
-        class_branch=re.compile(r"^bbox_head\.(fc_cls|cls_branches\.\d+)\."),
-        queries="num_queries",
-        query_rows=re.compile(r"^query_embedding\."),
-        detections="test_cfg.max_per_img",
-        masks=False,
+    traits=replace(
+        _DETR_TRAITS, pretrained_parts=(*_DETR_TRAITS.pretrained_parts, "level_embed", "reference_points_fc")
     ),
 )
 
