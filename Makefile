@@ -21,18 +21,19 @@ option.INIT := --init## sp, pseudo, imagenet, densecl, swav, mocov2, coco, scrat
 option.PROMPTS := --prompts## on or off (on)
 option.CHECKPOINT := --checkpoint## a checkpoint, or the work directory of a run
 option.WORK_DIR := --work-dir## where a run, or everything, goes
-option.OUT := --out## the file to write; for prelabel and predict a folder (prelabels, predictions)
+option.OUT := --out## the file to write; a folder for prelabel, select, predict (prelabels, selected, predictions)
 option.FORMAT := --format## coco, labelme, yolo; predict: also masks, pictures; export: onnx, torchscript, weights
 option.SCORE := --score## lowest score of a mask to write or draw
 option.TILES := --tiles## see large images in tiles, too: off, auto or a side in pixels (off)
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
 option.CLASSES := --classes## number of pseudo classes (80)
-option.LABELS := --labels## COCO JSON of the images in SHARDS
+option.LABELS := --labels## COCO JSON of the images in SHARDS; select: also a labelme folder or data.yaml
 option.SCALE := --scale## demo or paper (demo)
 option.SEEDS := --seeds## seeds of an experiment, as "0 1 2" (0)
 option.JOBS := --jobs## runs of an experiment at once (1)
-# N, PICTURE, PART and RUNS are passed as they are, OPTS last: OPTS="--name value" gives any further option.
+# N (for select as --count), PICTURE, PART and RUNS are passed as they are.
+# OPTS comes last: OPTS="--name value" gives any further option.
 
 # The commands, and the variables that each takes.
 takes.demo := WORK_DIR## the whole job at a size for two cores, about 10 minutes -> work_dirs/demo
@@ -42,6 +43,7 @@ takes.fetch := SHARDS TO## copy a shard set from a URL to a directory, each shar
 takes.inspect := SHARDS LABELS SIMILAR OUT## verify shards, print what they hold, draw a contact sheet
 takes.prelabel := SHARDS FORMAT SCORE OUT## proposals -> label files to correct in a labelling tool
 takes.duplicates := SHARDS THRESHOLD OUT## find images that are nearly the same
+takes.select := SHARDS N LABELS WORK_DIR CHECKPOINT THRESHOLD SCORE OUT WORKERS DEVICE## the N images to label next
 takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
 takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="dir dir"
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
@@ -74,13 +76,14 @@ words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))
 words.table = $(N)
 words.figure = $(N)
 words.bench = $(PART)
+words.select = $(if $(N),--count "$(N)")
 several := SEEDS.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
 # $(call given,NAME,COMMAND): the option of a variable with its value, or with its values; nothing if it is empty.
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))
 
-COMMANDS := demo data proposals fetch inspect prelabel duplicates cluster recall pretrain finetune evaluate
-COMMANDS += predict export draw table figure bench report
+COMMANDS := demo data proposals fetch inspect prelabel duplicates select cluster recall pretrain finetune
+COMMANDS += evaluate predict export draw table figure bench report
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test lint $(COMMANDS)
 

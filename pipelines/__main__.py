@@ -22,6 +22,7 @@ COMMANDS = {
     "prelabel": ("Write proposals as label files to correct in a labelling tool.", "pipelines.shards:prelabel"),
     "fetch": ("Copy a shard set from a URL to a directory.", "pipelines.shards:fetch"),
     "duplicates": ("Find images that are nearly the same.", "pipelines.shards:duplicates"),
+    "select": ("Select the images to label next.", "pipelines.select"),
     "cluster": ("Give every proposal a pseudo class by k-means.", "pipelines.shards:cluster"),
     "recall": ("Print class-agnostic AP and recall of shard sets.", "pipelines.shards:recall"),
     "pretrain": ("Pre-train a detector on shards (stage 2).", "pipelines.pretrain"),

@@ -159,6 +159,12 @@ def score_option(purpose: str, default: float) -> Decorator:
     return click.option("--score", type=score, default=default, help=purpose)
 
 
+def _check_threshold(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0.5 <= value <= 1:
+        raise UserError(f"--threshold {value}: use 0.5 to 1")
+    return value
+
+
 def work_dir_option(default: str) -> Decorator:
     """`--work-dir` of a training run, with its default as the help text shows it."""
     return click.option("--work-dir", help=f"Where everything goes. Default: {default}.")
@@ -167,6 +173,13 @@ def work_dir_option(default: str) -> Decorator:
 shards_option = click.option("--shards", default="shards", type=SHARD_DIRECTORY, help="Directory of the shard set.")
 image_root_option = click.option("--image-root", type=PATH, help="Where the images are now, if they have moved.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the GPU, if there is one.")
+threshold_option = click.option(
+    "--threshold",
+    type=float,
+    default=0.8,
+    callback=_check_threshold,
+    help="Similarity from which images are duplicates, 0.5 to 1.",
+)
 image_counts_option = click.option(
     "--count",
     nargs=3,

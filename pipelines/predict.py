@@ -9,13 +9,12 @@ import click
 
 from pipelines import options
 from pipelines.console import print_lines, progress, track
-from pipelines.prediction_job import Failure, PredictionJob, PredictionRequest
+from pipelines.prediction_job import Failure, PredictionJob, PredictionRequest, find_run
 from stage1_proposals.common.errors import UserError, quoted
-from stage1_proposals.common.files import file_sha256, write_text
+from stage1_proposals.common.files import write_text
 from stage1_proposals.common.label_files import CocoWriter, LabelWriter, NewFiles
 from stage1_proposals.common.system import choose_device, keep_freed_memory
 from stage2_training import quiet_imports
-from stage2_training.runs.init_options import RUN_CONFIG, check_checkpoint, check_run
 
 FORMATS = ("coco", "labelme", "yolo", "masks", "pictures")  # the keys of `RESULT_WRITERS`, whose import takes time
 FAILURES_SHOWN = 20
@@ -65,17 +64,7 @@ def command(
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.ray_address import check_reachable
 
-    if work_dir is None:
-        if checkpoint is None:
-            raise UserError("nothing to predict with: pass --work-dir (WORK_DIR=) or --checkpoint (CHECKPOINT=)")
-        check_checkpoint(str(checkpoint))
-        work_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        if not (work_dir / RUN_CONFIG).is_file():
-            raise UserError(
-                f"{checkpoint}: no {RUN_CONFIG} beside it, which says what it is; name the run's directory with "
-                f"--work-dir (WORK_DIR=)"
-            )
-    check_run(work_dir)
+    work_dir = find_run(work_dir, checkpoint)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise UserError(f"--out {out}: the output cannot lie among the images of {images}; choose another OUT")
     if workers != 0:
@@ -85,25 +74,15 @@ def command(
     keep_freed_memory()
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for the same reason as in `proposals`
     with quiet_imports():
-        from stage1_proposals.jobs.request import default_shard_size
         from stage2_training.config.evaluation_config import category_ids, class_names, image_side
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
         from stage2_training.saliency_prompt.detectors import require_masks
 
-    work_dir, out = work_dir.resolve(), out.resolve()
+    out = out.resolve()
     weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
     require_masks(config.model.type)
     names, side = class_names(config), image_side(config)
-    request = PredictionRequest(
-        image_root=str(listed.root),
-        image_count=len(listed),
-        image_list_sha256=listed.sha256(),
-        images_per_block=default_shard_size(len(listed)),
-        config=file_sha256(work_dir / RUN_CONFIG),
-        checkpoint=file_sha256(weights),
-        score=score,
-        tile=side if tiles is None else tiles,
-    )
+    request = PredictionRequest.of(listed, work_dir, weights, score, side if tiles is None else tiles)
     print_lines(*listed.remarks)
     seen = f", in tiles of {request.tile} pixels" if request.tile else ""
     print_lines(f"{len(listed)} images of {images}: {weights}, {device}{seen} -> {out}")

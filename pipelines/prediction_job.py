@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import atomic_write, exclusive_lock, write_json, writing
+from stage1_proposals.common.files import atomic_write, exclusive_lock, file_sha256, write_json, writing
 from stage1_proposals.common.label_files import ImageLabels
 from stage1_proposals.common.masks import to_xywh
 from stage1_proposals.common.system import configure_process, keep_freed_memory
+from stage2_training.runs.init_options import RUN_CONFIG, check_checkpoint, check_run
 
 if TYPE_CHECKING:
     from stage1_proposals.images.listing import ImageList
@@ -52,9 +53,51 @@ class PredictionRequest:
     score: float
     tile: int
 
+    @classmethod
+    def of(
+        cls, images: "ImageList", work_dir: Path, checkpoint: Path, score: float, tile: int = 0
+    ) -> "PredictionRequest":
+        """What is asked for with a checkpoint of the run in a work directory."""
+        from stage1_proposals.jobs.request import default_shard_size
+
+        return cls(
+            image_root=str(images.root),
+            image_count=len(images),
+            image_list_sha256=images.sha256(),
+            images_per_block=default_shard_size(len(images)),
+            config=file_sha256(work_dir / RUN_CONFIG),
+            checkpoint=file_sha256(checkpoint),
+            score=score,
+            tile=tile,
+        )
+
     @property
     def block_count(self) -> int:
         return -(-self.image_count // self.images_per_block)
+
+
+def find_run(work_dir: Path | None, checkpoint: Path | None) -> Path:
+    """The work directory of the run to predict with.
+
+    Args:
+        work_dir: the directory; None: that of the checkpoint.
+        checkpoint: a file in a run, or its directory.
+
+    Raises:
+        UserError: there is no run, or neither is named.
+    """
+    if work_dir is None:
+        if checkpoint is None:
+            raise UserError("nothing to predict with: pass --work-dir (WORK_DIR=) or --checkpoint (CHECKPOINT=)")
+        check_checkpoint(str(checkpoint))
+        work_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        if not (work_dir / RUN_CONFIG).is_file():
+            raise UserError(
+                f"{checkpoint}: no {RUN_CONFIG} beside it, which says what it is; name the run's directory with "
+                f"--work-dir (WORK_DIR=)"
+            )
+    check_run(work_dir)
+    return work_dir.resolve()
 
 
 @dataclass(frozen=True)

@@ -141,15 +141,13 @@ def fetch(shards: str, to: Path) -> None:
 
 @click.command(cls=options.Command)
 @options.shards_option
-@click.option("--threshold", type=float, default=0.8, help="Similarity from which images are duplicates, 0.5 to 1.")
+@options.threshold_option
 @click.option("--out", type=options.PATH, help="JSON of all groups. Default: duplicates.json in the shards' directory.")
 def duplicates(shards: Path, threshold: float, out: Path | None) -> None:
     """Find images of a shard set that are nearly the same."""
     from stage1_proposals.analysis.duplicates import candidate_pairs, count_empty, file_names, groups, measure
     from stage1_proposals.shards import ShardSet
 
-    if not 0.5 <= threshold <= 1:
-        raise UserError(f"--threshold {threshold}: use 0.5 to 1")
     shard_set = ShardSet.open(shards)
     with progress("comparing images", "shards") as advance:
         candidates = candidate_pairs(shard_set, threshold, advance)

@@ -56,6 +56,8 @@ def passed_on(*words: str, **environment: str) -> list[str]:
         (["draw", "RUNS=a=x b=y,z", "OUT=c.png", "PICTURE=curves"], "draw curves a=x b=y,z --out c.png"),
         (["draw", "PICTURE=results", "WORK_DIR=w", "DEVICE=cpu"], "draw results --work-dir w --device cpu"),
         (["prelabel", "FORMAT=coco,yolo", "SCORE=0.5"], "prelabel --format coco,yolo --score 0.5"),
+        (["select", "SHARDS=s"], "select --shards s"),
+        (["select", "N=30", "LABELS=my labels", "WORK_DIR=w"], "select --count 30 --labels 'my labels' --work-dir w"),
         (["table", "N=5", "SEEDS=0 1 2"], "table 5 --seeds 0 1 2"),
         (
             ["table", "N=proposals", "IMAGES=i", "LABELS=l.json", "GENERATOR=merging saliency,component=seed"],

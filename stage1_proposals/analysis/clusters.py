@@ -29,16 +29,17 @@ def proposal_features(shards: ShardSet) -> Iterator[Vectors]:
     return map(unit_features, shards.readers())
 
 
-def train_centroids(vectors: Vectors, classes: int, seed: int) -> Vectors:
+def train_centroids(vectors: Vectors, classes: int, seed: int, starts: int = 1) -> Vectors:
     """Spherical k-means: unit centroids, float32 (k, D), of unit vectors (N, D), with k = `classes` and N >= k.
 
-    On the same hardware, the same seed gives the same centroids.
+    Of several starts, the one that fits best counts. On the same hardware, the same seed gives the same centroids.
     """
     kmeans = faiss.Kmeans(
         vectors.shape[1],
         classes,
         spherical=True,
         niter=ITERATIONS,
+        nredo=starts,
         seed=seed,
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         gpu=faiss.get_num_gpus() > 0,

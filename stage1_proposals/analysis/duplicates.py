@@ -38,12 +38,17 @@ class Pair:
     similarity: float
 
 
-def image_descriptors(shards: ShardSet) -> Iterator[Vectors]:
-    """Each shard's image descriptors, float32 (n, D), of length 1; zeros for images without proposals."""
+def image_descriptors(shards: ShardSet, by_score: bool = False) -> Iterator[Vectors]:
+    """Each shard's image descriptors, float32 (n, D), of length 1; zeros for images without proposals.
+
+    Args:
+        by_score: the mean is weighted by the proposals' scores.
+    """
     for reader in shards.readers():
         features, begin = unit_features(reader), reader.column("images/proposals_begin")
+        weights = reader.column("proposals/score") if by_score else np.ones(len(features), np.float32)
         sums = csr_array(
-            (np.ones(len(features), np.float32), np.arange(len(features)), begin),
+            (weights, np.arange(len(features)), begin),
             shape=(len(begin) - 1, len(features)),
         )
         descriptors = np.ascontiguousarray(sums @ features)
@@ -91,11 +96,10 @@ def similarity(one: Vectors, other: Vectors) -> float:
     return round(float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2, 4)
 
 
-def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair]:
-    """The similarity of each pair of images, given as positions in the set.
+def features_of(shards: ShardSet) -> Callable[[int], Vectors]:
+    """How to read the unit features of an image's proposals, float32 (L, D), by its position in the set.
 
-    Raises:
-        ShardError: a shard is damaged.
+    Those of the last images are kept; reading raises a ShardError if a shard is damaged.
     """
 
     @lru_cache(OPEN_SHARDS)
@@ -109,6 +113,16 @@ def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair
         faiss.normalize_L2(vectors)
         return vectors
 
+    return features
+
+
+def measure(shards: ShardSet, pairs: Iterable[tuple[int, int]]) -> Iterator[Pair]:
+    """The similarity of each pair of images, given as positions in the set.
+
+    Raises:
+        ShardError: a shard is damaged.
+    """
+    features = features_of(shards)
     for first, second in pairs:
         yield Pair(int(first), int(second), similarity(features(first), features(second)))
 

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -47,6 +47,17 @@ class ImageLabels:
     def rle(self) -> list[Rle]:
         """The masks as pycocotools' run lengths."""
         return rle_objects(self.counts, self.size)
+
+    def at_least(self, score: float) -> "ImageLabels":
+        """The objects with this score or a higher one."""
+        rows = [row for row, value in enumerate(self.scores) if value >= score]
+        return replace(
+            self,
+            counts=[self.counts[row] for row in rows],
+            scores=[self.scores[row] for row in rows],
+            classes=[self.classes[row] for row in rows],
+            boxes=None if self.boxes is None else [self.boxes[row] for row in rows],
+        )
 
     @cached_property
     def polygons(self) -> list[list[Ring]]:

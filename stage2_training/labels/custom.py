@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from stage1_proposals.common.coco import read_images
 from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.files import write_text
 from stage2_training.labels.coco import convert_coco
@@ -172,6 +173,37 @@ def _read(labels: str, data_root: str | None, skipped: list[str] | None, split: 
         converted = (convert_labelme if path.is_dir() else convert_coco)(path, image_root, skipped)
     _check_names(labels, converted.coco)
     return converted
+
+
+def labelled_images(labels: str, image_root: Path) -> tuple[list[str], list[str]]:
+    """The images that labels are of, whether they have objects or not.
+
+    Args:
+        labels: COCO JSON, a folder of labelme files, or a YOLO set, of which both splits count.
+        image_root: folder of the images.
+
+    Returns:
+        Their paths, and why others were left out. Paths in `image_root` are relative to it; others are as COCO JSON
+        has them, or absolute.
+
+    Raises:
+        UserError: the labels cannot be read.
+    """
+    skipped: list[str] = []
+    yolo = _yolo_file(labels)
+    if yolo is not None:
+        parts = [convert_yolo(yolo, None, skipped, split) for split in ("train", "val")]
+    elif Path(labels).is_dir():
+        parts = [convert_labelme(Path(labels), image_root, skipped)]
+    else:
+        return [image.file_name for image in read_images(labels)], []
+    root, paths = image_root.resolve(), dict[str, None]()
+    for part in parts:
+        for image in part.coco["images"]:
+            path = part.images / image["file_name"]
+            path = path.parent.resolve() / path.name
+            paths[str(path.relative_to(root) if path.is_relative_to(root) else path)] = None
+    return list(paths), left_out(list(dict.fromkeys(skipped)))
 
 
 def _check_names(labels: str, coco: Coco) -> None:

@@ -134,7 +134,7 @@ def test_every_command_refuses_numbers_out_of_range(
     assert capsys.readouterr().err == f"error: Invalid value for {message}\n"
 
 
-@pytest.mark.parametrize("command", ["inspect", "prelabel", "duplicates", "cluster", "pretrain"])
+@pytest.mark.parametrize("command", ["inspect", "prelabel", "duplicates", "select", "cluster", "pretrain"])
 def test_commands_that_read_shards_say_how_to_fetch_those_at_a_url(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -153,12 +153,10 @@ def test_the_command_line_is_recorded_as_typed() -> None:
     assert lines == [["python", "-m", "pipelines", "do", "--device", "cpu"]]
 
 
-@pytest.mark.parametrize(
-    "line", ["--help", "proposals --help", "pretrain --help", "recall --help", "predict --help", "table --help"]
-)
-def test_help_loads_no_heavy_library(line: str) -> None:
+@pytest.mark.parametrize("name", ["", "proposals", "pretrain", "recall", "select", "predict", "table"])
+def test_help_loads_no_heavy_library(name: str) -> None:
     code = (
-        f"import sys; from pipelines.__main__ import main; assert main({line.split()}) == 0; "
+        f"import sys; from pipelines.__main__ import main; assert main({[*name.split(), '--help']}) == 0; "
         "print({'torch', 'mmdet', 'mmengine', 'ray', 'h5py', 'pandas', 'matplotlib'} & set(sys.modules))"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -169,10 +167,8 @@ def test_help_loads_no_heavy_library(line: str) -> None:
 def test_the_application_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command() == 0
     printed = capsys.readouterr().out
-    names = (
-        "demo data proposals inspect prelabel fetch duplicates cluster recall pretrain finetune evaluate predict draw"
-    )
-    for name in (*names.split(), "table", "figure", "bench", "report"):
+    names = "demo data proposals inspect prelabel fetch duplicates select cluster recall pretrain finetune evaluate"
+    for name in (*names.split(), "predict", "draw", "table", "figure", "bench", "report"):
         assert re.search(rf"^  {name} +[A-Z]\w+", printed, re.MULTILINE)
 
 
