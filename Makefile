@@ -52,7 +52,7 @@ takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP
 takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
 takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
-takes.table = N $(of.$(if $(filter proposals,$(N)),comparison,table))## N=1..7, as figure, or N=proposals IMAGES LABELS
+takes.table = N $(of.$(or $(table.$(N)),table))## N=1..7, as figure; N=labels DATASET SHARDS; N=proposals IMAGES LABELS
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
 takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|gpu|prompts WORK_DIR
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
@@ -64,6 +64,7 @@ of.curves := RUNS OUT
 of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE SCORE OUT
 of.table := SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
+of.labels := DATASET ROOT SHARDS MODEL SEEDS JOBS WORK_DIR GPUS DEVICE
 of.comparison := IMAGES LABELS GENERATOR BACKBONE WORK_DIR WORKERS DEVICE
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
@@ -72,12 +73,15 @@ of.streaming :=
 of.gpu := IMAGES BACKBONE WEIGHTS DEVICE WORKERS OUT
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 
+table.labels := labels
+table.proposals := comparison
+
 words.draw = $(PICTURE) $(if $(filter RUNS,$(of.$(PICTURE))),$(RUNS))
 words.table = $(N)
 words.figure = $(N)
 words.bench = $(PART)
 words.select = $(if $(N),--count "$(N)")
-several := SEEDS.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
+several := SEEDS.table MODEL.table SEEDS.figure SHARDS.recall GENERATOR.table BACKBONE.table
 # $(call given,NAME,COMMAND): the option of a variable with its value, or with its values; nothing if it is empty.
 values = $(if $(filter $(1).$(2),$(several)),$(foreach word,$($(1)),"$(word)"),"$(strip $($(1)))")
 given = $(if $(and $(option.$(1)),$(strip $($(1)))),$(option.$(1)) $(call values,$(1),$(2)))

@@ -190,6 +190,25 @@ image_counts_option = click.option(
 )
 
 
+def experiment_options(function: Function) -> Function:
+    """The options of commands that execute runs: which seeds, where, how many at once."""
+    decorators = (
+        words_option("--seeds", type=NON_NEGATIVE, default=(0,), show_default="0", metavar="SEED", help="A run each."),
+        click.option("--jobs", type=POSITIVE, default=1, help="Runs at once, each on its share of the cores."),
+        click.option("--dry-run", is_flag=True, help="Print the runs and their commands only."),
+        click.option("--work-dir", type=PATH, default="work_dirs/experiments", help="Runs go to a folder in it."),
+        device_option,
+        click.option("--gpus", type=POSITIVE, show_default="1", help="Processes of training."),
+        click.option("--batch-size", type=POSITIVE, help="Images of a process at a time; the total batch stays."),
+        image_counts_option,
+        click.option("--pretrain-epochs", type=POSITIVE, help="Default: the schedule's, or the scale's."),
+        click.option("--finetune-epochs", type=POSITIVE, help="Default: the dataset's, or the scale's."),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
 def settings_options(
     argument: str, model: type, only: Collection[str] = (), without: Collection[str] = ()
 ) -> Decorator:

@@ -28,7 +28,7 @@ PROMPT_SETTINGS = (
 @options.work_dir_option("work_dirs/pretrain/MODEL, or MODEL-pseudo without prompts")
 @options.device_option
 @one_process_per_gpu
-@options.settings_options("overrides", Overrides, without=["data_root", "patience"])
+@options.settings_options("overrides", Overrides, without=["data_root", "patience", "train_images"])
 @click.pass_obj
 def command(
     command_line: list[str],

@@ -52,9 +52,6 @@ class FakeGPU(FakeTensorMode):
         device = torch.device(kwargs["device"]) if kwargs.get("device") is not None else CUDA if on_gpu else CPU
         if func.namespace == "prim":
             return super().dispatch(func, types, args, kwargs)
-        if func._can_decompose():  # in inference mode, operators come here before they are taken apart
-            with self:
-                return func.decompose(*args, **kwargs)
         if not on_gpu and device.type != "cuda":
             return func(*args, **kwargs)
         if "device" in kwargs:
@@ -158,6 +155,12 @@ def _new_tensor(tensor: Tensor, data: Any, **kwargs: Any) -> Tensor:
     return torch.tensor(numbers, **{"dtype": tensor.dtype, "device": tensor.device, **kwargs})
 
 
+def _enter_without_gradients(mode: torch.inference_mode) -> None:
+    """`inference_mode.__enter__` as `no_grad`'s, since `FakeTensorMode` cannot take inference tensors apart."""
+    mode.instead = torch.no_grad()
+    mode.instead.__enter__()
+
+
 @contextmanager
 def fake_gpu() -> Iterator[FakeGPU]:
     """A GPU that multiplies in bfloat16 under autocast, without cuDNN and flash attention, which no CPU has."""
@@ -167,6 +170,10 @@ def fake_gpu() -> Iterator[FakeGPU]:
         stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
         for name, answer in (("amp.common.amp_definitely_not_available", False), ("is_bf16_supported", True)):
             stack.enter_context(patch(f"torch.cuda.{name}", return_value=answer))
+        stack.enter_context(patch.object(torch.inference_mode, "__enter__", _enter_without_gradients))
+        stack.enter_context(
+            patch.object(torch.inference_mode, "__exit__", lambda mode, *error: mode.instead.__exit__(*error))
+        )
         stack.enter_context(patch.object(Tensor, "new_tensor", _new_tensor))
         stack.enter_context(patch.object(Tensor, "pin_memory", lambda tensor: tensor))  # which needs a driver
         yield stack.enter_context(gpu)

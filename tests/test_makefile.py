@@ -63,6 +63,7 @@ def passed_on(*words: str, **environment: str) -> list[str]:
             ["table", "N=proposals", "IMAGES=i", "LABELS=l.json", "GENERATOR=merging saliency,component=seed"],
             "table proposals --images i --labels l.json --generator merging saliency,component=seed",
         ),
+        (["table", "N=labels", "MODEL=a b", "SHARDS=s", "ROOT=r"], "table labels --data-root r --shards s --model a b"),
         (["figure", "N=4", "SCALE=paper"], "figure 4 --scale paper"),
         (["bench", "PART=training", "MODEL=knet"], "bench training --model knet"),
     ],
@@ -94,7 +95,7 @@ def test_a_target_takes_every_variable_that_its_command_has_an_option_for(comman
 def test_so_does_a_target_of_a_group(group: str, variable: str, name: str) -> None:
     options = {word for parameter in command_of(group).commands[name].params for word in parameter.opts}
     variables = {name for name, option in OPTIONS.items() if option in options} - {"CLASSES"}
-    kind = ("table" if name.isdigit() else "comparison") if group == "table" else name
+    kind = ("table" if name.isdigit() else {"proposals": "comparison"}.get(name, name)) if group == "table" else name
     taken = variables_of(group) if group == "figure" else variables_of(kind, "of")
     assert set(taken) & set(OPTIONS) == variables
     passed = passed_on(group, f"{variable}={name}", *(f"{name}=3" for name in sorted(variables)))

@@ -25,6 +25,7 @@ class Row:
     epochs: int | None = None  # of fine-tuning; None: the dataset's; 0: the pre-trained detector's boxes are evaluated
     names: tuple[str, ...] = ()  # its first cells
     paper: tuple[float | None, ...] = ()  # the paper's numbers, in percent; None where it prints none
+    images: int | None = None  # to fine-tune on; None: all of the dataset's
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.demo_data import demo_set
+from pipelines.demo_data.demo_set import Counts
 from pipelines.experiments.paper import Experiment, Row
-from pipelines.experiments.scales import Scale
+from pipelines.experiments.scales import Given, Scale
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # The option that says where a command writes, and the file in its run's directory that it writes last.
@@ -94,29 +95,37 @@ class Plan:
         return self._run("proposals", label, [*words, *option("--set", setting)], data, f"proposals/{generator}.toml")
 
     def pretraining(self, row: Row, seed: int) -> Run:
-        shards = self.shards(row.masks, seed)
+        scale = self.scale
+        made: tuple[Run, ...] = () if scale.shards else (self.shards(row.masks, seed),)
         words = [
-            *("--model", row.model + self.scale.suffix, "--shards", shards.directory, *self.scale.pretrain),
+            *("--model", row.model + scale.suffix, "--shards", scale.shards or made[0].directory),
+            *(*option("--schedule", scale.pretrain_schedule), *option("--image-size", scale.image_size)),
             *(("--saliency-prompt", *row.options) if row.options else ()),
             *(("--prompts", "off") if row.init == "pseudo" else ()),
-            *(*option("--epochs", self.scale.pretrain_epochs), "--seed", str(seed)),
+            *(*option("--epochs", scale.pretrain_epochs), "--seed", str(seed)),
         ]
-        return self._run("pretrain", f"pretrain-{self._described(row)}-seed{seed}", words, (shards,), "**/*.py")
+        return self._run("pretrain", f"pretrain-{self._described(row)}-seed{seed}", words, made, "**/*.py")
 
     def finetuning(self, row: Row, seed: int) -> Run:
-        scale, counts, data = self.scale, self.scale.datasets[row.dataset], self.data(row.dataset)
-        dataset, images = (counts, "") if isinstance(counts, str) else ("demo", counts.train)
-        epochs = min(filter(None, (row.epochs, scale.finetune_epochs)), default=None)
-        pretrained = self.pretraining(row, seed) if row.masks else None
+        scale, dataset = self.scale, self.scale.datasets[row.dataset]
+        data: tuple[Run, ...] = () if isinstance(dataset, Given) else (self.data(row.dataset),)
+        pretrained = (self.pretraining(row, seed),) if row.masks else ()
+        # A part of the images is trained on for as many steps as all are, unless the row says how long.
+        epochs = row.epochs if row.images else min(filter(None, (row.epochs, scale.finetune_epochs)), default=None)
+        demo = dataset if isinstance(dataset, Counts) else None
         words = [
-            *("--model", row.model + scale.suffix, "--dataset", dataset, *scale.finetune, "--init", row.init),
-            *(("--checkpoint", pretrained.directory) if pretrained else ()),
-            *(("--data-root", data.directory / "ctw1500") if images else ()),
+            *("--model", row.model + scale.suffix, "--dataset", "demo" if demo else dataset, *scale.labels),
+            *(*option("--schedule", scale.finetune_schedule), *option("--image-size", scale.image_size)),
+            *("--init", row.init, *(("--checkpoint", pretrained[0].directory) if pretrained else ())),
+            *(("--data-root", data[0].directory / "ctw1500") if demo else ()),
+            *option("--train-images", row.images),
             *(*option("--epochs", epochs), "--seed", str(seed)),
         ]
-        length = "" if epochs == scale.finetune_epochs else f"-{epochs}epochs"
-        label = f"finetune-{dataset}{images}-{self._described(row)}{length}-seed{seed}"
-        return self._run("finetune", label, words, (data, pretrained) if pretrained else (data,), "**/*.py")
+        name = f"demo{demo.train}" if demo else scale.name if isinstance(dataset, Given) else dataset
+        part = f"-{row.images}images" if row.images else ""
+        length = f"-{epochs}epochs" if epochs not in (None, scale.finetune_epochs) else ""
+        label = f"finetune-{name}{part}-{self._described(row)}{length}-seed{seed}"
+        return self._run("finetune", label, words, (*data, *pretrained), "**/*.py")
 
     def evaluation(self, row: Row, seed: int) -> Run:
         """The evaluation of a pre-trained detector, class-agnostic; at demo scale on all labelled images of objects."""
@@ -128,15 +137,23 @@ class Plan:
 
     def _described(self, row: Row) -> str:
         """The model and its initialisation, as part of a name."""
+        model, pseudo = Path(row.model + self.scale.suffix).stem, ["pseudo"] * (row.init == "pseudo")
         init = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
-        return "-".join([row.model + self.scale.suffix, *init, *["pseudo"] * (row.init == "pseudo")]).replace("=", "_")
+        return "-".join([model, *init, *pseudo]).replace("=", "_")
+
+    def _named(self, word: Any) -> Any:
+        """What of a command's word is in the name of its run: of files of the user, what they hold."""
+        if isinstance(word, Given):
+            return word.content
+        if str(word).endswith(".py"):  # a model or schedule that is not in `configs`
+            return Path(word).read_text(encoding="utf-8")
+        return str(word.relative_to(self.root)) if isinstance(word, Path) else word
 
     def _run(
         self, command: str, label: str, words: Sequence[Any], after: tuple[Run, ...] = (), configs: str = ""
     ) -> Run:
         """A run, its name with a digest of what decides its result: words (paths are in other runs), config files."""
-        relative = [str(word.relative_to(self.root)) if isinstance(word, Path) else word for word in words]
-        settings = [command, label, relative, configs and config_digest(CONFIGS, configs)]
+        settings = [command, label, list(map(self._named, words)), configs and config_digest(CONFIGS, configs)]
         name = f"{label}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]}"
         directory, (output, last) = self.root / "runs" / name, OUTPUTS.get(command, ("--work-dir", "finished.json"))
         result = None if command == "data" and self.scale.unlabeled else directory / last

@@ -4,32 +4,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import click
 
 from pipelines import launch
-from pipelines.console import describe_machine
-from pipelines.experiments import proposal_table
-from pipelines.experiments.execute import execute, print_plan, state
+from pipelines.experiments import labels_table, proposal_table
+from pipelines.experiments.execute import execute, print_plan
 from pipelines.experiments.notes import notes
 from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
-from pipelines.experiments.record import ExperimentRecord
+from pipelines.experiments.record import ExperimentRecord, mean_and_spread, provenance
 from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
-from pipelines.options import (
-    NON_NEGATIVE,
-    PATH,
-    POSITIVE,
-    Command,
-    Group,
-    device_option,
-    image_counts_option,
-    words_option,
-)
+from pipelines.options import Command, Group, experiment_options
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.system import choose_device
 
 FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
@@ -41,16 +29,7 @@ def _group(name: str, purpose: str, experiments: Mapping[int, Experiment]) -> Gr
 def _command(number: str, experiment: Experiment) -> click.Command:
     @click.command(number, cls=Command, help=f"{experiment.title}.")
     @click.option("--scale", type=click.Choice(list(SCALES)), default=DEMO.name, help="Size of the runs.")
-    @words_option("--seeds", type=NON_NEGATIVE, default=(0,), metavar="SEED", show_default="0", help="One run each.")
-    @click.option("--jobs", type=POSITIVE, default=1, help="Runs at once, each on its share of the cores.")
-    @click.option("--dry-run", is_flag=True, help="Print the runs and their commands only.")
-    @click.option("--work-dir", type=PATH, default="work_dirs/experiments", help="Runs go to WORK_DIR/SCALE.")
-    @device_option
-    @click.option("--gpus", type=POSITIVE, show_default="1", help="Processes of training.")
-    @click.option("--batch-size", type=POSITIVE, help="Images of a process at a time; the total batch stays.")
-    @image_counts_option
-    @click.option("--pretrain-epochs", type=POSITIVE, help="Default: the scale's.")
-    @click.option("--finetune-epochs", type=POSITIVE, help="At most. Default: the scale's.")
+    @experiment_options
     @click.option("--freesolo", type=FILE, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7.")
     def command(scale: str, work_dir: Path, seeds: Sequence[int], **settings: Any) -> None:
         jobs, dry_run, count = (settings.pop(name) for name in ("jobs", "dry_run", "count"))
@@ -65,7 +44,8 @@ def _command(number: str, experiment: Experiment) -> click.Command:
     return command
 
 
-table = _group("table", "Print a table of the paper beside the paper's numbers, or one of proposals.", TABLES)
+table = _group("table", "Print a table of the paper beside the paper's numbers, or one of one's own data.", TABLES)
+table.add_command(labels_table.command)
 table.add_command(proposal_table.command)
 figure = _group("figure", "Draw a figure of the paper.", FIGURES)
 
@@ -88,19 +68,15 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
         number=int(experiment.name[-1]),
         scale=plan.scale.name,
         notes=list(notes(experiment, plan.scale, seeds)),
-        runs=[f"runs/{run.name}" for run in runs if run.result],
-        commands=commands,
-        machine=describe_machine(choose_device(plan.device)),
-        seconds=round(sum(state(run)["seconds"] for run in runs)),
+        **provenance(runs, plan.device) | {"commands": commands},
         heading=[*experiment.columns, *(name.removeprefix("box_") for name in experiment.scores)],
         rows=[[*row.names, *our_cells(experiment, row, plan, seeds)] for row in rows],
         paper=[[*row.names, *("-" if number is None else f"{number:.1f}" for number in row.paper)] for row in rows],
         pictures=[f"{name}.png" for name in pictures],
     )
     # `draw` writes figureN.json.
-    path = plan.root / (f"figures/{experiment.name}.record.json" if pictures else f"tables/{experiment.name}.json")
-    markdown = record.write(path)
-    print(f"\n{record.text()}\n\nWritten to {markdown}, with its commands, and to {path}")
+    path = f"figures/{experiment.name}.record.json" if pictures else f"tables/{experiment.name}.json"
+    record.publish(plan.root / path)
 
 
 def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]) -> list[str]:
@@ -108,13 +84,6 @@ def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]
     files = [plan.run(row, seed).result for seed in seeds] if row.model else []
     scores = [json.loads(file.read_text(encoding="utf-8")) for file in files if file]
     return [mean_and_spread([run[name] for run in scores]) for name in experiment.scores]
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation of scores, in percent; without spread for one, `-` for none or below 0."""
-    if not values or min(values) < 0:
-        return "-"
-    return f"{100 * fmean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def drawings(figure: Experiment, plan: Plan, seeds: Sequence[int]) -> dict[str, list[str]]:

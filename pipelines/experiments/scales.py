@@ -8,18 +8,32 @@ from pipelines.experiments.paper import DATASETS, INITS, Experiment, Row
 
 
 @dataclass(frozen=True)
+class Given:
+    """Labels or shards of the user. What they hold is in the names of runs, not where they are."""
+
+    path: str
+    content: str  # hashes
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
 class Scale:
-    """How large the runs are, and on which data; by default as in the paper."""
+    """How large the runs are, and on which data (names, numbers of the demo's images, labels); as in the paper."""
 
     name: str = "paper"
     suffix: str = ""  # of the models' names
     backbone: str = "densecl_r50"  # that finds the pseudo masks, and that pre-training starts from
     inits: tuple[str, ...] = (*INITS, "pseudo", "sp")  # of fine-tuning
-    datasets: Mapping[str, str | Counts] = field(default_factory=lambda: {n: n for n in DATASETS})  # or the demo set's
+    datasets: Mapping[str, str | Counts | Given] = field(default_factory=lambda: {n: n for n in DATASETS})
     unlabeled: str | None = "data/coco/unlabeled2017"  # images to pre-train on; None: the demo set's
-    proposals: tuple[str, ...] = ()  # further arguments of the commands of that name
-    pretrain: tuple[str, ...] = ()
-    finetune: tuple[str, ...] = ()
+    shards: Given | None = None  # to pre-train on, instead of any that are made
+    proposals: tuple[str, ...] = ()  # further arguments of stage 1
+    labels: tuple[str, ...] = ()  # and of fine-tuning: how labels are read
+    pretrain_schedule: str | None = None  # None: the command's own
+    finetune_schedule: str | None = None
+    image_size: int | None = None
     pretrain_epochs: int | None = None  # None: the schedule's
     finetune_epochs: int | None = None  # at most; None: the row's or the dataset's
     freesolo: str | None = None  # COCO JSON of FreeSOLO's masks; None: `freemask`, the masks that FreeSOLO starts from
@@ -49,8 +63,9 @@ DEMO = Scale(
     unlabeled=None,
     # In one process: for so few images, starting Ray takes as long as a second worker saves.
     proposals=("--short-side", "384", "--images-per-shard", "64", "--workers", "0"),
-    pretrain=("--schedule", "pretrain_demo", "--image-size", "192"),
-    finetune=("--schedule", "finetune_demo", "--image-size", "192"),
+    pretrain_schedule="pretrain_demo",
+    finetune_schedule="finetune_demo",
+    image_size=192,
     pretrain_epochs=6,
     finetune_epochs=20,
 )

@@ -32,7 +32,7 @@ from mmengine.utils import import_modules_from_strings
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import label_hashes
-from stage2_training.config.few_images import fit_to_images
+from stage2_training.config.few_images import draw_images, fit_to_images
 from stage2_training.config.fragments import CONFIGS, find_fragment, fragment_file
 from stage2_training.config.objects import Objects, labelled_objects, proposed_objects
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
@@ -145,10 +145,13 @@ def finetuning_config(
     overrides = overrides or Overrides()
 
     def objects(config: Config) -> Objects | None:
-        found = labelled_objects(config)
+        by_images = labelled.get("length_by_images")
+        if overrides.train_images:
+            draw_images(config, overrides.train_images, keep_length=bool(by_images or overrides.epochs))
+        found = labelled_objects(config.train_dataloader.dataset)
         if found:
             config.training_images = len(found.counts)
-            if labelled.get("length_by_images"):
+            if by_images:
                 fit_to_images(config, len(found.counts), overrides.epochs)
         return found
 

@@ -1,7 +1,7 @@
-"""Length, evaluations and augmentation of fine-tuning that follow from the number of training images.
+"""The images that fine-tuning trains on; and length, evaluations and augmentation that follow from their number.
 
-They are for datasets that do not state their own length: labels of a user. Warm-up takes a tenth of the steps at most
-(`ShortWarmUpLR`), and so follows from them, too.
+Length and augmentation follow for datasets that do not state their own length: labels of a user. Warm-up takes a tenth
+of the steps at most (`ShortWarmUpLR`), and so follows from them, too.
 """
 
 from math import ceil
@@ -9,7 +9,11 @@ from math import ceil
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
+from stage1_proposals.common.errors import UserError
+from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.datasets import EPOCHS
+from stage2_training.config.objects import labelled_images
+from stage2_training.labels.coco_subset import rank_by_seed
 
 STEPS = 400  # at least: 60 images at the CPU schedule's total batch take about as many in 48 epochs
 FEW = 100  # images, up to which augmentation is stronger
@@ -32,6 +36,33 @@ def fit_to_images(config: Config, images: int, epochs: int | None = None) -> Non
     config.train_cfg.val_interval = max(1, round(config.train_cfg.get("val_interval", 1) * share))
     if images <= FEW:
         _augment(config)
+
+
+def draw_images(config: Config, count: int, keep_length: bool = False) -> None:
+    """Train on some of the images that have objects, in place.
+
+    The run's seed ranks all of them by their names, and the first are taken: those of a lower count are among them.
+
+    Args:
+        config: of fine-tuning, with its total batch.
+        count: of images.
+        keep_length: leave the number of epochs and the interval of evaluation as they are; else the run has as many
+            steps and evaluations as it has on all images.
+
+    Raises:
+        UserError: fewer images have objects.
+    """
+    dataset = config.train_dataloader.dataset
+    images = labelled_images(dataset)
+    if count > len(images):
+        raise UserError(f"--train-images {count}: {annotation_file(dataset)} has {len(images)} images with objects")
+    drawn = rank_by_seed(images, config.randomness.seed, key=images.__getitem__)[:count]
+    dataset.indices = sorted(drawn)
+    dataset.filter_cfg = None  # `indices` are places in what it leaves
+    if not keep_length:
+        share = epoch_steps(config, len(images)) / epoch_steps(config, count)
+        config.train_cfg.max_epochs = ceil(config.train_cfg.max_epochs * share)
+        config.train_cfg.val_interval = max(1, round(config.train_cfg.get("val_interval", 1) * share))
 
 
 def epoch_steps(config: Config, images: int) -> int:

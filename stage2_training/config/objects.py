@@ -6,7 +6,7 @@ of the mask predictions cannot be, either.
 
 import json
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -26,6 +26,7 @@ SPARE, PERCENTILE, STEP = 1.25, 99, 50
 LEAST_SIDE = 8.0
 DETECTIONS = 100  # that a model returns where its config says nothing
 SHARDS = 16  # of a set that are looked at, spread evenly
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # labels that are none
 ENLARGEMENTS = (1.0, 1.25, 1.5, 1.75, 2.0)  # doubling the size takes four times the time
 
 
@@ -56,24 +57,40 @@ class Objects:
         return float(np.percentile(self.sides * factors, 25))
 
 
-def labelled_objects(config: Config) -> Objects | None:
+def labelled_objects(dataset: Any) -> Objects | None:
     """The objects of the training labels; None where the file cannot be read, which `check_annotations` reports."""
-    dataset = config.train_dataloader.dataset
-    try:
-        content = json.loads(annotation_file(dataset).read_bytes())
-        classes = {each["id"] for each in content["categories"] if each["name"] in dataset.metainfo["classes"]}
-        sizes = {each["id"]: (each["width"], each["height"]) for each in content["images"]}
-        objects = [
-            (each["image_id"], each["area"])
-            for each in content["annotations"]
-            if each["category_id"] in classes and not each.get("iscrowd") and each["image_id"] in sizes
-        ]
-        counts = np.asarray(list(Counter(image for image, _ in objects).values()), int)
-        sides = np.sqrt(np.asarray([area for _, area in objects], float))
-        around = np.asarray([sizes[image] for image, _ in objects], float).reshape(-1, 2)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return Objects(counts, sides, -np.sort(-around, axis=1))
+    with suppress(*UNREADABLE):
+        images, objects = _read_labels(dataset)
+        sizes = {each["id"]: (each["width"], each["height"]) for each in images}
+        counts = np.asarray(list(Counter(each["image_id"] for each in objects).values()), int)
+        sides = np.sqrt(np.asarray([each["area"] for each in objects], float))
+        around = np.asarray([sizes[each["image_id"]] for each in objects], float).reshape(-1, 2)
+        return Objects(counts, sides, -np.sort(-around, axis=1))
+    return None
+
+
+def labelled_images(dataset: Any) -> dict[int, str]:
+    """The images that have an object: their places in the training labels, and their names; as `labelled_objects`."""
+    with suppress(*UNREADABLE):
+        images, objects = _read_labels(dataset)
+        ids = {each["image_id"] for each in objects}
+        return {place: each["file_name"] for place, each in enumerate(images) if each["id"] in ids}
+    return {}
+
+
+def _read_labels(dataset: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The images of a dataset's config, and their objects of its classes, without crowds."""
+    content = json.loads(annotation_file(dataset).read_bytes())
+    classes = {each["id"] for each in content["categories"] if each["name"] in dataset.metainfo["classes"]}
+    places = dataset.get("indices")
+    images = content["images"] if places is None else [content["images"][place] for place in places]
+    ids = {each["id"] for each in images}
+    objects = [
+        each
+        for each in content["annotations"]
+        if each["category_id"] in classes and not each.get("iscrowd") and each["image_id"] in ids
+    ]
+    return images, objects
 
 
 def proposed_objects(shards: ShardSet) -> Objects:

@@ -58,9 +58,8 @@ def apply_overrides(
             mixed precision with an optimizer wrapper that does not have it.
     """
     _apply_named(config, overrides)
-    both_given = overrides.queries is not None and overrides.image_size is not None
-    found = objects(config) if objects and not both_given else None
-    if found:
+    found = objects(config) if objects else None
+    if found and None in (overrides.queries, overrides.image_size):
         fit_to_objects(config, found, overrides.queries, overrides.image_size)
     options = parse_options(overrides.cfg_options)
     _check_known(options, config)

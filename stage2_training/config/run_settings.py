@@ -36,6 +36,9 @@ class Overrides(BaseModel):
         default=None, description="Data-loading processes per data loader; 0: the main process loads."
     )
     seed: NonNegativeInt | None = Field(default=None, description="Seed of everything random. Default: 0.")
+    train_images: PositiveInt | None = Field(
+        default=None, description="Train on so many images with objects, drawn by the seed. Default: on all."
+    )
     patience: PositiveInt | None = Field(
         default=None, description="End training after so many evaluations without a better AP. Default: never."
     )

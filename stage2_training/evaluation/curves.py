@@ -1,6 +1,6 @@
 """Learning curves: AP over epochs, averaged over seeds, drawn in one figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import IO
@@ -58,28 +58,42 @@ def mean_curve(curves: Sequence[Sequence[Point]], metric: str) -> list[Point]:
 
 @rc_context({"text.parse_math": False})  # names may contain dollar signs
 def plot_curves(
-    curves: Mapping[str, Sequence[Point]], path: str | Path | IO[bytes], metric: str = "AP", title: str | None = None
+    curves: Mapping[str, Sequence[Point]],
+    path: str | Path | IO[bytes],
+    metric: str = "AP",
+    title: str | None = None,
+    over: str = "epoch",
+    dashed: Collection[str] = (),
 ) -> None:
     """Draw `metric` (in percent) over epochs as an image: a line per named curve, with a band if it is a mean.
 
     Args:
         path: of the image, or an open file, which becomes a PNG.
+        over: what it is drawn over instead, a key of the points; such an axis is logarithmic.
+        dashed: names of curves that are drawn so.
     """
     many = len(curves) > LINES_INSIDE
     figure = Figure(figsize=(9, 4) if many else (6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points in curves.items():
-        epochs = [point["epoch"] for point in points]
-        (line,) = axes.plot(epochs, [100 * point[metric] for point in points], "o-", ms=3, label=name)
+        places = [point[over] for point in points]
+        style = "o--" if name in dashed else "o-"
+        (line,) = axes.plot(places, [100 * point[metric] for point in points], style, ms=3, label=name)
         if points and "lowest" in points[0]:
             low, high = ([100 * point[edge] for point in points] for edge in ("lowest", "highest"))
-            axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-            axes.vlines(epochs, low, high, color=line.get_color(), alpha=0.4)  # a single epoch has no band
-    axes.set_xlabel("epoch")
+            axes.fill_between(places, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            axes.vlines(places, low, high, color=line.get_color(), alpha=0.4)  # a single one has no band
+    axes.set_xlabel(over)
     axes.set_ylabel(f"{'box' if metric.startswith('box_') else 'mask'} {metric.removeprefix('box_')} (%)")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if over == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
+        places = sorted({point[over] for points in curves.values() for point in points})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
     if many:
         figure.legend(loc="outside right upper", fontsize="x-small")

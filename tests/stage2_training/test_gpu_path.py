@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stage1_proposals.common.masks import encode_masks
 from stage2_training.data.rle_masks import RunLengthMasks
+from stage2_training.evaluation.coco_metric import MaskAP
 from stage2_training.evaluation.query_masks import query_masks
 from stage2_training.models import mmcv_operators
 from tests.fake_gpu import FakeGPU, fake_gpu, values_of
@@ -112,7 +113,7 @@ def test_losses(name: str, amp: bool, build_adapted: Callable, make_batch: Calla
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_predictions(name: str, build_adapted: Callable, make_batch: Callable) -> None:
+def test_predictions(name: str, build_adapted: Callable, make_batch: Callable, write_labels: Callable) -> None:
     model = build_adapted(name).eval()
     images, samples = make_batch([2, 0])
     with torch.no_grad():
@@ -123,6 +124,14 @@ def test_predictions(name: str, build_adapted: Callable, make_batch: Callable) -
         gpu.waits.clear()
         found = model(images, samples, mode="predict")
         check_waits(gpu, name, OWN_IN_PREDICTIONS.get(name, {}))
+        labels = next(write_labels(images=2, size=(64, 64)).rglob("*.json"))
+        evaluated, on_cpu = MaskAP(str(labels)), MaskAP(str(labels))
+        evaluated.process(None, [one.to_dict() | {"img_id": 1} for one in found])
+        on_cpu.process(None, [one.to_dict() | {"img_id": 1} for one in expected])
+        for one, other in zip(evaluated.results, on_cpu.results, strict=True):
+            assert one.pop("scores") == pytest.approx(other.pop("scores"))
+            assert one == other
+        gpu.waits.clear()
         if name in PROMPTED:
             assert query_masks(model, images, samples).device.type == "cuda"
             check_waits(gpu, name, OWN_IN_QUERY_MASKS[name])

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.experiments.paper import TABLES
-from pipelines.experiments.record import ExperimentRecord
-from pipelines.experiments.reproduce import mean_and_spread
+from pipelines.experiments.record import ExperimentRecord, mean_and_spread
 from tests.pipelines.command import run_command
 
 SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
@@ -124,7 +123,7 @@ def test_images_are_the_demo_sets(run, capsys) -> None:
 def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
     assert run("8") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "No such command '8'; use one of 1, 2, 3, 4, 5, 6, 7, proposals." in line
+    assert "No such command '8'; use one of 1, 2, 3, 4, 5, 6, 7, labels, proposals." in line
 
 
 def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path: Path, capsys) -> None:

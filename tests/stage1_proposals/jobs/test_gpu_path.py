@@ -1,7 +1,4 @@
-"""Stage 1 on a GPU that is not there: it makes the proposals of a CPU, and the GPU waits only where it has to.
-
-The generator `merging` is not run: `FakeTensorMode` cannot take tensors apart in inference mode.
-"""
+"""Stage 1 on a GPU that is not there: it makes the proposals of a CPU, and the GPU waits only where it has to."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,11 +20,13 @@ RUN_LENGTHS = {
 }
 WAITS = {
     "saliency": RUN_LENGTHS | {("saliency.py:__call__", DOWN)},
+    "merging": RUN_LENGTHS | {("merging.py:__call__", DOWN), ("merging.py:__call__", UP)},  # trees are of the CPU
     "parts": RUN_LENGTHS
     | {("saliency.py:__call__", DOWN), ("connected.py:part_with", DOWN), ("connected.py:part_with", UP)},
 }
 GENERATORS = {
     "saliency": {},
+    "merging": {"name": "merging", "min_cells": 1},
     "parts": {"nms": "matrix", "component": "seed", "pooling": "bilinear", "similarity": "dot"},
 }
 

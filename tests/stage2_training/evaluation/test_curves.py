@@ -48,3 +48,14 @@ def test_the_axis_has_whole_epochs_only(epochs, tmp_path, monkeypatch):
 def test_names_may_contain_dollar_signs(tmp_path):
     plot_curves({r"a $\nothing$ b": [{"epoch": 1, "AP": 0.2}]}, tmp_path / "curve.png", title=r"$\nothing$")
     assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+def test_scores_by_another_number_have_an_axis_of_its_values(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    curves = {"a": [{"images": count, "AP": 0.1} for count in (10, 20, 60)], "b": [{"images": 40, "AP": 0.2}]}
+    plot_curves(curves, tmp_path / "a.png", over="images", dashed=["b"])
+    (axes,) = drawn[0].axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "images")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "20", "40", "60"]
+    assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--"]
