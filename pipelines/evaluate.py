@@ -93,8 +93,10 @@ def command(
         write_json(path, {**scores, "checkpoint": str(weights)})
     print(f"{weights}\n{format_scores(scores)}")
     if by_class := class_scores(scores):
-        rows = [[one_line(name), *percents(values, tuple(values))] for name, values in by_class.items()]
-        print(f"\n{format_table(('AP of each class', 'masks', 'boxes'), rows)}\n")
+        kinds = {"AP": "masks", "box_AP": "boxes"}
+        found = [name for name in kinds if all(name in values for values in by_class.values())]
+        rows = [[one_line(name), *percents(values, found)] for name, values in by_class.items()]
+        print(f"\n{format_table(('AP of each class', *(kinds[name] for name in found)), rows)}\n")
     print(f"written to {path}")
 
 

@@ -76,9 +76,11 @@ def command(
     with quiet_imports():
         from stage2_training.config.evaluation_config import category_ids, class_names, image_side
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+        from stage2_training.saliency_prompt.detectors import require_masks
 
     out = out.resolve()
     weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
+    require_masks(config.model.type)
     names, side = class_names(config), image_side(config)
     request = PredictionRequest.of(listed, work_dir, weights, score, side if tiles is None else tiles)
     print_lines(*listed.remarks)

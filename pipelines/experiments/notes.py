@@ -25,7 +25,9 @@ NOTES = (
     (
         "table6",
         "",
-        "FreeSOLO, UP-DETR and DETReg are not part of this project: these rows are the paper's numbers only.",
+        "FreeSOLO's own training is not part of this project: its row is the paper's numbers only. UP-DETR and DETReg "
+        "are pre-trained here, DETReg on boxes of `merging` in place of selective search; docs/models.md lists what "
+        "differs from their publications.",
     ),
     ("figure5", "paper", "The images are unlabeled ones."),
     ("figure5", "demo", "The images are test images: the unlabeled ones show no text."),

@@ -20,7 +20,7 @@ class Row:
     model: str  # as `knet`; empty: a method that is not part of this project
     dataset: str = ""  # of DATASETS
     init: str = ""  # of fine-tuning: one of INITS, or pre-training with (`sp`) or without prompts (`pseudo`)
-    masks: str = ""  # that it is pre-trained on: `saliency`, `random` or `freesolo`
+    masks: str = ""  # that it is pre-trained on: a generator's, or `freesolo`'s
     options: tuple[str, ...] = ()  # of Saliency Prompt, `name=value`
     epochs: int | None = None  # of fine-tuning; None: the dataset's; 0: the pre-trained detector's boxes are evaluated
     names: tuple[str, ...] = ()  # its first cells

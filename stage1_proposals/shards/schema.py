@@ -109,10 +109,14 @@ class ImageRecord:
 
     def only(self, row: int) -> "ImageRecord":
         """The same image with just one of its proposals."""
-        rows = slice(row, row + 1)
-        per_proposal = ("bbox", "score", "area", "seed", "feature", "rle")
-        cluster = None if self.cluster is None else self.cluster[rows]
-        return replace(self, **{name: getattr(self, name)[rows] for name in per_proposal}, cluster=cluster)
+        return self.take([row])
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "ImageRecord":
+        """The same image with the proposals of these rows alone, in their order."""
+        chosen = np.asarray(rows, np.int64)
+        arrays = {name: getattr(self, name)[chosen] for name in ("bbox", "score", "area", "seed", "feature")}
+        cluster = None if self.cluster is None else self.cluster[chosen]
+        return replace(self, **arrays, rle=[self.rle[row] for row in chosen], cluster=cluster)
 
     def coco_rle(self) -> list[Rle]:
         """The masks as pycocotools RLE objects."""

@@ -4,14 +4,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.shards import ShardError, ShardReader, ShardSet
+from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet
 
 CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, ...
 
@@ -31,6 +31,9 @@ class PseudoLabelDataset(BaseDataset):
         max_open_shards: files open at a time per process, about 4 MB each; the least recently used is closed first.
             `ShardSampler` mixes the images of at most as many shards.
         pseudo_classes: use the clusters as classes, `cluster 0` and so on.
+        max_proposals: most proposals of an image; None: all.
+        choose: which of more: the `best`-scored (DETReg's top 30), or other ones each time, at `random` (UP-DETR's
+            patches).
 
     Raises:
         ShardError: no shard set, an incomplete one, or a missing shard file; with `pseudo_classes`, a set without
@@ -47,6 +50,8 @@ class PseudoLabelDataset(BaseDataset):
         image_root: str | None = None,
         max_open_shards: int = 16,
         pseudo_classes: bool = False,
+        max_proposals: int | None = None,
+        choose: Literal["best", "random"] = "best",
         **kwargs: Any,
     ) -> None:
         if kwargs.get("indices") is not None:
@@ -54,6 +59,7 @@ class PseudoLabelDataset(BaseDataset):
         self.shards = ShardSet.open(shards)
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards
+        self.max_proposals, self.choose = max_proposals, choose
         self.clusters = self.shards.clusters() if pseudo_classes else None
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._pid = os.getpid()
@@ -80,7 +86,7 @@ class PseudoLabelDataset(BaseDataset):
         """
         idx = range(len(self))[idx]
         shard, row = self.shards.locate(idx)
-        record = self._reader(shard).read(row)
+        record = self._choose(self._reader(shard).read(row))
         return {
             "img_id": record.image_id,
             "img_path": str(self.image_root / record.file_name),
@@ -92,6 +98,13 @@ class PseudoLabelDataset(BaseDataset):
             if self.clusters is None
             else np.asarray(record.cluster, np.int64),
         }
+
+    def _choose(self, record: ImageRecord) -> ImageRecord:
+        """An image with `max_proposals` of its proposals at most."""
+        if self.max_proposals is None or len(record) <= self.max_proposals:
+            return record
+        ranks = np.random.random(len(record)) if self.choose == "random" else -record.score
+        return record.take(ranks.argsort(kind="stable")[: self.max_proposals])
 
     def _reader(self, shard: int) -> ShardReader:
         if self._pid != os.getpid():  # a forked worker must not share its parent's open files

@@ -21,19 +21,22 @@ def score_detections(
     class_ids: Sequence[int],
     class_agnostic: bool = False,
     class_names: Sequence[str] = (),
+    kinds: Sequence[str] = tuple(PREFIXES),
 ) -> dict[str, float]:
     """AP over all images, of at most 100 detections each; the arguments are those of `common.coco_scores.evaluate`.
 
     Args:
         class_names: of `class_ids`, to have the AP of each class as well.
+        kinds: `mask` and `box`, or one of them.
 
     Returns:
-        `SCORE_NAMES` to values in [0, 1], or -1 where no object of that size or class exists; class-agnostic also
-        `AR@20` and `box_AR@20`, the recall of the 20 best-scored detections per image; else `AP of NAME` and `box_AP of
-        NAME` of the classes that are named.
+        `SCORE_NAMES` of these kinds to values in [0, 1], or -1 where no object of that size or class exists;
+        class-agnostic also `AR@20` and `box_AR@20`, the recall of the 20 best-scored detections per image; else `AP of
+        NAME` and `box_AP of NAME` of the classes that are named.
     """
     scores: dict[str, float] = {}
-    for kind, prefix in PREFIXES.items():
+    for kind in kinds:
+        prefix = PREFIXES[kind]
         evaluation = evaluate(images, objects, detections, kind, class_ids, class_agnostic)
         scores |= {
             f"{prefix}AP": evaluation.average_precision(),
@@ -64,7 +67,7 @@ class MaskAP(BaseMetric):
     """`score_detections` as an MMDetection metric.
 
     A detection's box is the one that the detector predicts. K-Net, Mask2Former and SOLOv2 predict none; there it is
-    the box around the mask.
+    the box around the mask. DETRs predict no masks: they have the scores of boxes alone.
 
     Args:
         ann_file: COCO JSON of the evaluated images; the dataset's class names select the categories.
@@ -82,18 +85,21 @@ class MaskAP(BaseMetric):
         self.objects = labelled_objects(document)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep the predictions of images, with masks as RLE."""
+        """Keep the predictions of images, with masks, if there are any, as RLE."""
         for sample in data_samples:
             predicted = sample["pred_instances"]
-            masks = encode_masks(predicted["masks"].cpu().numpy())
+            boxes, kept = predicted["bboxes"].cpu().numpy(), {}
+            if "masks" in predicted:
+                masks = encode_masks(predicted["masks"].cpu().numpy())
+                boxes = detection_boxes(boxes, masks)
+                kept = {"segmentation": masks, "area": mask_areas(masks).tolist()}
             self.results.append(
                 {
                     "image_id": sample["img_id"],
                     "labels": predicted["labels"].tolist(),
-                    "scores": predicted["scores"].tolist(),
-                    "masks": masks,
-                    "areas": mask_areas(masks).tolist(),
-                    "boxes": to_xywh(detection_boxes(predicted["bboxes"].cpu().numpy(), masks)).tolist(),
+                    "score": predicted["scores"].tolist(),
+                    "bbox": to_xywh(boxes).tolist(),
+                    **kept,
                 }
             )
 
@@ -102,19 +108,17 @@ class MaskAP(BaseMetric):
         # MMDetection numbers classes by the order of their categories in the file.
         classes = set(self.dataset_meta["classes"])
         class_ids = [number for number, name in self.categories.items() if name in classes]
+        has_masks = any("segmentation" in image for image in results)
+        parts = ("score", "bbox", "segmentation", "area") if has_masks else ("score", "bbox")
         detections = [
             {
                 "image_id": image["image_id"],
                 "category_id": class_ids[0 if self.class_agnostic else label],
-                "score": score,
-                "segmentation": mask,
-                "area": area,
-                "bbox": box,
+                **dict(zip(parts, values, strict=True)),
             }
             for image in results
-            for label, score, mask, area, box in zip(
-                image["labels"], image["scores"], image["masks"], image["areas"], image["boxes"], strict=True
-            )
+            for label, *values in zip(image["labels"], *(image[part] for part in parts), strict=True)
         ]
         names = [self.categories[number] for number in class_ids] if len(class_ids) > 1 else []
-        return score_detections(self.images, self.objects, detections, class_ids, self.class_agnostic, names)
+        kinds = tuple(PREFIXES) if has_masks else ("box",)
+        return score_detections(self.images, self.objects, detections, class_ids, self.class_agnostic, names, kinds)

@@ -19,23 +19,20 @@ SCORE_NAMES = tuple(prefix + name for prefix in PREFIXES.values() for name in AP
 MAX_VALUE = 1e30  # what is larger, or not a number, is no value
 
 Row = dict[str, float]
-# A point of a learning curve: `epoch`, the values of SCORE_NAMES, and the AP of each class; those of masks alone where
-# boxes were not evaluated.
+# A point of a learning curve: `epoch`, the values of SCORE_NAMES, and the AP of each class; those of masks or of boxes
+# alone where the others were not evaluated.
 Point = dict[str, Any]
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
     """A line of names, and a line each for masks and boxes in percent; `-` where there are no objects of that size.
 
-    Boxes have no line in runs that did not evaluate them.
+    Boxes have no line in runs that did not evaluate them, nor masks in those of detectors that predict none.
     """
-    names = [name for name in (*AP_NAMES, RECALL) if name in scores]
+    kinds = {kind: prefix for kind, prefix in PREFIXES.items() if f"{prefix}AP" in scores}
+    names = [name for name in (*AP_NAMES, RECALL) if all(prefix + name in scores for prefix in kinds.values())]
     rows = [("", names)]
-    rows += [
-        (PLURALS[kind], percents(scores, names, prefix))
-        for kind, prefix in PREFIXES.items()
-        if prefix + names[0] in scores
-    ]
+    rows += [(PLURALS[kind], percents(scores, names, prefix)) for kind, prefix in kinds.items()]
     return "\n".join(label.ljust(5) + "".join(cell.rjust(7) for cell in cells) for label, cells in rows)
 
 

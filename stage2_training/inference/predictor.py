@@ -33,6 +33,7 @@ from stage2_training.inference.tiles import Tiles, predict_in_tiles
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
 from stage2_training.runs.work_dir import WorkDir, find_checkpoint
+from stage2_training.saliency_prompt.detectors import require_masks
 
 # A detector puts out up to 100 masks at once, a byte a pixel: of a larger image they are found at a smaller size.
 MASK_PIXELS = 1 << 24
@@ -55,7 +56,7 @@ class Predictor:
         device: torch device; None: MMEngine's, the GPU if there is one.
 
     Raises:
-        UserError: the checkpoint cannot be read or is of another model.
+        UserError: the checkpoint cannot be read or is of another model, or the model predicts no masks.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Predictor:
         tiles: Tiles | None = None,
         device: str | None = None,
     ) -> None:
+        require_masks(config.model.type)
         self.model = load_detector(config, checkpoint, device)
         self.names = class_names(config)
         self.min_score = min_score

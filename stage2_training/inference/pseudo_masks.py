@@ -99,8 +99,10 @@ class CheckpointGenerator:
             from stage2_training.config.evaluation_config import image_pipeline
             from stage2_training.inference.predictor import load_detector
             from stage2_training.runs.work_dir import WorkDir
+            from stage2_training.saliency_prompt.detectors import require_masks
 
         config = WorkDir(Path(self.checkpoint).parent).read_config()
+        require_masks(config.model.type)
         expected = self._sha256  # before the file is read
         model = load_detector(config, self.checkpoint, device="cpu")
         if file_sha256(self.checkpoint) != expected:

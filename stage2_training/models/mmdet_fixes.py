@@ -24,6 +24,8 @@ onedl-mmdetection 3.5.1, onedl-mmcv 2.3.6, onedl-mmengine 0.10.12 and torch 2.13
     Both print without a logger.
 `runs/train.py`, a filter for the warning that `broadcast_buffers` is deprecated (torch)
     MMEngine passes it on, and its successor does not exist in older versions of torch.
+`runs/train.py`, a filter for the warning that `torch.meshgrid` will change (torch)
+    MMDetection's Deformable DETR calls it as before the change.
 `runs/train.py`, `plain_user_errors` cuts an error's message out of a traceback (torch)
     Text is all that `torch.utils.data` hands over from a worker process.
 """
@@ -32,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RPNHead
+from mmdet.models.dense_heads import DETRHead, RPNHead
 from mmdet.models.losses import FocalLoss
 from mmdet.models.roi_heads.mask_heads import DynamicMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -127,6 +129,23 @@ class Float32FocalLoss(FocalLoss):
         if avg_factor is not None:
             avg_factor = torch.as_tensor(avg_factor).clamp(min=1)
         return super().forward(pred.float(), target, *args, avg_factor=avg_factor, **kwargs)
+
+
+@MODELS.register_module()
+class ListWeightsDETRHead(DETRHead):
+    """DETR's head with a list of class weights, as the other models have: one per class, then that of "no object".
+
+    MMDetection's (onedl-mmdetection 3.5.1) takes two numbers and writes a tensor into the config that it is built from,
+    which then builds no second head, and of which PyTorch warns at the first step.
+
+    Args:
+        loss_cls: with `class_weight`, the list.
+        kwargs: those of MMDetection's.
+    """
+
+    def __init__(self, *, loss_cls: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(loss_cls=loss_cls, **kwargs)
+        self.bg_cls_weight = loss_cls["class_weight"][-1]
 
 
 @MODELS.register_module()

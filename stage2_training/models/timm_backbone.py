@@ -1,5 +1,6 @@
 """timm networks as MMDetection backbones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -22,17 +23,23 @@ class TimmBackbone(BaseModule):
         frozen_stages: as in MMDetection's ResNet: -1 freezes nothing, 0 the layers up to stride 2, and
             k = 1 ... 4 those up to stride `2 ** (k + 1)`. Frozen layers stay in eval mode.
         norm_eval: keep every batch norm in eval mode.
+        out_indices: which of the four it gives, as in MMDetection's ResNet.
         init_cfg: as in MMEngine; its names start with `model.`, followed by timm's own.
 
     Attributes:
-        channels: number of channels of the four outputs.
+        channels: number of channels of the outputs.
 
     Raises:
         ValueError: the network lacks one of the strides.
     """
 
     def __init__(
-        self, model_name: str, frozen_stages: int = -1, norm_eval: bool = False, init_cfg: dict | None = None
+        self,
+        model_name: str,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         network: Any = timm.create_model(model_name, pretrained=False, features_only=True)
@@ -41,7 +48,7 @@ class TimmBackbone(BaseModule):
         index = {info["reduction"]: i for i, info in enumerate(infos)}
         if missing := [stride for stride in STRIDES if stride not in index]:
             raise ValueError(f"{model_name} has no features of stride {missing}")
-        self._outputs = [index[stride] for stride in STRIDES]
+        self._outputs = [index[STRIDES[number]] for number in out_indices]
         self.channels = tuple(infos[i]["num_chs"] for i in self._outputs)
         self.norm_eval = norm_eval
         last = [info["module"] for info in infos if info["reduction"] <= 2 ** (frozen_stages + 1)]
@@ -50,7 +57,7 @@ class TimmBackbone(BaseModule):
             module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> (B, c_i, H / s_i, W / s_i) for the strides s = 4, 8, 16, 32."""
+        """(B, 3, H, W) -> (B, c_i, H / s_i, W / s_i) for the strides s = 4, 8, 16, 32, or those of `out_indices`."""
         features = self.model(images)
         return tuple(features[i] for i in self._outputs)
 

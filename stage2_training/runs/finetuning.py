@@ -50,7 +50,8 @@ def finetune(
         tell: called with lines that the user should know.
 
     Returns:
-        The run's last checkpoint, and its scores: `outcome["AP"]` and others in [0, 1].
+        The run's last checkpoint, and its scores: `outcome["AP"]`, or `box_AP` of a model without masks, and others in
+        [0, 1].
 
     Raises:
         UserError: something that is named is not there or cannot be used.
@@ -89,7 +90,7 @@ def finetune(
         curve = read_curve(work.path)
         with writing(work.path / "curve.json", RESUME_HINT):
             write_json(work.path / "curve.json", curve)
-            plot_curves({init_name: curve}, work.path / "curve.png")
+            plot_curves({init_name: curve}, work.path / "curve.png", "AP" if "AP" in curve[-1] else "box_AP")
         return {**curve[-1], **describe_stop(work.path, curve[-1]["epoch"], config.train_cfg.max_epochs)}
 
     chosen = f"{device}, schedule {schedule}, {describe_images(config)}"

@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,12 @@ def build_model(config: Config, options: Sequence[str] = ()) -> BaseModel:
     if not MMLogger.check_instance_created("initialisation"):  # MMEngine announces every parameter at INFO
         MMLogger.get_instance("initialisation", log_level="WARNING")
     use_safe_checkpoint_loader()
+    warnings.filterwarnings("ignore", message="torch.meshgrid")  # of Deformable DETR
     with report_config_errors(options):
         import_modules_from_strings(**config.custom_imports)
         init_default_scope("mmdet")
         set_random_seed(config.randomness.seed)
-        model = MODELS.build(config.model)
+        model = MODELS.build(deepcopy(config.model))  # Deformable DETR changes what it is built from
         model.init_weights()
     return model
 

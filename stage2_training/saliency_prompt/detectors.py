@@ -6,11 +6,11 @@ A model of your own can be declared in this file, or in a module of your own tha
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.detectors import Mask2Former, MaskFormer, QueryInst
+from mmdet.models.detectors import DETR, DeformableDETR, Mask2Former, MaskFormer, QueryInst
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
@@ -52,7 +52,8 @@ class DetectorTraits:
         query_rows: matches the names of learned tensors with a row per query.
         detections: the setting of `model` that is how many objects it returns of an image.
         query_masks: from the detector in evaluation mode, images (B, 3, H, W) and their samples to its `QueryMasks`;
-            None: the detector has no queries.
+            None: the detector has no queries, or no masks.
+        masks: whether it predicts masks; else boxes alone.
     """
 
     pretrained_parts: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class DetectorTraits:
     query_rows: re.Pattern[str] | None = None
     detections: str | None = None
     query_masks: Callable[[Any, Tensor, Sequence[DetDataSample]], QueryMasks] | None = None
+    masks: bool = True
 
 
 _TRAITS: dict[str, DetectorTraits] = {}
@@ -80,6 +82,17 @@ def detector_traits(detector_type: str) -> DetectorTraits:
             declaration has the defaults of `DetectorTraits`.
     """
     return _TRAITS.get(detector_type, DetectorTraits())
+
+
+def require_masks(detector_type: str) -> None:
+    """Check that a detector predicts masks, for what cannot be done with boxes.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not detector_traits(detector_type).masks:
+        name = detector_type.removeprefix("SaliencyPrompt")
+        raise UserError(f"{name}: finds boxes alone, and this needs masks; `make evaluate` scores its boxes")
 
 
 # --- K-Net ---
@@ -102,6 +115,8 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
         self.init_saliency_prompt(saliency_prompt, self.rpn_head.initial_kernels.shape[1])
         settings = self.prompter.settings
         settings.check_level(len(self.rpn_head.localization_fpn.convs_all_levels))
+        if settings.groups:
+            raise UserError("saliency_prompt.groups: K-Net cannot keep its kernels apart; leave it out")
         if (settings.match_on, settings.add_to) == ("object", "initial"):
             raise UserError(
                 "saliency_prompt.match_on 'object': the per-image kernels exist only after the first masks; "
@@ -150,7 +165,7 @@ class SaliencyPromptKNet(SaliencyPromptMixin, KNet):
 
         losses, stages, assignments = self.training_pass(batch_inputs, batch_data_samples, prompted_kernel_head)
         kernels = [stage.kernels for stage in stages]
-        losses |= self.kernel_losses(kernels, assignments, batch_data_samples)
+        losses |= self.kernel_losses(kernels, assignments, batch_data_samples, match)
         return PromptedPass(losses, match, kernels, assignments)
 
 
@@ -296,6 +311,65 @@ declare_traits(
         query_rows=re.compile(r"^rpn_head\.init_proposal_(bboxes|features)\."),
         detections="test_cfg.rcnn.max_per_img",
         query_masks=_queryinst_query_masks,
+    ),
+)
+
+
+# --- DETR and Deformable DETR, which predict boxes alone ---
+
+
+@MODELS.register_module()
+class SaliencyPromptDETR(SaliencyPromptAdapter, DETR):
+    """DETR whose learned queries, positional embeddings that enter every layer, get prompts (UP-DETR).
+
+    A linear layer makes prompts of the backbone's last map.
+    """
+
+    def query_decoder(self) -> QueryDecoder:
+        return QueryDecoder(
+            learned=self.query_embedding.weight,
+            layers=[self.decoder],
+            argument="query_pos",
+            output=list,  # of all layers, normalised
+            pyramid=self.backbone,
+            levels=list,
+            assigners=[self.bbox_head.assigner],
+            prompt_channels=self.neck.convs[-1].in_channels,
+            self_attention=[layer.self_attn for layer in self.decoder.layers],
+        )
+
+
+@MODELS.register_module()
+class SaliencyPromptDeformableDETR(SaliencyPromptAdapter, DeformableDETR):
+    """Deformable DETR whose query content embeddings get prompts; DETReg's has none, but an embedding head."""
+
+    def query_decoder(self) -> QueryDecoder:
+        return QueryDecoder(
+            learned=self.query_embedding.weight[:, self.embed_dims :],  # the first half are positional embeddings
+            layers=[self.decoder],
+            argument="query",
+            output=lambda returned: list(returned[0]),  # of all layers; reference points follow
+            pyramid=self.neck,
+            levels=list,
+            assigners=[self.bbox_head.assigner],
+            self_attention=[layer.self_attn for layer in self.decoder.layers],
+        )
+
+
+_DETR_TRAITS = DetectorTraits(
+    pretrained_parts=("neck", "encoder", "decoder", "query_embedding", "bbox_head"),
+    class_branch=re.compile(r"^bbox_head\.(fc_cls|cls_branches\.\d+)\."),
+    queries="num_queries",
+    query_rows=re.compile(r"^query_embedding\."),
+    detections="test_cfg.max_per_img",
+    masks=False,
+)
+declare_traits("DETR", "SaliencyPromptDETR", traits=_DETR_TRAITS)
+declare_traits(
+    "DeformableDETR",
+    "SaliencyPromptDeformableDETR",
+    traits=replace(
+        _DETR_TRAITS, pretrained_parts=(*_DETR_TRAITS.pretrained_parts, "level_embed", "reference_points_fc")
     ),
 )
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import Prompts
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMatch, image_means
-from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 OWN, SWAPPED, MEAN, NONE = VARIANTS = ("own", "swapped", "image mean", "none")
 
@@ -70,7 +69,7 @@ def diagnose_prompts(model: Any, batches: Iterable[tuple[Tensor, Sequence[DetDat
         for number, (images, samples) in enumerate(batches):
             image_count += len(samples)
             for variant in VARIANTS:
-                prompter = _DiagnosticPrompter(model.prompter.settings, variant, seed=number)
+                prompter = _DiagnosticPrompter(model.prompter, variant, seed=number)
                 prompted = model.prompted_pass(images, samples, prompter)
                 for name, loss in prompted.losses.items():
                     if isinstance(loss, Tensor) and "loss" in name:
@@ -102,7 +101,7 @@ class _DiagnosticPrompter(Prompter):
     """A prompter without dropping that can replace prompts or leave them out, and measures what it adds.
 
     Args:
-        settings: the model's.
+        own: the model's.
         variant: one of `VARIANTS`.
         seed: for what is drawn at random after the prompts, such as points of masks: the same for every variant.
 
@@ -110,17 +109,17 @@ class _DiagnosticPrompter(Prompter):
         length: see `PromptDiagnosis`, for this batch.
     """
 
-    def __init__(self, settings: SaliencyPromptSettings, variant: str, seed: int) -> None:
-        super().__init__(replace(settings, drop_prob=0.0))
+    def __init__(self, own: Prompter, variant: str, seed: int) -> None:
+        super().__init__(replace(own.settings, drop_prob=0.0), own.projection)
         self.variant, self.seed = variant, seed
         self.length: float | None = None
 
     def match(self, *args: Any) -> PromptMatch | None:
-        if self.variant == NONE:
-            return None
         match = super().match(*args)
         if match is not None and self.variant == SWAPPED:
             return swap_prompts(match)
+        if match is not None and self.variant == NONE:
+            return replace(match, kept=torch.zeros_like(match.kept))
         return match
 
     def prompts_of_queries(self, match: PromptMatch) -> Tensor:

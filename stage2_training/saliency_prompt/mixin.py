@@ -11,9 +11,12 @@ from mmdet.utils import ConfigType
 from torch import Tensor, nn
 
 from stage1_proposals.backbones.cell_offset import cell_offset
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.assignment import Assignment
+from stage2_training.saliency_prompt.embedding_head import EmbeddingHead
 from stage2_training.saliency_prompt.kernel_supervision import KernelSupervision
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMap, PromptMatch
+from stage2_training.saliency_prompt.query_groups import group_mask, masked_attention
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder, recording
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
@@ -53,30 +56,39 @@ class SaliencyPromptMixin:
     """The parts of a Saliency Prompt detector; comes before the vanilla detector in the bases.
 
     `gt_instances` hold `bboxes` and `seed_features` float32 (L, D) besides masks and labels. The state dict gains
-    `kernel_supervision.*` and nothing else.
+    `kernel_supervision.*` and, with `prompt_channels`, `prompt_projection.*`.
     """
 
     training: bool  # as in any torch module
     backbone: nn.Module
     prompter: Prompter
-    kernel_supervision: KernelSupervision
+    kernel_supervision: KernelSupervision | EmbeddingHead
 
-    def init_saliency_prompt(self, saliency_prompt: ConfigType, channels: int) -> None:
+    def init_saliency_prompt(
+        self, saliency_prompt: ConfigType, channels: int, prompt_channels: int | None = None
+    ) -> None:
         """Set up both parts; to be called at the end of `__init__`.
 
         Args:
             saliency_prompt: fields of `SaliencyPromptSettings`.
             channels: C, length of a query.
+            prompt_channels: length of what prompts are made of, if a linear layer makes them; None: that of a query.
 
         Raises:
-            UserError: an unknown setting, or a bad value.
+            UserError: an unknown setting, a bad value, or settings that contradict each other.
         """
         settings = SaliencyPromptSettings(**saliency_prompt)
-        self.prompter = Prompter(settings)
+        from_prompts = settings.kernel_target == "prompt"
+        if from_prompts and settings.matching == "none":
+            raise UserError(
+                "saliency_prompt.kernel_target 'prompt': there are none with matching=none; use kernel_target=seed"
+            )
+        self.prompt_projection = nn.Linear(prompt_channels, channels) if prompt_channels else None
+        self.prompter = Prompter(settings, self.prompt_projection)
         self._level_offsets: dict[int, int] = {}
-        self.kernel_supervision = KernelSupervision(
-            settings.feature_dim, channels, settings.kernel_loss_weight, settings.kernel_loss
-        )
+        supervision = EmbeddingHead if settings.kernel_loss in ("reconstruct", "regress") else KernelSupervision
+        target_dim = (prompt_channels or channels) if from_prompts else settings.feature_dim
+        self.kernel_supervision = supervision(target_dim, channels, settings.kernel_loss_weight, settings.kernel_loss)
 
     def level_offset(self, stride: int) -> int:
         """How far down and to the right of their centres the cells of a level look, in pixels.
@@ -92,6 +104,7 @@ class SaliencyPromptMixin:
         queries: Sequence[Tensor],
         assignments: Sequence[Assignment],
         batch_data_samples: Sequence[DetDataSample],
+        match: PromptMatch | None = None,
     ) -> dict[str, Tensor]:
         """Losses `s0.loss_kernel`, `s1.loss_kernel`, ... (Eq. 9), one for each stage or layer.
 
@@ -99,9 +112,14 @@ class SaliencyPromptMixin:
             queries: that each stage puts out, (B, N, C).
             assignments: of each stage.
             batch_data_samples: with `gt_instances`.
+            match: of the prompts, if these are the targets; None where no image has any.
         """
-        seed_features = [sample.gt_instances.seed_features for sample in batch_data_samples]
-        return self.kernel_supervision(seed_features, queries, assignments)
+        instances = [sample.gt_instances for sample in batch_data_samples]
+        targets = [image.seed_features for image in instances]
+        if self.prompter.settings.kernel_target == "prompt" and match is not None:
+            targets = [rows[: len(image)] for rows, image in zip(match.pooled, instances, strict=True)]
+        losses: dict[str, Tensor] = self.kernel_supervision(targets, queries, assignments)
+        return losses
 
 
 class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
@@ -119,7 +137,10 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
 
     def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.init_saliency_prompt(saliency_prompt, self.query_decoder().learned.shape[1])
+        decoder = self.query_decoder()
+        self.init_saliency_prompt(saliency_prompt, decoder.learned.shape[1], decoder.prompt_channels)
+        if self.prompter.settings.groups and not decoder.self_attention:
+            raise UserError(f"saliency_prompt.groups: {type(self).__name__} cannot keep queries apart; leave it out")
 
     @abstractmethod
     def query_decoder(self) -> QueryDecoder:
@@ -159,8 +180,14 @@ class SaliencyPromptAdapter(SaliencyPromptMixin, BaseDetector):
         def add_to_embedding(embedding: Tensor) -> Tensor:
             return prompter.add(embedding, match, reference=embedding)
 
-        with recording(decoder, add_to_queries, add_to_embedding) as record:
+        def different_groups() -> Tensor | None:
+            return group_mask(match.index) if match is not None and prompter.settings.groups else None
+
+        with (
+            recording(decoder, add_to_queries, add_to_embedding) as record,
+            masked_attention(decoder.self_attention, different_groups),
+        ):
             losses: dict[str, Tensor] = super().loss(batch_inputs, batch_data_samples)
         assignments = record.assignments(len(batch_data_samples))
-        losses |= self.kernel_losses(record.queries, assignments, batch_data_samples)
+        losses |= self.kernel_losses(record.queries, assignments, batch_data_samples, match)
         return PromptedPass(losses, match, record.queries, assignments)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from mmdet.structures import DetDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import Prompts, box_prompts, gather_prompts, match_prompts
@@ -36,11 +36,13 @@ class PromptMatch:
         prompts: of the B images, L >= 1 rows.
         index: int64 (B, N), each query's row of `prompts`; arbitrary for images that have no prompt.
         kept: bool (B, N), whether a query gets its prompt: it was not dropped, and its image has prompts.
+        pooled: (B, L, D), what prompts are made of: themselves, if no linear layer makes them.
     """
 
     prompts: Prompts
     index: Tensor
     kept: Tensor
+    pooled: Tensor
 
 
 def image_means(match: PromptMatch) -> Tensor:
@@ -53,10 +55,12 @@ class Prompter:
 
     Args:
         settings: how.
+        projection: from what is pooled, of length D, to prompts as long as queries; None: the map has that length.
     """
 
-    def __init__(self, settings: SaliencyPromptSettings) -> None:
+    def __init__(self, settings: SaliencyPromptSettings, projection: nn.Linear | None = None) -> None:
         self.settings = settings
+        self.projection = projection
 
     def match(
         self, reference: Tensor, maps: PromptMap, batch_data_samples: Sequence[DetDataSample], training: bool
@@ -83,13 +87,17 @@ class Prompter:
         width = batch_data_samples[0].batch_input_shape[1]
         offset = maps.level_offset(width // feature.shape[-1]) if settings.pool_from == "pyramid" else 0
         prompts = box_prompts(feature, boxes, sizes, width, settings.center, offset)  # Eq. 5
+        pooled = prompts.features
+        if self.projection is not None:
+            features, means = (self.projection(values).float() for values in (pooled, prompts.image_means))
+            prompts = prompts._replace(features=features, image_means=means)
         if settings.matching == "mean":
             index = torch.zeros(len(boxes), reference.shape[-2], dtype=torch.int64, device=feature.device)
         else:
             index = match_prompts(reference, prompts, settings.matching)  # Eq. 6, 7
         drop_prob = settings.drop_prob if training else 0.0
         kept = torch.rand(index.shape, device=feature.device) >= drop_prob
-        return PromptMatch(prompts, index, kept & (prompts.counts[:, None] > 0))
+        return PromptMatch(prompts, index, kept & (prompts.counts[:, None] > 0), pooled)
 
     def add(self, queries: Tensor, match: PromptMatch | None, reference: Tensor) -> Tensor:
         """Queries (B, N, C), each with its prompt added (Eq. 8).
@@ -100,7 +108,8 @@ class Prompter:
             reference: (N, C) or (B, N, C); `rescale` gives prompts the length of these.
         """
         if match is None:
-            return queries
+            parameters = [] if self.projection is None else self.projection.parameters()
+            return queries + sum(0 * each.sum() for each in parameters)  # processes wait for each other's gradients
         added = self.prompts_of_queries(match)
         if self.settings.rescale:
             added = F.normalize(added, dim=-1) * reference.detach().norm(dim=-1, keepdim=True)
@@ -119,7 +128,7 @@ class Prompter:
             name, feature = f"level {self.settings.level}", maps.levels[self.settings.level]
         else:
             name, feature = "pool_from 'query_map'", maps.query_map()
-        if feature.shape[1] != channels:
+        if self.projection is None and feature.shape[1] != channels:
             raise UserError(
                 f"saliency_prompt.{name}: has {feature.shape[1]} channels, but the queries have {channels}; use a "
                 f"level, or a pixel decoder, with as many"

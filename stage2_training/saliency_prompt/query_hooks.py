@@ -16,35 +16,45 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.knet.assignment import Assignment
 
 
+def _no_query_map(returned: Any, size: tuple[int, int]) -> Tensor:
+    raise UserError("saliency_prompt.pool_from 'query_map': this model multiplies no map with its queries; use pyramid")
+
+
 @dataclass(frozen=True)
 class QueryDecoder:
     """Where a detector keeps what Saliency Prompt needs.
 
     Attributes:
         learned: the learned queries (N, C), which prompts are compared with (Eq. 6).
-        layers: the decoder layers or update stages, in order.
+        layers: the decoder layers or update stages, in order; or one module that runs them all.
         argument: the parameter of a layer's `forward` that takes the queries (B, N, C).
-        output: from what a layer returns to the queries (B, N, C) that it puts out.
+        output: from what a layer returns to the queries (B, N, C) that it puts out; from what a module that runs all
+            layers returns, to those of each.
         pyramid: the module that makes the features which prompts are pooled from; it runs before the layers.
         levels: from what it returns to those features, each (B, C, h, w), finest first.
-        query_map: from what it returns, and height and width of the padded input, to the map (B, C, h, w) that queries
-            are multiplied with for the first prediction.
         assigners: the `NaNSafeHungarianAssigner`s that match predictions with instances: layer by layer, and within
             a layer image by image. Matches of predictions made before the first layer, if there are any, come first.
+        query_map: from what the pyramid returns, and height and width of the padded input, to the map (B, C, h, w)
+            that queries are multiplied with for the first prediction; by default there is no such map.
         first_norm: takes the queries when a prediction is made before the first layer; None: there is no such one.
         mask_embedding: makes of the normalised queries the vectors (B, N, C) that `query_map` is multiplied with.
+        prompt_channels: D, of the levels, where a linear layer has to make prompts of what is pooled; None: they have
+            as many channels as queries.
+        self_attention: MMCV's `MultiheadAttention`s by which queries attend to each other; empty: they have another.
     """
 
     learned: Tensor
     layers: Sequence[nn.Module]
     argument: str
-    output: Callable[[Any], Tensor]
+    output: Callable[[Any], Tensor | Sequence[Tensor]]
     pyramid: nn.Module
     levels: Callable[[Any], Sequence[Tensor]]
-    query_map: Callable[[Any, tuple[int, int]], Tensor]
     assigners: Sequence[Any]
+    query_map: Callable[[Any, tuple[int, int]], Tensor] = _no_query_map
     first_norm: nn.Module | None = None
     mask_embedding: nn.Module | None = None
+    prompt_channels: int | None = None
+    self_attention: Sequence[nn.Module] = ()
 
 
 @dataclass
@@ -111,7 +121,8 @@ def recording(
     record = Recording()
 
     def keep_pyramid(module: nn.Module, args: Any, output: Any) -> None:
-        record.pyramid = output
+        if record.pyramid is None:  # copies of the backbone, whose offsets are measured, have its hooks
+            record.pyramid = output
 
     def prompted(queries: Tensor) -> Tensor:
         if record.prompted is None:
@@ -132,7 +143,8 @@ def recording(
         return call.args, call.kwargs
 
     def keep_queries(layer: nn.Module, args: Any, output: Any) -> None:
-        record.queries.append(decoder.output(output))
+        queries = decoder.output(output)
+        record.queries += [queries] if isinstance(queries, Tensor) else queries
 
     def keep_match(result: Any) -> None:
         record.matches.append(result.gt_inds)

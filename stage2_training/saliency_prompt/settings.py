@@ -30,8 +30,13 @@ class SaliencyPromptSettings:
         level: FPN level of `pool_from="pyramid"`; -1 is the coarsest.
         detach: stop the gradient between prompts and the map that they are means of.
         drop_prob: probability that a kernel gets no prompt, in training.
+        groups: let a query attend only to those that have the same prompt (UP-DETR); for models whose queries attend
+            to each other by MMCV's attention.
         kernel_loss: `cosine`, the distance of a kernel from its target (Eq. 9), or `contrast`, the cross-entropy of
-            its target among all targets of the image (InfoNCE).
+            its target among all targets of the image (InfoNCE); `reconstruct` and `regress` map kernels to features
+            instead of features to kernels: the cosine distance (UP-DETR) or the L1 distance (DETReg).
+        kernel_target: which feature of its proposal a kernel is supervised with: the shard's (`seed`), or the one that
+            its prompt is made of (`prompt`).
         kernel_loss_weight: weight of the kernel supervision.
 
     Raises:
@@ -48,7 +53,9 @@ class SaliencyPromptSettings:
     level: int = -1
     detach: bool = True
     drop_prob: Probability = 0.1
-    kernel_loss: Literal["cosine", "contrast"] = "cosine"
+    groups: bool = False
+    kernel_loss: Literal["cosine", "contrast", "reconstruct", "regress"] = "cosine"
+    kernel_target: Literal["seed", "prompt"] = "seed"
     kernel_loss_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="wrap")

@@ -27,6 +27,7 @@ from stage2_training.config.compose import set_num_classes
 
 CHANNELS, KERNELS, CLASSES, STAGES, SEED_DIM = 32, 6, 3, 2, 5
 HEIGHT, WIDTH = 64, 96
+RESNET_CHANNELS = {24: 8, 40: 16, 112: 32, 320: 64}  # by those of EfficientNet-Lite0 at the same stride
 FRAGMENTS = Path(__file__).parents[2] / "configs" / "models"
 
 # MMEngine announces the initialisation of every parameter, at INFO.
@@ -69,8 +70,8 @@ def _shrink(node: Any) -> None:
     small = {"num_queries": KERNELS, "num_proposals": KERNELS, "max_per_img": KERNELS, "max_per_image": KERNELS}
     if isinstance(node, dict):
         node.update({key: value for key, value in small.items() if key in node})
-        if node.get("in_channels") == [24, 40, 112, 320]:
-            node["in_channels"] = [8, 16, 32, 64]
+        if isinstance(node.get("in_channels"), list):
+            node["in_channels"] = [RESNET_CHANNELS[channels] for channels in node["in_channels"]]
         for value in node.values():
             _shrink(value)
     elif isinstance(node, list):
@@ -86,7 +87,8 @@ def build_adapted() -> Callable[..., BaseDetector]:
         model = Config.fromfile(FRAGMENTS / f"{name}_lite0.py").model
         _shrink(model)
         set_num_classes(model, CLASSES)
-        model.backbone = {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True}
+        outputs = model.backbone.get("out_indices", (0, 1, 2, 3))
+        model.backbone = {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True, "out_indices": outputs}
         if settings is not None:
             model.type = f"SaliencyPrompt{model.type}"
             model.saliency_prompt = {"feature_dim": SEED_DIM} | settings

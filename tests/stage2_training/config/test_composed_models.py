@@ -17,15 +17,18 @@ from mmengine.registry import DefaultScope
 import stage2_training.engine.optimizer
 import stage2_training.models.mmdet_fixes
 import stage2_training.models.timm_backbone  # noqa: F401 (they register what the configs name)
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.masks import encode_masks, mask_areas, mask_fields
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.compose import CONFIGS, finetuning_config, pretraining_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.coco_metric import MaskAP
+from stage2_training.inference.predictor import Predictor
 
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]
 WITHOUT_QUERIES = ("mask_rcnn", "solov2")
+WITHOUT_MASKS = ("detr", "deformable_detr")
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_metric_scores_what_a_fine_tuned_model_predicts(name: str, make_batch: Callable, tmp_path: Path) -> None:
-    """One of its masks is the labelled object, so AP must be above 0."""
+    """One of its masks, or of its boxes, is the labelled object, so AP must be above 0."""
     every_score = ["model.test_cfg.score_thr=0", "model.test_cfg.filter_thr=0"] if name.startswith("solov2") else []
     model = built(finetuning_config(name, "ctw1500", overrides=Overrides(cfg_options=every_score)))
     images, samples = make_batch([2, 0])
@@ -93,13 +96,48 @@ def test_the_metric_scores_what_a_fine_tuned_model_predicts(name: str, make_batc
     assert model.parse_losses(losses)[0].isfinite()
     with torch.no_grad():
         predicted = model.eval()(images, samples, mode="predict")
-    masks = encode_masks(predicted[0].pred_instances.masks.numpy())
-    labelled = next(mask for mask, area in zip(masks, mask_areas(masks), strict=True) if area)
-    objects = [{"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 0, **mask_fields(labelled)}]
+    if boxes_alone := name.startswith(WITHOUT_MASKS):
+        (x1, y1, x2, y2), *_ = predicted[0].pred_instances.bboxes.tolist()
+        outline = [x1, y1, x2, y1, x2, y2, x1, y2]
+        fields = {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [outline], "area": (x2 - x1) * (y2 - y1)}
+    else:
+        masks = encode_masks(predicted[0].pred_instances.masks.numpy())
+        fields = mask_fields(next(mask for mask, area in zip(masks, mask_areas(masks), strict=True) if area))
+    objects = [{"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 0, **fields}]
     entries = [{"id": number, "file_name": f"{number}.jpg", "width": 180, "height": 120} for number in range(2)]
     labels = {"images": entries, "annotations": objects, "categories": [{"id": 1, "name": "text"}]}
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     metric = MaskAP(str(tmp_path / "labels.json"))
     metric.dataset_meta = {"classes": ("text",)}
     metric.process(None, [sample.to_dict() for sample in predicted])
-    assert 0 < metric.evaluate(2)["coco/AP"] <= 1
+    scores = metric.evaluate(2)
+    assert 0 < scores["coco/box_AP" if boxes_alone else "coco/AP"] <= 1
+    assert ("coco/AP" in scores) != boxes_alone
+
+
+def test_the_published_settings_of_up_detr(shards: ShardSet) -> None:
+    config = pretraining_config("detr", "pretrain", shards)
+    prompts, data = config.model.saliency_prompt, config.train_dataloader.dataset
+    assert (config.model.num_queries, data.max_proposals, data.choose) == (100, 10, "random")
+    assert (prompts.matching, prompts.groups, prompts.drop_prob) == ("random", True, 0.1)
+    assert (prompts.kernel_loss, prompts.kernel_target) == ("reconstruct", "prompt")
+    assert prompts.kernel_loss_weight == 2.0  # of half the squared distance
+    optimizer = config.optim_wrapper
+    assert (optimizer.optimizer.lr, optimizer.optimizer.weight_decay, optimizer.clip_grad.max_norm) == (1e-4, 1e-4, 0.1)
+
+
+def test_the_published_settings_of_detreg(shards: ShardSet) -> None:
+    config = pretraining_config("deformable_detr", "pretrain", shards)
+    prompts, data = config.model.saliency_prompt, config.train_dataloader.dataset
+    assert (config.model.num_queries, data.max_proposals, data.get("choose", "best")) == (300, 30, "best")
+    assert (prompts.matching, prompts.kernel_loss, prompts.kernel_target) == ("none", "regress", "seed")
+    keys = config.optim_wrapper.paramwise_cfg.custom_keys
+    assert keys.sampling_offsets.lr_mult == keys.reference_points.lr_mult == 0.1
+    assert (config.optim_wrapper.optimizer.weight_decay, config.optim_wrapper.clip_grad.max_norm) == (1e-4, 0.1)
+
+
+@pytest.mark.parametrize("name", WITHOUT_MASKS)
+def test_what_needs_masks_refuses_models_without(name: str) -> None:
+    config = finetuning_config(name, "ctw1500")
+    with pytest.raises(UserError, match=rf"^{config.model.type}: finds boxes alone, and this needs masks; `make eval"):
+        Predictor(config, "any.pth")

@@ -54,6 +54,27 @@ def test_a_part_of_the_images_is_refused(shards):
         PseudoLabelDataset(str(shards.directory), indices=2)
 
 
+def test_takes_the_best_or_other_random_proposals(write_shards, make_record, rectangles):
+    """With their features and masks; of fewer proposals, all."""
+    masks = rectangles([(2 * m, 0, 2 * m + 9, 8) for m in range(6)], 24, 32)
+    features = np.array([[m, 0, 0, 1] for m in range(6)])
+    record = make_record(1, "many.png", masks, features)
+    record.score[:] = [0.1, 0.6, 0.2, 0.9, 0.6, 0.3]
+    few = make_record(2, "few.png", masks[:2], features[:2])
+    directory = str(write_shards([[record, few]]).directory)
+    best = PseudoLabelDataset(directory, max_proposals=3)[0]
+    assert best["record"].feature[:, 0].tolist() == [3, 1, 4]
+    assert best["record"].bbox[:, 1].tolist() == [6, 2, 8]
+    assert np.array_equal(best["record"].masks(), masks[[3, 1, 4]])
+    assert best["labels"].tolist() == [0, 0, 0]
+    np.random.seed(0)
+    random = PseudoLabelDataset(directory, max_proposals=3, choose="random")
+    seen = [set(random[0]["record"].feature[:, 0].tolist()) for _ in range(20)]
+    assert all(len(rows) == 3 for rows in seen)
+    assert set.union(*seen) == set(range(6))
+    assert len(random[1]["record"]) == 2
+
+
 def test_reads_every_image_once_in_the_order_of_the_shards(shards):
     dataset = PseudoLabelDataset(str(shards.directory))
     assert len(dataset) == 5

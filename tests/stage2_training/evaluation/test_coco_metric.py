@@ -91,13 +91,14 @@ def run_metric(metric, results: list[dict], image_ids: list[int]) -> dict[str, f
     metric.dataset_meta = {"classes": ("text", "sign")}
     for image_id in image_ids:
         of_image = [result for result in results if result["image_id"] == image_id]
-        masks = np.array([result["mask"] for result in of_image]).reshape(-1, SIZE, SIZE).astype(bool)
         predicted = InstanceData(
             bboxes=tensor([result["box"] for result in of_image]).double().reshape(-1, 4),
             labels=tensor([(3, 5).index(result["category_id"]) for result in of_image]),
             scores=tensor([result["score"] for result in of_image]).double(),
-            masks=tensor(masks),
         )
+        if all("mask" in result for result in results):
+            masks = np.array([result["mask"] for result in of_image]).reshape(-1, SIZE, SIZE).astype(bool)
+            predicted.masks = tensor(masks)
         metric.process({}, [{"img_id": image_id, "ori_shape": (SIZE, SIZE), "pred_instances": predicted.to_dict()}])
     with contextlib.redirect_stdout(io.StringIO()):
         return metric.evaluate(len(image_ids))
@@ -179,6 +180,19 @@ def test_a_detection_without_a_box_has_the_box_of_its_mask(tmp_path):
         result["box"] = [0.0] * 4
     ours = run_metric(MaskAP(str(tmp_path / "a.json")), results, [10, 20, 30])
     assert ours == pytest.approx({f"coco/{name}": value for name, value in expected.items()}, abs=1e-12)
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_a_detector_without_masks_has_the_scores_of_its_boxes(tmp_path, class_agnostic):
+    truth, results = random_case(2, detections=15)
+    (tmp_path / "a.json").write_text(json.dumps(truth))
+    metric = MaskAP(str(tmp_path / "a.json"), class_agnostic)
+    expected = run_metric(metric, results, [10, 20, 30])
+    for result in results:
+        del result["mask"]
+    ours = run_metric(MaskAP(str(tmp_path / "a.json"), class_agnostic), results, [10, 20, 30])
+    assert ours == {name: value for name, value in expected.items() if name.startswith("coco/box_")}
+    assert 0 < ours["coco/box_AP"] < 1
 
 
 def test_class_agnostic_scores_are_those_of_labels_with_one_class(tmp_path):

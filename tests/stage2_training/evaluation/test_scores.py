@@ -20,6 +20,13 @@ def test_scores_of_a_run_without_boxes_and_of_class_agnostic_evaluation():
     assert [len(row.split()) for row in rows] == [8, 8]
 
 
+def test_scores_of_a_detector_without_masks():
+    scores = {f"box_{name}": 0.5 for name in (*AP_NAMES, "AR@20")}
+    names, boxes = format_scores(scores).splitlines()
+    assert names.split() == [*AP_NAMES, "AR@20"]
+    assert boxes.split() == ["boxes", *["50.0"] * 7]
+
+
 def test_scores_of_no_objects_are_a_dash():
     assert percents({"AP": 0.125, "AP_S": -1.0, "box_AP": 1.0}, ("AP", "AP_S")) == ["12.5", "-"]
     assert percents({"AP": 0.125, "box_AP": 1.0}, ("AP",), "box_") == ["100.0"]

@@ -1,16 +1,24 @@
+import copy
 from typing import Any
 
 import pytest
 import torch
+from mmdet.models.dense_heads import DETRHead
 from mmdet.models.losses import FocalLoss
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules.assigners import AssignResult, HungarianAssigner
 from mmdet.registry import TASK_UTILS
+from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from stage2_training.models.mmdet_fixes import BoundedDynamicMaskHead, Float32FocalLoss, Float32RoIExtractor
+from stage2_training.models.mmdet_fixes import (
+    BoundedDynamicMaskHead,
+    Float32FocalLoss,
+    Float32RoIExtractor,
+    ListWeightsDETRHead,
+)
 
 EXTRACTOR = {
     "roi_layer": {"type": "RoIAlign", "output_size": 2, "sampling_ratio": 2},
@@ -39,6 +47,27 @@ def test_focal_loss_is_per_object_and_at_least_one(factor: float, divisor: float
     for avg_factor in (factor, torch.tensor(factor)):
         assert Float32FocalLoss()(logits, labels, avg_factor=avg_factor).item() == pytest.approx(total.item() / divisor)
     assert Float32FocalLoss()(logits.bfloat16(), labels, avg_factor=factor).dtype == torch.float32
+
+
+def test_a_list_of_class_weights_gives_the_losses_of_mmdetections_two_numbers() -> None:
+    listed = {"type": "CrossEntropyLoss", "class_weight": [1.0, 1.0, 0.1]}
+    kept = copy.deepcopy(listed)
+    sizes = {"num_classes": 2, "embed_dims": 8}
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = ListWeightsDETRHead(loss_cls=listed, **sizes)
+        ListWeightsDETRHead(loss_cls=listed, **sizes)
+        original = DETRHead(loss_cls={"type": "CrossEntropyLoss", "class_weight": 1.0, "bg_cls_weight": 0.1}, **sizes)
+    assert listed == kept
+    original.load_state_dict(head.state_dict(), strict=False)
+    sample = DetDataSample(metainfo={"img_shape": (40, 60)})
+    boxes = torch.tensor([[4.0, 4.0, 30.0, 20.0], [10.0, 2.0, 50.0, 38.0]])
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([1, 0]))
+    states = torch.randn(2, 1, 5, 8)
+    expected = original.loss(states, [sample])
+    found = head.loss(states, [sample])
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}
+    )
 
 
 @pytest.mark.parametrize("rescale", [True, False])

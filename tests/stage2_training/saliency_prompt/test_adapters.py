@@ -1,4 +1,4 @@
-"""What holds for every adapter: QueryInst, Mask2Former, MaskFormer."""
+"""What holds for every adapter: QueryInst, Mask2Former, MaskFormer, DETR, Deformable DETR."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from stage1_proposals.common.errors import UserError
 from stage2_training.saliency_prompt.matching import box_prompts
 
-pytestmark = pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer"])
+pytestmark = pytest.mark.parametrize("name", ["queryinst", "mask2former", "maskformer", "detr", "deformable_detr"])
 Batch = tuple[Tensor, list]
 LAYERS = 3
+BOXES_ALONE = ("detr", "deformable_detr")
 
 
 def losses_of(model: BaseDetector, batch: Batch) -> dict[str, Any]:
@@ -41,6 +42,8 @@ def classify(model: BaseDetector, layer: int, queries: Tensor) -> Tensor:
     if hasattr(model, "panoptic_head"):
         head = model.panoptic_head
         return head.cls_embed(head.transformer_decoder.post_norm(queries))
+    if hasattr(model, "query_embedding"):
+        return (getattr(model.bbox_head, "fc_cls", None) or model.bbox_head.cls_branches[layer])(queries)
     head = model.roi_head.bbox_head[layer]
     return head.fc_cls(nn.Sequential(*head.cls_fcs)(queries))
 
@@ -64,9 +67,11 @@ def hook_count(model: BaseDetector) -> int:
     return hooks + sum(assigner.observer is not None for assigner in model.query_decoder().assigners)
 
 
-def test_all_that_is_added_is_the_linear_layer(name: str, build_adapted: Callable) -> None:
+def test_all_that_is_added_are_linear_layers(name: str, build_adapted: Callable) -> None:
     model, plain = build_adapted(name, {}), build_adapted(name)
     added = {"kernel_supervision.linear.weight", "kernel_supervision.linear.bias"}
+    if name == "detr":
+        added |= {"prompt_projection.weight", "prompt_projection.bias"}
     assert model.state_dict().keys() - plain.state_dict().keys() == added
     report = plain.load_state_dict(model.state_dict(), strict=False)
     assert not report.missing_keys
@@ -93,6 +98,10 @@ def test_predictions_are_vanilla(name: str, build_adapted: Callable, make_batch:
         prompted = model(*make_batch([3]), mode="predict")[0].pred_instances
         expected = plain(*make_batch([3]), mode="predict")[0].pred_instances
     assert torch.equal(prompted.scores, expected.scores)
+    if name in BOXES_ALONE:
+        assert torch.equal(prompted.bboxes, expected.bboxes)
+        assert prompted.bboxes.shape == (6, 4)
+        return
     assert torch.equal(prompted.masks, expected.masks)
     assert prompted.masks.shape[1:] == (120, 180)
     assert prompted.masks.dtype == torch.bool
@@ -120,7 +129,8 @@ def test_kernel_loss_reaches_the_learned_queries(name: str, build_adapted: Calla
     model = build_adapted(name, {"matching": "none"})
     losses_of(model, make_batch([3]))[f"s{LAYERS - 1}.loss_kernel"].backward()
     learned = model.query_decoder().learned
-    assert learned.grad.abs().sum() > 0
+    of_weights = learned.grad if learned.is_leaf else model.query_embedding.weight.grad[:, -learned.shape[1] :]
+    assert of_weights.abs().sum() > 0
 
 
 def test_prompts_enter_the_first_layer_alone(
@@ -128,21 +138,24 @@ def test_prompts_enter_the_first_layer_alone(
 ) -> None:
     model, batch = build_adapted(name, {"drop_prob": 0.0}), make_batch([4, 0, 2])
     decoder, levels = model.query_decoder(), []
-    handle = decoder.pyramid.register_forward_hook(lambda _, args, returned: levels.extend(decoder.levels(returned)))
+    handle = decoder.pyramid.register_forward_hook(lambda _, args, returned: levels.append(decoder.levels(returned)))
     entered = watch_layers(model, monkeypatch)
     prompted = model.prompted_pass(*batch)
     handle.remove()
     plain = torch.zeros_like(decoder.learned) if name == "maskformer" else decoder.learned
     boxes = [sample.gt_instances.bboxes for sample in batch[1]]
-    prompts = box_prompts(levels[-1], boxes, [(60, 90)] * 3, 96, offset=-16).features
+    prompts = box_prompts(levels[0][-1], boxes, [(60, 90)] * 3, 96, offset=-16).features
+    if name == "detr":
+        prompts = model.prompt_projection(prompts)
     assert torch.equal(entered[0][1], plain)  # no proposal, no prompt
     for image in (0, 2):
         own = prompts[image, : len(boxes[image])]
         for n, query in enumerate(decoder.learned):
             best = int(torch.stack([torch.cosine_similarity(query, prompt, dim=0) for prompt in own]).argmax())
             torch.testing.assert_close(entered[0][image, n], plain[n] + own[best])
-    assert len(entered) == len(prompted.queries) == LAYERS
-    for layer in range(1, LAYERS):
+    assert len(prompted.queries) == LAYERS
+    assert len(entered) == len(decoder.layers) == (1 if name in BOXES_ALONE else LAYERS)
+    for layer in range(1, len(entered)):
         assert torch.equal(entered[layer], prompted.queries[layer - 1])
 
 
@@ -154,6 +167,10 @@ def test_prompts_come_from_the_map_that_queries_are_multiplied_with(
         "stage2_training.saliency_prompt.prompter.box_prompts",
         lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
     )
+    if name in BOXES_ALONE:
+        with pytest.raises(UserError, match=r"pool_from 'query_map': this model multiplies no map .* use pyramid"):
+            losses_of(model, make_batch([1]))
+        return
     losses_of(model, make_batch([1]))
     # Masks are made at stride 4; the first regions of QueryInst, the whole image of 64 x 96 pixels, are cut from there.
     assert [feature.shape for feature in seen] == [(1, model.query_decoder().learned.shape[1], 16, 24)]
@@ -171,14 +188,15 @@ def test_level(
         lambda feature, *args: seen.append(feature) or box_prompts(feature, *args),
     )
     losses_of(model, batch)
-    strides = {"queryinst": (4, 32), "mask2former": (8, 32), "maskformer": (4, 32)}[name]
+    finest = {"queryinst": 4, "mask2former": 8, "maskformer": 4, "detr": 32, "deformable_detr": 8}[name]
+    strides = (finest, 32)
     assert seen[0].shape[-2:] == (64 // strides[level], 96 // strides[level])
     assert not seen[0].requires_grad
 
 
 def test_a_level_that_does_not_exist_is_named(name: str, build_adapted: Callable, make_batch: Callable) -> None:
     model = build_adapted(name, {"level": 9})
-    count = {"queryinst": 4, "mask2former": 3, "maskformer": 2}[name]
+    count = {"queryinst": 4, "mask2former": 3, "maskformer": 2, "detr": 1, "deformable_detr": 3}[name]
     with pytest.raises(UserError, match=f"level 9: use one from -{count} to {count - 1}"):
         losses_of(model, make_batch([1]))
     assert hook_count(model) == 0

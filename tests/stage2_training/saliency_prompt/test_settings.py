@@ -18,7 +18,9 @@ def test_defaults_are_the_papers() -> None:
         "level": -1,
         "detach": True,
         "drop_prob": 0.1,
+        "groups": False,
         "kernel_loss": "cosine",
+        "kernel_target": "seed",
         "kernel_loss_weight": 1.0,
     }
 

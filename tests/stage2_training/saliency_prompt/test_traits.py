@@ -1,6 +1,7 @@
 """What each model declares of itself agrees with the model."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stage2_training.saliency_prompt.detectors import detector_traits
 FRAGMENTS = Path(__file__).parents[3] / "configs" / "models"
 NAMES = [path.stem for path in sorted(FRAGMENTS.glob("*_lite0.py"))]
 WITHOUT_QUERIES = {"mask_rcnn_lite0", "solov2_lite0"}
+WITHOUT_MASKS = {"detr_lite0", "deformable_detr_lite0"}
 
 
 @pytest.fixture
@@ -49,7 +51,8 @@ def test_the_query_rows_are_what_follows_the_number_of_queries(name: str) -> Non
         if traits.queries is not None:
             config.merge_from_dict({f"model.{traits.queries}": queries})
         with DefaultScope.overwrite_default_scope("mmdet"):
-            rows.append({key: value.shape for key, value in MODELS.build(config.model).state_dict().items()})
+            model = MODELS.build(deepcopy(config.model))
+        rows.append({key: value.shape for key, value in model.state_dict().items()})
     following = {key for key, shape in rows[0].items() if shape != rows[1][key]}
     assert following == {key for key in rows[0] if traits.query_rows and traits.query_rows.search(key)}
 
@@ -62,7 +65,8 @@ def test_pretrained_parts_are_parts_of_the_model(name: str, shapes: Callable) ->
     assert traits.pretrained_parts
     for part in traits.pretrained_parts:
         assert any(key.startswith(part) for key in tensors), part
-    assert (traits.query_masks is None) == (name in WITHOUT_QUERIES)
+    assert (traits.query_masks is None) == (name in WITHOUT_QUERIES | WITHOUT_MASKS)
+    assert traits.masks == (name not in WITHOUT_MASKS)
     if name not in WITHOUT_QUERIES:
         assert detector_traits(f"SaliencyPrompt{detector}") is traits
         assert f"SaliencyPrompt{detector}" in MODELS
