@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.detectors import DETR, DeformableDETR, Mask2Former, MaskFormer, QueryInst
+from mmdet.models.detectors import DETR, DeformableDETR, Mask2Former, MaskFormer, QueryInst, SOLOv2
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
@@ -18,11 +18,14 @@ from mmdet.utils import ConfigType
 from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
+from stage2_training.knet.assignment import Assignment
 from stage2_training.knet.detector import KNet
 from stage2_training.knet.heads import KernelHeadOutput
+from stage2_training.saliency_prompt.grid_cells import WeakSOLOV2Head
 from stage2_training.saliency_prompt.mixin import PromptedPass, SaliencyPromptAdapter, SaliencyPromptMixin
 from stage2_training.saliency_prompt.prompter import Prompter, PromptMap, PromptMatch
 from stage2_training.saliency_prompt.query_hooks import QueryDecoder
+from stage2_training.saliency_prompt.weak_mask_loss import similar_neighbors
 
 
 class QueryMasks(NamedTuple):
@@ -374,7 +377,66 @@ declare_traits(
 )
 
 
-# --- Baselines without queries, which pre-train on pseudo labels without prompts ---
+# --- SOLOv2, which has grid cells instead of queries ---
+
+
+@MODELS.register_module()
+class SaliencyPromptSOLOv2(SaliencyPromptMixin, SOLOv2):
+    """SOLOv2 whose masks get weak losses, and whose grid cells a loss on what they stand for (FreeSOLO).
+
+    Its mask head is a `WeakSOLOV2Head`. A cell's feature is that which its class is predicted from. There are no
+    queries that prompts could be added to.
+
+    Args:
+        saliency_prompt: fields of `SaliencyPromptSettings`.
+        kwargs: those of `SOLOv2`.
+
+    Raises:
+        UserError: an unknown setting, a bad value, or settings that contradict each other.
+    """
+
+    mask_head: WeakSOLOV2Head
+
+    def __init__(self, saliency_prompt: ConfigType, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.init_saliency_prompt(saliency_prompt, self.mask_head.feat_channels)
+        if (matching := self.prompter.settings.matching) != "none":
+            raise UserError(
+                f"saliency_prompt.matching {matching!r}: SOLOv2 has no queries that prompts could be added to; use "
+                f"matching=none"
+            )
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample]) -> dict[str, Tensor]:
+        """SOLOv2's losses, and `s0.loss_kernel` of the grid cells."""
+        images = batch_inputs * self.data_preprocessor.std + self.data_preprocessor.mean
+        for image, sample in zip(images, batch_data_samples, strict=True):
+            similar = similar_neighbors(image, sample.img_shape[:2])
+            sample.gt_instances.similar_neighbors = similar.expand(len(sample.gt_instances), *similar.shape)
+        levels: list[Tensor] = []
+        instances: list[Tensor] = []
+        self.mask_head.observer = instances.append
+        with self.mask_head.conv_cls.register_forward_pre_hook(lambda _, args: levels.append(args[0])):
+            losses: dict[str, Tensor] = super().loss(batch_inputs, batch_data_samples)
+        self.mask_head.observer = None
+        cells = torch.cat([level.flatten(2) for level in levels], dim=2).mT  # (B, cells, C)
+        instance_of_cell = torch.stack(instances)
+        image_index, cell = (instance_of_cell >= 0).nonzero(as_tuple=True)
+        assignment = Assignment(image_index, cell, instance_of_cell[image_index, cell])
+        return losses | self.kernel_losses([cells], [assignment], batch_data_samples)
+
+
+declare_traits(
+    "SOLOv2",
+    "SaliencyPromptSOLOv2",
+    traits=DetectorTraits(
+        pretrained_parts=("neck", "mask_head"),
+        class_branch=re.compile(r"^mask_head\.conv_cls\."),
+        detections="test_cfg.max_per_img",
+    ),
+)
+
+
+# --- Mask R-CNN, a baseline that pre-trains on pseudo labels without prompts ---
 
 declare_traits(
     "MaskRCNN",
@@ -383,13 +445,5 @@ declare_traits(
         class_branch=re.compile(r"^roi_head\.(bbox_head\.fc_cls|bbox_head\.fc_reg|mask_head\.conv_logits)\."),
         class_masks=re.compile(r"^roi_head\.mask_head\.conv_logits\."),
         detections="test_cfg.rcnn.max_per_img",
-    ),
-)
-declare_traits(
-    "SOLOv2",
-    traits=DetectorTraits(
-        pretrained_parts=("neck", "mask_head"),
-        class_branch=re.compile(r"^mask_head\.conv_cls\."),
-        detections="test_cfg.max_per_img",
     ),
 )

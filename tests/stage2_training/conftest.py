@@ -84,13 +84,13 @@ def build_adapted() -> Callable[..., BaseDetector]:
     """(name of a fragment for two cores, settings or None) -> it, smaller still, training, with prompts or vanilla."""
 
     def build(name: str, settings: dict[str, Any] | None = None) -> BaseDetector:
-        model = Config.fromfile(FRAGMENTS / f"{name}_lite0.py").model
+        directory = FRAGMENTS if settings is None else FRAGMENTS.parent / "pretraining"
+        model = Config.fromfile(directory / f"{name}_lite0.py").model
         _shrink(model)
         set_num_classes(model, CLASSES)
         outputs = model.backbone.get("out_indices", (0, 1, 2, 3))
         model.backbone = {"type": "ResNet", "depth": 18, "base_channels": 8, "norm_eval": True, "out_indices": outputs}
         if settings is not None:
-            model.type = f"SaliencyPrompt{model.type}"
             model.saliency_prompt = {"feature_dim": SEED_DIM} | settings
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope("mmdet"):
