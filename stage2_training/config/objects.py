@@ -147,16 +147,16 @@ def query_count(config: Config) -> int | None:
 
 
 def set_queries(config: Config, number: int) -> None:
-    """Set how many queries the config's model has, in place, and let it return at least as many objects.
+    """Set how many queries the config's model has, in place, and let it return as many objects.
 
-    A model without queries returns at least as many objects, too.
+    MMDetection's models fail if they are to return more of one class. A model without queries returns at least so many.
     """
     traits = detector_traits(config.model.type)
     if traits.queries is not None:
         config.merge_from_dict({f"model.{traits.queries}": number})
     if traits.detections is not None:
         detections = _get(config.model, traits.detections) or DETECTIONS
-        if number > detections:
+        if number > detections or (traits.queries is not None and number < detections):
             config.merge_from_dict({f"model.{traits.detections}": number})
 
 

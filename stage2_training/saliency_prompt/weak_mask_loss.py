@@ -1,4 +1,4 @@
-"""Mask losses for masks that are only roughly right: their projections on both axes, and the image's colours (FreeSOLO).
+"""Mask losses for masks that are only roughly right: projections on both axes, and the colours of the image (FreeSOLO).
 
 Inside and outline of a pseudo mask are noisy, its extent is less so. So a predicted mask is compared with it row by row
 and column by column, and its outline follows the image: neighbouring pixels of the same colour belong together.

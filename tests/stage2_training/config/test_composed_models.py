@@ -115,6 +115,16 @@ def test_the_metric_scores_what_a_fine_tuned_model_predicts(name: str, make_batc
     assert ("coco/AP" in scores) != boxes_alone
 
 
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith(WITHOUT_QUERIES)])
+def test_fewer_queries_than_the_config_has(name: str, make_batch: Callable) -> None:
+    """They cannot find as many objects of one class as the config lets the model return."""
+    model = built(finetuning_config(name, "ctw1500", overrides=Overrides(queries=20)))
+    images, samples = make_batch([1])
+    with torch.no_grad():
+        (predicted,) = model.eval()(images, samples, mode="predict")
+    assert len(predicted.pred_instances) == 20
+
+
 def test_the_published_settings_of_up_detr(shards: ShardSet) -> None:
     config = pretraining_config("detr", "pretrain", shards)
     prompts, data = config.model.saliency_prompt, config.train_dataloader.dataset
