@@ -25,9 +25,8 @@ NOTES = (
     (
         "table6",
         "",
-        "FreeSOLO's own training is not part of this project: its row is the paper's numbers only. UP-DETR and DETReg "
-        "are pre-trained here, DETReg on boxes of `merging` in place of selective search; docs/models.md lists what "
-        "differs from their publications.",
+        "FreeSOLO, UP-DETR and DETReg are pre-trained here, DETReg on boxes of `merging` in place of selective search; "
+        "docs/models.md lists what differs from their publications.",
     ),
     ("figure5", "paper", "The images are unlabeled ones."),
     ("figure5", "demo", "The images are test images: the unlabeled ones show no text."),
@@ -45,7 +44,7 @@ def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterato
     Args:
         seeds: all that were asked for.
     """
-    rows = [row for row in scale.rows(experiment) if row.model]
+    rows = scale.rows(experiment)
     pretrained = [row for row in rows if row.masks]
     yield seed_note(experiment, seeds)
     yield from (note for names, at, note in NOTES if experiment.name in names.split() and at in ("", scale.name))
@@ -75,7 +74,7 @@ def seed_note(experiment: Experiment, seeds: Sequence[int]) -> str:
 
 def left_out(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
     """What of the paper's rows the scale does not have."""
-    missing = [row for row in experiment.rows if row.model and row not in rows]
+    missing = [row for row in experiment.rows if row not in rows]
     inits = {row.init for row in missing} - {row.init for row in rows}
     datasets = {row.dataset for row in missing} - {row.dataset for row in rows}
     if names := [name for key, name in INITS.items() if key in inits]:

@@ -17,10 +17,10 @@ DATASETS = {"coco10": "COCO 10 %", "coco5": "COCO 5 %", "cityscapes": "Cityscape
 class Row:
     """A row of a table, or what a figure shows under one name: what is trained on what."""
 
-    model: str  # as `knet`; empty: a method that is not part of this project
+    model: str  # as `knet`
     dataset: str = ""  # of DATASETS
     init: str = ""  # of fine-tuning: one of INITS, or pre-training with (`sp`) or without prompts (`pseudo`)
-    masks: str = ""  # that it is pre-trained on: a generator's, or `freesolo`'s
+    masks: str = ""  # that it is pre-trained on: a generator's, or `freesolo`'s; of several rounds, one after another
     options: tuple[str, ...] = ()  # of Saliency Prompt, `name=value`
     epochs: int | None = None  # of fine-tuning; None: the dataset's; 0: the pre-trained detector's boxes are evaluated
     names: tuple[str, ...] = ()  # its first cells

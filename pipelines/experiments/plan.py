@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pipelines.experiments.paper import Experiment, Row
 from pipelines.experiments.scales import Given, Scale
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FREESOLO = "min_score=0.3"  # of the masks that FreeSOLO's second round is trained on
 # The option that says where a command writes, and the file in its run's directory that it writes last.
 OUTPUTS = {
     "data": ("--data-root", demo_set.STAMP),
@@ -66,8 +67,8 @@ class Plan:
 
     def runs(self, experiment: Experiment, seeds: Sequence[int]) -> list[Run]:
         """All runs of a table or figure, one seed after the other."""
-        rows = [row for row in self.scale.rows(experiment) if row.model]
-        runs = [self.run(row, seed) for seed in experiment.shown_seeds(seeds) for row in rows]
+        rows, shown_seeds = self.scale.rows(experiment), experiment.shown_seeds(seeds)
+        runs = [self.run(row, seed) for seed in shown_seeds for row in rows]
         shown = [self.shards("saliency", seeds[0], shown=True)] if experiment.picture == "results" else []
         return in_order([*runs, *shown])
 
@@ -84,19 +85,37 @@ class Plan:
         label = f"data-v{demo_set.VERSION}-{'-'.join(numbers)}"  # another version has other images
         return self._run("data", label, ["--dataset", "demo", "--count", *numbers])
 
-    def shards(self, masks: str, seed: int, shown: bool = False) -> Run:
-        """Pseudo masks of the unlabeled images; those that are shown, of the demo's test images, which have text."""
+    def shards(self, masks: str, seed: int, shown: bool = False, trained: Run | None = None) -> Run:
+        """Pseudo masks of the unlabeled images; those that are shown, of the demo's test images, which have text.
+
+        Args:
+            masks: which generator makes them.
+            seed: of random masks.
+            shown: whether they are to be shown.
+            trained: for `checkpoint`, the pre-training whose model makes them.
+        """
         scale, generator = self.scale, self.scale.generator(masks)
         data: tuple[Run, ...] = () if scale.unlabeled else (self.data("coco10"),)
         images = scale.unlabeled or data[0].directory / ("ctw1500/test_images" if shown else "unlabeled")
-        setting = {"random": f"seed={seed}", "import": f"file={json.dumps(scale.freesolo)}"}.get(generator)
+        settings = {"random": f"seed={seed}", "import": f"file={json.dumps(scale.freesolo)}", "checkpoint": FREESOLO}
         words = ["--images", images, "--backbone", scale.backbone, *scale.proposals, "--generator", generator]
         label = f"shards-{generator}{'-test' * bool(shown and data)}{f'-seed{seed}' * (generator == 'random')}"
-        return self._run("proposals", label, [*words, *option("--set", setting)], data, f"proposals/{generator}.toml")
+        if trained:
+            words += ["--checkpoint", trained.directory]
+            label += f"-of-{trained.name}"
+        words += option("--set", settings.get(generator))
+        after = (*data, *filter(None, (trained,)))
+        return self._run("proposals", label, words, after, f"proposals/{generator}.toml")
+
+    def pseudo_masks(self, row: Row, seed: int) -> Run:
+        """What a row is pre-trained on; in a second round, what the model of the first makes."""
+        *earlier, masks = row.masks.split()
+        trained = self.pretraining(replace(row, masks=" ".join(earlier)), seed) if earlier else None
+        return self.shards(masks, seed, trained=trained)
 
     def pretraining(self, row: Row, seed: int) -> Run:
         scale = self.scale
-        made: tuple[Run, ...] = () if scale.shards else (self.shards(row.masks, seed),)
+        made: tuple[Run, ...] = () if scale.shards else (self.pseudo_masks(row, seed),)
         words = [
             *("--model", row.model + scale.suffix, "--shards", scale.shards or made[0].directory),
             *(*option("--schedule", scale.pretrain_schedule), *option("--image-size", scale.image_size)),
@@ -138,7 +157,7 @@ class Plan:
     def _described(self, row: Row) -> str:
         """The model and its initialisation, as part of a name."""
         model, pseudo = Path(row.model + self.scale.suffix).stem, ["pseudo"] * (row.init == "pseudo")
-        init = [self.scale.generator(row.masks), *row.options] if row.masks else [row.init]
+        init = [*map(self.scale.generator, row.masks.split()), *row.options] if row.masks else [row.init]
         return "-".join([model, *init, *pseudo]).replace("=", "_")
 
     def _named(self, word: Any) -> Any:

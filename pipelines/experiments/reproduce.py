@@ -81,7 +81,7 @@ def reproduce(experiment: Experiment, plan: Plan, seeds: Sequence[int], jobs: in
 
 def our_cells(experiment: Experiment, row: Row, plan: Plan, seeds: Sequence[int]) -> list[str]:
     """A row's scores over the seeds, from what its runs have written: in [0, 1], -1 without objects of that size."""
-    files = [plan.run(row, seed).result for seed in seeds] if row.model else []
+    files = [plan.run(row, seed).result for seed in seeds]
     scores = [json.loads(file.read_text(encoding="utf-8")) for file in files if file]
     return [mean_and_spread([run[name] for run in scores]) for name in experiment.scores]
 

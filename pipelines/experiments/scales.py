@@ -39,8 +39,8 @@ class Scale:
     freesolo: str | None = None  # COCO JSON of FreeSOLO's masks; None: `freemask`, the masks that FreeSOLO starts from
 
     def rows(self, experiment: Experiment) -> list[Row]:
-        """The rows whose dataset and initialisation the scale has, and those that are the paper's only."""
-        return [r for r in experiment.rows if not r.model or (r.dataset in self.datasets and r.init in self.inits)]
+        """The rows whose dataset and initialisation the scale has."""
+        return [row for row in experiment.rows if row.dataset in self.datasets and row.init in self.inits]
 
     def generator(self, masks: str) -> str:
         """The generator of stage 1 that makes a kind of pseudo masks."""

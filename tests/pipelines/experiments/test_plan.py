@@ -64,6 +64,23 @@ def test_a_pre_trained_model_is_judged_by_all_objects_of_the_demo_set_or_the_pap
     assert needed(of_paper, "data") == ON_PAPER.data("coco10")
 
 
+def test_freesolo_is_trained_on_free_masks_and_then_on_its_own() -> None:
+    run = ON_DEMO.run(TABLES[6].rows[0], 3)
+    assert command(run) == "evaluate"
+    second = needed(run, "pretrain")
+    masks = needed(second, "proposals")
+    first = needed(masks, "pretrain")
+    assert needed(first, "proposals") == ON_DEMO.shards("freemask", 3) == ON_DEMO.shards("freemask", 0)
+    settings = parse(*masks.words)
+    assert (settings["generator"], settings["checkpoint"]) == ("checkpoint", str(first.directory))
+    assert settings["changes"] == ("min_score=0.3",)
+    assert settings["images"] == parse(*needed(first, "proposals").words)["images"]
+    for pretrained, made in ((second, masks), (first, needed(first, "proposals"))):
+        words = parse(*pretrained.words)
+        assert (words["model"], words["seed"], words["shards"]) == ("solov2_lite0", 3, made.directory)
+    assert masks.name.startswith(f"shards-checkpoint-of-{first.name}-")
+
+
 def test_tables_share_their_runs() -> None:
     runs = {number: set(ON_DEMO.runs(table, [0])) for number, table in TABLES.items()}
     method = ON_DEMO.finetuning(METHOD, 0)
@@ -164,7 +181,7 @@ def test_epochs_are_the_rows_the_data_sets_or_fewer(plan: Plan, stated: int | No
     assert parse(*plan.finetuning(replace(METHOD, epochs=stated), 0).words)["epochs"] == epochs
 
 
-def test_what_a_scale_lacks_is_left_out_and_what_is_the_papers_alone_is_kept() -> None:
+def test_what_a_scale_lacks_is_left_out() -> None:
     assert [row.names for row in DEMO.rows(TABLES[2])] == [
         ("CTW1500", "Mask R-CNN", "Img. Sup."),
         ("CTW1500", "SOLOv2", "Img. Sup."),

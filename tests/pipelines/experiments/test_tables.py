@@ -83,7 +83,7 @@ def test_class_agnostic_scores_are_those_of_boxes(run, commands, capsys) -> None
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith(("FreeSOLO  ", "K-Net"))]
     assert rows == [
-        ["FreeSOLO", "yes", "-", "(5.5)", "-", "(12.2)", "-", "(4.2)"],
+        ["FreeSOLO", "yes", "2.1", "(5.5)", "6.0", "(12.2)", "-", "(4.2)"],
         ["K-Net", "with", "SP", "no", "2.1", "(3.2)", "6.0", "(8.5)", "-", "(2.0)"],
     ]
 

@@ -173,8 +173,8 @@ def test_pretraining_without_prompts_trains_the_plain_detector(shards, model):
     assert config.train_dataloader.dataset.shards == str(shards.directory)
 
 
-@pytest.mark.parametrize(("model", "detector"), [("mask_rcnn", "MaskRCNN"), ("solov2_lite0", "SOLOv2")])
-def test_models_without_queries_take_no_prompts(shards, model, detector):
+@pytest.mark.parametrize(("model", "detector"), [("mask_rcnn", "MaskRCNN"), ("mask_rcnn_lite0", "MaskRCNN")])
+def test_models_without_a_variant_take_no_prompts(shards, model, detector):
     with pytest.raises(UserError, match=rf"^{detector} cannot take prompts: .*; pre-train it with --prompts off, or"):
         pretraining_config(model, "pretrain", shards)
 
@@ -333,7 +333,7 @@ def test_few_keys_are_not_mmdetections(shards):
         *(f"{part}_{kind}" for part in ("train", "val", "test") for kind in ("cfg", "dataloader", "evaluator")),
     }
     for path in (CONFIGS / "models").glob("*.py"):
-        prompts = not path.stem.startswith(("mask_rcnn", "solov2"))
+        prompts = not path.stem.startswith("mask_rcnn")
         pretraining = pretraining_config(path.stem, "pretrain_demo", shards, prompts=prompts)
         for config in (pretraining, finetuning_config(path.stem, "demo"), finetuning_config(path.stem, "coco10")):
             assert set(config) - known <= OWN_KEYS

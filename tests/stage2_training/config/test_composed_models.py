@@ -28,6 +28,8 @@ from stage2_training.inference.predictor import Predictor
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]
 WITHOUT_QUERIES = ("mask_rcnn", "solov2")
+WITHOUT_VARIANT = "mask_rcnn"  # of pre-training
+TRAINED_BACKBONE = "solov2"  # FreeSOLO's
 WITHOUT_MASKS = ("detr", "deformable_detr")
 
 
@@ -42,8 +44,8 @@ def shards(write_shards: Callable, make_record: Callable, rectangles: Callable) 
     return write_shards([records], {"feature_dim": 5})
 
 
-def pretraining(name: str, shards: ShardSet, **overrides: Any) -> Config:
-    prompts = not name.startswith(WITHOUT_QUERIES)
+def pretraining(name: str, shards: ShardSet, variant: bool = True, **overrides: Any) -> Config:
+    prompts = variant and not name.startswith(WITHOUT_VARIANT)
     return pretraining_config(name, "pretrain_demo", shards, prompts=prompts, overrides=Overrides(**overrides))
 
 
@@ -59,16 +61,16 @@ def built(config: Config) -> torch.nn.Module:
 def test_fragments_compose(name: str, shards: ShardSet) -> None:
     prompted, plain = pretraining(name, shards).model, finetuning_config(name, "ctw1500").model
     assert prompted.type.removeprefix("SaliencyPrompt") == plain.type
-    assert (prompted.type == plain.type) == name.startswith(WITHOUT_QUERIES)
-    assert prompted.backbone.frozen_stages == 4
+    assert (prompted.type == plain.type) == name.startswith(WITHOUT_VARIANT)
+    assert prompted.backbone.frozen_stages == (-1 if name.startswith(TRAINED_BACKBONE) else 4)
     assert plain.backbone.frozen_stages == 1
 
 
 @pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize("name", SMALL)
-def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
+@pytest.mark.parametrize(("name", "variant"), [*((name, True) for name in SMALL), ("solov2_lite0", False)])
+def test_a_step_of_pretraining(name: str, variant: bool, amp: bool, shards: ShardSet) -> None:
     """On samples that the pipeline makes of shards."""
-    config = pretraining(name, shards, amp=amp, image_size=128)
+    config = pretraining(name, shards, variant, amp=amp, image_size=128)
     model = built(config)
     with DefaultScope.overwrite_default_scope("mmdet"):
         dataset = DATASETS.build(config.train_dataloader.dataset)
@@ -78,8 +80,9 @@ def test_a_step_of_pretraining(name: str, amp: bool, shards: ShardSet) -> None:
     head = {key: value.clone() for key, value in model.named_parameters() if value.requires_grad}
     losses = model.train_step(data, wrapper)
     assert losses["loss"].isfinite()
-    assert ("s0.loss_kernel" in losses) != name.startswith(WITHOUT_QUERIES)
-    assert all(torch.equal(value, frozen[key]) for key, value in model.backbone.state_dict().items())
+    assert ("s0.loss_kernel" in losses) == (variant and not name.startswith(WITHOUT_VARIANT))
+    unchanged = all(torch.equal(value, frozen[key]) for key, value in model.backbone.state_dict().items())
+    assert unchanged != (variant and name.startswith(TRAINED_BACKBONE))
     assert any(not torch.equal(value, head[key]) for key, value in model.named_parameters() if key in head)
 
 
@@ -144,6 +147,20 @@ def test_the_published_settings_of_detreg(shards: ShardSet) -> None:
     keys = config.optim_wrapper.paramwise_cfg.custom_keys
     assert keys.sampling_offsets.lr_mult == keys.reference_points.lr_mult == 0.1
     assert (config.optim_wrapper.optimizer.weight_decay, config.optim_wrapper.clip_grad.max_norm) == (1e-4, 0.1)
+
+
+def test_the_published_settings_of_freesolo(shards: ShardSet) -> None:
+    config = pretraining_config("solov2", "pretrain", shards)
+    prompts, head = config.model.saliency_prompt, config.model.mask_head
+    assert (prompts.matching, prompts.kernel_loss, prompts.kernel_target) == ("none", "reconstruct", "seed")
+    assert prompts.kernel_loss_weight == 4.0
+    loss = MODELS.build(head.loss_mask)
+    assert (loss.max_weight, loss.mean_weight, loss.affinity_weight, loss.warm_up_steps) == (1.0, 0.1, 1.0, 1000)
+    assert head.loss_cls.loss_weight == 1.0
+    assert config.model.backbone.frozen_stages == -1
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.momentum) == ("SGD", 0.001 * 96 / 16, 0.9)
+    assert config.train_cfg.total_batch == 96
 
 
 @pytest.mark.parametrize("name", WITHOUT_MASKS)
