@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.dense_heads import SOLOV2Head
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
@@ -36,5 +37,5 @@ class WeakSOLOV2Head(SOLOV2Head):
             self.observer(torch.cat([level.flatten() for level in instances]))
         similar = gt_instances.similar_neighbors[:1]
         targets = [torch.cat([level[:, None], similar.expand(len(level), -1, -1, -1)], dim=1) for level in masks]
-        classes = torch.cat([labels, labels.new_tensor([self.num_classes])])  # -1 picks the last, the background
+        classes = F.pad(labels, (0, 1), value=self.num_classes)  # -1 picks the last, the background
         return targets, [classes[level] for level in instances], positive, indexes

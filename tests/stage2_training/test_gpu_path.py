@@ -25,6 +25,7 @@ from tests.fake_gpu import FakeGPU, fake_gpu, values_of
 OWN_IN_LOSSES = {
     "knet": {"assignment.py:assign": 3},  # the costs of a stage, of the whole batch
     "mask_rcnn": {"mmcv_operators.py:nms": 3},  # an image's
+    "freesolo": {"weak_mask_loss.py:similar_neighbors": 6, "detectors.py:loss": 1},  # an image's colours, to and fro
 }
 # The same in predicting two images, and in what `query_masks` adds.
 OWN_IN_PREDICTIONS = {
@@ -51,6 +52,7 @@ LIBRARIES = {
     "mask_rcnn": f"{BOXES} anchor_generator anchor_head max_iou_assigner random_sampler base_sampler misc "
     "cross_entropy_loss rpn_head nms boxes bbox_nms _autograd_registrations",
     "solov2": "structures solov2_head utils",
+    "freesolo": "structures solov2_head utils",
 }
 PROMPTED = ("knet", "mask2former", "maskformer", "queryinst")
 MODELS = (*PROMPTED, "mask_rcnn", "solov2")
@@ -93,9 +95,11 @@ def check_waits(gpu: FakeGPU, name: str, own: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "freesolo"])
 def test_losses(name: str, amp: bool, build_adapted: Callable, make_batch: Callable) -> None:
-    model = build_adapted(name, {"kernel_loss": "contrast"} if name in PROMPTED else None)
+    settings = dict.fromkeys(PROMPTED, {"kernel_loss": "contrast"})
+    settings["freesolo"] = {"matching": "none", "kernel_loss": "reconstruct"}
+    model = build_adapted("solov2" if name == "freesolo" else name, settings.get(name))
     images, samples = make_batch([3, 0, 2])
     samples = with_run_lengths(samples)
     torch.manual_seed(0)
