@@ -4,7 +4,7 @@ A base config, or fragment, is a short MMEngine config file, `configs/<group>/<n
 Its keys are MMDetection's own, and it holds only what its group decides:
 
 - models: `model`, the plain detector, and optimizer settings that the detector needs; for pre-training
-  `configs/pretraining` has the same detectors with Saliency Prompt and a frozen backbone;
+  `configs/pretraining` has the same detectors with Saliency Prompt and, but for FreeSOLO's SOLOv2, a frozen backbone;
 - datasets: `train_dataloader.dataset` with `metainfo.classes`, `val_dataloader.dataset`, `val_evaluator` and
   `train_cfg.max_epochs` of fine-tuning;
 - schedules: the rest of the data loaders, pipelines, optimizer and learning rate; those of pre-training also
@@ -70,12 +70,13 @@ def pretraining_config(
     device: str | None = None,
     overrides: Overrides | None = None,
 ) -> Config:
-    """The config of a pre-training run: a detector with Saliency Prompt, frozen backbone, class-agnostic.
+    """The config of a pre-training run: a detector with Saliency Prompt, class-agnostic.
 
     Args:
         model, schedule: names or files of fragments.
         shards: the pseudo labels; the length of their seed features goes into the model.
-        prompts: False trains the plain detector on the pseudo labels: no prompts, no kernel supervision.
+        prompts: False trains the plain detector on the pseudo labels: no prompts, no kernel supervision, and a frozen
+            backbone.
         saliency_prompt: fields of `SaliencyPromptSettings` that override those of the model's fragment.
         pseudo_classes: use the shards' clusters as classes instead of a single class.
         image_root: where the images are now, when not where stage 1 found them.
