@@ -97,8 +97,8 @@ def check_waits(gpu: FakeGPU, name: str, own: dict[str, int]) -> None:
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("name", [*MODELS, "freesolo"])
 def test_losses(name: str, amp: bool, build_adapted: Callable, make_batch: Callable) -> None:
-    settings = dict.fromkeys(PROMPTED, {"kernel_loss": "contrast"})
-    settings["freesolo"] = {"matching": "none", "kernel_loss": "reconstruct"}
+    settings = {"freesolo": {"matching": "none", "kernel_loss": "reconstruct"}}
+    settings |= {prompted: {"kernel_loss": "contrast"} for prompted in PROMPTED}
     model = build_adapted("solov2" if name == "freesolo" else name, settings.get(name))
     images, samples = make_batch([3, 0, 2])
     samples = with_run_lengths(samples)
