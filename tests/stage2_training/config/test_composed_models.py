@@ -24,6 +24,8 @@ from stage2_training.config.compose import CONFIGS, finetuning_config, pretraini
 from stage2_training.config.overrides import Overrides
 from stage2_training.evaluation.coco_metric import MaskAP
 from stage2_training.inference.predictor import Predictor
+from stage2_training.runs import initial_weights
+from stage2_training.saliency_prompt.detectors import detector_traits
 
 ALL = sorted(file.stem for file in (CONFIGS / "models").glob("*.py"))
 SMALL = [name for name in ALL if name.endswith("_lite0") and name != "knet_lite0"]
@@ -114,6 +116,27 @@ def test_the_metric_scores_what_a_fine_tuned_model_predicts(name: str, make_batc
     scores = metric.evaluate(2)
     assert 0 < scores["coco/box_AP" if boxes_alone else "coco/AP"] <= 1
     assert ("coco/AP" in scores) != boxes_alone
+
+
+@pytest.mark.parametrize("name", ["solov2_lite0", "detr_lite0", "deformable_detr_lite0"])
+def test_a_step_of_fine_tuning_after_pretraining(
+    name: str, shards: ShardSet, make_batch: Callable, tmp_path: Path
+) -> None:
+    """Fine-tuning starts from all that pre-training has learnt but the classes."""
+    config = finetuning_config(name, "coco10")
+    pretrained, model = built(pretraining(name, shards)), built(config)
+    torch.save({"state_dict": pretrained.state_dict()}, tmp_path / "pretrained.pth")
+    start = initial_weights.pretrained(name, config.model.type, str(tmp_path / "pretrained.pth"))
+    found, class_branch = start.match(model.state_dict()).found, detector_traits(config.model.type).class_branch
+    missing = model.state_dict().keys() - found.keys()
+    assert missing
+    assert all(class_branch.search(key) for key in missing)
+    model.load_state_dict(found, strict=False)
+    images, samples = make_batch([2, 1])
+    data = {"inputs": [(image.sigmoid() * 255).byte() for image in images], "data_samples": samples}
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    assert model.train_step(data, wrapper)["loss"].isfinite()
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.startswith(WITHOUT_QUERIES)])
