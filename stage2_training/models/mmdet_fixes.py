@@ -8,6 +8,8 @@ onedl-mmdetection 3.5.1, onedl-mmcv 2.3.6, onedl-mmengine 0.10.12 and torch 2.13
 
 `models/mmdet_fixes.py`, `BoundedDynamicMaskHead._predict_by_feat_single` (mmdetection)
     No public method lies between the boxes and the pasting of masks.
+`saliency_prompt/grid_cells.py`, `WeakSOLOV2Head._get_targets_single` (mmdetection)
+    SOLOv2's head decides only there which instance a grid cell is for.
 `data/dataset.py`, `_fully_initialized` (mmengine)
     `BaseDataset` has no public way to say that a dataset has nothing to load.
 `data/rle_masks.py`, `RunLengthMasks.__init__` does not call that of `BitmapMasks` (mmdetection)
