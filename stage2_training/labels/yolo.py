@@ -51,12 +51,13 @@ def convert_yolo(
     document = _read(path)
     classes = _classes(path, document)
     root = image_root or _root(path, document)
-    images = _images(path, document, root, split if split in document else "train")
+    images = _images(path, document, root, split if document.get(split) else "train")
     label_files = {image: _label_file(image) for image in images}
     if not any(file.is_file() for file in label_files.values()):
         raise UserError(
             f"{path}: none of its {len(images):,} images has labels; {images[0]} has no {label_files[images[0]]}"
         )
+    _check_apart(label_files)
     sizes = image_sizes(images)
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -73,6 +74,15 @@ def convert_yolo(
             entries.append({"id": number, "file_name": name, "height": height, "width": width})
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     return Converted({"images": entries, "annotations": annotations, "categories": categories}, root, [])
+
+
+def _check_apart(label_files: Mapping[Path, Path]) -> None:
+    """Check that no two images share a file of labels: the objects of one would count as those of the other, too."""
+    image_of: dict[Path, Path] = {}
+    for image, file in label_files.items():
+        other = image_of.setdefault(file, image)
+        if other != image and file.is_file():
+            raise UserError(f"{file}: would label {other} and {image.name}; rename one of the images")
 
 
 def has_validation(path: Path) -> bool:
