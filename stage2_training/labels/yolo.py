@@ -30,6 +30,7 @@ from stage1_proposals.images.recognition import EXTENSIONS
 from stage2_training.labels.conversion import Converted, LabelError, image_sizes, skip_malformed
 
 BOX_NUMBERS = 5
+MARK = "\ufeff"  # with which some programs of Windows begin a text
 OUTSIDE = 0.1  # part of a side by which a point may lie outside its image
 
 
@@ -160,7 +161,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 def _in_list(path: Path, root: Path) -> Iterator[Path]:
     """The images that a text file names, relative to its own folder or to the set's."""
     try:
-        lines = decode_text(path.read_bytes()).splitlines()
+        lines = decode_text(path.read_bytes()).removeprefix(MARK).splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     for line in filter(None, map(str.strip, lines)):
@@ -185,7 +186,7 @@ def _objects(path: Path, size: Size, classes: int) -> list[dict[str, Any]]:
         LabelError: it is malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
