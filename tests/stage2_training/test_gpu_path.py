@@ -129,7 +129,7 @@ def test_predictions(name: str, build_adapted: Callable, make_batch: Callable, w
         evaluated.process(None, [one.to_dict() | {"img_id": 1} for one in found])
         on_cpu.process(None, [one.to_dict() | {"img_id": 1} for one in expected])
         for one, other in zip(evaluated.results, on_cpu.results, strict=True):
-            assert one.pop("scores") == pytest.approx(other.pop("scores"))
+            assert one.pop("score") == pytest.approx(other.pop("score"))
             assert one == other
         gpu.waits.clear()
         if name in PROMPTED:
