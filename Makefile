@@ -54,7 +54,7 @@ takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
 takes.table = N $(of.$(or $(table.$(N)),table))## N=1..7, as figure; N=labels DATASET SHARDS; N=proposals IMAGES LABELS
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
-takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|gpu|prompts WORK_DIR
+takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|prediction|gpu|prompts
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
 
 # What each picture, benchmark and kind of table takes.
@@ -70,6 +70,7 @@ of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
 of.operators := MODEL DEVICE
 of.streaming :=
+of.prediction := WORK_DIR
 of.gpu := IMAGES BACKBONE WEIGHTS DEVICE WORKERS OUT
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 

@@ -23,6 +23,7 @@ MODULES = {
     "proposals": ("Stage 1 beside a reference implementation and the backbone's forward pass.", "proposal_speed"),
     "training": ("A training step of K-Net with Saliency Prompt beside a port of K-Net's losses.", "training_speed"),
     "operators": ("A training step with MMCV's compiled operators beside those in PyTorch.", "operator_speed"),
+    "prediction": ("Predicting with a run beside its network alone, in PyTorch and ONNX Runtime.", "prediction_speed"),
     "gpu": ("Stage 1 and training steps on a GPU, as tables for docs/performance.md.", "gpu_speed"),
     "streaming": ("Reading shards, and the start on a large set, beside h5py and CocoDataset.", "streaming_speed"),
 }

@@ -12,7 +12,7 @@ from pipelines.console import print_lines, progress, track
 from pipelines.prediction_job import Failure, PredictionJob, PredictionRequest, find_run
 from stage1_proposals.common.errors import UserError, quoted
 from stage1_proposals.common.files import write_text
-from stage1_proposals.common.label_files import CocoWriter, LabelWriter, NewFiles
+from stage1_proposals.common.label_files import CocoWriter, LabelPaths, LabelWriter, NewFiles
 from stage1_proposals.common.system import choose_device, keep_freed_memory
 from stage2_training import quiet_imports
 
@@ -70,6 +70,8 @@ def command(
     if workers != 0:
         check_reachable(os.environ.get("RAY_ADDRESS", ""))
     listed = list_images(images, image_root)
+    if {*format} != {"coco"}:
+        check_stems(listed.names, out)
     device = choose_device(device, on_cluster=bool(os.environ.get("RAY_ADDRESS")) and workers != 0)
     keep_freed_memory()
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for the same reason as in `proposals`
@@ -91,6 +93,17 @@ def command(
         job.run(listed, workers, advance)
     source = images if images.suffix.lower() == ".json" else None
     write_results(job, format, names, category_ids(config, names, source), side)
+
+
+def check_stems(names: Sequence[str], out: Path) -> None:
+    """Check that each image gets files of its own, before hours of work whose results could not be written.
+
+    Raises:
+        UserError: two images have paths that differ by their suffixes alone.
+    """
+    paths = LabelPaths(out, ".*")
+    for name in names:
+        paths.of(name)
 
 
 def write_results(
@@ -122,6 +135,8 @@ def write_results(
     images = job.request.image_count - len(failures)
     print(f"{out}: {objects} objects in {images} images as {', '.join(formats)}, {len(failures)} images failed")
     print(f"{files.written} files written, {files.unchanged} were there already")
+    if not objects and images and job.request.score:
+        print(f"no object has a score of {job.request.score:g} or more; a lower SCORE, with another OUT, finds more")
     if files.kept:
         print_lines(
             f"{len(files.kept)} files that hold something else stay as they are, {files.kept[0]} first; to have them "

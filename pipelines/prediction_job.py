@@ -172,12 +172,14 @@ class PredictionJob:
         path, asked = self.folder / REQUEST, asdict(self.request)
         try:
             stored = json.loads(path.read_bytes())
+            if not isinstance(stored, dict):
+                raise ValueError("no object")
         except FileNotFoundError:
             with writing(path, GO_ON):
                 write_json(path, asked)
             return
         except ValueError as error:
-            raise UserError(f"{path}: not JSON; remove the folder {self.folder}, or choose another OUT") from error
+            raise UserError(f"{path}: is damaged; remove the folder {self.folder}, or choose another OUT") from error
         differing = [key for key, value in asked.items() if stored.get(key) != value]
         if differing:
             what = ", ".join(f"{key} was {stored.get(key)!r}, requested {asked[key]!r}" for key in differing)

@@ -159,7 +159,7 @@ def predict(
     images = ImageList(root.resolve(), tuple(names), image_ids(names))
     request = PredictionRequest.of(images, work_dir, weights, LEAST_SCORE)
     print_lines(f"{len(names)} images to choose from: {weights}, {device}")
-    job = PredictionJob(request, work_dir, weights, out.resolve(), device)
+    job = PredictionJob(request, work_dir, weights, out.resolve(), device, retry_failed=True)
     with progress("finding objects", "images", len(names)) as advance:
         job.run(images, workers, advance)
     return job, class_names(WorkDir(work_dir).read_config())

@@ -96,7 +96,7 @@ def command(
             raise UserError(f"--count goes with the demo set, not {dataset}")
         needed = (shards or Path("shards")) if {*starts} & {*PRETRAINED} else None
         scale, labels = _own(dataset, needed, overrides.data_root, custom)
-    _check_prompts(models if "sp" in starts else ())
+    _check_models([*models, *baselines], models if "sp" in starts else ())
     changes = {**settings, "image_size": overrides.image_size}
     scale = replace(scale, **{name: value for name, value in changes.items() if value})
     plan = Plan(scale, work_dir / scale.name, device, gpus, batch_size)
@@ -158,7 +158,7 @@ def _own(
         from stage1_proposals.shards import ShardSet
         from stage2_training.config.annotation_files import annotation_file, check_annotations, label_hashes
         from stage2_training.config.datasets import names_labels, open_dataset
-        from stage2_training.config.objects import labelled_images
+        from stage2_training.config.objects import images_with_objects
 
     fragment = dict(open_dataset(dataset, data_root, custom).fragment)
     config = Config(fragment)
@@ -172,7 +172,7 @@ def _own(
         labels=(*(("--data-root", data_root) if data_root else ()), *_words(custom)),
     )
     test = json.loads(annotation_file(config.val_dataloader.dataset).read_bytes())["images"]
-    return scale, Labels(len(labelled_images(config.train_dataloader.dataset)), len(test), "own", "shards")
+    return scale, Labels(len(images_with_objects(config.train_dataloader.dataset)), len(test), "own", "shards")
 
 
 def _words(custom: CustomDatasetOptions) -> Iterator[str]:
@@ -182,13 +182,15 @@ def _words(custom: CustomDatasetOptions) -> Iterator[str]:
         yield from () if value is True else map(str, value) if isinstance(value, list | tuple) else (str(value),)
 
 
-def _check_prompts(models: Sequence[str]) -> None:
-    """Check that models can be pre-trained with prompts."""
-    if models:
-        with quiet_imports():
-            from stage2_training.config.compose import read_prompt_variant
-        for name in models:
-            read_prompt_variant(name)
+def _check_models(models: Sequence[str], prompted: Sequence[str]) -> None:
+    """Check that models find masks, whose AP is compared, and that those of `prompted` can be given prompts."""
+    with quiet_imports():
+        from stage2_training.config.compose import read_fragment, read_prompt_variant
+        from stage2_training.saliency_prompt.detectors import require_masks
+    for name in models:
+        require_masks(read_fragment("models", name).get("model", {}).get("type", ""))
+    for name in prompted:
+        read_prompt_variant(name)
 
 
 def _row(model: str, start: str, labels: Labels) -> Row:

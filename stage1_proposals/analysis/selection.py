@@ -81,7 +81,9 @@ def find_candidates(
         empty = len(clustered) - total
         raise UserError(
             f"{shards.directory}: {total - known} images are left to choose {count} from; of its {len(clustered)}, "
-            f"{labelled.sum()} are labelled" + (f" and {empty} have no proposals" if empty else "") + "; choose fewer"
+            f"{labelled.sum()} are labelled"
+            + (f" and {empty} have no proposals" if empty else "")
+            + ("; choose fewer" if total > known else "; make shards of more images")
         )
 
     def descriptors() -> Iterator[Vectors]:

@@ -12,7 +12,7 @@ from mmengine.dist import get_world_size
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.datasets import EPOCHS
-from stage2_training.config.objects import labelled_images
+from stage2_training.config.objects import images_with_objects
 from stage2_training.labels.coco_subset import rank_by_seed
 
 STEPS = 400  # at least: 60 images at the CPU schedule's total batch take about as many in 48 epochs
@@ -50,10 +50,10 @@ def draw_images(config: Config, count: int, keep_length: bool = False) -> None:
             steps and evaluations as it has on all images.
 
     Raises:
-        UserError: fewer images have objects.
+        UserError: fewer images have objects, or the labels cannot be read.
     """
     dataset = config.train_dataloader.dataset
-    images = labelled_images(dataset)
+    images = images_with_objects(dataset)
     if count > len(images):
         raise UserError(f"--train-images {count}: {annotation_file(dataset)} has {len(images)} images with objects")
     drawn = rank_by_seed(images, config.randomness.seed, key=images.__getitem__)[:count]

@@ -15,6 +15,7 @@ import numpy as np
 from mmengine.config import Config
 from numpy.typing import NDArray
 
+from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.cpu import describe_images, image_scales
@@ -69,13 +70,23 @@ def labelled_objects(dataset: Any) -> Objects | None:
     return None
 
 
-def labelled_images(dataset: Any) -> dict[int, str]:
-    """The images that have an object: their places in the training labels, and their names; as `labelled_objects`."""
-    with suppress(*UNREADABLE):
+def images_with_objects(dataset: Any) -> dict[int, str]:
+    """The images that have an object: their places in the training labels, and their names.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
         images, objects = _read_labels(dataset)
         ids = {each["image_id"] for each in objects}
         return {place: each["file_name"] for place, each in enumerate(images) if each["id"] in ids}
-    return {}
+    except OSError as error:
+        raise UserError(
+            f"{annotation_file(dataset)}: cannot be read ({error.strerror}); `make data` makes it, or say where it is "
+            f"with --data-root"
+        ) from error
+    except UNREADABLE as error:
+        raise UserError(f"{annotation_file(dataset)}: is no COCO JSON of labelled images; correct the file") from error
 
 
 def _read_labels(dataset: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

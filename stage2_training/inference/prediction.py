@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from stage1_proposals.common.drawing import TILE, draw_named
-from stage1_proposals.common.masks import Rle, Size
+from stage1_proposals.common.masks import Rle, Size, encode_masks
 from stage1_proposals.common.run_lengths import decode
 from stage1_proposals.images.decode import to_pixels
 
@@ -68,3 +69,10 @@ class Prediction:
         masks = (decode([rle["counts"]], self.size)[0] for rle in self.rle)
         names = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
         return draw_named(pixels, masks, names, tile=tile)
+
+
+def rle_at_size(mask: NDArray[np.bool_], size: Size) -> Rle:
+    """Run lengths of a mask (H, W) at the image's size, which may be larger."""
+    if mask.shape != tuple(size):
+        mask = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) > 127
+    return encode_masks(mask[None])[0]

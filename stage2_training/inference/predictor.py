@@ -5,7 +5,6 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, overload
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -22,13 +21,12 @@ from torch.utils.data import DataLoader
 
 from stage1_proposals.common.checkpoints import match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.masks import Rle, Size, encode_masks
 from stage1_proposals.images.decode import ImageError, read_image, to_pixels
 from stage2_training.config.evaluation_config import class_names, image_pipeline
 from stage2_training.evaluation.activations import Activations, mean_maps
 from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
-from stage2_training.inference.prediction import Prediction
+from stage2_training.inference.prediction import Prediction, rle_at_size
 from stage2_training.inference.tiles import Tiles, predict_in_tiles
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
@@ -51,7 +49,7 @@ class Predictor:
     Args:
         config: of the run, see `WorkDir.read_config`. A pre-training run finds `object`s, or its clusters.
         checkpoint: the detector's weights.
-        min_score: objects with a lower score are left out.
+        min_score: objects with a lower score are left out; unless it is 0, so are those whose mask has no pixel.
         tiles: how large images are cut into overlapping tiles; None: they are not, as in evaluation.
         device: torch device; None: MMEngine's, the GPU if there is one.
 
@@ -123,8 +121,10 @@ class Predictor:
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
         found = detect(self.model, self.pipeline, pixels)
         found = found[found.scores >= self.min_score].cpu()
+        if self.min_score > 0:
+            found = found[found.masks.flatten(1).any(dim=1)]
         found = found[found.scores.argsort(descending=True, stable=True)]
-        rle = [_at_size(mask, size) for mask in found.masks.numpy()]
+        rle = [rle_at_size(mask, size) for mask in found.masks.numpy()]
         boxes = detection_boxes(found.bboxes.numpy(), rle).astype(np.float32)
         if scale < 1 and found.bboxes.any():
             boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
@@ -152,13 +152,6 @@ def detect(
     given = {"img": image, "img_path": ""} if isinstance(image, np.ndarray) else {"img_path": str(image)}
     data = Compose(list(pipeline))({**given, "img_id": 0})
     return model.test_step(pseudo_collate([data]))[0].pred_instances
-
-
-def _at_size(mask: NDArray[np.bool_], size: Size) -> Rle:
-    """Run lengths of a mask (H, W) at the image's size, which may be larger."""
-    if mask.shape != size:
-        mask = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) > 127
-    return encode_masks(mask[None])[0]
 
 
 def _pixels(image: AnyImage) -> NDArray[np.uint8]:

@@ -8,7 +8,6 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,12 +18,13 @@ from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.common.masks import Rle, Size, encode_masks
+from stage1_proposals.common.masks import Rle, Size
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals
 from stage1_proposals.images.decode import ImageError, read_image, read_reduced
 from stage2_training import quiet_imports
+from stage2_training.inference.prediction import rle_at_size
 from stage2_training.runs.init_options import RUN_CONFIG, check_run
 
 if TYPE_CHECKING:  # MMDetection takes seconds to import; the class is also looked up where nothing is predicted
@@ -134,7 +134,7 @@ class CheckpointGenerator:
         for row in order.tolist():
             if len(kept) == self.max_proposals:
                 break
-            mask = _at_size(found.masks[row].cpu().numpy(), image.size)
+            mask = rle_at_size(found.masks[row].cpu().numpy(), image.size)
             overlaps = coco_mask.iou([mask], masks, [0] * len(masks)) if masks else np.zeros(1)
             if coco_mask.area(mask) and np.max(overlaps) <= self.nms_iou:
                 kept.append(row)
@@ -175,10 +175,3 @@ def _read(path: Path, size: Size) -> NDArray[np.uint8]:
     height, width = (max(1, round(side * scale)) for side in size)
     pixels, _ = read_reduced(path, min(height, width))
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _at_size(mask: NDArray[np.bool_], size: Size) -> Rle:
-    """Run lengths of a mask (H, W) at the image's size, which may be larger."""
-    if mask.shape != tuple(size):
-        mask = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR) > 127
-    return encode_masks(mask[None])[0]

@@ -79,10 +79,8 @@ class PictureWriter:
         scored = zip(labels.classes, labels.scores, strict=True)
         captions = [f"{self.names[index]} {score:.2f}" for index, score in scored]
         shortest, longest = PICTURE_SIDES
-        picture, data = (
-            draw_named(pixels, masks, captions, tile=min(max(*labels.size, shortest), longest)),
-            io.BytesIO(),
-        )
+        picture = draw_named(pixels, masks, captions, tile=min(max(*labels.size, shortest), longest))
+        data = io.BytesIO()
         picture.save(data, "JPEG", quality=JPEG_QUALITY)
         return data.getvalue()
 

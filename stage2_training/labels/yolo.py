@@ -30,6 +30,7 @@ from stage1_proposals.images.recognition import EXTENSIONS
 from stage2_training.labels.conversion import Converted, LabelError, image_sizes, skip_malformed
 
 BOX_NUMBERS = 5
+MARK = "\ufeff"  # with which some programs of Windows begin a text
 OUTSIDE = 0.1  # part of a side by which a point may lie outside its image
 
 
@@ -51,12 +52,13 @@ def convert_yolo(
     document = _read(path)
     classes = _classes(path, document)
     root = image_root or _root(path, document)
-    images = _images(path, document, root, split if split in document else "train")
+    images = _images(path, document, root, split if document.get(split) else "train")
     label_files = {image: _label_file(image) for image in images}
     if not any(file.is_file() for file in label_files.values()):
         raise UserError(
             f"{path}: none of its {len(images):,} images has labels; {images[0]} has no {label_files[images[0]]}"
         )
+    _check_apart(label_files)
     sizes = image_sizes(images)
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -73,6 +75,15 @@ def convert_yolo(
             entries.append({"id": number, "file_name": name, "height": height, "width": width})
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     return Converted({"images": entries, "annotations": annotations, "categories": categories}, root, [])
+
+
+def _check_apart(label_files: Mapping[Path, Path]) -> None:
+    """Check that no two images share a file of labels: the objects of one would count as those of the other, too."""
+    image_of: dict[Path, Path] = {}
+    for image, file in label_files.items():
+        other = image_of.setdefault(file, image)
+        if other != image and file.is_file():
+            raise UserError(f"{file}: would label {other} and {image.name}; rename one of the images")
 
 
 def has_validation(path: Path) -> bool:
@@ -150,7 +161,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 def _in_list(path: Path, root: Path) -> Iterator[Path]:
     """The images that a text file names, relative to its own folder or to the set's."""
     try:
-        lines = decode_text(path.read_bytes()).splitlines()
+        lines = decode_text(path.read_bytes()).removeprefix(MARK).splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     for line in filter(None, map(str.strip, lines)):
@@ -175,7 +186,7 @@ def _objects(path: Path, size: Size, classes: int) -> list[dict[str, Any]]:
         LabelError: it is malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

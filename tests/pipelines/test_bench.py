@@ -1,5 +1,6 @@
 """`bench`: the benchmarks, and what they refuse."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,14 @@ def test_without_a_checkout_there_is_nothing_to_compare_with(
         assert capsys.readouterr().err == (
             "error: tests/benchmarks: not found; run `bench` in the root of a checkout of the project\n"
         )
+
+
+def test_prediction_is_measured_beside_its_network(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("bench", "prediction", "--work-dir", run_dir, "--count", 2, "--repeat", 1) == 0
+    lines = dict(re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines() if "  " in line)
+    assert lines["setting"].startswith("KNet, 2 images, one at a time")
+    assert float(lines["images per second, predict / the network alone"]) > 0
+    assert float(lines["PyTorch / ONNX Runtime"]) > 0
+    assert "; 100.0 % within 1e-3" in lines["scores, ONNX Runtime against PyTorch"]
+    (overlap,) = (value for name, value in lines.items() if name.startswith("masks"))
+    assert float(overlap.removeprefix("mean IoU ")) > 0.99

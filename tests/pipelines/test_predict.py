@@ -16,6 +16,7 @@ from stage1_proposals.common.coco_scores import MAX_DETECTIONS
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.overrides import Overrides
 from stage2_training.inference.result_files import RESULT_WRITERS
+from stage2_training.labels.coco import convert_coco
 from stage2_training.labels.labelme import convert_labelme
 from tests import tiny_knet
 from tests.pipelines.command import run_command
@@ -196,6 +197,50 @@ def test_corrected_labels_stay(predict: Callable, tmp_path: Path) -> None:
     assert path.read_text() == "corrected"
 
 
+def test_two_images_with_one_label_file_are_told_before_anything_is_found(predict: Callable, tmp_path: Path) -> None:
+    with Image.open(tmp_path / "labelled" / "test" / "1.png") as image:
+        image.save(tmp_path / "labelled" / "test" / "1.jpg")
+    code, printed = predict("--format", "coco,masks")
+    assert code == 2
+    assert printed.splitlines()[-1] == (
+        f"error: {tmp_path}/out/1.*: would hold the labels of '1.jpg' and of '1.png'; rename one of the images"
+    )
+    assert not (tmp_path / "out").exists()
+    assert predict("--format", "coco")[0] == 0
+    assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 7
+
+
+def test_where_nothing_is_found_a_lower_score_is_recommended(predict: Callable) -> None:
+    code, printed = predict("--format", "coco", "--score", 1)
+    assert code == 0
+    assert "no object has a score of 1 or more; a lower SCORE, with another OUT, finds more" in printed
+
+
+def test_coco_json_can_be_trained_on(
+    predict: Callable, tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects have pixels, unless all that the detector finds is asked for."""
+    from stage2_training.inference import predictor
+
+    detect = predictor.detect
+
+    def first_without_pixels(*given: object) -> object:
+        found = detect(*given)
+        found.masks[0] = False
+        return found
+
+    monkeypatch.setattr(predictor, "detect", first_without_pixels)
+    areas = []
+    for score in (0, 1e-6):
+        out = tmp_path / str(score)
+        assert predict("--format", "coco", "--score", score, "--out", out)[0] == 0
+        areas.append([one["area"] for one in json.loads((out / "coco.json").read_text())["annotations"]])
+    assert areas[0].count(0) >= 6
+    assert areas[1] == [area for area in areas[0] if area]
+    coco = convert_coco(tmp_path / "1e-06" / "coco.json", tmp_path / "labelled" / "test").coco
+    assert len(coco["annotations"]) == len(areas[1]) > 0
+
+
 def test_large_images_in_tiles(predict: Callable, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     Image.new("RGB", (240, 200)).save(tmp_path / "large" / "1.png")
@@ -225,6 +270,10 @@ def test_another_request_for_the_same_folder_is_refused(predict: Callable, run_d
     code, printed = predict("--format", "coco", "--score", 0.5)
     assert (code, len(printed.splitlines())) == (2, 2)
     assert "predictions holds what was found otherwise: score was 0.0, requested 0.5; choose another OUT" in printed
+    (tmp_path / "out" / "predictions" / "request.json").write_text("[1]")
+    code, printed = predict("--format", "coco")
+    assert code == 2
+    assert "request.json: is damaged; remove the folder" in printed.splitlines()[-1]
 
 
 def test_a_checkpoint_is_taken_with_the_run_beside_it(predict: Callable, run_dir: Path, tmp_path: Path) -> None:

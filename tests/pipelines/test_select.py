@@ -206,6 +206,10 @@ def test_an_image_that_cannot_be_read_is_left_out(
     code, printed = select("--work-dir", run_dir, "--count", 12, "--out", tmp_path / "all")
     assert code == 2
     assert "only 11 of 12 images can be read; repair the others" in printed
+    (tmp_path / "images" / NAMES[4]).write_bytes((tmp_path / "images" / NAMES[3]).read_bytes())
+    code, printed = select("--work-dir", run_dir, "--count", 12, "--out", tmp_path / "all")
+    assert code == 0, printed
+    assert NAMES[4] in selected(tmp_path / "all")
 
 
 @pytest.mark.parametrize("with_run", [False, True])

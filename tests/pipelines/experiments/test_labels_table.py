@@ -170,6 +170,7 @@ def test_a_config_of_ones_own_is_known_by_what_it_holds(planned: Any, tmp_path: 
         (["--starts", "magic"], "'magic' is not one of 'sp', 'pseudo', 'imagenet', 'coco'"),
         (["--model", "magic"], "no model 'magic'"),
         (["--baseline", "magic"], "no model 'magic'"),
+        (["--baseline", "detr_lite0"], "DETR: finds boxes alone, and this needs masks"),
         (["--model", "mask_rcnn_lite0"], "there is no configs/pretraining/mask_rcnn_lite0.py"),
         (["--finetune-schedule", "magic"], "no schedule 'magic'"),
         (["--dataset", "mine"], "shards: no shard set here"),

@@ -106,6 +106,8 @@ def test_images_without_proposals_are_left_out_and_told_when_too_few_are_left(wr
     message = f"{IMAGES - 3} images are left to choose {IMAGES} from; of its {IMAGES + 2}, 4 are labelled and 2 have no"
     with pytest.raises(UserError, match=message):
         select(shards, IMAGES, labelled)
+    with pytest.raises(UserError, match=f"^{shards.directory}: 0 images are left .*; make shards of more images$"):
+        select(shards, 1, range(IMAGES))
 
 
 def test_proposals_count_by_their_scores(write: Callable) -> None:

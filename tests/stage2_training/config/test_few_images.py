@@ -146,3 +146,13 @@ def test_labels_of_ones_own_are_as_long_as_so_many_images_make_them(tmp_path, mo
 def test_more_images_than_there_are_is_one_line(twelve):
     with pytest.raises(UserError, match=r"^--train-images 10: \S+train2017.json has 9 images with objects$"):
         drawn(twelve, train_images=10)
+
+
+def test_labels_that_cannot_be_read_are_said_to_be(twelve):
+    labels = Path(twelve["train_dataloader"]["dataset"]["data_root"]) / "annotations/instances_train2017.json"
+    labels.write_text("[1]")
+    with pytest.raises(UserError, match=r"train2017.json: is no COCO JSON of labelled images; correct the file$"):
+        drawn(twelve, train_images=1)
+    labels.unlink()
+    with pytest.raises(UserError, match=r"train2017.json: cannot be read \(No such file or directory\); `make data`"):
+        drawn(twelve, train_images=1)

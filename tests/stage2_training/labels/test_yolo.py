@@ -69,6 +69,28 @@ def test_labels_beside_images_and_images_without_labels(tmp_path: Path) -> None:
     assert not has_validation(tmp_path / "data.yaml")
 
 
+def test_texts_of_windows_are_read(tmp_path: Path) -> None:
+    miniatures.image(1, tmp_path / "all" / "1.png")
+    (tmp_path / "all" / "1.txt").write_text("\ufeff0 0 0 1 0 1 1\r\n", encoding="utf-8", newline="")
+    (tmp_path / "train.txt").write_text("\ufeffall\\1.png\r\n", encoding="utf-8", newline="")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cat]\n")
+    coco = convert_yolo(tmp_path / "data.yaml", None).coco
+    assert [image["file_name"] for image in coco["images"]] == ["all/1.png"]
+    assert len(coco["annotations"]) == 1
+
+
+def test_two_images_with_one_label_file_are_refused(tmp_path: Path) -> None:
+    for name in ("1.png", "1.jpg"):
+        miniatures.image(1, tmp_path / "all" / name)
+    miniatures.image(2, tmp_path / "all" / "2.png")
+    (tmp_path / "data.yaml").write_text("train: all\nval:\nnames: [cat]\n")
+    (tmp_path / "all" / "2.txt").write_text("0 0 0 1 0 1 1\n")
+    assert len(convert_yolo(tmp_path / "data.yaml", None, split="val").coco["images"]) == 3  # neither has labels
+    (tmp_path / "all" / "1.txt").write_text("0 0 0 1 0 1 1\n")
+    with pytest.raises(UserError, match=r"all/1.txt: would label \S+all/1.jpg and 1.png; rename one of the images$"):
+        convert_yolo(tmp_path / "data.yaml", None)
+
+
 def test_what_was_written_is_read_as_the_same_masks(tmp_path: Path) -> None:
     miniatures.image(1, tmp_path / "photos" / "a" / "1.png")
     masks = np.zeros((3, *SIZE), bool)
