@@ -46,7 +46,7 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
     model = load_detector(config, checkpoint, device="cpu")
     network = export_network(model)
     images = [preprocess(model, data) for data in image_loader(config, count)]
-    paths = [sample.img_path for _, (sample,) in images]
+    paths = [str(Path(sample.img_path).resolve()) for _, (sample,) in images]
     given = [(inputs, torch.tensor([sample.img_shape])) for inputs, (sample,) in images]
     with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
         run = onnx_runtime(model, config, Path(folder) / "detector.onnx")
