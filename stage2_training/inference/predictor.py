@@ -28,6 +28,7 @@ from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
 from stage2_training.inference.prediction import Prediction, rle_at_size
 from stage2_training.inference.tiles import Tiles, predict_in_tiles
+from stage2_training.knet.detector import KNet
 from stage2_training.runs.runner import QuietRunner
 from stage2_training.runs.train import build_model
 from stage2_training.runs.work_dir import WorkDir, find_checkpoint
@@ -119,6 +120,8 @@ class Predictor:
         if scale < 1:
             width, height = (round(side * scale) for side in size[::-1])
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        if isinstance(self.model, KNet):  # most of its queries score low, and their masks take a third of the time
+            self.model.test_cfg["min_score"] = self.min_score
         found = detect(self.model, self.pipeline, pixels)
         found = found[found.scores >= self.min_score].cpu()
         if self.min_score > 0:

@@ -18,6 +18,7 @@ def predict_instances(
     output_size: tuple[int, int],
     max_per_img: int = 100,
     mask_threshold: float = 0.5,
+    min_score: float = 0.0,
 ) -> InstanceData:
     """The best (kernel, class) pairs of one image, with their masks. Sizes are (height, width).
 
@@ -29,15 +30,22 @@ def predict_instances(
         output_size: size of the returned masks.
         max_per_img: maximum number of pairs.
         mask_threshold: on mask probabilities.
+        min_score: pairs with a lower score are left out, which spares the time for their masks.
 
     Returns:
         `scores` float32 (R,) in descending order, `labels` int64 (R,), `masks` bool (R, *output_size) and `bboxes`
-        float32 (R, 4), tight around the masks; R = min(max_per_img, N * K).
+        float32 (R, 4), tight around the masks; R = min(max_per_img, N * K) or, with `min_score`, fewer.
     """
     scores, pairs = _top_scores(cls_logits, max_per_img)
+    if min_score > 0:  # else a GPU need not wait for their number
+        count = int((scores >= min_score).sum())
+        scores, pairs = scores[:count], pairs[:count]
     num_classes = cls_logits.shape[1]
     # A kernel may be kept with several classes; its mask is upsampled only once.
     kernels, rows = torch.unique(pairs // num_classes, return_inverse=True)
+    if not len(kernels):
+        masks = mask_logits.new_zeros((0, *output_size), dtype=torch.bool)
+        return InstanceData(scores=scores, labels=pairs, masks=masks, bboxes=scores.new_zeros((0, 4)))
     resized = [
         resize_masks(logits, padded_size, image_size, output_size) > mask_threshold
         for logits in mask_logits[kernels].split(MASKS_AT_ONCE)

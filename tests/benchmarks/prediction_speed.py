@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipelines.options import PATH, POSITIVE, Command
 from pipelines.prediction_job import Block, BlockBuilder, PredictionJob, PredictionRequest
+from stage2_training.config.annotation_files import check_annotations
 from stage2_training.config.evaluation_config import image_side
 from stage2_training.inference.export_files import export_file
 from stage2_training.inference.export_networks import export_network
@@ -41,10 +42,11 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
     """Time of `predict`, of the exported network in PyTorch and in ONNX Runtime, and how well those two agree."""
     work = WorkDir(work_dir)
     config, checkpoint = work.read_config(), work.require_checkpoint(last=False)
+    check_annotations(config, ["test"])
     model = load_detector(config, checkpoint, device="cpu")
     network = export_network(model)
     images = [preprocess(model, data) for data in image_loader(config, count)]
-    paths = [sample.img_path for _, (sample,) in images]
+    paths = [str(Path(sample.img_path).resolve()) for _, (sample,) in images]
     given = [(inputs, torch.tensor([sample.img_shape])) for inputs, (sample,) in images]
     with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
         run = onnx_runtime(model, config, Path(folder) / "detector.onnx")
@@ -71,7 +73,7 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
 
 def prediction(work_dir: Path, checkpoint: Path, paths: Sequence[str], out: Path) -> Callable[[], None]:
     """A function that does what a worker of `predict` does with a block of images."""
-    request = PredictionRequest("/", len(paths), "", len(paths), "", "", score=0.05, tile=0)
+    request = PredictionRequest("/", len(paths), "", len(paths), "", "", score=0.3, tile=0)
     job = PredictionJob(request, work_dir, checkpoint, out, "cpu")
     builder, block = BlockBuilder(job), Block(0, tuple(paths), tuple(range(len(paths))))
     job.folder.mkdir()

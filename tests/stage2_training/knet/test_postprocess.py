@@ -1,9 +1,11 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stage2_training.knet import postprocess
 from stage2_training.knet.postprocess import mask_boxes, predict_instances
 
 SIZES = {"padded_size": (32, 64), "image_size": (32, 48), "output_size": (64, 96)}
@@ -57,3 +59,21 @@ def test_threshold() -> None:
     logits = torch.zeros(1, 4, 8)  # probability 0.5 everywhere
     assert not predict_instances(torch.zeros(1, 1), logits, **SIZES).masks.any()
     assert predict_instances(torch.zeros(1, 1), logits, **SIZES, mask_threshold=0.4).masks.all()
+
+
+@pytest.mark.parametrize("count", [0, 5, 40])
+def test_of_low_scores_no_masks_are_made(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, masks = torch.randn(20, 2), torch.randn(20, 4, 8)
+    everything = predict_instances(scores, masks, **SIZES)
+    enlarged: list[int] = []
+    resize = postprocess.resize_masks
+    monkeypatch.setattr(
+        postprocess, "resize_masks", lambda logits, *sizes: enlarged.append(len(logits)) or resize(logits, *sizes)
+    )
+    limit = 1.0 if count == 0 else float(everything.scores[count - 1])
+    found = predict_instances(scores, masks, **SIZES, min_score=limit)
+    assert len(found) == count
+    assert sum(enlarged) <= count
+    for name, values in found.items():
+        assert values.dtype == everything[name].dtype
+        assert torch.equal(values, everything[name][:count])
