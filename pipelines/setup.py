@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,8 +99,12 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
         requirements.write_text(entry)
         scratch = house.with_name(house.name + f".{os.getpid()}")
         run(
-            PYTHON, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes",
-            "--requirement", requirements, "--wheel-dir", scratch,
+            PYTHON, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:",
+            "--require-hashes", "--requirement", requirements, "--dest", scratch,
+        )  # fmt: skip
+        run(
+            PYTHON, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+            "--wheel-dir", scratch, unpack(next(scratch.glob("*.tar.gz"))),
             PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",  # ninja
             MMCV_WITH_OPS="1",
             MAX_JOBS=os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1),
@@ -109,6 +114,16 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
             wheel.replace(house / wheel.name)
         shutil.rmtree(scratch)
     return next(house.glob("*.whl"))
+
+
+def unpack(archive: Path) -> Path:
+    """Unpack MMCV's source beside its archive, and let it compile with PyTorch's headers, which need C++20."""
+    with tarfile.open(archive) as file:
+        file.extractall(archive.parent, filter="data")
+    source = archive.parent / archive.name.removesuffix(".tar.gz")
+    script = source / "setup.py"
+    script.write_text(script.read_text().replace("-std=c++17", "-std=c++20"))
+    return source
 
 
 def installed_ops() -> str:

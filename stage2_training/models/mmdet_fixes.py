@@ -4,7 +4,7 @@ Each class says which fault it fixes, and in which version, so that it can be dr
 the fault.
 
 Everything in stage 2 that relies on more than documented, public interfaces is listed here. The versions are
-onedl-mmdetection 3.5.1, onedl-mmcv 2.3.6, onedl-mmengine 0.10.12 and torch 2.13.0.
+onedl-mmdetection 3.5.1, onedl-mmcv 2.3.6, onedl-mmengine 0.10.12 and torch 2.14.1.
 
 `models/mmdet_fixes.py`, `BoundedDynamicMaskHead._predict_by_feat_single` (mmdetection)
     No public method lies between the boxes and the pasting of masks.

@@ -228,7 +228,7 @@ def plain_user_errors(directory: Path, hint: str = "") -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        # Text is all that torch (2.13, `torch._utils.ExceptionWrapper`) hands over from a worker process.
+        # Text is all that torch (2.14, `torch._utils.ExceptionWrapper`) hands over from a worker process.
         name = f"{type(error).__module__}.{type(error).__qualname__}: "
         raise UserError(str(error).rsplit(name, 1)[-1].strip()) from error
     except RuntimeError as error:  # on a CPU, PyTorch has no class of its own for it

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,18 @@ def test_a_wheel_in_the_wheelhouse_is_not_compiled_again(
     house.mkdir(parents=True)
     (house / "mmcv.whl").touch()
     assert setup.compile_mmcv("onedl-mmcv==2.3.6 \\\n", root / "r.txt") == house / "mmcv.whl"
+
+
+def test_the_operators_are_compiled_as_the_headers_of_pytorch_need_it(tmp_path: Path) -> None:
+    source = tmp_path / "source" / "onedl_mmcv-2.3.6"
+    source.mkdir(parents=True)
+    (source / "setup.py").write_text("cxx = ['-Wall', '-std=c++17']\nnvcc = ['-std=c++17']\n")
+    archive = tmp_path / "scratch" / "onedl_mmcv-2.3.6.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source, source.name)
+    unpacked = setup.unpack(archive)
+    assert (unpacked / "setup.py").read_text() == "cxx = ['-Wall', '-std=c++20']\nnvcc = ['-std=c++20']\n"
 
 
 def test_a_gpu_without_nvcc_is_refused_with_what_to_do(
