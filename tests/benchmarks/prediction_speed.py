@@ -16,7 +16,6 @@ from torch import Tensor
 from pipelines.options import PATH, POSITIVE, Command
 from pipelines.prediction_job import Block, BlockBuilder, PredictionJob, PredictionRequest
 from stage2_training.config.annotation_files import check_annotations
-from stage2_training.config.evaluation_config import image_side
 from stage2_training.inference.export_files import export_file
 from stage2_training.inference.export_networks import export_network
 from stage2_training.inference.predictor import image_loader, load_detector, preprocess
@@ -48,6 +47,7 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
     images = [preprocess(model, data) for data in image_loader(config, count)]
     paths = [str(Path(sample.img_path).resolve()) for _, (sample,) in images]
     given = [(inputs, torch.tensor([sample.img_shape])) for inputs, (sample,) in images]
+    longest = max(max(sample.img_shape) for _, (sample,) in images)
     with tempfile.TemporaryDirectory(prefix="saliency-prompt-bench-") as folder:
         run = onnx_runtime(model, config, Path(folder) / "detector.onnx")
         seconds = measure_in_turn(
@@ -61,7 +61,7 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
         )
         each = {name: f"{statistics.median(times) / len(given):.3f} s" for name, times in seconds.items()}
         return {
-            "setting": f"{type(model).__name__}, {len(given)} images, one at a time, up to {image_side(config)} pixels",
+            "setting": f"{type(model).__name__}, {len(given)} images, one at a time, up to {longest} pixels",
             "an image, predict, from its file to its objects in a file": each["predict"],
             "the network alone, in PyTorch": each["network"],
             "the network alone, in ONNX Runtime": each["onnx"],
