@@ -112,6 +112,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                     f"times the shorter one",
                     "cut it into pieces",
                 )
+            if image.format == "JPEG2000" and _is_cut_off(Path(path)):
+                raise ImageError("is truncated")
             if is_camera_raw(image):
                 raise ImageError("is a camera's raw file, of which only a preview can be read: convert it")
             yield image
@@ -133,6 +135,29 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(f"cannot be read ({error.strerror})") from error
         raise ImageError(f"cannot be decoded: {_reason(error)}") from error
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a JPEG 2000 file ends before its codestream does; cut before its first tile, it is read as black."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start, kind = 0, b""
+        while (
+            kind != b"jp2c" and start < size
+        ):  # boxes: four bytes of length, four of type, where needed eight of length
+            file.seek(start)
+            head = file.read(16)
+            if head.startswith(b"\xff\x4f\xff\x51"):  # no boxes, but the codestream by itself
+                length = 0
+                break
+            length, kind = int.from_bytes(head[:4]), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:])
+            start += length or size
+        if length:
+            return kind == b"jp2c" and start > size
+        file.seek(-2, os.SEEK_END)  # the codestream takes the rest of the file
+        return file.read() != b"\xff\xd9"
 
 
 def is_camera_raw(image: Image.Image) -> bool:

@@ -526,6 +526,23 @@ def test_damaged_bytes_give_pixels_or_an_image_error(
     assert pixels.shape[2] == 3
 
 
+@pytest.mark.parametrize("boxes", ["of a length", "the last to the end", "none"])
+def test_jpeg_2000_cut_anywhere_is_refused(tmp_path: Path, boxes: str) -> None:
+    """Cut right before its first tile, OpenJPEG would read it as black."""
+    whole = WHOLE["a.jp2"]
+    start = whole.index(b"jp2c") - 4
+    if boxes == "none":
+        whole = whole[start + 8 :]
+    elif boxes == "the last to the end":
+        whole = whole[:start] + bytes(4) + whole[start + 4 :]
+    (tmp_path / "a.jp2").write_bytes(whole)
+    assert read_image(tmp_path / "a.jp2").any()
+    for length in range(len(whole)):
+        (tmp_path / "a.jp2").write_bytes(whole[:length])
+        with pytest.raises(ImageError):
+            read_image(tmp_path / "a.jp2")
+
+
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(WHOLE)), share=st.floats(0, 1, exclude_max=True))
 def test_an_image_cut_anywhere_is_whole_or_refused(tmp_path: Path, name: str, share: float) -> None:
