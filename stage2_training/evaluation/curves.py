@@ -72,7 +72,7 @@ def plot_curves(
         over: what it is drawn over instead, a key of the points; such an axis is logarithmic.
         dashed: names of curves that are drawn so.
     """
-    many = len(curves) > LINES_INSIDE
+    many = len(curves) > LINES_INSIDE or over != "epoch"  # curves over epochs rise, and leave room for names
     figure = Figure(figsize=(9, 4) if many else (6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
