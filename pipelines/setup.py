@@ -1,7 +1,7 @@
 """`make setup`: build `.venv` with the pinned packages and the project itself.
 
 It runs before anything is installed, so it uses the standard library only. MMCV publishes no wheel for current PyTorch
-releases, and compiling its operators takes 8-12 minutes on two cores. So it is installed without them, and
+releases, and compiling its operators takes a quarter of an hour or more. So it is installed without them, and
 `stage2_training/models/mmcv_operators.py` takes their place. `make setup OPS=compiled` compiles MMCV's own; the wheel
 is kept in a per-user wheelhouse, under a name that holds everything the binary depends on, and later `.venv`s install
 it from there. A `.venv` keeps the operators that it has until OPS says otherwise.
@@ -95,7 +95,7 @@ def compile_mmcv(entry: str, requirements: Path) -> Path:
                 f"the CUDA toolkit {torch['cuda']} and add its bin folder to PATH, or use OPS=torch, which compiles "
                 f"nothing"
             )
-        print("Compiling MMCV's operators once for this machine (8-12 minutes on two cores) ...", flush=True)
+        print("Compiling MMCV's operators once for this machine (a quarter of an hour or more) ...", flush=True)
         requirements.write_text(entry)
         scratch = house.with_name(house.name + f".{os.getpid()}")
         run(

@@ -186,5 +186,5 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
 def _raise_missing(name: str) -> NoReturn:
     raise RuntimeError(
         f"MMCV's operator {name} has no counterpart in PyTorch here; `make setup OPS=compiled` compiles MMCV's own "
-        f"(8-12 minutes, with a C++ compiler and, for a GPU, nvcc)"
+        f"(a quarter of an hour or more, with a C++ compiler and, for a GPU, nvcc)"
     )
