@@ -235,11 +235,13 @@ def find_checkpoint(source: str | Path, last: bool = False) -> Path:
     """The checkpoint of this path, or the best of the run in this directory, or its latest (`require_checkpoint`).
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the last of a file is asked for.
     """
     checkpoint = WorkDir(source).require_checkpoint(last) if Path(source).is_dir() else Path(source)
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint")
+    if last and not Path(source).is_dir():
+        raise UserError(f"--last: {source} is one checkpoint; leave the option out, or name the run's directory")
     return checkpoint
 
 

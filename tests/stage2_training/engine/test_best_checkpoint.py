@@ -16,6 +16,7 @@ import stage2_training.engine.best_checkpoint
 import stage2_training.engine.checkpoints
 import stage2_training.engine.loop  # noqa: F401 (register what the config names)
 from stage1_proposals.common.checkpoints import read_checkpoint, read_tensors
+from stage1_proposals.common.errors import UserError
 from stage2_training.engine.best_checkpoint import Best, describe_stop
 from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
@@ -116,6 +117,8 @@ def test_the_best_weights_are_kept_beside_the_last(tmp_path):
     work = WorkDir(tmp_path)
     assert work.require_checkpoint() == find_checkpoint(tmp_path) == tmp_path / "best_4.pth"
     assert work.require_checkpoint(last=True) == find_checkpoint(tmp_path, last=True) == tmp_path / "iter_8.pth"
+    with pytest.raises(UserError, match=r"^--last: .*best_4\.pth is one checkpoint; "):
+        find_checkpoint(tmp_path / "best_4.pth", last=True)
     assert work.latest_checkpoint() == tmp_path / "iter_8.pth"
     assert read_tensors(tmp_path / "best_4.pth")["weight"] == 4
     assert "optimizer" not in read_checkpoint(tmp_path / "best_4.pth")
