@@ -52,7 +52,7 @@ takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP
 takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
 takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR
-takes.table = N $(of.$(or $(table.$(N)),table))## N=1..7, as figure; N=labels DATASET SHARDS; N=proposals IMAGES LABELS
+takes.table = N $(of.$(or $(table.$(N)),table))## N=1..7; N=labels DATASET SHARDS; N=6, N=proposals: IMAGES LABELS
 takes.figure := N SCALE SEEDS JOBS WORK_DIR GPUS DEVICE## Figure N=3..6 of the paper, missing runs made first
 takes.bench = PART $(of.$(PART))## measure, PART=proposals|training|operators|streaming|prediction|gpu|prompts
 takes.report := WORK_DIR OUT## one HTML page of all runs, shard sets, tables and figures
@@ -65,6 +65,7 @@ of.activations := RUNS DATASET ROOT WORKERS DEVICE OUT
 of.results := SHARDS WORK_DIR DEVICE SCORE OUT
 of.table := SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
 of.labels := DATASET ROOT SHARDS MODEL SEEDS JOBS WORK_DIR GPUS DEVICE
+of.boxes := IMAGES LABELS SCALE SEEDS JOBS WORK_DIR GPUS DEVICE
 of.comparison := IMAGES LABELS GENERATOR BACKBONE WORK_DIR WORKERS DEVICE
 of.proposals := IMAGES BACKBONE WEIGHTS WORKERS DEVICE
 of.training := MODEL DEVICE
@@ -74,6 +75,7 @@ of.prediction := WORK_DIR
 of.gpu := IMAGES BACKBONE WEIGHTS DEVICE WORKERS OUT
 of.prompts := WORK_DIR CHECKPOINT DEVICE
 
+table.6 := boxes
 table.labels := labels
 table.proposals := comparison
 

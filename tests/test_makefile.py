@@ -95,7 +95,8 @@ def test_a_target_takes_every_variable_that_its_command_has_an_option_for(comman
 def test_so_does_a_target_of_a_group(group: str, variable: str, name: str) -> None:
     options = {word for parameter in command_of(group).commands[name].params for word in parameter.opts}
     variables = {name for name, option in OPTIONS.items() if option in options} - {"CLASSES"}
-    kind = ("table" if name.isdigit() else {"proposals": "comparison"}.get(name, name)) if group == "table" else name
+    table = {"6": "boxes", "proposals": "comparison", "labels": "labels"}.get(name, "table")
+    kind = table if group == "table" else name
     taken = variables_of(group) if group == "figure" else variables_of(kind, "of")
     assert set(taken) & set(OPTIONS) == variables
     passed = passed_on(group, f"{variable}={name}", *(f"{name}=3" for name in sorted(variables)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.demo_data.demo_set import Counts
 from pipelines.experiments.paper import DATASETS, INITS, Experiment, Row
-from pipelines.experiments.scales import Scale
+from pipelines.experiments.scales import Given, Scale
 
 # By experiments, and the scale they are at; empty: any.
 NOTES = (
@@ -51,7 +51,7 @@ def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterato
     if scale.generator("freesolo") == "freemask" and any(row.masks == "freesolo" for row in rows):
         yield "FreeSOLO is our `freemask`: the masks that FreeSOLO's own training starts from."
     yield from left_out(experiment, rows)
-    if scale.name == "demo":
+    if scale.suffix:
         yield from demo_notes(scale, rows)
     if any(row.init == "sp" and row.model == "knet" for row in rows):
         yield "K-Net's prompts have the length of its kernels, the paper's their own."
@@ -85,8 +85,10 @@ def left_out(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
 
 def demo_notes(scale: Scale, rows: Sequence[Row]) -> Iterator[str]:
     """What stands for the paper's data and sizes at demo scale."""
-    if any(row.epochs != 0 for row in rows):
-        counts = scale.datasets["coco10"]
+    counts = scale.datasets["coco10"]
+    if isinstance(counts, Given):
+        yield f"Pre-trained on the images of {scale.unlabeled}, evaluated on {counts}."
+    elif any(row.epochs != 0 for row in rows):
         assert isinstance(counts, Counts)
         half = ", half of them for COCO 5 %" if any(row.dataset == "coco5" for row in rows) else ""
         yield (
@@ -96,7 +98,7 @@ def demo_notes(scale: Scale, rows: Sequence[Row]) -> Iterator[str]:
     else:
         yield "Images like the unlabeled ones, with the objects pasted on them labelled, replace the labelled dataset."
     if any(row.masks for row in rows):
-        yield "Pseudo masks are found on the demo set by a backbone trained on ImageNet's labels (the paper: DenseCL)."
+        yield "Pseudo masks are found by a backbone trained on ImageNet's labels (the paper: DenseCL)."
     yield (
         "Sizes that are not the paper's: EfficientNet-Lite0 (ResNet-50), images of 192 x 192 pixels (1333 x 800), "
         "batches of 8 (96), 50 kernels or queries (100), other learning rates."

@@ -148,11 +148,12 @@ class Plan:
 
     def evaluation(self, row: Row, seed: int) -> Run:
         """The evaluation of a pre-trained detector, class-agnostic; at demo scale on all labelled images of objects."""
-        data, pretrained = self.data(row.dataset), self.pretraining(row, seed)
-        dataset, objects = self.scale.datasets[row.dataset], data.directory / demo_set.OBJECTS
-        words = ["--work-dir", pretrained.directory, "--class-agnostic", "--dataset"]
-        words += [dataset] if isinstance(dataset, str) else [objects, "--test-labels", objects]
-        return self._run("evaluate", f"class_agnostic-{self._described(row)}-seed{seed}", words, (data, pretrained))
+        pretrained, dataset = self.pretraining(row, seed), self.scale.datasets[row.dataset]
+        data: tuple[Run, ...] = () if isinstance(dataset, Given) else (self.data(row.dataset),)
+        labels = data[0].directory / demo_set.OBJECTS if isinstance(dataset, Counts) else dataset
+        words = ["--work-dir", pretrained.directory, "--class-agnostic", "--dataset", labels]
+        words += [] if isinstance(dataset, str) else ["--test-labels", labels]
+        return self._run("evaluate", f"class_agnostic-{self._described(row)}-seed{seed}", words, (*data, pretrained))
 
     def _described(self, row: Row) -> str:
         """The model and its initialisation, as part of a name."""

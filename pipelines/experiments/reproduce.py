@@ -15,10 +15,16 @@ from pipelines.experiments.notes import notes
 from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
 from pipelines.experiments.record import ExperimentRecord, mean_and_spread, provenance
-from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
-from pipelines.options import Command, Group, experiment_options
+from pipelines.experiments.scales import DEMO, SCALES, Given, Scale, demo_datasets
+from pipelines.options import PATH, Command, Group, experiment_options
 from stage1_proposals.common.errors import UserError
+from stage1_proposals.common.files import file_sha256
+from stage2_training.labels.custom import name_of
 
+OWN = {
+    "--images": "Unlabeled images to pre-train on, in place of the demo's.",
+    "--labels": "COCO instance JSON to evaluate on.",
+}
 FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 
 
@@ -33,15 +39,45 @@ def _command(number: str, experiment: Experiment) -> click.Command:
     @click.option("--freesolo", type=FILE, help="COCO JSON of FreeSOLO's masks of the unlabeled images, for Table 7.")
     def command(scale: str, work_dir: Path, seeds: Sequence[int], **settings: Any) -> None:
         jobs, dry_run, count = (settings.pop(name) for name in ("jobs", "dry_run", "count"))
+        images, labels = (settings.pop(name, None) for name in ("images", "labels"))
         machine = {name: settings.pop(name) for name in ("device", "gpus", "batch_size")}
-        if count and SCALES[scale].unlabeled:
-            raise UserError(f"--count goes with --scale demo: at {scale} scale the images are the datasets'")
+        if (count or images or labels) and SCALES[scale].unlabeled:
+            given = "--count goes" if count else "--images and --labels go"
+            raise UserError(f"{given} with --scale demo: at {scale} scale the images are the datasets'")
         changes = settings | {"datasets": count and demo_datasets(*count)}
         changed = replace(SCALES[scale], **{name: value for name, value in changes.items() if value})
-        plan = Plan(changed, work_dir / scale, **machine)
+        if images or labels:
+            if count:
+                raise UserError("--count goes with the demo set, not with --images and --labels")
+            changed = _own(changed, images, labels)
+        plan = Plan(changed, work_dir / changed.name, **machine)
         reproduce(experiment, plan, list(dict.fromkeys(seeds)), jobs, dry_run)
 
+    if any(row.epochs == 0 for row in experiment.rows):
+        for name, text in OWN.items():
+            click.option(name, type=PATH, help=text)(command)
     return command
+
+
+def _own(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
+    """A scale whose models are pre-trained on images of the user and evaluated on labels of the user.
+
+    Raises:
+        UserError: only one of both is given, there are no images, or the labels cannot be used.
+    """
+    from stage1_proposals.analysis.recall import Labels
+    from stage1_proposals.images.listing import list_images
+
+    if not images or not labels:
+        raise UserError("--images and --labels go together")
+    Labels.read(labels)
+    given = Given(str(labels), file_sha256(labels))
+    return replace(
+        scale,
+        name=name_of(str(labels)),
+        unlabeled=Given(str(images), list_images(images).sha256()),
+        datasets=dict.fromkeys(scale.datasets, given),
+    )
 
 
 table = _group("table", "Print a table of the paper beside the paper's numbers, or one of one's own data.", TABLES)

@@ -9,7 +9,7 @@ from pipelines.experiments.paper import DATASETS, INITS, Experiment, Row
 
 @dataclass(frozen=True)
 class Given:
-    """Labels or shards of the user. What they hold is in the names of runs, not where they are."""
+    """Labels, images or shards of the user. What they hold is in the names of runs, not where they are."""
 
     path: str
     content: str  # hashes
@@ -27,7 +27,7 @@ class Scale:
     backbone: str = "densecl_r50"  # that finds the pseudo masks, and that pre-training starts from
     inits: tuple[str, ...] = (*INITS, "pseudo", "sp")  # of fine-tuning
     datasets: Mapping[str, str | Counts | Given] = field(default_factory=lambda: {n: n for n in DATASETS})
-    unlabeled: str | None = "data/coco/unlabeled2017"  # images to pre-train on; None: the demo set's
+    unlabeled: str | Given | None = "data/coco/unlabeled2017"  # images to pre-train on; None: the demo set's
     shards: Given | None = None  # to pre-train on, instead of any that are made
     proposals: tuple[str, ...] = ()  # further arguments of stage 1
     labels: tuple[str, ...] = ()  # and of fine-tuning: how labels are read

@@ -2,12 +2,14 @@
 
 import json
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from pipelines.experiments.paper import TABLES
 from pipelines.experiments.record import ExperimentRecord, mean_and_spread
+from tests import miniatures
 from tests.pipelines.command import run_command
 
 SMALL = ("--count", 4, 2, 2, "--pretrain-epochs", 1, "--finetune-epochs", 1, "--device", "cpu")
@@ -124,6 +126,56 @@ def test_a_table_that_is_not_there_is_one_line_and_2(run, capsys) -> None:
     assert run("8") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "No such command '8'; use one of 1, 2, 3, 4, 5, 6, 7, labels, proposals." in line
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[str, ...]:
+    """Options of a table of own images: two unlabeled ones, and the labels of two others."""
+    for number in range(2):
+        miniatures.image(number, tmp_path / "many" / f"{number}.jpg")
+    labels = miniatures.coco(tmp_path / "coco", val=2) / "annotations" / "instances_val2017.json"
+    return "--images", str(tmp_path / "many"), "--labels", str(labels)
+
+
+def test_class_agnostic_boxes_of_own_images(run, own, commands, tmp_path: Path, capsys) -> None:
+    commands.scores = {"--class-agnostic": {"AP": 0.9, "box_AP": 0.021, "box_AP50": 0.06, "box_AP75": 0.01}}
+    small = ("--pretrain-epochs", 1, "--device", "cpu", *own)
+    assert run("6", *small) == 0
+    record = ExperimentRecord.read(tmp_path / "work_dirs/experiments/instances_val2017/tables/table6.json")
+    assert [row[2] for row in record.rows] == ["2.1"] * 4
+    assert record.notes[2] == f"Pre-trained on the images of {own[1]}, evaluated on {own[3]}."
+    assert not any("demo" in word for words in commands.seen for word in words if word.startswith("--dataset"))
+    assert {words[0] for words in commands.seen} == {"proposals", "pretrain", "evaluate"}  # no data is made
+    evaluations = [words for words in commands.seen if words[0] == "evaluate"]
+    for words in evaluations:
+        given = dict(pairwise(words))
+        assert given["--dataset"] == given["--test-labels"] == own[3]
+    count = len(commands.seen)
+    assert run("6", *small) == 0
+    assert len(commands.seen) == count
+    miniatures.image(2, tmp_path / "many" / "2.jpg")  # other images are other shards
+    assert run("6", *small) == 0
+    assert len(commands.seen) == 2 * count
+
+
+@pytest.mark.parametrize(
+    ("left_out", "more", "message"),
+    [
+        ("--labels", (), "--images and --labels go together"),
+        ("--images", (), "--images and --labels go together"),
+        (None, ("--count", 4, 2, 2), "--count goes with the demo set, not with --images and --labels"),
+        (None, ("--scale", "paper"), "--images and --labels go with --scale demo"),
+    ],
+)
+def test_own_images_need_labels_and_no_others(run, own, capsys, left_out, more, message: str) -> None:
+    given = [word for pair in zip(own[::2], own[1::2], strict=True) if pair[0] != left_out for word in pair]
+    assert run("6", "--dry-run", *given, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_only_the_table_without_labels_takes_own_images(run, own, capsys) -> None:
+    assert run("5", "--dry-run", *own) == 2
+    assert "No such option '--images'" in capsys.readouterr().err
 
 
 def test_masks_of_freesolo_that_are_not_there_are_refused_at_once(run, tmp_path: Path, capsys) -> None:
