@@ -47,7 +47,7 @@ class EmbeddingHead(nn.Module):
     def _layer_loss(self, targets: Tensor, queries: Tensor, assignment: Assignment) -> Tensor:
         """Mean over the matched pairs of the batch in all processes; without pairs 0, which keeps the graph."""
         predicted = self.layers(queries[assignment.image, assignment.kernel]).float()
-        target = targets[assignment.image, assignment.instance].float()
+        target = targets[assignment.image, assignment.instance].detach().float()
         return self.loss(predicted, target).sum() / assignment.mean_pairs
 
 

@@ -62,6 +62,7 @@ class SaliencyPromptMixin:
     training: bool  # as in any torch module
     backbone: nn.Module
     prompter: Prompter
+    target_dim: int  # length of what queries are supervised with
     kernel_supervision: KernelSupervision | EmbeddingHead
 
     def init_saliency_prompt(
@@ -87,8 +88,10 @@ class SaliencyPromptMixin:
         self.prompter = Prompter(settings, self.prompt_projection)
         self._level_offsets: dict[int, int] = {}
         supervision = EmbeddingHead if settings.kernel_loss in ("reconstruct", "regress") else KernelSupervision
-        target_dim = (prompt_channels or channels) if from_prompts else settings.feature_dim
-        self.kernel_supervision = supervision(target_dim, channels, settings.kernel_loss_weight, settings.kernel_loss)
+        self.target_dim = (prompt_channels or channels) if from_prompts else settings.feature_dim
+        self.kernel_supervision = supervision(
+            self.target_dim, channels, settings.kernel_loss_weight, settings.kernel_loss
+        )
 
     def level_offset(self, stride: int) -> int:
         """How far down and to the right of their centres the cells of a level look, in pixels.
@@ -116,8 +119,10 @@ class SaliencyPromptMixin:
         """
         instances = [sample.gt_instances for sample in batch_data_samples]
         targets = [image.seed_features for image in instances]
-        if self.prompter.settings.kernel_target == "prompt" and match is not None:
-            targets = [rows[: len(image)] for rows, image in zip(match.pooled, instances, strict=True)]
+        if self.prompter.settings.kernel_target == "prompt":
+            empty = queries[0].new_zeros(len(instances), 0, self.target_dim)
+            pooled = empty if match is None else match.pooled
+            targets = [rows[: len(image)] for rows, image in zip(pooled, instances, strict=True)]
         losses: dict[str, Tensor] = self.kernel_supervision(targets, queries, assignments)
         return losses
 

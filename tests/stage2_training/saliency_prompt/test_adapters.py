@@ -116,6 +116,17 @@ def test_a_training_step(name: str, build_adapted: Callable, make_batch: Callabl
     assert not without_gradient(model, batch)
 
 
+@pytest.mark.parametrize("loss", ["cosine", "reconstruct"])
+def test_a_batch_without_proposals_has_no_prompts_as_targets(
+    name: str, build_adapted: Callable, make_batch: Callable, loss: str
+) -> None:
+    """Also where what prompts are made of has another length than seed features."""
+    settings = {"matching": "random", "kernel_loss": loss, "kernel_target": "prompt"}
+    model = build_adapted(name, settings)
+    losses = losses_of(model, make_batch([0, 0]))
+    assert all(losses[f"s{layer}.loss_kernel"] == 0 for layer in range(LAYERS))
+
+
 def test_train_step_moves_the_kernel_supervision(name: str, build_adapted: Callable, make_batch: Callable) -> None:
     model, (images, samples) = build_adapted(name, {}), make_batch([3, 2])
     before = model.kernel_supervision.linear.weight.clone()

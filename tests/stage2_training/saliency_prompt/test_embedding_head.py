@@ -76,6 +76,16 @@ def test_loss_is_float32_under_autocast() -> None:
     assert losses["s0.loss_kernel"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("loss", SLOW)
+def test_the_target_is_fixed(loss: str) -> None:
+    """Prompts are targets with a gradient where `detach=False`."""
+    head = EmbeddingHead(feature_dim=6, channels=4, loss=loss)
+    features, queries = torch.randn(2, 6, requires_grad=True), torch.randn(1, 5, 4, requires_grad=True)
+    head([features], [queries], [pairs((0, 1, 0))])["s0.loss_kernel"].backward()
+    assert features.grad is None
+    assert queries.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("name", ["detr", "deformable_detr"])
 def test_what_prompts_are_made_of_is_the_target(name: str, build_adapted: Callable, make_batch: Callable) -> None:
     """The pooled feature itself: of DETR's backbone, before the linear layer; the seed features do not matter."""
