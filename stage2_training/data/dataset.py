@@ -4,7 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -14,6 +14,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ImageRecord, ShardError, ShardReader, ShardSet
 
 CLUSTER_NAME = "cluster"  # pseudo classes are called `cluster 0`, `cluster 1`, ...
+Choice = Literal["best", "random"]
 
 
 @DATASETS.register_module()
@@ -38,7 +39,7 @@ class PseudoLabelDataset(BaseDataset):
     Raises:
         ShardError: no shard set, an incomplete one, or a missing shard file; with `pseudo_classes`, a set without
             clusters or with clusters in some shards only.
-        UserError: `indices` is given.
+        UserError: `indices` is given, or an unknown choice or number of proposals.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
@@ -51,11 +52,15 @@ class PseudoLabelDataset(BaseDataset):
         max_open_shards: int = 16,
         pseudo_classes: bool = False,
         max_proposals: int | None = None,
-        choose: Literal["best", "random"] = "best",
+        choose: Choice = "best",
         **kwargs: Any,
     ) -> None:
         if kwargs.get("indices") is not None:
             raise UserError("dataset.indices: shards are taken whole; for fewer images, make shards of a list of them")
+        if choose not in get_args(Choice):
+            raise UserError(f"dataset.choose {choose!r}: use {' or '.join(get_args(Choice))}")
+        if max_proposals is not None and max_proposals < 1:
+            raise UserError(f"dataset.max_proposals {max_proposals}: use 1 or more, or None for all")
         self.shards = ShardSet.open(shards)
         self.image_root = Path(image_root or self.shards.image_root)
         self.max_open_shards = max_open_shards

@@ -84,6 +84,11 @@ class SaliencyPromptMixin:
             raise UserError(
                 "saliency_prompt.kernel_target 'prompt': there are none with matching=none; use kernel_target=seed"
             )
+        if settings.groups and settings.matching in ("none", "mean"):
+            raise UserError(
+                f"saliency_prompt.groups: with matching={settings.matching} there are no prompts to tell groups apart "
+                f"by; use another matching, or groups=False"
+            )
         self.prompt_projection = nn.Linear(prompt_channels, channels) if prompt_channels else None
         self.prompter = Prompter(settings, self.prompt_projection)
         self._level_offsets: dict[int, int] = {}

@@ -54,6 +54,18 @@ def test_a_part_of_the_images_is_refused(shards):
         PseudoLabelDataset(str(shards.directory), indices=2)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"choose": "worst"}, r"^dataset\.choose 'worst': use best or random$"),
+        ({"max_proposals": 0}, r"^dataset\.max_proposals 0: use 1 or more"),
+    ],
+)
+def test_an_unknown_choice_of_proposals_is_refused(shards, option, message: str):
+    with pytest.raises(UserError, match=message):
+        PseudoLabelDataset(str(shards.directory), **option)
+
+
 def test_takes_the_best_or_other_random_proposals(write_shards, make_record, rectangles):
     """With their features and masks; of fewer proposals, all."""
     masks = rectangles([(2 * m, 0, 2 * m + 9, 8) for m in range(6)], 24, 32)

@@ -73,3 +73,9 @@ def test_models_with_another_attention_are_refused(build_adapted: Callable, buil
         build_adapted("queryinst", {"groups": True})
     with pytest.raises(UserError, match=r"saliency_prompt\.groups: K-Net cannot keep its kernels apart"):
         build_knet(type="SaliencyPromptKNet", saliency_prompt={"feature_dim": 5, "groups": True})
+
+
+@pytest.mark.parametrize("matching", ["none", "mean"])
+def test_groups_need_different_prompts(build_adapted: Callable, matching: str) -> None:
+    with pytest.raises(UserError, match=rf"saliency_prompt\.groups: with matching={matching} there are no prompts"):
+        build_adapted("deformable_detr", {"matching": matching, "groups": True})
