@@ -12,6 +12,7 @@ from pipelines import launch
 from pipelines.console import describe_machine, duration, format_table
 from pipelines.experiments.execute import state
 from pipelines.experiments.plan import Run
+from pipelines.experiments.scales import SCALES
 from stage1_proposals.common.files import write_json, write_text, writing
 from stage1_proposals.common.system import choose_device
 
@@ -39,7 +40,7 @@ class ExperimentRecord:
 
     title: str
     number: int | None
-    scale: str
+    scale: str  # its name; of own images, the labels'
     notes: list[str]
     runs: list[str]  # directories, relative to that of the scale
     commands: list[str]  # of the runs, and of the drawings
@@ -65,7 +66,8 @@ class ExperimentRecord:
     def name(self) -> str:
         if self.number is None:
             return self.title
-        return f"{'Figure' if self.pictures else 'Table'} {self.number}, at {self.scale} scale: {self.title}"
+        data = f"at {self.scale} scale" if self.scale in SCALES else f"on {self.scale}"
+        return f"{'Figure' if self.pictures else 'Table'} {self.number}, {data}: {self.title}"
 
     @property
     def unit(self) -> str:

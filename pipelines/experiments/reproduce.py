@@ -19,7 +19,7 @@ from pipelines.experiments.scales import DEMO, SCALES, Given, Scale, demo_datase
 from pipelines.options import PATH, Command, Group, experiment_options
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage2_training.labels.custom import name_of
+from stage2_training.labels.custom import CustomDatasetOptions, name_of
 
 OWN = {
     "--images": "Unlabeled images to pre-train on, in place of the demo's.",
@@ -63,14 +63,21 @@ def _own(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
     """A scale whose models are pre-trained on images of the user and evaluated on labels of the user.
 
     Raises:
-        UserError: only one of both is given, there are no images, or the labels cannot be used.
+        UserError: only one of both is given, there are no images, or the labels or their images cannot be used.
     """
     from stage1_proposals.analysis.recall import Labels
+    from stage1_proposals.common.image_paths import coco_roots, find_root
     from stage1_proposals.images.listing import list_images
+    from stage2_training.config.datasets import open_dataset
 
     if not images or not labels:
         raise UserError("--images and --labels go together")
-    Labels.read(labels)
+    if labels.suffix != ".json":
+        raise UserError(f"--labels {labels}: name a COCO instance JSON, in a file with the suffix .json")
+    # The evaluations come hours later, and find the images and classes as `open_dataset` does.
+    names = [image.file_name for image in Labels.read(labels).document.images]
+    find_root(labels, coco_roots(labels), names, "absolute paths in the file")
+    open_dataset(str(labels), options=CustomDatasetOptions(test_labels=str(labels)))
     given = Given(str(labels), file_sha256(labels))
     return replace(
         scale,

@@ -143,6 +143,7 @@ def test_class_agnostic_boxes_of_own_images(run, own, commands, tmp_path: Path, 
     assert run("6", *small) == 0
     record = ExperimentRecord.read(tmp_path / "work_dirs/experiments/instances_val2017/tables/table6.json")
     assert [row[2] for row in record.rows] == ["2.1"] * 4
+    assert record.name == f"Table 6, on instances_val2017: {TABLES[6].title}"
     assert record.notes[2] == f"Pre-trained on the images of {own[1]}, evaluated on {own[3]}."
     assert not any("demo" in word for words in commands.seen for word in words if word.startswith("--dataset"))
     assert {words[0] for words in commands.seen} == {"proposals", "pretrain", "evaluate"}  # no data is made
@@ -170,6 +171,33 @@ def test_class_agnostic_boxes_of_own_images(run, own, commands, tmp_path: Path, 
 def test_own_images_need_labels_and_no_others(run, own, capsys, left_out, more, message: str) -> None:
     given = [word for pair in zip(own[::2], own[1::2], strict=True) if pair[0] != left_out for word in pair]
     assert run("6", "--dry-run", *given, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": "moved"}, "none of its 2 images is under"),
+        ({"labels": "labels.txt"}, "name a COCO instance JSON, in a file with the suffix .json"),
+        ({"categories": None}, "has no list `categories`"),
+        ({"first image": "moved.jpg"}, "moved.jpg is missing"),
+    ],
+)
+def test_labels_that_no_evaluation_can_use_are_refused_at_the_start(
+    run, own, tmp_path, capsys, change, message
+) -> None:
+    """Not after the hours of pre-training."""
+    labels = Path(own[3])
+    content = json.loads(labels.read_text())
+    if "images" in change:
+        (tmp_path / "coco" / "val2017").rename(tmp_path / change["images"])
+    if "categories" in change:
+        del content["categories"]
+    if "first image" in change:
+        content["images"][0]["file_name"] = change["first image"]
+    given = labels.with_name(change.get("labels", labels.name))
+    given.write_text(json.dumps(content))
+    assert run("6", "--dry-run", *own[:2], "--labels", given) == 2
     assert message in capsys.readouterr().err
 
 
