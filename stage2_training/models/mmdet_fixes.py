@@ -149,6 +149,11 @@ class ListWeightsDETRHead(DETRHead):
         super().__init__(loss_cls=loss_cls, **kwargs)
         self.bg_cls_weight = loss_cls["class_weight"][-1]
 
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+        """Queries (layers, B, N, C) -> float32 class scores and boxes, as MMDetection's."""
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states.float())
+
 
 @MODELS.register_module()
 class BoundedDynamicMaskHead(DynamicMaskHead):

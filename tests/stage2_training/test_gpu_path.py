@@ -43,6 +43,7 @@ OWN_IN_QUERY_MASKS = {
 MASK_TRANSFORMER = "hungarian_assigner mask_pseudo_sampler cross_entropy_loss structures maskformer_fusion_head utils"
 BOXES = "single_level_roi_extractor delta_xywh_bbox_coder bbox_overlaps smooth_l1_loss bbox_head fcn_mask_head"
 BOXES = f"{BOXES} mask_target structures"
+DETR = "bbox_overlaps detr_head hungarian_assigner iou_loss match_cost smooth_l1_loss"
 LIBRARIES = {
     "knet": "",
     "mask2former": f"{MASK_TRANSFORMER} mask2former_head msdeformattn_pixel_decoder multi_scale_deform_attn",
@@ -52,10 +53,18 @@ LIBRARIES = {
     "mask_rcnn": f"{BOXES} anchor_generator anchor_head max_iou_assigner random_sampler base_sampler misc "
     "cross_entropy_loss rpn_head nms boxes bbox_nms _autograd_registrations",
     "solov2": "structures solov2_head utils",
+    "detr": f"{DETR} cross_entropy_loss detr",
+    "deformable_detr": f"{DETR} deformable_detr deformable_detr_layers multi_scale_deform_attn",
     "freesolo": "structures solov2_head utils",
 }
 PROMPTED = ("knet", "mask2former", "maskformer", "queryinst")
 MODELS = (*PROMPTED, "mask_rcnn", "solov2")
+# Pre-training of FreeSOLO, UP-DETR and DETReg.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "freesolo": {"matching": "none", "kernel_loss": "reconstruct"},
+    "detr": {"matching": "sequential", "groups": True, "kernel_loss": "reconstruct", "kernel_target": "prompt"},
+    "deformable_detr": {"matching": "none", "kernel_loss": "regress"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -95,10 +104,9 @@ def check_waits(gpu: FakeGPU, name: str, own: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("amp", [False, True])
-@pytest.mark.parametrize("name", [*MODELS, "freesolo"])
+@pytest.mark.parametrize("name", [*MODELS, *SETTINGS])
 def test_losses(name: str, amp: bool, build_adapted: Callable, make_batch: Callable) -> None:
-    settings = {"freesolo": {"matching": "none", "kernel_loss": "reconstruct"}}
-    settings |= {prompted: {"kernel_loss": "contrast"} for prompted in PROMPTED}
+    settings = SETTINGS | {prompted: {"kernel_loss": "contrast"} for prompted in PROMPTED}
     model = build_adapted("solov2" if name == "freesolo" else name, settings.get(name))
     images, samples = make_batch([3, 0, 2])
     samples = with_run_lengths(samples)

@@ -70,6 +70,20 @@ def test_a_list_of_class_weights_gives_the_losses_of_mmdetections_two_numbers() 
     )
 
 
+def test_boxes_of_detr_are_not_rounded_under_autocast() -> None:
+    """Nor are the sides of the image, here 1333 pixels: their losses are those of the same queries in float32."""
+    loss_cls = {"type": "CrossEntropyLoss", "class_weight": [1.0, 0.1]}
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        head = ListWeightsDETRHead(num_classes=1, embed_dims=8, loss_cls=loss_cls)
+    sample = DetDataSample(metainfo={"img_shape": (800, 1333)})
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[900.0, 4.0, 1330.0, 790.0]]), labels=torch.tensor([0]))
+    states = torch.randn(2, 1, 5, 8).bfloat16()
+    expected = head.loss(states.float(), [sample])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head.loss(states, [sample])
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("rescale", [True, False])
 def test_boxes_outside_the_image_have_empty_masks(rescale: bool) -> None:
     sizes = {"num_convs": 0, "num_classes": 1, "in_channels": 4, "conv_out_channels": 4, "dynamic_conv_cfg": CONV}
