@@ -58,7 +58,7 @@ class WeakMaskLoss(nn.Module):
         probs = logits.sigmoid()
         projections = self.max_weight * max_projection_loss(probs, mask)
         projections = projections + self.mean_weight * mean_projection_loss(probs, mask)
-        region = mask.amax(1, keepdim=True) * mask.amax(2, keepdim=True)  # the mask's box
+        region = mask.amax(1, keepdim=True) * mask.amax(2, keepdim=True)  # its box, without gaps between its parts
         affinity = color_affinity_loss(logits, region, similar)
         return projections + self.affinity_weight * self._warm_up() * affinity
 
