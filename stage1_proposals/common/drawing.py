@@ -62,14 +62,20 @@ def _draw_masks(
     corners: list[tuple[int, int] | None] = []
     for mask, colour in zip(masks, colours, strict=True):
         small = _resized(mask, size)
-        rows, columns = small.nonzero()
-        corners.append((int(columns.min()), int(rows.min())) if len(rows) else None)
-        padded = np.pad(small, 1)
+        rows, columns = small.any(axis=1).nonzero()[0], small.any(axis=0).nonzero()[0]
+        if not len(rows):
+            corners.append(None)
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        corners.append((left, top))
+        box = np.s_[top : rows[-1] + 1, left : columns[-1] + 1]  # most masks are small
+        part = small[box]
+        padded = np.pad(part, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        shown = small & ~covered
-        canvas[shown] = plain[shown] + OPACITY * (np.array(colour) - plain[shown])
-        canvas[shown & ~inner] = colour
-        covered |= small
+        shown = part & ~covered[box]
+        canvas[box][shown] = plain[box][shown] + OPACITY * (np.array(colour) - plain[box][shown])
+        canvas[box][shown & ~inner] = colour
+        covered[box] |= part
     return Image.fromarray(canvas.round().astype(np.uint8)), corners
 
 
