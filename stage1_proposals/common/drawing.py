@@ -62,7 +62,7 @@ def _draw_masks(
     corners: list[tuple[int, int] | None] = []
     for mask, colour in zip(masks, colours, strict=True):
         small = _resized(mask, size)
-        rows, columns = small.any(axis=1).nonzero()[0], small.any(axis=0).nonzero()[0]
+        rows, columns = np.flatnonzero(small.any(axis=1)), np.flatnonzero(small.any(axis=0))
         if not len(rows):
             corners.append(None)
             continue
