@@ -1,10 +1,11 @@
 """`table` and `figure`: one of the paper at a scale, from runs, of which those missing are executed."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,9 @@ from pipelines.options import PATH, Command, Group, experiment_options
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
 from stage2_training.labels.custom import CustomDatasetOptions, name_of
+
+if TYPE_CHECKING:
+    from stage1_proposals.images.listing import ImageList
 
 OWN = {
     "--images": "Unlabeled images to pre-train on, in place of the demo's.",
@@ -82,9 +86,16 @@ def _own(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
     return replace(
         scale,
         name=name_of(str(labels)),
-        unlabeled=Given(str(images), list_images(images).sha256()),
+        unlabeled=Given(str(images), _content(list_images(images))),
         datasets=dict.fromkeys(scale.datasets, given),
     )
+
+
+def _content(images: "ImageList") -> str:
+    """A hash of images' names and sizes in bytes: other images may have the same names, as frames of videos do."""
+    files = [images.root / name for name in images.names]
+    sizes = [file.stat().st_size if file.is_file() else None for file in files]  # stage 1 tells which are missing
+    return hashlib.sha256(json.dumps([images.sha256(), sizes]).encode()).hexdigest()
 
 
 table = _group("table", "Print a table of the paper beside the paper's numbers, or one of one's own data.", TABLES)

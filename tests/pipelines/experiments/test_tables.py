@@ -154,9 +154,16 @@ def test_class_agnostic_boxes_of_own_images(run, own, commands, tmp_path: Path, 
     count = len(commands.seen)
     assert run("6", *small) == 0
     assert len(commands.seen) == count
-    miniatures.image(2, tmp_path / "many" / "2.jpg")  # other images are other shards
-    assert run("6", *small) == 0
+    (tmp_path / "many").rename(tmp_path / "moved")  # where they are does not matter
+    moved = [word.replace("many", "moved") if isinstance(word, str) else word for word in small]
+    assert run("6", *moved) == 0
+    assert len(commands.seen) == count
+    miniatures.image(2, tmp_path / "moved" / "2.jpg")  # other images are other shards
+    assert run("6", *moved) == 0
     assert len(commands.seen) == 2 * count
+    miniatures.image(3, tmp_path / "moved" / "2.jpg")  # also if they have the same names
+    assert run("6", *moved) == 0
+    assert len(commands.seen) == 3 * count
 
 
 @pytest.mark.parametrize(
