@@ -15,7 +15,7 @@ from pipelines.experiments.execute import execute, print_plan
 from pipelines.experiments.paper import Row
 from pipelines.experiments.plan import Plan, Run, in_order
 from pipelines.experiments.record import ExperimentRecord, mean_and_spread, provenance
-from pipelines.experiments.scales import DEMO, Given, Scale, demo_datasets
+from pipelines.experiments.scales import DEMO, Given, Scale, demo_datasets, folder_name
 from pipelines.options import (
     DEFAULT_DATASET,
     POSITIVE,
@@ -31,7 +31,7 @@ from stage1_proposals.common.files import write_json, writing
 from stage2_training import quiet_imports
 from stage2_training.config.fragments import check_fragments
 from stage2_training.config.run_settings import DEFAULT_MODEL, Overrides
-from stage2_training.labels.custom import CustomDatasetOptions, name_of
+from stage2_training.labels.custom import CustomDatasetOptions
 
 SIZES = (10, 20, 40)
 STARTS = {"sp": "Saliency Prompt", "pseudo": "pseudo labels", "imagenet": "ImageNet weights", "coco": "COCO weights"}
@@ -166,7 +166,7 @@ def _own(
         config[f"{part}_dataloader"].dataset.data_root = data_root or config[f"{part}_dataloader"].dataset.data_root
     check_annotations(config, ["train", "val"])
     scale = Scale(
-        name=name_of(dataset),
+        name=folder_name(dataset),
         datasets={"own": Given(dataset, json.dumps([label_hashes(config), not names_labels(dataset) and fragment]))},
         shards=Given(str(shards), ShardSet.open(shards).content_sha256) if shards else None,
         labels=(*(("--data-root", data_root) if data_root else ()), *_words(custom)),

@@ -1,11 +1,10 @@
 """`table` and `figure`: one of the paper at a scale, from runs, of which those missing are executed."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,17 +12,13 @@ from pipelines import launch
 from pipelines.experiments import labels_table, proposal_table
 from pipelines.experiments.execute import execute, print_plan
 from pipelines.experiments.notes import notes
+from pipelines.experiments.own_images import own_scale
 from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
 from pipelines.experiments.record import ExperimentRecord, mean_and_spread, provenance
-from pipelines.experiments.scales import DEMO, SCALES, Given, Scale, demo_datasets
+from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
 from pipelines.options import PATH, Command, Group, experiment_options
 from stage1_proposals.common.errors import UserError
-from stage1_proposals.common.files import file_sha256
-from stage2_training.labels.custom import CustomDatasetOptions, name_of
-
-if TYPE_CHECKING:
-    from stage1_proposals.images.listing import ImageList
 
 OWN = {
     "--images": "Unlabeled images to pre-train on, in place of the demo's.",
@@ -53,7 +48,7 @@ def _command(number: str, experiment: Experiment) -> click.Command:
         if images or labels:
             if count:
                 raise UserError("--count goes with the demo set, not with --images and --labels")
-            changed = _own(changed, images, labels)
+            changed = own_scale(changed, images, labels)
         plan = Plan(changed, work_dir / changed.name, **machine)
         reproduce(experiment, plan, list(dict.fromkeys(seeds)), jobs, dry_run)
 
@@ -61,41 +56,6 @@ def _command(number: str, experiment: Experiment) -> click.Command:
         for name, text in OWN.items():
             click.option(name, type=PATH, help=text)(command)
     return command
-
-
-def _own(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
-    """A scale whose models are pre-trained on images of the user and evaluated on labels of the user.
-
-    Raises:
-        UserError: only one of both is given, there are no images, or the labels or their images cannot be used.
-    """
-    from stage1_proposals.analysis.recall import Labels
-    from stage1_proposals.common.image_paths import coco_roots, find_root
-    from stage1_proposals.images.listing import list_images
-    from stage2_training.config.datasets import open_dataset
-
-    if not images or not labels:
-        raise UserError("--images and --labels go together")
-    if labels.suffix != ".json":
-        raise UserError(f"--labels {labels}: name a COCO instance JSON, in a file with the suffix .json")
-    # The evaluations come hours later, and find the images and classes as `open_dataset` does.
-    names = [image.file_name for image in Labels.read(labels).document.images]
-    find_root(labels, coco_roots(labels), names, "absolute paths in the file")
-    open_dataset(str(labels), options=CustomDatasetOptions(test_labels=str(labels)))
-    given = Given(str(labels), file_sha256(labels))
-    return replace(
-        scale,
-        name=name_of(str(labels)),
-        unlabeled=Given(str(images), _content(list_images(images))),
-        datasets=dict.fromkeys(scale.datasets, given),
-    )
-
-
-def _content(images: "ImageList") -> str:
-    """A hash of images' names and sizes in bytes: other images may have the same names, as frames of videos do."""
-    files = [images.root / name for name in images.names]
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]  # stage 1 tells which are missing
-    return hashlib.sha256(json.dumps([images.sha256(), sizes]).encode()).hexdigest()
 
 
 table = _group("table", "Print a table of the paper beside the paper's numbers, or one of one's own data.", TABLES)

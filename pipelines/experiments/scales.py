@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pipelines.demo_data.demo_set import Counts
 from pipelines.experiments.paper import DATASETS, INITS, Experiment, Row
+from stage2_training.labels.custom import name_of
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,9 @@ DEMO = Scale(
     finetune_epochs=20,
 )
 SCALES = {scale.name: scale for scale in (PAPER, DEMO)}
+
+
+def folder_name(dataset: str) -> str:
+    """The name of a dataset of the user in paths and titles: its own, which no scale has."""
+    name = name_of(dataset)
+    return f"{name}-labels" if name in SCALES else name

@@ -208,6 +208,14 @@ def test_labels_that_no_evaluation_can_use_are_refused_at_the_start(
     assert message in capsys.readouterr().err
 
 
+def test_labels_named_like_a_scale_leave_its_folder_alone(run, own, commands, tmp_path: Path) -> None:
+    commands.scores = {"--class-agnostic": {"box_AP": 0.02, "box_AP50": 0.06, "box_AP75": 0.01}}
+    labels = Path(own[3])
+    named = labels.rename(tmp_path / "coco" / "val2017" / "demo.json")
+    assert run("6", "--device", "cpu", *own[:3], named) == 0
+    assert [path.name for path in (tmp_path / "work_dirs/experiments").iterdir()] == ["demo-labels"]
+
+
 def test_only_the_table_without_labels_takes_own_images(run, own, capsys) -> None:
     assert run("5", "--dry-run", *own) == 2
     assert "No such option '--images'" in capsys.readouterr().err
