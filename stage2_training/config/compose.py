@@ -24,6 +24,7 @@ evaluations and augmentation follow from the number of images (`few_images.py`).
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -109,10 +110,18 @@ def pretraining_config(
         config.pseudo_labels.clusters = clusters.to_json()
     overrides = overrides or Overrides()
     fitted = None in (overrides.queries, overrides.image_size)  # else the start opens no shard
-    apply_overrides(config, overrides, device, (lambda config: proposed_objects(shards)) if fitted else None)
+    objects = partial(_trained_proposals, shards, overrides.cfg_options) if fitted else None
+    apply_overrides(config, overrides, device, objects)
     if prompts:
         _check_feature_dim(config, shards)
     return config
+
+
+def _trained_proposals(shards: ShardSet, options: Sequence[str], config: Config) -> Objects:
+    """The proposals that a pre-training learns from, by its config or by `cfg_options`, which are applied later."""
+    most = config.train_dataloader.dataset.get("max_proposals")
+    most = parse_options(options).get("train_dataloader.dataset.max_proposals", most)
+    return proposed_objects(shards, most if isinstance(most, int) and most > 0 else None)
 
 
 def finetuning_config(

@@ -104,15 +104,20 @@ def _read_labels(dataset: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any
     return images, objects
 
 
-def proposed_objects(shards: ShardSet) -> Objects:
-    """The proposals of a shard set, or of `SHARDS` of its shards: the start on a large set takes no longer."""
+def proposed_objects(shards: ShardSet, most: int | None = None) -> Objects:
+    """The proposals of a shard set, or of `SHARDS` of its shards: the start on a large set takes no longer.
+
+    Args:
+        shards: to train on.
+        most: proposals of an image that are trained on; None: all.
+    """
     counts, sides, sizes = [], [], []
     chosen = np.unique(np.linspace(0, len(shards.entries) - 1, SHARDS).round().astype(int))
     for index in chosen.tolist():
         with closing(shards.reader(index)) as reader:
             of_image = np.diff(reader.column("images/proposals_begin"))
             image_sizes = np.stack([reader.column("images/width"), reader.column("images/height")], axis=1)
-            counts.append(of_image)
+            counts.append(of_image if most is None else of_image.clip(max=most))
             sides.append(np.sqrt(reader.column("proposals/area")))
             sizes.append(np.repeat(-np.sort(-image_sizes, axis=1), of_image, axis=0))
     return Objects(np.concatenate(counts), np.concatenate(sides), np.concatenate(sizes))

@@ -109,3 +109,14 @@ def test_pretraining_follows_the_proposals(
     assert query_count(config) == queries
     assert config.objects == {"per_image": count, "side": 48.0}
     assert config.train_dataloader.dataset.pipeline[2].scale == (256, 256)
+
+
+def test_proposals_that_are_not_trained_on_do_not_count(write_shards: Any, make_record: Any, rectangles: Any) -> None:
+    """UP-DETR's default is 10 boxes of an image, whose queries are no more for shards that hold more."""
+    masks = rectangles([(y, x, y + 12, x + 12) for y in range(12) for x in range(12)][:100], 64, 64)
+    shards = write_shards([[make_record(1, "a.png", masks, [[0.0] * 320] * 100)]], backbone={"feature_dim": 320})
+    config = pretraining_config("detr_lite0", "pretrain_demo", shards)
+    assert query_count(config) == 50
+    assert describe_objects(config).startswith("Up to 10 objects an image: 50 queries")
+    options = Overrides(cfg_options=["train_dataloader.dataset.max_proposals=30"])
+    assert pretraining_config("detr_lite0", "pretrain_demo", shards, overrides=options).objects.per_image == 30
