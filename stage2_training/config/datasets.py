@@ -12,9 +12,8 @@ from typing import Any
 from stage1_proposals.common.drawing import palette
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.fragments import fragment_file
+from stage2_training.config.run_settings import EPOCHS
 from stage2_training.labels import custom
-
-EPOCHS = 48  # of fine-tuning on a custom dataset that is not small, as on a tenth of COCO
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from mmengine.dist import get_world_size
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
-from stage2_training.config.datasets import EPOCHS
 from stage2_training.config.objects import images_with_objects
+from stage2_training.config.run_settings import EPOCHS
 from stage2_training.labels.coco_subset import rank_by_seed
 
 STEPS = 400  # at least: 60 images at the CPU schedule's total batch take about as many in 48 epochs
