@@ -21,8 +21,6 @@ def own_scale(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
     Raises:
         UserError: only one of both is given, there are no images, or the labels or their images cannot be used.
     """
-    from stage1_proposals.analysis.recall import Labels
-    from stage1_proposals.common.image_paths import coco_roots, find_root
     from stage1_proposals.images.listing import list_images
     from stage2_training.config.datasets import open_dataset
 
@@ -30,9 +28,7 @@ def own_scale(scale: Scale, images: Path | None, labels: Path | None) -> Scale:
         raise UserError("--images and --labels go together")
     if labels.suffix != ".json":
         raise UserError(f"--labels {labels}: name a COCO instance JSON, in a file with the suffix .json")
-    # The evaluations come hours later, and find the images and classes as `open_dataset` does.
-    names = [image.file_name for image in Labels.read(labels).document.images]
-    find_root(labels, coco_roots(labels), names, "absolute paths in the file")
+    # It looks for all images, classes and objects at once; the evaluations come hours later.
     open_dataset(str(labels), options=CustomDatasetOptions(test_labels=str(labels)))
     given = Given(str(labels), file_sha256(labels))
     return replace(

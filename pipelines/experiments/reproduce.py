@@ -13,7 +13,7 @@ from pipelines.experiments import labels_table, proposal_table
 from pipelines.experiments.execute import execute, print_plan
 from pipelines.experiments.notes import notes
 from pipelines.experiments.own_images import own_scale
-from pipelines.experiments.paper import DATASETS, FIGURES, TABLES, Experiment, Row
+from pipelines.experiments.paper import BOXES, DATASETS, FIGURES, TABLES, Experiment, Row
 from pipelines.experiments.plan import Plan, option
 from pipelines.experiments.record import ExperimentRecord, mean_and_spread, provenance
 from pipelines.experiments.scales import DEMO, SCALES, demo_datasets
@@ -52,7 +52,7 @@ def _command(number: str, experiment: Experiment) -> click.Command:
         plan = Plan(changed, work_dir / changed.name, **machine)
         reproduce(experiment, plan, list(dict.fromkeys(seeds)), jobs, dry_run)
 
-    if any(row.epochs == 0 for row in experiment.rows):
+    if experiment.scores == BOXES:
         for name, text in OWN.items():
             click.option(name, type=PATH, help=text)(command)
     return command

@@ -142,9 +142,8 @@ def _is_cut_off(path: Path) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         start, kind = 0, b""
-        while (
-            kind != b"jp2c" and start < size
-        ):  # boxes: four bytes of length, four of type, where needed eight of length
+        # Boxes, each of four bytes of length, four of type and, where these are too few, eight of length.
+        while kind != b"jp2c" and start < size:
             file.seek(start)
             head = file.read(16)
             if head.startswith(b"\xff\x4f\xff\x51"):  # no boxes, but the codestream by itself

@@ -187,6 +187,7 @@ def test_own_images_need_labels_and_no_others(run, own, capsys, left_out, more, 
         ({"images": "moved"}, "none of its 2 images is under"),
         ({"labels": "labels.txt"}, "name a COCO instance JSON, in a file with the suffix .json"),
         ({"categories": None}, "has no list `categories`"),
+        ({"annotations": []}, "nothing to evaluate on"),
         ({"first image": "moved.jpg"}, "moved.jpg is missing"),
     ],
 )
@@ -200,6 +201,8 @@ def test_labels_that_no_evaluation_can_use_are_refused_at_the_start(
         (tmp_path / "coco" / "val2017").rename(tmp_path / change["images"])
     if "categories" in change:
         del content["categories"]
+    if "annotations" in change:
+        content["annotations"] = change["annotations"]
     if "first image" in change:
         content["images"][0]["file_name"] = change["first image"]
     given = labels.with_name(change.get("labels", labels.name))
