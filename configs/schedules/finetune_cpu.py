@@ -28,6 +28,8 @@ val_dataloader = dict(
 )
 # The demo's learning rate, warm-up and milestones, which were found at this total batch.
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
+# After pre-training half of it is better, from ImageNet weights worse (docs/results.md). Other models: not measured.
+lr_of = dict(KNet=dict(sp=4e-4, pseudo=4e-4))
 param_scheduler = [
     dict(type="ShortWarmUpLR", steps=20, start_factor=0.001, by_epoch=False),
     dict(type="ScaledMultiStepLR", milestones=[15, 18], of_epochs=20, gamma=0.1, convert_to_iter_based=True),

@@ -17,8 +17,8 @@ Some keys of a composed config are none of MMDetection's, which ignores them. `p
 `training_images` say what the data holds, and `initialisation` (set when a run starts) where the initial weights came
 from; they tie a work directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not
 part of the composed config: of a dataset, `default_schedule` is the schedule that it is trained with, and
-`max_epochs_of` has the numbers of epochs of single detectors by initial weights. With `length_by_images`, length,
-evaluations and augmentation follow from the number of images (`few_images.py`).
+`max_epochs_of` has the numbers of epochs of single detectors by initial weights, as `lr_of` of a schedule has learning
+rates. With `length_by_images`, length, evaluations and augmentation follow from the number of images (`few_images.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,9 @@ from stage2_training.config.objects import Objects, labelled_objects, proposed_o
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
-HELPERS = frozenset({"default_schedule", "length_by_images", "lite0", "max_epochs_of", "metainfo", "small_head"})
+HELPERS = frozenset(
+    {"default_schedule", "length_by_images", "lite0", "lr_of", "max_epochs_of", "metainfo", "small_head"}
+)
 REQUIRED_OF_DATASETS = (
     "train_cfg.max_epochs",
     "train_dataloader.dataset.metainfo.classes",
@@ -139,7 +141,7 @@ def finetuning_config(
         model: name or file of a fragment.
         dataset: likewise, or the fragment itself (`open_dataset` makes that of a custom dataset).
         schedule: name or file; default: the dataset's own, or `finetune`.
-        init: name of the initial weights, on which the number of epochs may depend.
+        init: name of the initial weights, on which the number of epochs and the learning rate may depend.
         device: where it trains; on `cpu`, a process takes no more images at a time than free memory holds.
 
     Raises:
@@ -147,8 +149,11 @@ def finetuning_config(
     """
     labelled = read_dataset(dataset) if isinstance(dataset, str) else dataset
     schedule = schedule or labelled.get("default_schedule", "finetune")
-    config = _merge(_read_schedule(schedule, for_pretraining=False), labelled, _read_plain_model(model))
+    scheduled = _read_schedule(schedule, for_pretraining=False)
+    config = _merge(scheduled, labelled, _read_plain_model(model))
     set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo.classes))
+    optimizer, rates = config.optim_wrapper.optimizer, scheduled.get("lr_of", {}).get(config.model.type, {})
+    optimizer.lr = rates.get(init, optimizer.lr)
     epochs = (labelled.get("max_epochs_of") or {}).get(config.model.type, {})
     config.train_cfg.max_epochs = epochs.get(init, epochs.get("others", config.train_cfg.max_epochs))
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set

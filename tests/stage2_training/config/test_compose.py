@@ -227,6 +227,23 @@ def test_finetuning_trains_the_plain_detector_on_the_datasets_classes():
     assert config.test_evaluator == config.val_evaluator
 
 
+@pytest.mark.parametrize(
+    ("model", "schedule", "init", "rate"),
+    [
+        ("knet_lite0", "finetune_cpu", "sp", 4e-4),
+        ("knet_lite0", "finetune_demo", "pseudo", 4e-4),
+        ("knet_lite0", "finetune_demo", "imagenet", 8e-4),
+        ("queryinst_lite0", "finetune_demo", "sp", 8e-4),
+        ("mask_rcnn_lite0", "finetune_demo", "sp", 0.005),  # its config's own
+        ("knet", "finetune", "sp", 1e-4),  # the paper's
+    ],
+)
+def test_a_pretrained_knet_is_finetuned_with_smaller_steps_on_a_cpu(model, schedule, init, rate):
+    config = finetuning_config(model, "ctw1500", schedule, init=init)
+    assert config.optim_wrapper.optimizer.lr == rate
+    assert "lr_of" not in config
+
+
 def test_classes_are_the_datasets(tmp_path):
     (tmp_path / "mine.py").write_text(
         'train_cfg = dict(max_epochs=4)\nmetainfo = dict(classes=("a", "b", "c"))\n'
