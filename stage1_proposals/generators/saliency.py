@@ -11,10 +11,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from stage1_proposals.common.mask_nms import greedy_mask_nms, matrix_nms
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, Proposals
 from stage1_proposals.generators.connected import part_with
-from stage1_proposals.generators.mask_nms import greedy_mask_nms, matrix_nms
 from stage1_proposals.generators.mask_rle import batch_mask_changes, encode_changes, occupied
 from stage1_proposals.generators.saliency_maps import Similarity, mask_scores, normalise, saliency_maps
 from stage1_proposals.generators.seeds import Pooling, pool_seeds, seed_grids

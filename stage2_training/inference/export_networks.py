@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stage1_proposals.common.errors import UserError
 from stage2_training.knet.losses import upsample_masks
+from stage2_training.knet.postprocess import rescored
 
 
 class ExportNetwork(nn.Module):
@@ -59,8 +60,10 @@ class KNetNetwork(ExportNetwork):
     def instances(self, features: Sequence[Tensor], sizes: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         initial = self.model.rpn_head(features)
         last = self.model.roi_head(initial.features, initial.kernels, initial.mask_logits)[-1]
-        most = self.model.test_cfg.get("max_per_img", 100)
-        scores, labels, kernels = _best_pairs(last.cls_logits.sigmoid(), most)
+        settings, scores = self.model.test_cfg, last.cls_logits.sigmoid()
+        if settings.get("rescore"):
+            scores = rescored(scores, last.mask_logits, settings.get("mask_threshold", 0.5))
+        scores, labels, kernels = _best_pairs(scores, settings.get("max_per_img", 100))
         masks = upsample_masks(_rows(last.mask_logits, kernels)).sigmoid()
         masks = F.interpolate(masks, size=inside.shape[-2:], mode="bilinear", align_corners=False)
         return scores, labels, masks * inside

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from stage1_proposals.common.mask_nms import decay_scores, mask_iou
 from stage2_training.knet.losses import upsample_masks
 
 MASKS_AT_ONCE = 16  # full-size float masks in memory at a time; the boolean results take a quarter of that
@@ -19,6 +20,7 @@ def predict_instances(
     max_per_img: int = 100,
     mask_threshold: float = 0.5,
     min_score: float = 0.0,
+    rescore: bool = False,
 ) -> InstanceData:
     """The best (kernel, class) pairs of one image, with their masks. Sizes are (height, width).
 
@@ -31,12 +33,16 @@ def predict_instances(
         max_per_img: maximum number of pairs.
         mask_threshold: on mask probabilities.
         min_score: pairs with a lower score are left out, which spares the time for their masks.
+        rescore: scores are those of `rescored`, not of the classes alone.
 
     Returns:
         `scores` float32 (R,) in descending order, `labels` int64 (R,), `masks` bool (R, *output_size) and `bboxes`
         float32 (R, 4), tight around the masks; R = min(max_per_img, N * K) or, with `min_score`, fewer.
     """
-    scores, pairs = _top_scores(cls_logits, max_per_img)
+    scores = cls_logits.float().sigmoid()
+    if rescore:
+        scores = rescored(scores[None], mask_logits[None], mask_threshold)[0]
+    scores, pairs = scores.flatten().topk(min(max_per_img, scores.numel()))
     if min_score > 0:  # else a GPU need not wait for their number
         count = int((scores >= min_score).sum())
         scores, pairs = scores[:count], pairs[:count]
@@ -52,6 +58,28 @@ def predict_instances(
     ]
     masks = torch.cat(resized)[rows]
     return InstanceData(scores=scores, labels=pairs % num_classes, masks=masks, bboxes=mask_boxes(masks))
+
+
+def rescored(scores: Tensor, mask_logits: Tensor, mask_threshold: float = 0.5) -> Tensor:
+    """Scores that also say how certain a mask is, and whether a better one has found its object already.
+
+    A score is multiplied with the mean probability inside its mask, as Mask2Former's is, then decays by the overlap
+    with masks of higher score in its class. One query for one object is what matching teaches a model in many epochs;
+    after few, several find the same object with nearly the same score.
+
+    Args:
+        scores: of classes, float32 (B, N, K), in [0, 1].
+        mask_logits: (B, N, h, w).
+        mask_threshold: on mask probabilities.
+
+    Returns:
+        (B, N, K).
+    """
+    probs = mask_logits.flatten(2).float().sigmoid()
+    inside = (probs > mask_threshold).float()
+    certainty = (probs * inside).sum(2) / inside.sum(2).clamp_min(1)
+    by_class = (scores * certainty[:, :, None]).transpose(1, 2)
+    return decay_scores(by_class, mask_iou(inside, inside)[:, None]).transpose(1, 2)
 
 
 def resize_masks(
@@ -81,9 +109,3 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
     first = occupied.argmax(dim=1)
     past_last = occupied.shape[1] - occupied.flip(1).argmax(dim=1)
     return first, past_last * occupied.amax(dim=1)
-
-
-def _top_scores(cls_logits: Tensor, max_per_img: int) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) -> the highest scores, in descending order, and their indices in the flattened (N * K)."""
-    scores = cls_logits.float().sigmoid().flatten()
-    return scores.topk(min(max_per_img, scores.numel()))

@@ -1,3 +1,5 @@
+import math
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stage2_training.knet import postprocess
-from stage2_training.knet.postprocess import mask_boxes, predict_instances
+from stage2_training.knet.postprocess import mask_boxes, predict_instances, rescored
 
 SIZES = {"padded_size": (32, 64), "image_size": (32, 48), "output_size": (64, 96)}
 
@@ -77,3 +79,36 @@ def test_of_low_scores_no_masks_are_made(count: int, monkeypatch: pytest.MonkeyP
     for name, values in found.items():
         assert values.dtype == everything[name].dtype
         assert torch.equal(values, everything[name][:count])
+
+
+def test_of_the_kernels_that_find_one_object_the_best_keeps_its_score() -> None:
+    masks = torch.full((1, 4, 4, 8), -20.0)
+    masks[0, :2, :2] = 20  # two find the upper half,
+    masks[0, 2, 2:] = 20  # one the lower,
+    scores = torch.tensor([[[0.8, 0.1], [0.9, 0.1], [0.7, 0.6], [0.6, 0.9]]])  # and one nothing
+    found = rescored(scores, masks)[0]
+    duplicate = math.exp(-2)  # sigma 2, IoU 1
+    expected = [[0.8 * duplicate, 0.1], [0.9, 0.1 * duplicate], [0.7, 0.6], [0, 0]]  # of equals, the first is better
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_an_uncertain_mask_has_a_lower_score() -> None:
+    masks = torch.full((1, 1, 4, 8), -20.0)
+    masks[0, 0, :2] = 20
+    masks[0, 0, 2] = torch.tensor(0.6).logit()  # a third of it with probability 0.6
+    certainty = (2 * 1.0 + 0.6) / 3
+    torch.testing.assert_close(rescored(torch.full((1, 1, 1), 0.5), masks), torch.full((1, 1, 1), 0.5 * certainty))
+    only_certain = rescored(torch.full((1, 1, 1), 0.5), masks, mask_threshold=0.7)
+    torch.testing.assert_close(only_certain, torch.full((1, 1, 1), 0.5))
+
+
+def test_rescoring_changes_the_order_but_no_mask() -> None:
+    scores, masks = torch.randn(20, 2), 5 * torch.randn(20, 4, 8)
+    plain = predict_instances(scores, masks, **SIZES)
+    found = predict_instances(scores, masks, **SIZES, rescore=True)
+    torch.testing.assert_close(
+        found.scores, rescored(scores.sigmoid()[None], masks[None]).flatten().sort().values.flip(0)
+    )
+    assert found.masks.sum() == plain.masks.sum()
+    few = predict_instances(scores, masks, **SIZES, rescore=True, min_score=float(found.scores[4]))
+    assert torch.equal(few.masks, found.masks[:5])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stage1_proposals.generators.mask_nms import greedy_mask_nms, mask_iou, matrix_nms
+from stage1_proposals.common.mask_nms import greedy_mask_nms, mask_iou, matrix_nms
 
 
 def iou(a: Tensor, b: Tensor) -> float:

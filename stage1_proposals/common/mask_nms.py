@@ -1,7 +1,7 @@
 """Mask non-maximum suppression (NMS of Eq. 4) as pure functions over tensors.
 
 Both kinds work on a batch of images at once and never wait for the device: instead of being removed, masks are marked.
-Shapes: B images, L masks each, h x w cells, K kept.
+Stage 2 uses it for the masks of its models. Shapes: B images, L masks each, h x w cells, K kept.
 """
 
 import torch
@@ -62,9 +62,6 @@ def greedy_mask_nms(
 def matrix_nms(masks: Tensor, scores: Tensor, valid: Tensor, sigma: float = 2.0) -> Tensor:
     """Matrix NMS with gaussian decay (SOLOv2): each score decays by its mask's overlaps with higher-scored masks.
 
-    decay_j = min_i exp(-sigma * iou_ij^2) / exp(-sigma * max_iou_i^2) over all masks i of higher score, where max_iou_i
-    is the largest IoU of i with a mask of higher score than its own.
-
     Args:
         masks: bool (B, L, h, w).
         scores: (B, L), in [0, 1].
@@ -74,14 +71,29 @@ def matrix_nms(masks: Tensor, scores: Tensor, valid: Tensor, sigma: float = 2.0)
     Returns:
         Decayed scores (B, L), in input order; 0 for masks that take no part.
     """
-    scores = scores * valid
-    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     # Masks that take no part are emptied, so that they overlap with none.
     flat = (masks.flatten(2) & valid[:, :, None]).float()
-    flat = flat.gather(1, order[:, :, None].expand_as(flat))
-    iou = mask_iou(flat, flat).triu(diagonal=1)  # [i, j]: i has the higher score
-    max_iou = iou.amax(1)
-    decay = torch.exp(-sigma * (iou**2 - max_iou[:, :, None] ** 2))
-    is_higher = torch.ones_like(iou, dtype=torch.bool).triu(diagonal=1)
-    decay = torch.where(is_higher, decay, 1.0).amin(1)
-    return torch.empty_like(scores).scatter(1, order, scores.gather(1, order) * decay)
+    return decay_scores(scores * valid, mask_iou(flat, flat), sigma)
+
+
+def decay_scores(scores: Tensor, iou: Tensor, sigma: float = 2.0) -> Tensor:
+    """The decay of `matrix_nms`, from the masks' overlaps.
+
+    decay_j = min_i exp(-sigma * iou_ij^2) / exp(-sigma * max_iou_i^2) over all masks i of higher score, where max_iou_i
+    is the largest IoU of i with a mask of higher score than its own. Of equal scores, the first counts as higher.
+
+    Args:
+        scores: (..., L), in [0, 1].
+        iou: (..., L, L), symmetric; its leading dimensions may be 1.
+        sigma: strength of the decay.
+
+    Returns:
+        (..., L), in input order.
+    """
+    higher, lower = scores[..., :, None], scores[..., None, :]
+    first = torch.ones_like(iou, dtype=torch.bool).triu(diagonal=1)
+    is_higher = (higher > lower) | ((higher == lower) & first)  # [i, j]: i counts as higher than j
+    iou = iou * is_higher
+    max_iou = iou.amax(-2)
+    decay = torch.exp(-sigma * (iou**2 - max_iou[..., None] ** 2))
+    return scores * torch.where(is_higher, decay, 1.0).amin(-2)
