@@ -135,7 +135,7 @@ def activations(
 @options.shards_option
 @click.option("--work-dir", required=True, type=options.PATH, help="Work directory of a fine-tuning run.")
 @click.option("--count", type=options.POSITIVE, default=8, help="Images.")
-@options.score_option("Lowest score of a detection to draw.", default=0.3)
+@options.score_option("Lowest score of a detection to draw.")
 @options.seed_option("Decides which images are drawn.")
 @options.image_root_option
 @options.device_option

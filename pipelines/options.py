@@ -16,6 +16,7 @@ from stage2_training.config.run_settings import DEFAULT_MODEL
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
+LOWEST_SCORE = 0.2  # of a detection that is worth showing (docs/predicting.md)
 DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of a user error.")
 
 
@@ -154,7 +155,7 @@ def score(text: str) -> float:
     raise UserError(f"--score {text!r}: must be between 0 and 1")
 
 
-def score_option(purpose: str, default: float) -> Decorator:
+def score_option(purpose: str, default: float = LOWEST_SCORE) -> Decorator:
     """`--score`."""
     return click.option("--score", type=score, default=default, help=purpose)
 

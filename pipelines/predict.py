@@ -37,7 +37,7 @@ def tiles(text: str) -> int | None:
 @click.option("--checkpoint", type=options.PATH, help="A file. Default: that of --work-dir. Alone: a file in a run.")
 @click.option("--last", is_flag=True, help="The last checkpoint in place of that of the best validation AP.")
 @click.option("--out", type=options.PATH, default="predictions", help="Folder to write to.")
-@options.score_option("Lowest score of an object; 0: all that the detector finds.", default=0.3)
+@options.score_option("Lowest score of an object; 0: all that the detector finds.")
 @options.format_option(FORMATS, default="coco,labelme,pictures")
 @click.option("--tiles", type=tiles, default="off", help="See large images in tiles, too: off, auto or pixels.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")

@@ -37,7 +37,7 @@ SHEET = 100  # images on the contact sheet, at most
 @options.threshold_option
 @click.option("--work-dir", type=options.PATH, help="Work directory of a run: also by what its model is least sure of.")
 @click.option("--checkpoint", type=options.PATH, help="A file. Default: that of --work-dir. Alone: a file in a run.")
-@options.score_option("Lowest score of an object of the run to pre-label.", default=0.3)
+@options.score_option("Lowest score of an object of the run to pre-label.")
 @click.option("--best", type=options.POSITIVE, default=10, help="Without a run: proposals of an image to pre-label.")
 @click.option("--name", default="object", help="Without a run: name of the pre-labels' one class.")
 @click.option("--out", type=options.PATH, default="selected", help="Folder to write to.")

@@ -63,7 +63,7 @@ class Predictor:
         config: Config,
         checkpoint: str | Path,
         *,
-        min_score: float = 0.3,
+        min_score: float = 0.2,
         tiles: Tiles | None = None,
         device: str | None = None,
     ) -> None:

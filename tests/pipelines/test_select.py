@@ -179,12 +179,12 @@ def test_of_each_cluster_the_image_that_the_run_is_least_sure_of(
     unsure = [
         next(name for name in NAMES if name[0] == c and name not in selected(tmp_path / "typical")) for c in "cba"
     ]
-    scores |= {unsure[0]: [0.5, 0.2], unsure[1]: [0.6], unsure[2]: [0.95, 0.35]}
+    scores |= {unsure[0]: [0.5, 0.1], unsure[1]: [0.6], unsure[2]: [0.95, 0.35]}
     code, printed = select("--work-dir", run_dir)
     assert code == 0, printed
     out = tmp_path / "out"
     assert selected(out) == unsure
-    assert f"{out}/labelme: 4 pre-labels" in printed  # one is below 0.3
+    assert f"{out}/labelme: 4 pre-labels" in printed  # one is below 0.2
     shapes = json.loads((out / "labelme" / unsure[2]).with_suffix(".json").read_text())["shapes"]
     assert [(shape["label"], shape["description"]) for shape in shapes] == [
         ("text", "score 0.950"),
