@@ -11,12 +11,11 @@ import click
 from pydantic import TypeAdapter
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.config.run_settings import DEFAULT_MODEL
+from stage2_training.config.run_settings import DEFAULT_MODEL, LOWEST_SCORE
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
 
-LOWEST_SCORE = 0.2  # of a detection that is worth showing (docs/predicting.md)
 DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of a user error.")
 
 

@@ -17,8 +17,9 @@ Some keys of a composed config are none of MMDetection's, which ignores them. `p
 `training_images` say what the data holds, and `initialisation` (set when a run starts) where the initial weights came
 from; they tie a work directory to its data. `HELPERS` of fragments are read here or by other fragments, and are not
 part of the composed config: of a dataset, `default_schedule` is the schedule that it is trained with, and
-`max_epochs_of` has the numbers of epochs of single detectors by initial weights, as `lr_of` of a schedule has learning
-rates. With `length_by_images`, length, evaluations and augmentation follow from the number of images (`few_images.py`).
+`max_epochs_of` has the numbers of epochs of single detectors by initial weights; of a schedule, `lr_factor_of` has what
+its learning rate is multiplied with. With `length_by_images`, length, evaluations and augmentation follow from the
+number of images (`few_images.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ from stage2_training.config.overrides import Overrides, apply_overrides, parse_o
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 HELPERS = frozenset(
-    {"default_schedule", "length_by_images", "lite0", "lr_of", "max_epochs_of", "metainfo", "small_head"}
+    {"default_schedule", "length_by_images", "lite0", "lr_factor_of", "max_epochs_of", "metainfo", "small_head"}
 )
 REQUIRED_OF_DATASETS = (
     "train_cfg.max_epochs",
@@ -149,11 +150,11 @@ def finetuning_config(
     """
     labelled = read_dataset(dataset) if isinstance(dataset, str) else dataset
     schedule = schedule or labelled.get("default_schedule", "finetune")
-    scheduled = _read_schedule(schedule, for_pretraining=False)
-    config = _merge(scheduled, labelled, _read_plain_model(model))
+    scheduled, plain = _read_schedule(schedule, for_pretraining=False), _read_plain_model(model)
+    if factor := scheduled.get("lr_factor_of", {}).get(plain["model"]["type"], {}).get(init):
+        scheduled["optim_wrapper"]["optimizer"]["lr"] *= factor  # before a dataset's or model's own rate, which wins
+    config = _merge(scheduled, labelled, plain)
     set_num_classes(config.model, len(config.train_dataloader.dataset.metainfo.classes))
-    optimizer, rates = config.optim_wrapper.optimizer, scheduled.get("lr_of", {}).get(config.model.type, {})
-    optimizer.lr = rates.get(init, optimizer.lr)
     epochs = (labelled.get("max_epochs_of") or {}).get(config.model.type, {})
     config.train_cfg.max_epochs = epochs.get(init, epochs.get("others", config.train_cfg.max_epochs))
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 DEFAULT_MODEL = "knet_lite0"
+LOWEST_SCORE = 0.2  # of a detection that is worth showing (docs/predicting.md)
 EPOCHS = 48  # of fine-tuning on a custom dataset that is not small, as on a tenth of COCO
 
 

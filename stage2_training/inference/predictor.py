@@ -23,6 +23,7 @@ from stage1_proposals.common.checkpoints import match_tensors, read_tensors
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.images.decode import ImageError, read_image, to_pixels
 from stage2_training.config.evaluation_config import class_names, image_pipeline
+from stage2_training.config.run_settings import LOWEST_SCORE
 from stage2_training.evaluation.activations import Activations, mean_maps
 from stage2_training.evaluation.coco_metric import detection_boxes
 from stage2_training.evaluation.query_masks import query_masks
@@ -63,7 +64,7 @@ class Predictor:
         config: Config,
         checkpoint: str | Path,
         *,
-        min_score: float = 0.2,
+        min_score: float = LOWEST_SCORE,
         tiles: Tiles | None = None,
         device: str | None = None,
     ) -> None:

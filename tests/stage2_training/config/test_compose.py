@@ -20,6 +20,7 @@ from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 # Keys of composed configs that MMDetection ignores, and why they are there: see `compose`.
 OWN_KEYS = {"pseudo_labels", "labels", "objects", "training_images"}
+RATE = "optim_wrapper = dict(optimizer=dict(lr={lr}))\n"
 
 
 @pytest.fixture
@@ -220,6 +221,7 @@ def test_finetuning_trains_the_plain_detector_on_the_datasets_classes():
     config = finetuning_config("knet", "ctw1500", "finetune")
     assert config.model.type == "KNet"
     assert "saliency_prompt" not in config.model
+    assert config.model.test_cfg.rescore is True
     assert numbers_of_classes(config) == {1}
     assert config.train_cfg.max_epochs == 96
     assert config.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == 0.25
@@ -241,7 +243,17 @@ def test_finetuning_trains_the_plain_detector_on_the_datasets_classes():
 def test_a_pretrained_knet_is_finetuned_with_smaller_steps_on_a_cpu(model, schedule, init, rate):
     config = finetuning_config(model, "ctw1500", schedule, init=init)
     assert config.optim_wrapper.optimizer.lr == rate
-    assert "lr_of" not in config
+    assert "lr_factor_of" not in config
+
+
+def test_a_rate_of_ones_own_is_not_changed(tmp_path):
+    schedule, model = tmp_path / "slow.py", tmp_path / "mine.py"
+    schedule.write_text(f"_base_ = {str(CONFIGS / 'schedules' / 'finetune_cpu.py')!r}\n{RATE.format(lr=2e-4)}")
+    model.write_text(f"_base_ = {str(CONFIGS / 'models' / 'knet_lite0.py')!r}\n{RATE.format(lr=3e-4)}")
+    halved = finetuning_config("knet_lite0", "ctw1500", str(schedule), init="sp")
+    assert halved.optim_wrapper.optimizer.lr == 1e-4  # half of the schedule's
+    kept = finetuning_config(str(model), "ctw1500", str(schedule), init="sp")
+    assert kept.optim_wrapper.optimizer.lr == 3e-4
 
 
 def test_classes_are_the_datasets(tmp_path):

@@ -109,6 +109,10 @@ def test_rescoring_changes_the_order_but_no_mask() -> None:
     torch.testing.assert_close(
         found.scores, rescored(scores.sigmoid()[None], masks[None]).flatten().sort().values.flip(0)
     )
+    pairs = rescored(scores.sigmoid()[None], masks[None]).flatten().argsort(descending=True)
+    places = scores.flatten().argsort(descending=True).argsort()  # of all pairs, by their classes' scores
+    assert torch.equal(found.masks, plain.masks[places[pairs]])
+    assert torch.equal(found.labels, plain.labels[places[pairs]])
     assert found.masks.sum() == plain.masks.sum()
     few = predict_instances(scores, masks, **SIZES, rescore=True, min_score=float(found.scores[4]))
     assert torch.equal(few.masks, found.masks[:5])
