@@ -95,7 +95,8 @@ def rle_objects(counts: Sequence[bytes], size: Size) -> list[Rle]:
 
 def mask_areas(masks: Sequence[Rle]) -> NDArray[np.int64]:
     """Pixels (N,) of masks."""
-    return np.asarray(coco_mask.area(masks), np.int64).reshape(-1)
+    # One by one: of more than 255 masks, pycocotools' `area` overflows.
+    return np.array([coco_mask.area(mask) for mask in masks], np.int64)
 
 
 def mask_boxes(masks: Sequence[Rle]) -> NDArray[np.float64]:

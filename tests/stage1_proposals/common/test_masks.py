@@ -22,6 +22,14 @@ def test_masks_may_be_as_large_as_images() -> None:
     assert masks.MAX_PIXELS == system.MAX_PIXELS
 
 
+def test_an_image_may_have_more_masks_than_a_byte_counts() -> None:
+    areas = np.arange(300)
+    drawn = np.arange(20 * 15).reshape(20, 15) < areas[:, None, None]
+    rles = encode_masks(drawn)
+    assert mask_areas(rles).tolist() == areas.tolist()
+    assert mask_boxes(rles)[-1].tolist() == [0, 0, 15, 20]
+
+
 def test_boxes_and_areas_are_those_of_the_pixels() -> None:
     drawn = np.zeros((2, *SIZE), bool)
     drawn[0, 3:7, 5:6] = True
