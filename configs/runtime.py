@@ -15,6 +15,7 @@ custom_imports = dict(
         "stage2_training.models.mmdet_fixes",
         "stage2_training.saliency_prompt.detectors",
         "stage2_training.models.timm_backbone",
+        "stage2_training.models.unique_objects",
     ],
     allow_failed_imports=False,
 )

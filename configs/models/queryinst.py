@@ -7,7 +7,7 @@ model = dict(
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=4),
     rpn_head=dict(type="EmbeddingRPNHead", num_proposals=100, proposal_feature_channel=256),
     roi_head=dict(
-        type="SparseRoIHead",
+        type="UniqueRoIHead",
         num_stages=6,
         stage_loss_weights=[1.0] * 6,
         proposal_feature_channel=256,
@@ -94,5 +94,5 @@ model = dict(
         ]
         * 6,
     ),
-    test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100, mask_thr_binary=0.5)),
+    test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100, mask_thr_binary=0.5, rescore=True)),
 )

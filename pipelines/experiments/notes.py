@@ -55,8 +55,8 @@ def notes(experiment: Experiment, scale: Scale, seeds: Sequence[int]) -> Iterato
         yield from demo_notes(scale, rows)
     if any(row.init == "sp" and row.model == "knet" for row in rows):
         yield "K-Net's prompts have the length of its kernels, the paper's their own."
-    if any(row.model == "knet" for row in rows):
-        yield "K-Net's scores also tell the best of several masks of one object (docs/models.md), the paper's do not."
+    if any(row.model in ("knet", "queryinst", "mask2former") for row in rows):
+        yield "Scores also tell the best of several masks of one object (docs/models.md), the paper's do not."
     if pretrained and scale.pretrain_epochs:
         yield f"Epochs of pre-training: {scale.pretrain_epochs} (the paper: 12)."
     if scale.finetune_epochs and any(row.epochs != 0 for row in rows):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stage1_proposals.common.errors import UserError
 from stage2_training.knet.losses import upsample_masks
 from stage2_training.knet.postprocess import rescored
+from stage2_training.models.unique_objects import unique_scores
 
 
 class ExportNetwork(nn.Module):
@@ -74,13 +75,16 @@ class Mask2FormerNetwork(ExportNetwork):
 
     def instances(self, features: Sequence[Tensor], sizes: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         classes, masks = (layers[-1] for layers in self.model.panoptic_head(features, []))
-        most = self.model.panoptic_fusion_head.test_cfg.get("max_per_image", 100)
-        scores, labels, queries = _best_pairs(classes.softmax(-1)[..., :-1], most)
+        settings = self.model.panoptic_fusion_head.test_cfg
+        scores, labels, queries = _best_pairs(classes.softmax(-1)[..., :-1], settings.get("max_per_image", 100))
         masks = F.interpolate(_rows(masks, queries), size=inside.shape[-2:], mode="bilinear", align_corners=False)
         masks = masks.sigmoid() * inside
         object_pixels = (masks > 0.5).float()
         certainty = (masks * object_pixels).sum((-2, -1)) / (object_pixels.sum((-2, -1)) + 1e-6)
-        return scores * certainty, labels, masks
+        scores = scores * certainty
+        if settings.get("rescore"):
+            scores = unique_scores(scores, labels, masks > 0.5, sizes)
+        return scores, labels, masks
 
 
 class QueryInstNetwork(ExportNetwork):
@@ -104,7 +108,10 @@ class QueryInstNetwork(ExportNetwork):
         images = torch.arange(boxes.shape[0], device=boxes.device)[:, None]
         small = by_query[images, chosen, labels]
         pasted = _paste(small.flatten(0, 1), _rows(boxes, chosen).flatten(0, 1), inside)
-        return scores, labels, pasted.reshape(*scores.shape, *inside.shape[-2:]) * inside
+        masks = pasted.reshape(*scores.shape, *inside.shape[-2:]) * inside
+        if head.test_cfg.get("rescore"):
+            scores = unique_scores(scores, labels, masks > 0.5, sizes)
+        return scores, labels, masks
 
 
 class MaskRCNNNetwork(ExportNetwork):

@@ -21,7 +21,8 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import stage2_training.models.mmdet_fixes
-import stage2_training.saliency_prompt.detectors  # noqa: F401 (both register what the configs name)
+import stage2_training.models.unique_objects
+import stage2_training.saliency_prompt.detectors  # noqa: F401 (all three register what the configs name)
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import set_num_classes
 

@@ -32,7 +32,7 @@ model = dict(
             ),
         ),
     ),
-    panoptic_fusion_head=dict(type="MaskFormerFusionHead", num_things_classes=80, num_stuff_classes=0),
+    panoptic_fusion_head=dict(type="UniqueFusionHead", num_things_classes=80, num_stuff_classes=0),
     train_cfg=dict(sampler=dict(type="MaskPseudoSampler")),
-    test_cfg=dict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=100),
+    test_cfg=dict(panoptic_on=False, semantic_on=False, instance_on=True, max_per_image=100, rescore=True),
 )

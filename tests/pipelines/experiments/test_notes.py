@@ -128,7 +128,7 @@ def test_what_is_left_out_is_said_where_it_is() -> None:
         "the best epoch (`make evaluate OPTS='--image-size 1600'`).",
         "An epoch of Cityscapes takes each image 8 times on a GPU, as the later release does: 192 passes in all.",
         "K-Net's prompts have the length of its kernels, the paper's their own.",
-        "K-Net's scores also tell the best of several masks of one object (docs/models.md), the paper's do not.",
+        "Scores also tell the best of several masks of one object (docs/models.md), the paper's do not.",
     ]
     left = {
         n: [note for note in notes_of(table, DEMO, 0) if note.startswith("Left out")] for n, table in TABLES.items()
