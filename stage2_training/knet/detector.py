@@ -115,7 +115,7 @@ class KNet(BaseDetector):
     def _forward(
         self, batch_inputs: Tensor, batch_data_samples: Sequence[DetDataSample] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The last stage's class logits (B, N, K) and mask logits (B, N, H/8, W/8)."""
+        """The last stage's class logits (B, N, K) and mask logits (B, N, H/s, W/s)."""
         initial = self.rpn_head(self.extract_feat(batch_inputs))
         last = self.roi_head(initial.features, initial.kernels, initial.mask_logits)[-1]
         return last.cls_logits, last.mask_logits

@@ -41,19 +41,20 @@ def conv1x1(channels: int) -> ConvModule:
 
 
 class SemanticFPN(BaseModule):
-    """Resamples the four FPN levels to stride 8, sums them and applies two 1x1 heads.
+    """Resamples the four FPN levels to one stride, sums them and applies two 1x1 heads.
 
     A sine positional encoding is added to the coarsest level only; the sum carries it to every pixel.
 
     Args:
         channels: C, of every FPN level and both outputs; a multiple of 32, for group norm.
+        stride: s of both outputs, 8 or 4; the parameters are the same.
         num_levels: FPN levels; level i has stride `4 * 2**i`.
     """
 
-    def __init__(self, channels: int, num_levels: int = 4) -> None:
+    def __init__(self, channels: int, stride: int = 8, num_levels: int = 4) -> None:
         super().__init__()
         self.positional_encoding = SinePositionalEncoding(channels // 2, normalize=True)
-        self.convs_all_levels = nn.ModuleList(_level_convs(channels, level) for level in range(num_levels))
+        self.convs_all_levels = nn.ModuleList(_level_convs(channels, level, stride) for level in range(num_levels))
         self.conv_pred = conv1x1(channels)
         self.aux_convs = nn.ModuleList([conv1x1(channels)])
 
@@ -67,7 +68,7 @@ class SemanticFPN(BaseModule):
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """FPN levels (B, C, H/4, W/4) ... (B, C, H/32, W/32) -> localization and semantic features.
 
-        Both are (B, C, H/8, W/8). H and W must be multiples of 32, so that all levels align.
+        Both are (B, C, H/s, W/s). H and W must be multiples of 32, so that all levels align.
         """
         *finer, coarsest = feats
         no_padding = torch.zeros_like(coarsest[:, 0], dtype=torch.bool)
@@ -76,25 +77,25 @@ class SemanticFPN(BaseModule):
         return self.conv_pred(merged), self.aux_convs[0](merged)
 
 
-def _level_convs(channels: int, level: int) -> nn.Sequential:
-    """3x3 blocks that resample FPN level `level` to stride 8: down from stride 4, or up in steps of x2."""
+def _level_convs(channels: int, level: int, stride: int) -> nn.Sequential:
+    """3x3 blocks that resample FPN level `level` to a stride: from stride 4 down to 8, or up in steps of x2."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    stride = 2 if level == 0 else 1
-    blocks = max(level, 1)
-    for i in range(blocks):
-        layers[f"conv{i}"] = ConvModule(channels, channels, 3, stride=stride, padding=1, norm_cfg=GROUP_NORM)
-        if i < level - 1:
+    doublings = {8: level - 1, 4: level}[stride]
+    step = 2 if doublings < 0 else 1
+    for i in range(max(level, 1)):
+        layers[f"conv{i}"] = ConvModule(channels, channels, 3, stride=step, padding=1, norm_cfg=GROUP_NORM)
+        if i < doublings:
             layers[f"upsample{i}"] = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
     return nn.Sequential(layers)
 
 
 class KernelHeadOutput(NamedTuple):
-    """What the update stages start from; spatial sizes are those of stride 8."""
+    """What the update stages start from, at the stride s of masks."""
 
-    features: Tensor  # (B, C, H/8, W/8), that update stages apply kernels to and sum over masks
+    features: Tensor  # (B, C, H/s, W/s), that update stages apply kernels to and sum over masks
     kernels: Tensor  # (B, N, C), K^0: initial kernels plus their group features
-    mask_logits: Tensor  # (B, N, H/8, W/8), M^0
-    seg_logits: Tensor  # (B, K, H/8, W/8), per-pixel class logits, for a training loss only
+    mask_logits: Tensor  # (B, N, H/s, W/s), M^0
+    seg_logits: Tensor  # (B, K, H/s, W/s), per-pixel class logits, for a training loss only
 
 
 @MODELS.register_module()
@@ -105,11 +106,12 @@ class KernelHead(BaseModule):
         num_kernels: N.
         num_classes: K.
         channels: C, of the FPN levels and the kernels.
+        mask_stride: s, of masks and features, 8 or 4.
     """
 
-    def __init__(self, num_kernels: int, num_classes: int, channels: int = 256) -> None:
+    def __init__(self, num_kernels: int, num_classes: int, channels: int = 256, mask_stride: int = 8) -> None:
         super().__init__()
-        self.localization_fpn = SemanticFPN(channels)
+        self.localization_fpn = SemanticFPN(channels, mask_stride)
         self.loc_convs = nn.ModuleList([conv1x1(channels)])
         self.seg_convs = nn.ModuleList([conv1x1(channels)])
         self.init_kernels = nn.Conv2d(channels, num_kernels, 1, bias=False)
@@ -135,7 +137,7 @@ class KernelHead(BaseModule):
 
         Args:
             feats: the levels.
-            image_kernels: from the localisation features (B, C, H/8, W/8), which kernels are multiplied with for the
+            image_kernels: from the localisation features (B, C, H/s, W/s), which kernels are multiplied with for the
                 first masks, to kernels (B, N, C) of each image; None: the learned ones.
         """
         localization, semantic = self.localization_fpn(feats)
@@ -155,7 +157,7 @@ class StageOutput(NamedTuple):
     """The output of one update stage."""
 
     cls_logits: Tensor  # (B, N, K)
-    mask_logits: Tensor  # (B, N, H/8, W/8)
+    mask_logits: Tensor  # (B, N, H/s, W/s)
     kernels: Tensor  # (B, N, C), K^i, which enter the next stage
 
 
@@ -197,9 +199,9 @@ class KernelUpdateStage(BaseModule):
         """Update kernels and masks once.
 
         Args:
-            features: (B, C, H/8, W/8), the same for every stage.
+            features: (B, C, H/s, W/s), the same for every stage.
             kernels: (B, N, C), of the previous stage.
-            mask_logits: (B, N, H/8, W/8), of the previous stage.
+            mask_logits: (B, N, H/s, W/s), of the previous stage.
         """
         features = self.feat_transform(features)
         kernels = self.kernel_update_conv(group_features(features, mask_logits), kernels)

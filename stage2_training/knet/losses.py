@@ -76,7 +76,7 @@ def knet_losses(
     Args:
         initial: output of the kernel head.
         stages: outputs of the S update stages.
-        targets: the batch's instances at stride 4.
+        targets: the batch's instances, at twice the size of the masks.
         cost_weights, loss_weights: weights of the matching cost and of the losses.
         points: where masks are compared.
 
@@ -116,7 +116,7 @@ def match(
     weights: CostWeights,
     points: PointSampling = ALL_PIXELS,
 ) -> Assignment:
-    """`assign` for masks (B, N, h, w) at stride 8, at all pixels of the targets or at points."""
+    """`assign` for masks (B, N, h, w), at all pixels of the targets or at points."""
     if points.cost_points is None:
         return assign(upsample_masks(mask_logits.detach()), cls_logits, targets, weights)
     coordinates = torch.rand(len(mask_logits), points.cost_points, 2, device=mask_logits.device)
@@ -132,7 +132,7 @@ def matched_masks(
     Only matched masks are upsampled with gradients: a fifth of all, for 20 instances and 100 kernels.
 
     Args:
-        mask_logits: (B, N, h, w), at stride 8.
+        mask_logits: (B, N, h, w).
         masks: float32 (B, L, 2h, 2w).
         assignment: M pairs.
         points: where masks are compared.
@@ -145,7 +145,7 @@ def matched_masks(
 
 
 def upsample_masks(mask_logits: Tensor) -> Tensor:
-    """(B, N, h, w) at stride 8 -> float32 (B, N, 2h, 2w) at stride 4, where masks are matched and supervised."""
+    """(B, N, h, w) -> float32 (B, N, 2h, 2w): the size at which masks are matched and supervised."""
     mask_logits = mask_logits.float()
     if not mask_logits.requires_grad:
         return F.interpolate(mask_logits, scale_factor=2, mode="bilinear", align_corners=False)

@@ -26,7 +26,7 @@ def predict_instances(
 
     Args:
         cls_logits: (N, K).
-        mask_logits: (N, h, w), at stride 8 of the padded input.
+        mask_logits: (N, h, w), of the padded input.
         padded_size: size of the network's input.
         image_size: size of the image in it, at its top left.
         output_size: size of the returned masks.
@@ -85,7 +85,7 @@ def rescored(scores: Tensor, mask_logits: Tensor, mask_threshold: float = 0.5) -
 def resize_masks(
     mask_logits: Tensor, padded_size: tuple[int, int], image_size: tuple[int, int], output_size: tuple[int, int]
 ) -> Tensor:
-    """Mask logits (R, h, w) at stride 8 -> probabilities float32 (R, *output_size)."""
+    """Mask logits (R, h, w) -> probabilities float32 (R, *output_size)."""
     probs = upsample_masks(mask_logits[None].float()).sigmoid()
     probs = F.interpolate(probs, size=padded_size, mode="bilinear", align_corners=False)
     probs = probs[..., : image_size[0], : image_size[1]]

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from stage2_training.knet.heads import KernelHead, KernelIterHead, KernelUpdateStage, SemanticFPN, group_features
@@ -89,11 +90,13 @@ def fpn_levels(height: int, width: int, channels: int = 32) -> list[torch.Tensor
     return [torch.randn(2, channels, height // s, width // s) for s in (4, 8, 16, 32)]
 
 
-def test_every_level_reaches_both_outputs_at_stride_8() -> None:
+@pytest.mark.parametrize("stride", [4, 8])
+def test_every_level_reaches_both_outputs_at_their_stride(stride: int) -> None:
     torch.manual_seed(0)
-    fpn, feats = SemanticFPN(32), fpn_levels(64, 96)
+    fpn, feats = SemanticFPN(32, stride), fpn_levels(64, 96)
     outputs = fpn(feats)
-    assert [output.shape for output in outputs] == [(2, 32, 8, 12)] * 2
+    assert [output.shape for output in outputs] == [(2, 32, 64 // stride, 96 // stride)] * 2
+    fpn.load_state_dict(SemanticFPN(32).state_dict())  # the same parameters at any stride
     for level in range(4):
         changed = fpn([feat + torch.randn_like(feat) * (i == level) for i, feat in enumerate(feats)])
         for before, after in zip(outputs, changed, strict=True):
