@@ -62,7 +62,7 @@ def test_a_small_mask_that_was_rotated_out_of_the_image_is_dropped() -> None:
 
 @pytest.mark.parametrize("pixels", [1, 2, 3])
 def test_knets_targets_have_it(pixels: int) -> None:
-    """Its targets are at stride 4; a smaller object may lie between the pixels that bilinear resizing takes."""
+    """Targets are at stride 4 or finer; a smaller object may lie between the pixels that bilinear resizing takes."""
     masks = small()[0].masks.copy()
     for mask in masks:
         y, x = np.argwhere(mask)[0]
