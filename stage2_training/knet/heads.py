@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList, bias_init_with_prob, normal_init
 from torch import Tensor, nn
 
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.updator import KernelUpdator
 
 
@@ -107,10 +108,15 @@ class KernelHead(BaseModule):
         num_classes: K.
         channels: C, of the FPN levels and the kernels.
         mask_stride: s, of masks and features, 8 or 4.
+
+    Raises:
+        UserError: another stride.
     """
 
     def __init__(self, num_kernels: int, num_classes: int, channels: int = 256, mask_stride: int = 8) -> None:
         super().__init__()
+        if mask_stride not in (4, 8):
+            raise UserError(f"rpn_head.mask_stride {mask_stride!r}: use 4 or 8")
         self.localization_fpn = SemanticFPN(channels, mask_stride)
         self.loc_convs = nn.ModuleList([conv1x1(channels)])
         self.seg_convs = nn.ModuleList([conv1x1(channels)])

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from stage1_proposals.common.errors import UserError
 from stage2_training.knet.heads import KernelHead, KernelIterHead, KernelUpdateStage, SemanticFPN, group_features
 
 
@@ -101,6 +102,11 @@ def test_every_level_reaches_both_outputs_at_their_stride(stride: int) -> None:
         changed = fpn([feat + torch.randn_like(feat) * (i == level) for i, feat in enumerate(feats)])
         for before, after in zip(outputs, changed, strict=True):
             assert (before - after).abs().max() > 1e-3
+
+
+def test_masks_have_one_of_two_strides() -> None:
+    with pytest.raises(UserError, match="mask_stride 16: use 4 or 8"):
+        KernelHead(num_kernels=5, num_classes=3, channels=32, mask_stride=16)
 
 
 def test_the_position_enters_at_the_coarsest_level_only() -> None:
