@@ -40,7 +40,8 @@ def unique_scores(scores: Tensor, labels: Tensor, masks: Tensor, sizes: Tensor) 
 
 def unique_objects(found: InstanceData) -> InstanceData:
     """What was found in an image, with `unique_scores`, the best first."""
-    size = found.labels.new_tensor([found.masks.shape[-2:]])
+    # Each side by itself: a GPU does not wait for it, as it does for a list of both.
+    size = torch.cat([found.labels.new_full((1, 1), side) for side in found.masks.shape[-2:]], dim=1)
     found.scores = unique_scores(found.scores[None], found.labels[None], found.masks[None], size)[0]
     return found[found.scores.argsort(descending=True)]
 
