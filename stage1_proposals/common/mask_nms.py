@@ -1,7 +1,7 @@
 """Mask non-maximum suppression (NMS of Eq. 4) as pure functions over tensors.
 
 Both kinds work on a batch of images at once and never wait for the device: instead of being removed, masks are marked.
-K-Net's scores use it, too. Shapes: B images, L masks each, h x w cells, K kept.
+Stage 2's scores decay by it, too. Shapes: B images, L masks each, h x w cells, K kept.
 """
 
 import torch

@@ -23,7 +23,7 @@ from stage2_training.saliency_prompt.detectors import detector_traits
 
 # Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50.
 SPARE, PERCENTILE, STEP = 1.25, 99, 50
-# Images: at least three quarters of the objects have this side (root of their area) in pixels: two cells at stride 4.
+# Images: at least three quarters of the objects have this side (root of their area) in pixels: a cell at stride 8.
 LEAST_SIDE = 8.0
 DETECTIONS = 100  # that a model returns where its config says nothing
 SHARDS = 16  # of a set that are looked at, spread evenly

@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "text"}]}
     for split in ("train", "test"):
         write_text(root / f"annotations/{split}.json", json.dumps(labels))
-    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES, "model.roi_head.num_classes=2")
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES, "model.roi_head.num_classes=2", "model.rpn_head.mask_stride=8")
     config = finetuning_config("knet_lite0", "demo", overrides=Overrides(data_root=str(root), cfg_options=small))
     tiny_knet.untrained_run(root / "run", config)
     checkpoint = torch.load(root / "run" / "iter_1.pth")
@@ -88,7 +88,7 @@ def records(directory: Path) -> list[ImageRecord]:
 
 def test_masks_and_scores_are_the_models_own(make_job: MakeJob, images: Path, work_dir: Path, tmp_path: Path) -> None:
     """Best first, all classes as one, without those that another one covers."""
-    run(make_job(nms_iou=0.9), tmp_path / "shards", 0, ignore)
+    run(make_job(nms_iou=0.8), tmp_path / "shards", 0, ignore)
     found = records(tmp_path / "shards")
     assert len(found) == 6
     config = WorkDir(work_dir).read_config()
@@ -104,11 +104,11 @@ def test_masks_and_scores_are_the_models_own(make_job: MakeJob, images: Path, wo
         np.testing.assert_allclose(record.score, [scores[overlap[row] == 1].max() for row in range(len(best))])
         assert (np.diff(record.score) <= 0).all()
         among = coco_mask.iou(stored, stored, [0] * len(stored)) - np.eye(len(stored))
-        assert among.max(initial=0) <= 0.9
+        assert among.max(initial=0) <= 0.8
         # Each prediction that is not there is empty, or has too much in common with one that is better.
         for mask, score in zip(masks, scores, strict=True):
             better = [kept for kept, value in zip(stored, record.score, strict=True) if value >= score]
-            assert not coco_mask.area(mask) or coco_mask.iou([mask], better, [0] * len(better)).max() > 0.9
+            assert not coco_mask.area(mask) or coco_mask.iou([mask], better, [0] * len(better)).max() > 0.8
     assert 6 < sum(map(len, found)) < 6 * 6
 
 

@@ -22,6 +22,15 @@ def test_of_the_masks_of_one_object_the_best_keeps_its_score() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.6 * DUPLICATE, 0.8, 0.4, 0.5]]))
 
 
+def test_masks_are_compared_inside_the_image_alone() -> None:
+    masks = torch.zeros(1, 2, 16, 24, dtype=torch.bool)
+    masks[..., 2:5, 3:6] = True
+    masks[0, 1, 8:, 12:] = True  # in the padding
+    scores, labels = torch.tensor([[0.8, 0.6]]), torch.zeros(1, 2, dtype=torch.long)
+    found = unique_scores(scores, labels, masks, torch.tensor([[8, 12]]))
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6 * DUPLICATE]]))
+
+
 def test_the_best_come_first_with_what_belongs_to_them() -> None:
     masks = torch.zeros(3, 16, 16, dtype=torch.bool)
     masks[:2, :8] = True
