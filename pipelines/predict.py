@@ -15,19 +15,11 @@ from stage1_proposals.common.files import write_text
 from stage1_proposals.common.label_files import CocoWriter, LabelPaths, LabelWriter, NewFiles
 from stage1_proposals.common.system import choose_device, keep_freed_memory
 from stage2_training import quiet_imports
+from stage2_training.config.run_settings import tile_side
 
 FORMATS = ("coco", "labelme", "yolo", "masks", "pictures")  # the keys of `RESULT_WRITERS`, whose import takes time
 FAILURES_SHOWN = 20
 TILES_FROM = 2.0  # times the usual side: from there on, a line recommends tiles
-
-
-def tiles(text: str) -> int | None:
-    """The type of `--tiles`: a number of pixels, 0 for `off`, None for `auto`."""
-    if text in ("auto", "off"):
-        return None if text == "auto" else 0
-    if text.isascii() and text.isdigit() and int(text) >= 32:
-        return int(text)
-    raise UserError(f"--tiles {text!r}: use auto, off or the side of a tile, 32 pixels or more")
 
 
 @click.command(cls=options.Command)
@@ -39,7 +31,7 @@ def tiles(text: str) -> int | None:
 @click.option("--out", type=options.PATH, default="predictions", help="Folder to write to.")
 @options.score_option("Lowest score of an object; 0: all that the detector finds.")
 @options.format_option(FORMATS, default="coco,labelme,pictures")
-@click.option("--tiles", type=tiles, default="off", help="See large images in tiles, too: off, auto or pixels.")
+@click.option("--tiles", help="See large images in tiles, too: off, auto or pixels. Default: as the run does.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
 @click.option("--retry-failed", is_flag=True, help="Read the images that could not be read once more.")
@@ -52,7 +44,7 @@ def command(
     out: Path,
     score: float,
     format: tuple[str, ...],
-    tiles: int | None,
+    tiles: str | None,
     workers: int | None,
     device: str | None,
     retry_failed: bool,
@@ -64,7 +56,7 @@ def command(
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.ray_address import check_reachable
 
-    work_dir = find_run(work_dir, checkpoint)
+    work_dir, chosen = find_run(work_dir, checkpoint), tile_side(tiles)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise UserError(f"--out {out}: the output cannot lie among the images of {images}; choose another OUT")
     if workers != 0:
@@ -83,8 +75,10 @@ def command(
     out = out.resolve()
     weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
     require_masks(config.model.type)
-    names, side = class_names(config), image_side(config)
-    request = PredictionRequest.of(listed, work_dir, weights, score, side if tiles is None else tiles)
+    names, trained = class_names(config), config.get("tiles", 0)
+    side = trained or image_side(config)
+    tile = (trained if tiles is None else side) if chosen is None else chosen
+    request = PredictionRequest.of(listed, work_dir, weights, score, tile)
     print_lines(*listed.remarks)
     seen = f", in tiles of {request.tile} pixels" if request.tile else ""
     print_lines(f"{len(listed)} images of {images}: {weights}, {device}{seen} -> {out}")

@@ -54,9 +54,7 @@ class PredictionRequest:
     tile: int
 
     @classmethod
-    def of(
-        cls, images: "ImageList", work_dir: Path, checkpoint: Path, score: float, tile: int = 0
-    ) -> "PredictionRequest":
+    def of(cls, images: "ImageList", work_dir: Path, checkpoint: Path, score: float, tile: int) -> "PredictionRequest":
         """What is asked for with a checkpoint of the run in a work directory."""
         from stage1_proposals.jobs.request import default_shard_size
 
@@ -217,13 +215,11 @@ class BlockBuilder:
 
         with quiet_imports():
             from stage2_training.inference.predictor import Predictor
-            from stage2_training.inference.tiles import Tiles
 
         self.job = job
         self.root = Path(job.request.image_root)
-        tiles = Tiles(job.request.tile) if job.request.tile else None
         self.predictor = Predictor.from_run(
-            job.work_dir, job.checkpoint, min_score=job.request.score, tiles=tiles, device=job.device
+            job.work_dir, job.checkpoint, min_score=job.request.score, tiles=job.request.tile, device=job.device
         )
 
     def compute(self, block: Block, progress: Callable[[int], None]) -> Callable[[], None]:

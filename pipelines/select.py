@@ -154,15 +154,15 @@ def predict(
         from stage2_training.config.evaluation_config import class_names
         from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 
-    weights = find_checkpoint(checkpoint or work_dir).resolve()
+    weights, config = find_checkpoint(checkpoint or work_dir).resolve(), WorkDir(work_dir).read_config()
     names = sorted(names)
     images = ImageList(root.resolve(), tuple(names), image_ids(names))
-    request = PredictionRequest.of(images, work_dir, weights, LEAST_SCORE)
+    request = PredictionRequest.of(images, work_dir, weights, LEAST_SCORE, config.get("tiles", 0))
     print_lines(f"{len(names)} images to choose from: {weights}, {device}")
     job = PredictionJob(request, work_dir, weights, out.resolve(), device, retry_failed=True)
     with progress("finding objects", "images", len(names)) as advance:
         job.run(images, workers, advance)
-    return job, class_names(WorkDir(work_dir).read_config())
+    return job, class_names(config)
 
 
 def least_sure(candidates: "Candidates", names: Sequence[str], job: PredictionJob) -> "Candidates":

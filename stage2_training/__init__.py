@@ -15,7 +15,6 @@ from typing import Any
 PUBLIC = {
     "Prediction": "stage2_training.inference.prediction",
     "Predictor": "stage2_training.inference.predictor",
-    "Tiles": "stage2_training.inference.tiles",
     "finetune": "stage2_training.runs.finetuning",
     "pretrain": "stage2_training.runs.pretraining",
 }

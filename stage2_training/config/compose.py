@@ -168,9 +168,9 @@ def finetuning_config(
             draw_images(config, overrides.train_images, keep_length=bool(by_images or overrides.epochs))
         found = labelled_objects(config.train_dataloader.dataset)
         if found:
-            config.training_images = len(found.counts)
+            config.training_images = found.image_count
             if by_images:
-                fit_to_images(config, len(found.counts), overrides.epochs)
+                fit_to_images(config, found.image_count, overrides.epochs)
         return found
 
     apply_overrides(config, overrides, device, objects)

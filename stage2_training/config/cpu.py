@@ -1,12 +1,10 @@
 """What a CPU can train: a schedule of its own, and as many images at a time as its memory holds."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
 from stage1_proposals.common.system import available_memory
+from stage2_training.config.image_sizes import image_scales
 
 # Measured on forward and backward passes of K-Net, with a ResNet-50 and with EfficientNet-Lite0, and of Mask2Former:
 # 1.3 GB for a process with its libraries and model, and 1.1 to 2.1 GB per million pixels of the batch.
@@ -31,21 +29,3 @@ def fit_memory(config: Config, queries: int) -> None:
     if pixels and free is not None:
         images = int((free / get_world_size() - BYTES_OF_PROCESS) / (pixels * bytes_per_pixel))
         config.train_dataloader.batch_size = max(1, min(config.train_dataloader.batch_size, images))
-
-
-def describe_images(config: Config) -> str:
-    """Return the largest size that training images are resized to, as `images up to 512 x 512`."""
-    scales = list(image_scales(config.train_dataloader.dataset))
-    if not scales:
-        return "images of any size"
-    width, height = max(scales, key=lambda scale: scale[0] * scale[1])
-    return f"images up to {width} x {height}"
-
-
-def image_scales(dataset: Any) -> Iterator[tuple[int, int]]:
-    """The sizes (width, height) into which the transforms of a dataset's pipeline fit images."""
-    for transform in dataset.get("pipeline", ()):
-        scale = transform.get("scale")
-        if isinstance(scale, list | tuple) and len(scale):
-            several = isinstance(scale[0], list | tuple)  # of `RandomResize`
-            yield from (tuple(each) for each in (scale if several else [scale]))

@@ -13,7 +13,8 @@ from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
-from stage2_training.config.overrides import Overrides, apply_overrides, resize_images
+from stage2_training.config.image_sizes import evaluation_loop, resize_images
+from stage2_training.config.overrides import Overrides, apply_overrides
 from stage2_training.data.dataset import CLUSTER_NAME
 
 
@@ -42,7 +43,7 @@ def evaluation_config(
     if dataset is not None:
         config.test_dataloader = _test_loader(dataset, _resize_transform(run))
         config.test_evaluator = {"type": "MaskAP"}
-        config.test_cfg = {"type": "TestLoop"}
+        config.test_cfg = evaluation_loop(run)
     elif "test_dataloader" not in config:
         raise UserError(
             f"{run.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first, or name a "

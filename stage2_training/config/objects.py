@@ -1,13 +1,12 @@
-"""Fitting a config to the objects of its data: the number of queries to how many there are, image size to how small.
+"""Fitting a config to the objects of its data: whole images or tiles of them, and the number of queries.
 
 A query finds one object, so an image with more objects than queries cannot be segmented. An object smaller than a cell
-of the mask predictions cannot be, either.
+of the mask predictions cannot be, either. Where objects are that many or that small, the run sees tiles.
 """
 
 import json
-from collections import Counter
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -18,37 +17,57 @@ from numpy.typing import NDArray
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import annotation_file
-from stage2_training.config.cpu import describe_images, image_scales
+from stage2_training.config.image_sizes import describe_images, image_scales, resize_images, see_tiles
 from stage2_training.saliency_prompt.detectors import detector_traits
 
 # Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50.
 SPARE, PERCENTILE, STEP = 1.25, 99, 50
-# Images: at least three quarters of the objects have this side (root of their area) in pixels: a cell at stride 8.
-LEAST_SIDE = 8.0
+# Tiles: of the largest part of an image's side with which no more queries than the paper's are needed, and at least
+# three quarters of the objects have this side (root of their area) in pixels: a cell at stride 8.
+PARTS, MOST_QUERIES, LEAST_SIDE = (2, 3, 4), 100, 8.0
+LARGEST_SCALE = 2  # pixels of the network's input for one of a tile
 DETECTIONS = 100  # that a model returns where its config says nothing
+ROUNDING = 1e-9  # of sums of tiles' shares
 SHARDS = 16  # of a set that are looked at, spread evenly
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # labels that are none
-ENLARGEMENTS = (1.0, 1.25, 1.5, 1.75, 2.0)  # doubling the size takes four times the time
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects that a run trains on.
+    """The O objects that a run trains on, in whole images or in tiles of them.
 
     Attributes:
-        counts: of each image, int (I,).
+        images: number of each object's image, int (O,).
         sides: root of each object's area in pixels of its image, float (O,).
-        sizes: longer and shorter side of each object's image, (O, 2).
+        sizes: longer and shorter side of each object's image or tile, (O, 2).
+        shares: which part of its image a tile is, (O,); 1 for whole images.
     """
 
-    counts: NDArray[Any]
+    images: NDArray[Any]
     sides: NDArray[Any]
     sizes: NDArray[Any]
+    shares: NDArray[Any] | float = 1.0
+
+    def in_tiles(self, side: int) -> "Objects":
+        """The objects of square tiles, in pixels of the image; as many as the tile's part of the image, on average."""
+        sizes = np.minimum(self.sizes, side)
+        return replace(self, sizes=sizes, shares=(sizes / self.sizes).prod(axis=1))
+
+    @property
+    def image_count(self) -> int:
+        """How many images have an object."""
+        return len(np.unique(self.images))
 
     @property
     def most(self) -> int:
-        """How many objects all but the fullest hundredth of the images have at most."""
-        return ceil(np.percentile(self.counts, PERCENTILE)) if len(self.counts) else 0
+        """How many objects all but the fullest hundredth of the images or tiles have at most."""
+        counts = np.bincount(self.images, weights=np.broadcast_to(self.shares, self.images.shape))
+        return ceil(np.percentile(counts[counts > 0], PERCENTILE) - ROUNDING) if len(self.images) else 0
+
+    @property
+    def longer_side(self) -> float:
+        """Of most images: the median over objects."""
+        return float(np.median(self.sizes[:, 0]))
 
     def small_side(self, scale: tuple[float, float]) -> float:
         """The side below which a quarter of the objects are, once images are resized to fit into `scale`."""
@@ -63,10 +82,11 @@ def labelled_objects(dataset: Any) -> Objects | None:
     with suppress(*UNREADABLE):
         images, objects = _read_labels(dataset)
         sizes = {each["id"]: (each["width"], each["height"]) for each in images}
-        counts = np.asarray(list(Counter(each["image_id"] for each in objects).values()), int)
+        numbers = {image: number for number, image in enumerate(sizes)}
+        of_image = np.asarray([numbers[each["image_id"]] for each in objects], int)
         sides = np.sqrt(np.asarray([each["area"] for each in objects], float))
         around = np.asarray([sizes[each["image_id"]] for each in objects], float).reshape(-1, 2)
-        return Objects(counts, sides, -np.sort(-around, axis=1))
+        return Objects(of_image, sides, -np.sort(-around, axis=1))
     return None
 
 
@@ -111,49 +131,89 @@ def proposed_objects(shards: ShardSet, most: int | None = None) -> Objects:
         shards: to train on.
         most: proposals of an image that are trained on; None: all.
     """
-    counts, sides, sizes = [], [], []
+    images, sides, sizes, begin = [], [], [], 0
     chosen = np.unique(np.linspace(0, len(shards.entries) - 1, SHARDS).round().astype(int))
     for index in chosen.tolist():
         with closing(shards.reader(index)) as reader:
             of_image = np.diff(reader.column("images/proposals_begin"))
             image_sizes = np.stack([reader.column("images/width"), reader.column("images/height")], axis=1)
-            counts.append(of_image if most is None else of_image.clip(max=most))
-            sides.append(np.sqrt(reader.column("proposals/area")))
-            sizes.append(np.repeat(-np.sort(-image_sizes, axis=1), of_image, axis=0))
-    return Objects(np.concatenate(counts), np.concatenate(sides), np.concatenate(sizes))
+            numbers = np.repeat(np.arange(len(of_image)), of_image)
+            ranks = np.arange(len(numbers)) - np.repeat(np.cumsum(of_image) - of_image, of_image)
+            used = slice(None) if most is None else ranks < most
+            images.append(begin + numbers[used])
+            sides.append(np.sqrt(reader.column("proposals/area"))[used])
+            sizes.append(-np.sort(-image_sizes, axis=1)[numbers[used]])
+            begin += len(of_image)
+    return Objects(np.concatenate(images), np.concatenate(sides), np.concatenate(sizes))
 
 
-def fit_to_objects(config: Config, objects: Objects, queries: int | None = None, image_size: int | None = None) -> None:
-    """Set the number of queries and the images' size, in place; never lower than the config has them.
+def fit_to_objects(
+    config: Config,
+    objects: Objects,
+    queries: int | None = None,
+    image_size: int | None = None,
+    tile: int | None = None,
+) -> None:
+    """Set what the network sees of an image, and the number of queries, never lower than the config has it; in place.
 
     Args:
         config: of a run; gets `objects`, which `describe_objects` reads.
         objects: that it trains on.
-        queries, image_size: given by the user, and kept.
+        queries, image_size: given by the user, and kept. With an image size, no tiles are chosen here.
+        tile: likewise, the side of tiles in pixels of the image; 0: none.
     """
+    scales = list(image_scales(config.train_dataloader.dataset))
+    scale = max(scales, key=lambda scale: scale[0] * scale[1], default=None)
+    if tile is None:
+        tile = 0 if image_size or not scale else _choose_tile(objects, scale)
+    if tile:
+        see_tiles(config, tile)
+        objects = objects.in_tiles(tile)
+        if scale and image_size is None:
+            scale = _tile_scale(scale, tile)
+            for part in ("train", "val", "test"):
+                if f"{part}_dataloader" in config:
+                    resize_images(config[f"{part}_dataloader"].dataset, scale[0])
     if queries is None:
-        set_queries(config, max(query_count(config) or 0, ceil(SPARE * objects.most / STEP) * STEP))
-    side = None
-    if scales := list(image_scales(config.train_dataloader.dataset)):
-        width, height = max(scales, key=lambda scale: scale[0] * scale[1])
-        if image_size is None:
-            seen = [objects.small_side((width * factor, height * factor)) >= LEAST_SIDE for factor in ENLARGEMENTS]
-            _enlarge(config, ENLARGEMENTS[seen.index(True) if True in seen else -1])
-            width, height = max(image_scales(config.train_dataloader.dataset), key=lambda scale: scale[0] * scale[1])
-        side = round(objects.small_side((width, height)), 1) if len(objects.sides) else None
+        set_queries(config, max(query_count(config) or 0, _queries_for(objects)))
+    side = round(objects.small_side(scale), 1) if scale and len(objects.sides) else None
     config.objects = {"per_image": objects.most, "side": side}
+
+
+def _choose_tile(objects: Objects, scale: tuple[int, int]) -> int:
+    """The side of tiles, in pixels of the image; 0: whole images will do."""
+    if not len(objects.sides):
+        return 0
+    tiles = [round(objects.longer_side / part) for part in PARTS]
+    seen = {0: (objects, objects.small_side(scale))}
+    seen |= {tile: (cut := objects.in_tiles(tile), cut.small_side(_tile_scale(scale, tile))) for tile in tiles}
+    enough = min(LEAST_SIDE, max(side for _, side in seen.values()))  # smaller tiles do not show all objects larger
+    good = (tile for tile, (cut, side) in seen.items() if side >= enough and _queries_for(cut) <= MOST_QUERIES)
+    return next(good, tiles[-1])
+
+
+def _queries_for(objects: Objects) -> int:
+    return ceil(SPARE * objects.most / STEP) * STEP
+
+
+def _tile_scale(scale: tuple[int, int], tile: int) -> tuple[int, int]:
+    """The size to which tiles are resized: the schedule's, but none is enlarged to more than twice its size."""
+    side = min(*scale, LARGEST_SCALE * tile)
+    return side, side
 
 
 def describe_objects(config: Config) -> str:
     """One line on how many queries and how large images a run has, and for what objects."""
-    queries, objects = query_count(config), config.get("objects")
+    queries, objects, tile = query_count(config), config.get("objects"), config.get("tiles")
     model, images = f"{queries} queries" if queries else "no queries", describe_images(config)
+    if tile:
+        images = f"tiles of {tile} x {tile} pixels of the image, as {images}"
     if objects is None:
         return f"{model}, {images}"
     if objects.side is not None:
         images += f", in which a quarter of the objects are smaller than {objects.side:g} x {objects.side:g}"
-    options = "--queries and --image-size set others" if queries else "--image-size sets another size"
-    return f"Up to {objects.per_image} objects an image: {model}; {images}; {options}"
+    options = "--queries, --tiles and --image-size set others" if queries else "--tiles and --image-size set others"
+    return f"Up to {objects.per_image} objects {'a tile' if tile else 'an image'}: {model}; {images}; {options}"
 
 
 def query_count(config: Config) -> int | None:
@@ -180,15 +240,3 @@ def _get(node: Any, key: str) -> Any:
     for name in key.split("."):
         node = (node or {}).get(name)
     return node
-
-
-def _enlarge(config: Config, factor: float) -> None:
-    def enlarged(scale: Any) -> Any:
-        if isinstance(scale[0], list | tuple):
-            return [enlarged(each) for each in scale]
-        return tuple(round(side * factor) for side in scale)
-
-    for part in ("train", "val", "test") if factor > 1 else ():
-        for transform in config.get(f"{part}_dataloader", {}).get("dataset", {}).get("pipeline", ()):
-            if isinstance(transform.get("scale"), list | tuple):
-                transform["scale"] = enlarged(transform["scale"])

@@ -11,8 +11,9 @@ from mmengine.dist import get_world_size
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.cpu import fit_memory
+from stage2_training.config.image_sizes import resize_images, see_tiles
 from stage2_training.config.objects import Objects, fit_to_objects, query_count, set_queries
-from stage2_training.config.run_settings import Overrides
+from stage2_training.config.run_settings import Overrides, tile_side
 from stage2_training.config.tracking import track
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
@@ -58,9 +59,11 @@ def apply_overrides(
             mixed precision with an optimizer wrapper that does not have it.
     """
     _apply_named(config, overrides)
-    found = objects(config) if objects else None
+    found, tile = objects(config) if objects else None, tile_side(overrides.tiles)
     if found and None in (overrides.queries, overrides.image_size):
-        fit_to_objects(config, found, overrides.queries, overrides.image_size)
+        fit_to_objects(config, found, overrides.queries, overrides.image_size, tile)
+    elif tile:
+        see_tiles(config, tile)
     options = parse_options(overrides.cfg_options)
     _check_known(options, config)
     options = {f"test{key.removeprefix('val')}": value for key, value in options.items() if key[:4] == "val_"} | options
@@ -126,22 +129,6 @@ def _apply_named(config: Config, overrides: Overrides) -> None:
         config.optim_wrapper.amp = True
     if overrides.ema:
         config.custom_hooks = [*config.custom_hooks, {"type": "EMAHook", "momentum": 0.001, "strict_load": True}]
-
-
-def resize_images(dataset: Any, size: int) -> None:
-    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels.
-
-    Raises:
-        UserError: nothing in it resizes to a fixed size.
-    """
-    transforms = [transform for transform in dataset.pipeline if transform.type == "Resize"]
-    if not transforms:
-        raise UserError(
-            f"--image-size {size}: the pipeline of {dataset.type} has no Resize transform; use another --schedule, or "
-            f"set the scale with --cfg-options"
-        )
-    for transform in transforms:
-        transform.scale = (size, size)
 
 
 def _keep_explicit_schedules(config: Config, options: Mapping[str, Any]) -> None:

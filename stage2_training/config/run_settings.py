@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+from stage1_proposals.common.errors import UserError
 
 DEFAULT_MODEL = "knet_lite0"
 LOWEST_SCORE = 0.2  # of a detection that is worth showing (docs/predicting.md)
+SMALLEST_TILE = 32
 EPOCHS = 48  # of fine-tuning on a custom dataset that is not small, as on a tenth of COCO
 
 
@@ -23,6 +26,10 @@ class Overrides(BaseModel):
     image_size: PositiveInt | None = Field(
         default=None,
         description="Longer side of the images after resizing, in pixels. Default: by schedule and objects.",
+    )
+    tiles: str | None = Field(
+        default=None,
+        description="See tiles of the images: off, auto (by the objects; the default) or their side, in pixels.",
     )
     queries: PositiveInt | None = Field(
         default=None, description="Queries (kernels) of the model. Default: by the model and the objects of an image."
@@ -53,3 +60,24 @@ class Overrides(BaseModel):
         description="Change any setting, after all others, as MMDetection's --cfg-options.",
         json_schema_extra={"metavar": "KEY=VALUE"},
     )
+
+    @field_validator("tiles")
+    @classmethod
+    def _check_tiles(cls, value: str | None) -> str | None:
+        tile_side(value)
+        return value
+
+
+def tile_side(text: str | None) -> int | None:
+    """What `--tiles` says: the side of tiles in pixels, 0 for `off`; None for `auto` and where it is not given.
+
+    Raises:
+        UserError: it says something else.
+    """
+    if text is None or text == "auto":
+        return None
+    if text == "off":
+        return 0
+    if text.isascii() and text.isdigit() and int(text) >= SMALLEST_TILE:
+        return int(text)
+    raise UserError(f"--tiles {text!r}: use auto, off or the side of a tile, {SMALLEST_TILE} pixels or more")

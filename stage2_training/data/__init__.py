@@ -3,7 +3,13 @@
 from stage2_training.data.dataset import PseudoLabelDataset
 from stage2_training.data.rle_masks import RunLengthMasks, masks_at
 from stage2_training.data.sampler import ResumableSampler, ShardSampler
-from stage2_training.data.transforms import BoxesFromMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels
+from stage2_training.data.transforms import (
+    BoxesFromMasks,
+    LoadPseudoLabels,
+    LoadRGBImage,
+    PackPseudoLabels,
+    RandomTile,
+)
 
 __all__ = [
     "BoxesFromMasks",
@@ -11,6 +17,7 @@ __all__ = [
     "LoadRGBImage",
     "PackPseudoLabels",
     "PseudoLabelDataset",
+    "RandomTile",
     "ResumableSampler",
     "RunLengthMasks",
     "ShardSampler",

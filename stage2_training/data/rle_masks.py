@@ -229,6 +229,11 @@ class RunLengthMasks(BitmapMasks):
             np.pad(self.rows, (0, below), constant_values=-1), np.pad(self.columns, (0, right), constant_values=-1)
         )
 
+    def crop(self, bbox: NDArray[np.integer]) -> "RunLengthMasks":
+        """See `BaseInstanceMasks.crop`."""
+        x1, y1, x2, y2 = bbox
+        return self._transformed(self.rows[y1:y2], self.columns[x1:x2])
+
     @classmethod
     def cat(cls, masks: Sequence[BitmapMasks]) -> BitmapMasks:
         """See `BaseInstanceMasks.cat`; returns bitmaps."""

@@ -79,6 +79,32 @@ class LoadPseudoLabels(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomTile(BaseTransform):
+    """Takes a random square part of an image, with its instances; an image shorter than the tile keeps that side.
+
+    It follows loading, so that later transforms work on fewer pixels. `BoxesFromMasks` drops the instances of which no
+    pixel is left.
+
+    Args:
+        side: of the tile, in pixels of the image.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        height, width = results["img"].shape[:2]
+        top, left = (np.random.randint(max(0, length - self.side) + 1) for length in (height, width))
+        bottom, right = min(height, top + self.side), min(width, left + self.side)
+        results["img"] = np.ascontiguousarray(results["img"][top:bottom, left:right])
+        results["img_shape"] = size = results["img"].shape[:2]
+        results["gt_masks"] = results["gt_masks"].crop(np.array([left, top, right, bottom]))
+        results["gt_bboxes"].translate_([-left, -top])
+        results["gt_bboxes"].clip_(size)
+        return results
+
+
+@TRANSFORMS.register_module()
 class BoxesFromMasks(BaseTransform):
     """Makes each instance's box the tight box of its mask, and drops instances whose mask has no pixel left.
 

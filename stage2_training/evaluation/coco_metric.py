@@ -90,7 +90,9 @@ class MaskAP(BaseMetric):
             predicted = sample["pred_instances"]
             boxes, kept = predicted["bboxes"].cpu().numpy(), {}
             if "masks" in predicted:
-                masks = encode_masks(predicted["masks"].cpu().numpy())
+                masks = predicted["masks"]
+                if not isinstance(masks, list):  # which holds run lengths
+                    masks = encode_masks(masks.cpu().numpy())
                 boxes = detection_boxes(boxes, masks)
                 kept = {"segmentation": masks, "area": mask_areas(masks).tolist()}
             self.results.append(

@@ -1,6 +1,7 @@
 """A trained detector applied to images: to any, one by one, or to the test images of its config."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any, overload
@@ -35,8 +36,7 @@ from stage2_training.runs.train import build_model
 from stage2_training.runs.work_dir import WorkDir, find_checkpoint
 from stage2_training.saliency_prompt.detectors import require_masks
 
-# A detector puts out up to 100 masks at once, a byte a pixel: of a larger image they are found at a smaller size.
-MASK_PIXELS = 1 << 24
+MASK_PIXELS = 1 << 24  # a detector puts out up to 100 masks at once, a byte a pixel
 
 AnyImage = str | Path | NDArray[np.uint8] | Image.Image
 
@@ -52,7 +52,9 @@ class Predictor:
         config: of the run, see `WorkDir.read_config`. A pre-training run finds `object`s, or its clusters.
         checkpoint: the detector's weights.
         min_score: objects with a lower score are left out; unless it is 0, so are those whose mask has no pixel.
-        tiles: how large images are cut into overlapping tiles; None: they are not, as in evaluation.
+        tiles: side of the overlapping tiles in which images are also seen, in pixels; 0: they are seen as a whole
+            only; None: as in the run's evaluation.
+        mask_pixels: of an image or tile with more pixels, masks are found at a smaller size.
         device: torch device; None: MMEngine's, the GPU if there is one.
 
     Raises:
@@ -65,14 +67,16 @@ class Predictor:
         checkpoint: str | Path,
         *,
         min_score: float = LOWEST_SCORE,
-        tiles: Tiles | None = None,
+        tiles: int | None = None,
+        mask_pixels: int = MASK_PIXELS,
         device: str | None = None,
     ) -> None:
         require_masks(config.model.type)
         self.model = load_detector(config, checkpoint, device)
         self.names = class_names(config)
         self.min_score = min_score
-        self.tiles = tiles
+        self.tiles = config.get("tiles", 0) if tiles is None else tiles
+        self.mask_pixels = mask_pixels
         self.pipeline = image_pipeline(config)
 
     @classmethod
@@ -109,32 +113,52 @@ class Predictor:
         """
         if isinstance(image, list):
             return [self(one) for one in image]
+        predict = partial(
+            find_objects,
+            self.model,
+            self.pipeline,
+            self.names,
+            min_score=self.min_score,
+            mask_pixels=self.mask_pixels,
+        )
         pixels = _pixels(image)
-        if self.tiles is None:
-            return self._predict(pixels)
-        return predict_in_tiles(self._predict, pixels, self.tiles)
+        return predict_in_tiles(predict, pixels, Tiles(self.tiles)) if self.tiles else predict(pixels)
 
-    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """The objects in an image that is seen as a whole."""
-        size = (pixels.shape[0], pixels.shape[1])
-        scale = sqrt(MASK_PIXELS / (size[0] * size[1]))
-        if scale < 1:
-            width, height = (round(side * scale) for side in size[::-1])
-            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        if isinstance(self.model, KNet):  # most of its queries score low, and their masks take a third of the time
-            self.model.test_cfg["min_score"] = self.min_score
-        found = detect(self.model, self.pipeline, pixels)
-        found = found[found.scores >= self.min_score].cpu()
-        if self.min_score > 0:
-            found = found[found.masks.flatten(1).any(dim=1)]
-        found = found[found.scores.argsort(descending=True, stable=True)]
-        rle = [rle_at_size(mask, size) for mask in found.masks.numpy()]
-        boxes = detection_boxes(found.bboxes.numpy(), rle).astype(np.float32)
-        if scale < 1 and found.bboxes.any():
-            boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
-        labels = found.labels.numpy()
-        names = [self.names[label] for label in labels]
-        return Prediction(size, rle, boxes, found.scores.numpy(), labels, names)
+
+def find_objects(
+    model: BaseDetector,
+    pipeline: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    pixels: NDArray[np.uint8],
+    min_score: float = 0.0,
+    mask_pixels: int = MASK_PIXELS,
+) -> Prediction:
+    """The objects in an image, or in a tile of one, that is seen as a whole.
+
+    Args:
+        model, pipeline: as of `detect`.
+        names: of the model's classes.
+        pixels: uint8 (H, W, 3), RGB.
+        min_score, mask_pixels: as of `Predictor`.
+    """
+    size = (pixels.shape[0], pixels.shape[1])
+    scale = sqrt(mask_pixels / (size[0] * size[1]))
+    if scale < 1:
+        width, height = (round(side * scale) for side in size[::-1])
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    if isinstance(model, KNet):  # most of its queries score low, and their masks take a third of the time
+        model.test_cfg["min_score"] = min_score
+    found = detect(model, pipeline, pixels)
+    found = found[found.scores >= min_score].cpu()
+    if min_score > 0:
+        found = found[found.masks.flatten(1).any(dim=1)]
+    found = found[found.scores.argsort(descending=True, stable=True)]
+    rle = [rle_at_size(mask, size) for mask in found.masks.numpy()]
+    boxes = detection_boxes(found.bboxes.numpy(), rle).astype(np.float32)
+    if scale < 1 and found.bboxes.any():
+        boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    labels = found.labels.numpy()
+    return Prediction(size, rle, boxes, found.scores.numpy(), labels, [names[label] for label in labels])
 
 
 @torch.no_grad()

@@ -4,13 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict, fields
 from functools import cached_property
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -18,17 +15,15 @@ from torch import Tensor
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import file_sha256
-from stage1_proposals.common.masks import Rle, Size
 from stage1_proposals.common.settings import SETTINGS
 from stage1_proposals.generators.base import Batch, ImageInfo, Proposals
 from stage1_proposals.generators.seeds import pool_proposals
-from stage1_proposals.images.decode import ImageError, read_image, read_reduced
+from stage1_proposals.images.decode import ImageError, read_image
 from stage2_training import quiet_imports
-from stage2_training.inference.prediction import rle_at_size
 from stage2_training.runs.init_options import RUN_CONFIG, check_run
 
 if TYPE_CHECKING:  # MMDetection takes seconds to import; the class is also looked up where nothing is predicted
-    from mmdet.models.detectors import BaseDetector
+    from stage2_training.inference.predictor import Predictor
 
 # Masks are predicted for at most so many pixels, those of an image of Cityscapes: a detector puts out up to 100 of them
 # at once.
@@ -45,8 +40,8 @@ class CheckpointGenerator:
     backbone's features over the mask, L2-normalised, and the seed's centre the mask's centre of gravity. The backbone
     is stage 1's and frozen, whatever the model has made of its own.
 
-    Each image is predicted by itself and as the run resizes its test images, or in pre-training its training images.
-    An image of more than `MASK_PIXELS` is made smaller first, and its masks are enlarged.
+    Each image is predicted by itself and as the run sees its test images, or in pre-training its training images. An
+    image or tile of more than `MASK_PIXELS` is made smaller first, and its masks are enlarged.
 
     Attributes:
         checkpoint: the work directory of a run, whose latest checkpoint is meant, or a checkpoint in it. Its content
@@ -81,7 +76,7 @@ class CheckpointGenerator:
         Raises:
             UserError: the checkpoint cannot be used, which is found out before any work.
         """
-        *_, config_sha256 = self._predictor
+        _, config_sha256 = self._predictor
         return {"name": self.NAME, **asdict(self), "sha256": self._sha256, "config_sha256": config_sha256}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,23 +88,19 @@ class CheckpointGenerator:
         return file_sha256(self.checkpoint)
 
     @cached_property
-    def _predictor(self) -> "tuple[BaseDetector, list[dict[str, Any]], str]":
-        """The model, the transforms of its images, and a hash of the config of both."""
+    def _predictor(self) -> "tuple[Predictor, str]":
+        """The model as it sees images, and a hash of the config of both."""
         with quiet_imports():
-            from stage2_training.config.evaluation_config import image_pipeline
-            from stage2_training.inference.predictor import load_detector
+            from stage2_training.inference.predictor import Predictor
             from stage2_training.runs.work_dir import WorkDir
-            from stage2_training.saliency_prompt.detectors import require_masks
 
         config = WorkDir(Path(self.checkpoint).parent).read_config()
-        require_masks(config.model.type)
         expected = self._sha256  # before the file is read
-        model = load_detector(config, self.checkpoint, device="cpu")
+        predictor = Predictor(config, self.checkpoint, min_score=self.min_score, mask_pixels=MASK_PIXELS, device="cpu")
         if file_sha256(self.checkpoint) != expected:
             raise UserError(f"{self.checkpoint}: has changed since the job began; start it again")
-        pipeline = image_pipeline(config)
-        decides = json.dumps([config.model.to_dict(), pipeline], sort_keys=True, default=str)
-        return model, pipeline, hashlib.sha256(decides.encode()).hexdigest()
+        decides = json.dumps([config.model.to_dict(), predictor.pipeline, predictor.tiles], sort_keys=True, default=str)
+        return predictor, hashlib.sha256(decides.encode()).hexdigest()
 
     def __call__(self, batch: Batch) -> list[Proposals | ImageError]:
         return [
@@ -119,28 +110,23 @@ class CheckpointGenerator:
 
     def _propose(self, root: str, image: ImageInfo, features: Tensor) -> Proposals | ImageError:
         """The proposals of one image, given its features (D, h, w)."""
-        from stage2_training.inference.predictor import detect
-
-        model, pipeline, _ = self._predictor
+        predictor, _ = self._predictor
         try:
-            pixels = _read(Path(root, image.file_name), image.size)
+            pixels = read_image(Path(root, image.file_name))
         except ImageError as error:  # it is gone since its features were computed
             return error
-        found = detect(model.to(features.device), pipeline, pixels)
-        found = found[found.scores >= self.min_score]
-        order = np.argsort(-found.scores.cpu().numpy(), kind="stable")
+        predictor.model.to(features.device)
+        found = predictor(pixels)
         kept: list[int] = []
-        masks: list[Rle] = []
-        for row in order.tolist():
+        for row, mask in enumerate(found.rle):
             if len(kept) == self.max_proposals:
                 break
-            mask = rle_at_size(found.masks[row].cpu().numpy(), image.size)
-            overlaps = coco_mask.iou([mask], masks, [0] * len(masks)) if masks else np.zeros(1)
+            better = [found.rle[other] for other in kept]
+            overlaps = coco_mask.iou([mask], better, [0] * len(better)) if better else np.zeros(1)
             if coco_mask.area(mask) and np.max(overlaps) <= self.nms_iou:
                 kept.append(row)
-                masks.append(mask)
-        scores = found.scores[kept].float().clamp(0, 1).cpu().numpy()
-        return pool_proposals(features, [mask["counts"] for mask in masks], scores, image.size)
+        best = found.take(kept)
+        return pool_proposals(features, [mask["counts"] for mask in best.rle], best.scores.clip(0, 1), image.size)
 
 
 def _find_checkpoint(source: Path) -> Path:
@@ -161,17 +147,3 @@ def _find_checkpoint(source: Path) -> Path:
             f"directory of a run, or a checkpoint in it"
         )
     return checkpoint.resolve()
-
-
-def _read(path: Path, size: Size) -> NDArray[np.uint8]:
-    """The image of this size, uint8 (H, W, 3); made smaller if it has more than `MASK_PIXELS`.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    scale = sqrt(MASK_PIXELS / (size[0] * size[1]))
-    if scale >= 1:
-        return read_image(path)
-    height, width = (max(1, round(side * scale)) for side in size)
-    pixels, _ = read_reduced(path, min(height, width))
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))

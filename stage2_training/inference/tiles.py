@@ -50,10 +50,11 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class _Find:
-    """An object found in a part of the image: its row, mask, whether the part's edge cuts it, and the part's area."""
+    """An object found in a part of the image: its row, mask, box, whether the part's edge cuts it, the part's area."""
 
     row: int
     mask: Rle
+    box: NDArray[np.float64]  # x1, y1, x2, y2
     is_cut: bool
     seen: Rle
 
@@ -102,13 +103,13 @@ def _merge(placed: list[Prediction], parts: list[Box], size: Size) -> Prediction
         [name for one in placed for name in one.names],
     )
     owners = [part for one, part in zip(placed, parts, strict=True) for _ in range(len(one))]
-    is_cut = _cut(everything, owners)
+    tight = mask_boxes(everything.rle)
+    is_cut = _cut(tight, owners, size)
     kept: list[_Find] = []
     for row in sorted(range(len(everything)), key=lambda row: (is_cut[row], -everything.scores[row])):
-        find = _Find(row, everything.rle[row], bool(is_cut[row]), _filled(owners[row], size))
-        alike = [
-            other for other in kept if everything.labels[other.row] == everything.labels[row] and _is_same(other, find)
-        ]
+        find = _Find(row, everything.rle[row], tight[row], bool(is_cut[row]), _filled(owners[row], size))
+        of_class = [other for other in kept if everything.labels[other.row] == everything.labels[row]]
+        alike = [other for other in _overlapping(of_class, find) if _is_same(other, find)]
         if all(other.is_cut for other in alike):
             kept = [other for other in kept if other not in alike] + [_joined([*alike, find])]
     kept.sort(key=lambda find: -everything.scores[find.row])
@@ -116,23 +117,32 @@ def _merge(placed: list[Prediction], parts: list[Box], size: Size) -> Prediction
     boxes = merged.boxes.copy()
     for number, find in enumerate(kept):
         if find.mask is not everything.rle[find.row]:
-            boxes[number] = mask_boxes([find.mask])[0]
+            boxes[number] = find.box
     return replace(merged, rle=[find.mask for find in kept], boxes=boxes)
 
 
-def _cut(prediction: Prediction, owners: list[Box]) -> NDArray[np.bool_]:
-    """Whether each object touches an edge of its part that is not the image's."""
-    height, width = prediction.size
-    boxes, edges = mask_boxes(prediction.rle), np.array(owners).reshape(-1, 4)
+def _cut(boxes: NDArray[np.float64], owners: list[Box], size: Size) -> NDArray[np.bool_]:
+    """Whether each object, of these boxes (N, 4), touches an edge of its part that is not the image's."""
+    height, width = size
+    edges = np.array(owners).reshape(-1, 4)
     inner = edges != np.array([0, 0, width, height])
     return (inner & (np.abs(boxes - edges) <= MARGIN)).any(axis=1)
+
+
+def _overlapping(finds: list[_Find], find: _Find) -> list[_Find]:
+    """Those of the finds whose masks share a pixel with another's; boxes rule out most of them."""
+    boxes = np.array([other.box for other in finds]).reshape(-1, 4)
+    meet = (boxes[:, :2] < find.box[2:]).all(axis=1) & (find.box[:2] < boxes[:, 2:]).all(axis=1)
+    near = [finds[number] for number in np.flatnonzero(meet)]
+    if not near:
+        return []
+    shared = coco_mask.iou([find.mask], [other.mask for other in near], [0] * len(near))[0]
+    return [other for other, share in zip(near, shared, strict=True) if share]
 
 
 def _is_same(one: _Find, other: _Find) -> bool:
     """Whether two finds agree where both could be seen."""
     common = coco_mask.merge([one.seen, other.seen], intersect=True)
-    if not coco_mask.iou([one.mask], [other.mask], [1])[0, 0]:
-        return False
     first, second = (coco_mask.merge([find.mask, common], intersect=True) for find in (one, other))
     return bool(coco_mask.iou([first], [second], [0])[0, 0] >= SAME)
 
@@ -141,9 +151,11 @@ def _joined(finds: list[_Find]) -> _Find:
     """The object of which these finds are parts, with the first one's row."""
     if len(finds) == 1:
         return finds[0]
+    mask = coco_mask.merge([find.mask for find in finds])
     return replace(
         finds[0],
-        mask=coco_mask.merge([find.mask for find in finds]),
+        mask=mask,
+        box=mask_boxes([mask])[0],
         seen=coco_mask.merge([find.seen for find in finds]),
     )
 

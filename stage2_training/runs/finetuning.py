@@ -67,7 +67,7 @@ def finetune(
     with quiet_imports():
         from stage2_training.config.annotation_files import check_annotations
         from stage2_training.config.compose import default_schedule, finetuning_config
-        from stage2_training.config.cpu import describe_images
+        from stage2_training.config.image_sizes import describe_images
         from stage2_training.engine.best_checkpoint import describe_stop
         from stage2_training.evaluation.curves import plot_curves
         from stage2_training.evaluation.scores import read_curve

@@ -66,7 +66,7 @@ def pretrain(
     device = choose_device(device)
     with quiet_imports():
         from stage2_training.config.compose import default_schedule, parse_saliency_prompt, pretraining_config
-        from stage2_training.config.cpu import describe_images
+        from stage2_training.config.image_sizes import describe_images
         from stage2_training.runs import initial_weights
         from stage2_training.runs.train import train
         from stage2_training.runs.work_dir import WorkDir

@@ -10,7 +10,7 @@ from stage2_training.config.compose import (
     pretraining_config,
     read_fragment,
 )
-from stage2_training.config.cpu import describe_images
+from stage2_training.config.image_sizes import describe_images
 from stage2_training.config.overrides import Overrides
 
 

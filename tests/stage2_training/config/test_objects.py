@@ -65,7 +65,8 @@ def test_a_model_has_more_queries_than_an_image_has_objects(labelled: Any, model
     few = finetuning_config(model, labelled([3, 40, 7], 900), "finetune_demo")
     assert query_count(few) == (50 if has_queries else None)
     assert sizes(few) == [(256, 256)] * 3
-    many = finetuning_config(model, labelled([3, 203, 7], 900), "finetune_demo")
+    whole = Overrides(tiles="off")
+    many = finetuning_config(model, labelled([3, 203, 7], 900), "finetune_demo", overrides=whole)
     assert query_count(many) == (250 if has_queries else None)  # 1.25 x 200
     assert detections(many.model.get("test_cfg") or {}) == 250
     assert ("250 queries" in describe_objects(many)) == has_queries
@@ -77,21 +78,57 @@ def test_a_model_has_more_queries_than_an_image_has_objects(labelled: Any, model
             finetuning_config(model, labelled([203], 900), "finetune_demo", overrides=Overrides(queries=120))
 
 
-def test_images_are_as_large_as_their_objects_need(labelled: Any) -> None:
-    """Three quarters of the objects have at least a side of 8 pixels, or images are twice the schedule's size."""
-    by_area = {81: 256, 49: 320, 30: 384, 9: 512}
-    for area, size in by_area.items():
-        config = finetuning_config("knet_lite0", labelled([5], area), "finetune_demo")
-        assert sizes(config) == [(size, size)] * 3
-    assert "images up to 512 x 512, in which a quarter of the objects are smaller than 6 x 6" in describe_objects(
-        config
-    )
-    config = finetuning_config("knet_lite0", labelled([5], 9), "finetune_demo", overrides=Overrides(image_size=192))
-    assert sizes(config) == [(192, 192)] * 3
+def transforms(config: Config, part: str = "train") -> list[str]:
+    return [step["type"] for step in config[f"{part}_dataloader"].dataset.pipeline]
+
+
+@pytest.mark.parametrize(
+    ("counts", "area", "tile", "size", "queries"),
+    [
+        ([80], 64, None, 256, 100),
+        ([3, 40, 7], 63, 128, 256, 50),  # a quarter are smaller than 8 x 8 pixels
+        ([3, 203, 7], 900, 128, 256, 100),  # up to 200 in an image, a third of them in a tile: 1.25 x 67 queries
+        ([300], 900, 85, 170, 100),
+        ([2000], 900, 64, 128, 250),  # no smaller tiles than a quarter of the side
+        ([5], 9, 128, 256, 50),  # tiles are enlarged twice at most, so smaller ones would show nothing more
+    ],
+)
+def test_many_or_small_objects_are_seen_in_tiles(
+    labelled: Any, counts: list[int], area: int, tile: int | None, size: int, queries: int
+) -> None:
+    config = finetuning_config("knet_lite0", labelled(counts, area), "finetune_demo")
+    assert (config.get("tiles"), query_count(config), sizes(config)) == (tile, queries, [(size, size)] * 3)
+    assert ("RandomTile" in transforms(config)) == bool(tile)
+    assert "RandomTile" not in transforms(config, "test")
+    loops = [config.val_cfg.to_dict(), config.test_cfg.to_dict()]
+    if tile:
+        assert loops == [{"type": "TiledValLoop", "side": tile}, {"type": "TiledTestLoop", "side": tile}]
+        assert f"tiles of {tile} x {tile} pixels of the image, as images up to {size}" in describe_objects(config)
+    else:
+        assert loops == [{"type": "ValLoop"}, {"type": "TestLoop"}]
+        assert describe_objects(config).startswith("Up to 80 objects an image: 100 queries; images up to 256 x 256")
+
+
+def test_tiles_are_the_users_choice(labelled: Any) -> None:
+    """Those given are taken; with a size of the images, none are chosen."""
+    given = finetuning_config("knet_lite0", labelled([5], 900), "finetune_demo", overrides=Overrides(tiles="64"))
+    assert (given.tiles, sizes(given)) == (64, [(128, 128)] * 3)
+    both = Overrides(tiles="64", image_size=96)
+    given = finetuning_config("knet_lite0", labelled([203], 9), "finetune_demo", overrides=both)
+    assert (given.tiles, sizes(given)) == (64, [(96, 96)] * 3)
+    for whole in (Overrides(image_size=192), Overrides(tiles="off")):
+        config = finetuning_config("knet_lite0", labelled([5], 9), "finetune_demo", overrides=whole)
+        assert config.get("tiles") is None
+        assert transforms(config).count("RandomTile") == 0
+    everything = Overrides(tiles="64", image_size=96, queries=7)
+    assert finetuning_config("knet_lite0", labelled([5], 9), "finetune_demo", overrides=everything).tiles == 64
+    for wrong in ("31", "-64", "many", ""):
+        with pytest.raises(UserError, match=rf"^--tiles '{wrong}': use auto, off or the side of a tile, 32 pixels"):
+            Overrides(tiles=wrong)
 
 
 def test_an_explicit_setting_wins(labelled: Any) -> None:
-    options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.2.scale=(64,64)"]
+    options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.3.scale=(64,64)"]
     config = finetuning_config(
         "knet_lite0", labelled([203], 9), "finetune_demo", overrides=Overrides(cfg_options=options)
     )
@@ -99,7 +136,7 @@ def test_an_explicit_setting_wins(labelled: Any) -> None:
     assert sizes(config)[0] == (64, 64)
 
 
-@pytest.mark.parametrize(("count", "queries"), [(20, 50), (100, 150)])
+@pytest.mark.parametrize(("count", "queries"), [(20, 50), (80, 100)])
 def test_pretraining_follows_the_proposals(
     count: int, queries: int, write_shards: Any, make_record: Any, rectangles: Any
 ) -> None:

@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_taken_unless_the_last_is_asked_for(config, predi
 def test_masks_of_very_large_images_are_enlarged(config, predictor, tmp_path, monkeypatch):
     image = Image.open(next((tmp_path / "labelled").rglob("*.png"))).resize((320, 192))
     small = predictor(np.asarray(image.resize((160, 96), Image.Resampling.BILINEAR)))
-    monkeypatch.setattr(predictors, "MASK_PIXELS", 160 * 96)
+    monkeypatch.setattr(predictor, "mask_pixels", 160 * 96)
     enlarged = predictor(np.asarray(image))
     assert enlarged.size == (192, 320)
     assert np.array_equal(enlarged.scores, small.scores)

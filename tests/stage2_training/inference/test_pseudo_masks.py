@@ -48,7 +48,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "text"}]}
     for split in ("train", "test"):
         write_text(root / f"annotations/{split}.json", json.dumps(labels))
-    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES, "model.roi_head.num_classes=2", "model.rpn_head.mask_stride=8")
+    classes = ("model.roi_head.num_classes=2", "test_dataloader.dataset.metainfo.classes=(text,line)")
+    small = (*tiny_knet.MODEL, *tiny_knet.TEST_IMAGES, *classes, "model.rpn_head.mask_stride=8")
     config = finetuning_config("knet_lite0", "demo", overrides=Overrides(data_root=str(root), cfg_options=small))
     tiny_knet.untrained_run(root / "run", config)
     checkpoint = torch.load(root / "run" / "iter_1.pth")

@@ -1,0 +1,70 @@
+"""What the network sees of an image: whole, or in tiles; and how large."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from stage1_proposals.common.errors import UserError
+
+TILED_LOOPS = "stage2_training.inference.tiled_loops"
+TILED_INTERVAL = 4  # times the schedule's: in tiles, an image takes ten passes and more
+
+
+def describe_images(config: Config) -> str:
+    """Return the largest size that training images are resized to, as `images up to 512 x 512`."""
+    scales = list(image_scales(config.train_dataloader.dataset))
+    if not scales:
+        return "images of any size"
+    width, height = max(scales, key=lambda scale: scale[0] * scale[1])
+    return f"images up to {width} x {height}"
+
+
+def image_scales(dataset: Any) -> Iterator[tuple[int, int]]:
+    """The sizes (width, height) into which the transforms of a dataset's pipeline fit images."""
+    for transform in dataset.get("pipeline", ()):
+        scale = transform.get("scale")
+        if isinstance(scale, list | tuple) and len(scale):
+            several = isinstance(scale[0], list | tuple)  # of `RandomResize`
+            yield from (tuple(each) for each in (scale if several else [scale]))
+
+
+def resize_images(dataset: Any, size: int) -> None:
+    """Let the pipeline of a dataset's config resize images to fit into a square of `size` pixels.
+
+    Raises:
+        UserError: nothing in it resizes to a fixed size.
+    """
+    transforms = [transform for transform in dataset.pipeline if transform.type == "Resize"]
+    if not transforms:
+        raise UserError(
+            f"--image-size {size}: the pipeline of {dataset.type} has no Resize transform; use another --schedule, or "
+            f"set the scale with --cfg-options"
+        )
+    for transform in transforms:
+        transform.scale = (size, size)
+
+
+def see_tiles(config: Config, side: int) -> None:
+    """Let a run train on random square tiles of its images, and evaluate them in overlapping ones, in place.
+
+    Args:
+        config: gets `tiles`, the side, which `Predictor` reads.
+        side: in pixels of the image.
+    """
+    config.tiles = side
+    dataset = config.train_dataloader.dataset
+    pipeline = list(dataset.pipeline)
+    loaded = max(number for number, transform in enumerate(pipeline) if transform.type.startswith("Load"))
+    dataset.pipeline = [*pipeline[: loaded + 1], {"type": "RandomTile", "side": side}, *pipeline[loaded + 1 :]]
+    config.custom_imports.imports = [*config.custom_imports.imports, TILED_LOOPS]
+    config.train_cfg.val_interval = TILED_INTERVAL * config.train_cfg.get("val_interval", 1)
+    for part in ("val", "test"):
+        if f"{part}_cfg" in config:
+            config[f"{part}_cfg"] = evaluation_loop(config, part)
+
+
+def evaluation_loop(run: Config, part: str = "test") -> dict[str, Any]:
+    """The loop of `val` or `test` that sees images as a run does."""
+    name = f"{part.title()}Loop"
+    return {"type": f"Tiled{name}", "side": run.tiles} if run.get("tiles") else {"type": name}
