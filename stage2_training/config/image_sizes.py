@@ -45,6 +45,14 @@ def resize_images(dataset: Any, size: int) -> None:
         transform.scale = (size, size)
 
 
+def set_scales(dataset: Any, size: tuple[int, int]) -> None:
+    """Let the pipeline of a dataset's config fit images into this (width, height) wherever it changes their size."""
+    for transform in dataset.get("pipeline", ()):
+        scale = transform.get("scale")
+        if isinstance(scale, list | tuple):
+            transform["scale"] = [size] * len(scale) if isinstance(scale[0], list | tuple) else size
+
+
 def see_tiles(config: Config, side: int) -> None:
     """Let a run train on random square tiles of its images, and evaluate them in overlapping ones, in place.
 

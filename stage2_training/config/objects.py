@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import annotation_file
-from stage2_training.config.image_sizes import describe_images, image_scales, resize_images, see_tiles
+from stage2_training.config.image_sizes import describe_images, image_scales, see_tiles, set_scales
 from stage2_training.saliency_prompt.detectors import detector_traits
 
 # Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50.
@@ -173,7 +173,7 @@ def fit_to_objects(
             scale = _tile_scale(scale, tile)
             for part in ("train", "val", "test"):
                 if f"{part}_dataloader" in config:
-                    resize_images(config[f"{part}_dataloader"].dataset, scale[0])
+                    set_scales(config[f"{part}_dataloader"].dataset, scale)
     if queries is None:
         set_queries(config, max(query_count(config) or 0, _queries_for(objects)))
     side = round(objects.small_side(scale), 1) if scale and len(objects.sides) else None

@@ -109,6 +109,14 @@ def test_many_or_small_objects_are_seen_in_tiles(
         assert describe_objects(config).startswith("Up to 80 objects an image: 100 queries; images up to 256 x 256")
 
 
+def test_tiles_of_few_images_are_resized_at_random(labelled: Any) -> None:
+    """The augmentation of few labelled images keeps its share of the size, which is that of tiles."""
+    dataset = {**labelled([5], 900), "length_by_images": True}
+    config = finetuning_config("knet_lite0", dataset, "finetune_demo", overrides=Overrides(tiles="64"))
+    (resize,) = (step for step in config.train_dataloader.dataset.pipeline if "scale" in step)
+    assert (resize.type, resize.scale, resize.ratio_range) == ("RandomResize", (128, 128), (0.6, 1.0))
+
+
 def test_tiles_are_the_users_choice(labelled: Any) -> None:
     """Those given are taken; with a size of the images, none are chosen."""
     given = finetuning_config("knet_lite0", labelled([5], 900), "finetune_demo", overrides=Overrides(tiles="64"))
