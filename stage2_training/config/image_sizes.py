@@ -59,14 +59,21 @@ def see_tiles(config: Config, side: int) -> None:
     Args:
         config: gets `tiles`, the side, which `Predictor` reads.
         side: in pixels of the image.
+
+    Raises:
+        UserError: nothing in the training pipeline loads images.
     """
     config.tiles = side
     dataset = config.train_dataloader.dataset
     pipeline = list(dataset.pipeline)
-    loaded = max(number for number, transform in enumerate(pipeline) if transform.type.startswith("Load"))
+    loading = [number for number, transform in enumerate(pipeline) if transform.type.split(".")[-1].startswith("Load")]
+    if not loading:
+        raise UserError(f"tiles of {side} pixels: no transform of {dataset.type} loads images; use another --schedule")
+    loaded = loading[-1]
     dataset.pipeline = [*pipeline[: loaded + 1], {"type": "RandomTile", "side": side}, *pipeline[loaded + 1 :]]
     config.custom_imports.imports = [*config.custom_imports.imports, TILED_LOOPS]
-    config.train_cfg.val_interval = TILED_INTERVAL * config.train_cfg.get("val_interval", 1)
+    if "val_cfg" in config:
+        config.train_cfg.val_interval = TILED_INTERVAL * config.train_cfg.get("val_interval", 1)
     for part in ("val", "test"):
         if f"{part}_cfg" in config:
             config[f"{part}_cfg"] = evaluation_loop(config, part)

@@ -66,8 +66,9 @@ class Objects:
 
     @property
     def longer_side(self) -> float:
-        """Of most images: the median over objects."""
-        return float(np.median(self.sizes[:, 0]))
+        """That of the images, in pixels: their median."""
+        _, first = np.unique(self.images, return_index=True)
+        return float(np.median(self.sizes[first, 0]))
 
     def small_side(self, scale: tuple[float, float]) -> float:
         """The side below which a quarter of the objects are, once images are resized to fit into `scale`."""

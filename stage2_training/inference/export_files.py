@@ -14,8 +14,8 @@ from torch.onnx.errors import OnnxExporterError, UnsupportedOperatorError
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, writing
-from stage2_training.config.cpu import image_scales
 from stage2_training.config.evaluation_config import image_pipeline
+from stage2_training.config.image_sizes import image_scales
 from stage2_training.inference.export_networks import ExportNetwork, export_network
 
 OPSET = 17  # of ONNX; grids are sampled from 16 on
@@ -55,8 +55,9 @@ def describe_network(model: BaseDetector, config: Config) -> dict[str, Any]:
 
     Returns:
         `model` and `classes`; `mean` and `std` of RGB pixels in 0..255, by which images are normalised; `scale`, the
-        width and height into which they are fitted first, or None; `divisor`, of which the padded height and width are
-        multiples; `threshold`, above which a mask's probability is the object.
+        width and height into which they are fitted first, or None; `tiles`, the side of the tiles into which they are
+        cut before that, or None; `divisor`, of which the padded height and width are multiples; `threshold`, above
+        which a mask's probability is the object.
     """
     processor = model.data_preprocessor
     scales = list(image_scales({"pipeline": image_pipeline(config)}))
@@ -67,6 +68,7 @@ def describe_network(model: BaseDetector, config: Config) -> dict[str, Any]:
         "mean": processor.mean.flatten().tolist(),
         "std": processor.std.flatten().tolist(),
         "scale": list(scales[0]) if scales else None,
+        "tiles": config.get("tiles"),
         "divisor": processor.pad_size_divisor,
         "threshold": 0.5,
     }

@@ -58,6 +58,25 @@ def test_a_folder_of_labelme_files_is_trained_and_evaluated_on(command, tmp_path
     )
 
 
+def test_a_run_in_tiles_trains_is_evaluated_and_predicts_in_tiles(command, tmp_path):
+    miniatures.labelme(tmp_path / "mine")
+    start = (*MODEL, "--dataset", "mine", "--init", "scratch", "--epochs", 1, "--tiles", 32, "--image-size", 64)
+    code, printed = command("finetune", *start, "--cfg-options", *tiny_knet.MODEL)
+    assert code == 0, printed
+    assert "tiles of 32 x 32 pixels of the image, as images up to 64 x 64" in printed
+    run = tmp_path / "work_dirs" / "finetune" / "mine" / "knet_lite0-scratch"
+    scores = json.loads((run / "finished.json").read_text())
+    code, printed = command("evaluate", "--work-dir", run)
+    assert code == 0, printed
+    again = json.loads((run / "metrics.json").read_text())
+    assert {name: again[name] for name in AP_NAMES} == {name: scores[name] for name in AP_NAMES}
+    images = ("--images", "mine", "--work-dir", run, "--format", "coco", "--score", 0)
+    for given, seen in (((), ", in tiles of 32 pixels ->"), (("--tiles", "off"), "cpu ->")):
+        code, printed = command("predict", *images, *given, "--out", "-".join(["found", *given]))
+        assert code == 0, printed
+        assert seen in printed
+
+
 @pytest.fixture
 def pretraining(tmp_path, write_shards, make_record, rectangles):
     """A pre-training run of a tiny K-Net that has done no step."""

@@ -3,12 +3,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 from stage1_proposals.common.errors import UserError
-from stage2_training.data import BoxesFromMasks, LoadPseudoLabels, LoadRGBImage, PackPseudoLabels, RunLengthMasks
+from stage2_training.data import (
+    BoxesFromMasks,
+    LoadPseudoLabels,
+    LoadRGBImage,
+    PackPseudoLabels,
+    RandomTile,
+    RunLengthMasks,
+)
 
 HEIGHT, WIDTH = 48, 64
 
@@ -117,8 +125,6 @@ def test_seed_features_stay_with_their_masks(make_record, rectangles, boxes, sca
 
 def transformed_alone(mask: np.ndarray, shape: list[dict]) -> np.ndarray:
     """What resizing and flipping make of one mask, by MMDetection's transforms, without any other mask."""
-    from mmdet.structures.mask import BitmapMasks
-
     results = {
         "img": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
         "img_shape": (HEIGHT, WIDTH),
@@ -142,6 +148,35 @@ def test_dropping_takes_everything_of_an_instance_along(make_record, rectangles,
     assert np.array_equal(results["gt_masks"].masks, masks[kept])
     assert np.array_equal(results["gt_ignore_flags"], [index % 2 == 0 for index in kept])
     assert results["gt_bboxes_labels"].tolist() == kept
+
+
+@pytest.mark.parametrize("kept_as", ["bitmaps", "run lengths"])
+@pytest.mark.parametrize("side", [16, 40, 1000])
+def test_a_tile_is_a_random_part_of_the_image_with_its_instances(make_record, rectangles, kept_as, side):
+    """Each mask moves with the pixels below it; those of which nothing is left go, with all that belongs to them."""
+    boxes = [(y, x, y + 5, x + 7) for y in range(0, HEIGHT - 5, 9) for x in range(0, WIDTH - 7, 11)]
+    masks = rectangles(boxes, HEIGHT, WIDTH)
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for number, mask in enumerate(masks):
+        pixels[mask > 0] = number + 1
+    corners = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        record = make_record(1, "a.png", masks, np.arange(len(boxes))[:, None] + [0.0, 0, 0, 0])
+        results = LoadPseudoLabels().transform({"record": record, "labels": np.arange(len(boxes)), "img": pixels})
+        if kept_as == "bitmaps":
+            results["gt_masks"] = BitmapMasks(masks, HEIGHT, WIDTH)
+        results = BoxesFromMasks().transform(RandomTile(side).transform(results))
+        shape = (min(side, HEIGHT), min(side, WIDTH))
+        assert results["img"].shape[:2] == results["img_shape"] == shape
+        kept = results["gt_bboxes_labels"]
+        assert set(kept + 1) == set(np.unique(results["img"])) - {0}
+        assert results["gt_seed_features"][:, 0].tolist() == kept.tolist()
+        assert np.array_equal(results["gt_bboxes"].numpy(), results["gt_masks"].get_bboxes("hbox").numpy())
+        for number, mask in zip(kept, results["gt_masks"].masks, strict=True):
+            assert np.array_equal(mask > 0, results["img"][..., 0] == number + 1)
+        corners.add(results["img"].tobytes())
+    assert len(corners) == 1 if side == 1000 else len(corners) > 15
 
 
 ROTATE = {"type": "Rotate", "prob": 1.0, "min_mag": 10.0, "max_mag": 10.0, "img_border_value": (124, 116, 104)}
@@ -195,7 +230,6 @@ def test_boxes_are_tight_after_each_geometric_step(steps, kept_as):
 def test_an_instance_whose_box_rotation_clips_to_no_height_keeps_its_mask(kept):
     """Its box, of a row of an image made smaller, turns to above the image; the pixels' centres do so or do not."""
     from mmdet.structures.bbox import HorizontalBoxes
-    from mmdet.structures.mask import BitmapMasks
 
     angle = 0.34 if kept else 0.6  # by 0.44 or 0.78 of a pixel there
     masks = np.zeros((1, 256, 256), np.uint8)
@@ -218,7 +252,6 @@ def test_an_instance_whose_box_rotation_clips_to_no_height_keeps_its_mask(kept):
 def test_rotation_moves_masks_with_the_image_however_many():
     """MMDetection's Rotate, as fine-tuning uses it: each of nine masks turns with its own square of the image."""
     from mmdet.structures.bbox import HorizontalBoxes
-    from mmdet.structures.mask import BitmapMasks
 
     corners = [(y, x) for y in (12, 44, 76) for x in (12, 44, 76)]
     masks = np.zeros((9, 100, 100), np.uint8)

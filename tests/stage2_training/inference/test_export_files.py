@@ -100,6 +100,7 @@ def test_weights_are_plain(tmp_path):
     assert read.keys() == {"state_dict", "meta"}
     model.load_state_dict(read["state_dict"])
     assert read["meta"]["divisor"] == 32
+    assert read["meta"]["tiles"] is None
 
 
 def test_the_example_needs_numpy_alone(tmp_path):

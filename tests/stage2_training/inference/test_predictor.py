@@ -10,7 +10,6 @@ from stage1_proposals.images.decode import read_image
 from stage2_training.config.compose import finetuning_config, pretraining_config
 from stage2_training.config.evaluation_config import image_side
 from stage2_training.config.overrides import Overrides
-from stage2_training.inference import predictor as predictors
 from stage2_training.inference.predictor import Predictor, detect, image_loader, load_detector, preprocess
 from stage2_training.runs import train as training
 from tests import tiny_knet
