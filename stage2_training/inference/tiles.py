@@ -18,7 +18,7 @@ from stage2_training.inference.prediction import Prediction
 
 OVERLAP = 0.25  # of neighbouring tiles, at least, as a part of their side
 FROM = 1.5  # times the side of a tile: an image with a longer side is cut
-SAME = 0.5  # IoU of two masks of one object, where both could be seen
+SAME = 0.5  # IoU of two masks of one object, where both could be seen; or the share of a cut one that the other covers
 MARGIN = 2  # pixels from a tile's edge within which an object is taken for cut
 
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, x2 and y2 exclusive
@@ -141,7 +141,12 @@ def _overlapping(finds: list[_Find], find: _Find) -> list[_Find]:
 
 
 def _is_same(one: _Find, other: _Find) -> bool:
-    """Whether two finds agree where both could be seen."""
+    """Whether two finds agree where both could be seen, or the other is cut and lies in the one.
+
+    A tile shows a sliver of an object at its edge, which a detector often takes for less than is to be seen.
+    """
+    if other.is_cut and coco_mask.iou([other.mask], [one.mask], [1])[0, 0] >= SAME:
+        return True
     common = coco_mask.merge([one.seen, other.seen], intersect=True)
     first, second = (coco_mask.merge([find.mask, common], intersect=True) for find in (one, other))
     return bool(coco_mask.iou([first], [second], [0])[0, 0] >= SAME)
