@@ -160,13 +160,15 @@ def fit_to_objects(
     Args:
         config: of a run; gets `objects`, which `describe_objects` reads.
         objects: that it trains on.
-        queries, image_size: given by the user, and kept. With an image size, no tiles are chosen here.
+        queries, image_size: given by the user, and kept. With an image size, or for a model of boxes alone, no tiles
+            are chosen here.
         tile: likewise, the side of tiles in pixels of the image; 0: none.
     """
     scales = list(image_scales(config.train_dataloader.dataset))
     scale = max(scales, key=lambda scale: scale[0] * scale[1], default=None)
     if tile is None:
-        tile = 0 if image_size or not scale else _choose_tile(objects, scale)
+        chooses = image_size is None and detector_traits(config.model.type).masks
+        tile = _choose_tile(objects, scale) if scale and chooses else 0
     if tile:
         see_tiles(config, tile)
         objects = objects.in_tiles(tile)

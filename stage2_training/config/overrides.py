@@ -17,6 +17,7 @@ from stage2_training.config.run_settings import Overrides, tile_side
 from stage2_training.config.tracking import track
 from stage2_training.engine.schedulers import scale_milestones
 from stage2_training.engine.steps import images_per_process, passes
+from stage2_training.saliency_prompt.detectors import detector_traits
 
 # What libraries raise when a setting has a name, type or value that they do not know.
 CONFIG_ERRORS = (
@@ -60,6 +61,8 @@ def apply_overrides(
     """
     _apply_named(config, overrides)
     found, tile = objects(config) if objects else None, tile_side(overrides.tiles)
+    if tile and not detector_traits(config.model.type).masks:
+        raise UserError(f"--tiles {tile}: {config.model.type} finds boxes, and tiles are joined by masks; use off")
     if found and None in (overrides.queries, overrides.image_size):
         fit_to_objects(config, found, overrides.queries, overrides.image_size, tile)
     elif tile:

@@ -135,6 +135,15 @@ def test_tiles_are_the_users_choice(labelled: Any) -> None:
             Overrides(tiles=wrong)
 
 
+def test_models_of_boxes_alone_see_whole_images(labelled: Any) -> None:
+    """Tiles are joined by masks."""
+    config = finetuning_config("detr_lite0", labelled([203], 900), "finetune_demo")
+    assert config.get("tiles") is None
+    assert query_count(config) == 300
+    with pytest.raises(UserError, match=r"^--tiles 64: DETR finds boxes, and tiles are joined by masks; use off"):
+        finetuning_config("detr_lite0", labelled([203], 900), "finetune_demo", overrides=Overrides(tiles="64"))
+
+
 def test_an_explicit_setting_wins(labelled: Any) -> None:
     options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.3.scale=(64,64)"]
     config = finetuning_config(
