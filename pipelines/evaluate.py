@@ -27,7 +27,7 @@ from stage2_training.runs.init_options import check_checkpoint, check_run
 @click.option("--class-agnostic", is_flag=True, help="Objects of all classes count as one, and so do detections.")
 @click.option("--out", help="JSON of the scores. Default: metrics.json or class_agnostic.json by the checkpoint.")
 @options.device_option
-@options.settings_options("overrides", Overrides, only=["image_size", "data_root", "workers", "cfg_options"])
+@options.settings_options("overrides", Overrides, only=["image_size", "tiles", "data_root", "workers", "cfg_options"])
 @options.settings_options("custom", CustomDatasetOptions)
 def command(
     work_dir: str | None,
@@ -82,7 +82,8 @@ def command(
         print_lines(*labelled.remarks)
         labels = labelled.fragment
     if run is None and labels is not None:
-        plain = overrides.model_copy(update={"image_size": None})  # the test images are resized below
+        # What the test images are seen in is set below; of whose training nothing is known, as a whole.
+        plain = overrides.model_copy(update={"image_size": None, "tiles": "off"})
         run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=plain), None
         if queries := queries_in(read_tensors(weights), run.model.type):
             set_queries(run, queries)

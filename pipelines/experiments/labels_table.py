@@ -59,7 +59,7 @@ class Labels:
 @click.option("--pretrain-schedule", help="Default: pre-training's own.")
 @click.option("--finetune-schedule", help="Default: fine-tuning's own.")
 @experiment_options
-@settings_options("overrides", Overrides, only=["data_root", "image_size"])
+@settings_options("overrides", Overrides, only=["data_root", "image_size", "tiles"])
 @settings_options("custom", CustomDatasetOptions)
 def command(
     dataset: str,
@@ -97,7 +97,7 @@ def command(
         needed = (shards or Path("shards")) if {*starts} & {*PRETRAINED} else None
         scale, labels = _own(dataset, needed, overrides.data_root, custom)
     _check_models([*models, *baselines], models if "sp" in starts else ())
-    changes = {**settings, "image_size": overrides.image_size}
+    changes = {**settings, "image_size": overrides.image_size, "tiles": overrides.tiles}
     scale = replace(scale, **{name: value for name, value in changes.items() if value})
     plan = Plan(scale, work_dir / scale.name, device, gpus, batch_size)
     rows = {f"{name}, {STARTS[start]}": _row(name, start, labels) for name in models for start in dict.fromkeys(starts)}

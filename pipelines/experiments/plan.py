@@ -119,6 +119,7 @@ class Plan:
         words = [
             *("--model", row.model + scale.suffix, "--shards", scale.shards or made[0].directory),
             *(*option("--schedule", scale.pretrain_schedule), *option("--image-size", scale.image_size)),
+            *option("--tiles", scale.tiles),
             *(("--saliency-prompt", *row.options) if row.options else ()),
             *(("--prompts", "off") if row.init == "pseudo" else ()),
             *(*option("--epochs", scale.pretrain_epochs), "--seed", str(seed)),
@@ -135,6 +136,7 @@ class Plan:
         words = [
             *("--model", row.model + scale.suffix, "--dataset", "demo" if demo else dataset, *scale.labels),
             *(*option("--schedule", scale.finetune_schedule), *option("--image-size", scale.image_size)),
+            *option("--tiles", scale.tiles),
             *("--init", row.init, *(("--checkpoint", pretrained[0].directory) if pretrained else ())),
             *(("--data-root", data[0].directory / "ctw1500") if demo else ()),
             *option("--train-images", row.images),

@@ -35,6 +35,7 @@ class Scale:
     pretrain_schedule: str | None = None  # None: the command's own
     finetune_schedule: str | None = None
     image_size: int | None = None
+    tiles: str | None = None
     pretrain_epochs: int | None = None  # None: the schedule's
     finetune_epochs: int | None = None  # at most; None: the row's or the dataset's
     freesolo: str | None = None  # COCO JSON of FreeSOLO's masks; None: `freemask`, the masks that FreeSOLO starts from

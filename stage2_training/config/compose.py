@@ -160,10 +160,11 @@ def finetuning_config(
     config.test_cfg = {"type": "TestLoop"}  # the test set is the validation set
     config.test_dataloader = deepcopy(config.val_dataloader)
     config.test_evaluator = deepcopy(config.val_evaluator)
-    overrides = overrides or Overrides()
+    overrides, by_images = overrides or Overrides(), labelled.get("length_by_images")
+    if overrides.tiles is None and not by_images:  # the paper's datasets are seen as it sees them
+        overrides = overrides.model_copy(update={"tiles": "off"})
 
     def objects(config: Config) -> Objects | None:
-        by_images = labelled.get("length_by_images")
         if overrides.train_images:
             draw_images(config, overrides.train_images, keep_length=bool(by_images or overrides.epochs))
         found = labelled_objects(config.train_dataloader.dataset)

@@ -13,8 +13,9 @@ from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
-from stage2_training.config.image_sizes import evaluation_loop, resize_images
+from stage2_training.config.image_sizes import resize_images, test_in_tiles
 from stage2_training.config.overrides import Overrides, apply_overrides
+from stage2_training.config.run_settings import tile_side
 from stage2_training.data.dataset import CLUSTER_NAME
 
 
@@ -26,9 +27,9 @@ def evaluation_config(
 ) -> Config:
     """The config of a run with what evaluation needs.
 
-    Images are resized as the run resizes its test images or, in pre-training, its training images, unless `overrides`
-    has another size. A Saliency Prompt
-    variant stays one: prompts only act in its losses, and it predicts what the plain detector predicts.
+    Images are resized as the run resizes its test images or, in pre-training, its training images, and cut into tiles
+    as the run cuts them, unless `overrides` has another size or other tiles. A Saliency Prompt variant stays one:
+    prompts only act in its losses, and it predicts what the plain detector predicts.
 
     Args:
         run: the config of a pre-training or fine-tuning run.
@@ -43,7 +44,7 @@ def evaluation_config(
     if dataset is not None:
         config.test_dataloader = _test_loader(dataset, _resize_transform(run))
         config.test_evaluator = {"type": "MaskAP"}
-        config.test_cfg = evaluation_loop(run)
+        config.test_cfg = {"type": "TestLoop"}
     elif "test_dataloader" not in config:
         raise UserError(
             f"{run.work_dir} is a pre-training run, which has no labels to evaluate on; fine-tune first, or name a "
@@ -54,7 +55,9 @@ def evaluation_config(
     overrides = overrides or Overrides()
     if overrides.image_size is not None:
         resize_images(config.test_dataloader.dataset, overrides.image_size)
-    return apply_overrides(config, overrides.model_copy(update={"image_size": None}))
+    tile = tile_side(overrides.tiles)
+    test_in_tiles(config, config.get("tiles", 0) if tile is None else tile)
+    return apply_overrides(config, overrides.model_copy(update={"image_size": None, "tiles": None}))
 
 
 def image_pipeline(run: Config) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from stage1_proposals.common.errors import UserError
 
 TILED_LOOPS = "stage2_training.inference.tiled_loops"
-TILED_INTERVAL = 4  # times the schedule's: in tiles, an image takes ten passes and more
+# Evaluations are that much rarer in tiles, in which an image takes ten passes and more; but there are a few.
+TILED_INTERVAL, LEAST_EVALUATIONS = 4, 5
 
 
 def describe_images(config: Config) -> str:
@@ -71,15 +72,27 @@ def see_tiles(config: Config, side: int) -> None:
         raise UserError(f"tiles of {side} pixels: no transform of {dataset.type} loads images; use another --schedule")
     loaded = loading[-1]
     dataset.pipeline = [*pipeline[: loaded + 1], {"type": "RandomTile", "side": side}, *pipeline[loaded + 1 :]]
-    config.custom_imports.imports = [*config.custom_imports.imports, TILED_LOOPS]
     if "val_cfg" in config:
-        config.train_cfg.val_interval = TILED_INTERVAL * config.train_cfg.get("val_interval", 1)
+        epochs, interval = config.train_cfg.max_epochs, config.train_cfg.get("val_interval", 1)
+        config.train_cfg.val_interval = max(interval, min(TILED_INTERVAL * interval, epochs // LEAST_EVALUATIONS))
     for part in ("val", "test"):
-        if f"{part}_cfg" in config:
-            config[f"{part}_cfg"] = evaluation_loop(config, part)
+        _set_loop(config, part, side)
 
 
-def evaluation_loop(run: Config, part: str = "test") -> dict[str, Any]:
-    """The loop of `val` or `test` that sees images as a run does."""
-    name = f"{part.title()}Loop"
-    return {"type": f"Tiled{name}", "side": run.tiles} if run.get("tiles") else {"type": name}
+def test_in_tiles(config: Config, side: int) -> None:
+    """Let the test images of a config be seen in tiles of this side, or, with 0, as a whole; in place."""
+    config.tiles = side
+    _set_loop(config, "test", side)
+
+
+def _set_loop(config: Config, part: str, side: int) -> None:
+    """Set MMEngine's loop of `val` or `test`, if there is one, or that in tiles; a loop of the user's own stays."""
+    key, name = f"{part}_cfg", f"{part.title()}Loop"
+    loop = dict(config.get(key) or {})
+    if loop.get("type") not in (name, f"Tiled{name}"):
+        return
+    loop.pop("side", None)
+    config[key] = {**loop, "type": f"Tiled{name}", "side": side} if side else {**loop, "type": name}
+    imports = config.custom_imports.imports
+    if side and TILED_LOOPS not in imports:
+        config.custom_imports.imports = [*imports, TILED_LOOPS]

@@ -25,6 +25,7 @@ SPARE, PERCENTILE, STEP = 1.25, 99, 50
 # Tiles: of the largest part of an image's side with which no more queries than the paper's are needed, and at least
 # three quarters of the objects have this side (root of their area) in pixels: a cell at stride 8.
 PARTS, MOST_QUERIES, LEAST_SIDE = (2, 3, 4), 100, 8.0
+LEAST_GAIN = 1.25  # in the objects' side; else smaller tiles are not worth their evaluations
 LARGEST_SCALE = 2  # pixels of the network's input for one of a tile
 DETECTIONS = 100  # that a model returns where its config says nothing
 ROUNDING = 1e-9  # of sums of tiles' shares
@@ -40,7 +41,7 @@ class Objects:
         images: number of each object's image, int (O,).
         sides: root of each object's area in pixels of its image, float (O,).
         sizes: longer and shorter side of each object's image or tile, (O, 2).
-        shares: which part of its image a tile is, (O,); 1 for whole images.
+        shares: the probability that a random tile shows a part of each object, (O,); 1 for whole images.
     """
 
     images: NDArray[Any]
@@ -49,9 +50,9 @@ class Objects:
     shares: NDArray[Any] | float = 1.0
 
     def in_tiles(self, side: int) -> "Objects":
-        """The objects of square tiles, in pixels of the image; as many as the tile's part of the image, on average."""
-        sizes = np.minimum(self.sizes, side)
-        return replace(self, sizes=sizes, shares=(sizes / self.sizes).prod(axis=1))
+        """The objects of square tiles, in pixels of the image: as many as a random tile shows a part of, on average."""
+        shown = np.minimum(1, (side + self.sides[:, None]) / self.sizes)
+        return replace(self, sizes=np.minimum(self.sizes, side), shares=shown.prod(axis=1))
 
     @property
     def image_count(self) -> int:
@@ -168,7 +169,7 @@ def fit_to_objects(
     scale = max(scales, key=lambda scale: scale[0] * scale[1], default=None)
     if tile is None:
         chooses = image_size is None and detector_traits(config.model.type).masks
-        tile = _choose_tile(objects, scale) if scale and chooses else 0
+        tile = _choose_tile(objects, scale, MOST_QUERIES if queries is None else None) if scale and chooses else 0
     if tile:
         see_tiles(config, tile)
         objects = objects.in_tiles(tile)
@@ -183,15 +184,23 @@ def fit_to_objects(
     config.objects = {"per_image": objects.most, "side": side}
 
 
-def _choose_tile(objects: Objects, scale: tuple[int, int]) -> int:
-    """The side of tiles, in pixels of the image; 0: whole images will do."""
+def _choose_tile(objects: Objects, scale: tuple[int, int], most_queries: int | None) -> int:
+    """The side of tiles, in pixels of the image; 0: whole images will do.
+
+    Args:
+        most_queries: None: as many as are needed.
+    """
     if not len(objects.sides):
         return 0
     tiles = [round(objects.longer_side / part) for part in PARTS]
     seen = {0: (objects, objects.small_side(scale))}
     seen |= {tile: (cut := objects.in_tiles(tile), cut.small_side(_tile_scale(scale, tile))) for tile in tiles}
-    enough = min(LEAST_SIDE, max(side for _, side in seen.values()))  # smaller tiles do not show all objects larger
-    good = (tile for tile, (cut, side) in seen.items() if side >= enough and _queries_for(cut) <= MOST_QUERIES)
+    enough = min(LEAST_SIDE, max(side for _, side in seen.values()) / LEAST_GAIN)
+    good = (
+        tile
+        for tile, (cut, side) in seen.items()
+        if side >= enough and (most_queries is None or _queries_for(cut) <= most_queries)
+    )
     return next(good, tiles[-1])
 
 
@@ -216,7 +225,8 @@ def describe_objects(config: Config) -> str:
     if objects.side is not None:
         images += f", in which a quarter of the objects are smaller than {objects.side:g} x {objects.side:g}"
     options = "--queries, --tiles and --image-size set others" if queries else "--tiles and --image-size set others"
-    return f"Up to {objects.per_image} objects {'a tile' if tile else 'an image'}: {model}; {images}; {options}"
+    count = f"About {objects.per_image} objects a tile" if tile else f"Up to {objects.per_image} objects an image"
+    return f"{count}: {model}; {images}; {options}"
 
 
 def query_count(config: Config) -> int | None:

@@ -128,7 +128,7 @@ class Predictor:
 def find_objects(
     model: BaseDetector,
     pipeline: Sequence[dict[str, Any]],
-    names: Sequence[str],
+    names: Sequence[str] | None,
     pixels: NDArray[np.uint8],
     min_score: float = 0.0,
     mask_pixels: int = MASK_PIXELS,
@@ -137,7 +137,7 @@ def find_objects(
 
     Args:
         model, pipeline: as of `detect`.
-        names: of the model's classes.
+        names: of the model's classes; None: objects get none.
         pixels: uint8 (H, W, 3), RGB.
         min_score, mask_pixels: as of `Predictor`.
     """
@@ -158,7 +158,8 @@ def find_objects(
     if scale < 1 and found.bboxes.any():
         boxes *= np.array([size[1] / width, size[0] / height] * 2, np.float32)
     labels = found.labels.numpy()
-    return Prediction(size, rle, boxes, found.scores.numpy(), labels, [names[label] for label in labels])
+    of_objects = [names[label] if names is not None else "" for label in labels]
+    return Prediction(size, rle, boxes, found.scores.numpy(), labels, of_objects)
 
 
 @torch.no_grad()

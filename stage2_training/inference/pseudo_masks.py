@@ -99,7 +99,8 @@ class CheckpointGenerator:
         predictor = Predictor(config, self.checkpoint, min_score=self.min_score, mask_pixels=MASK_PIXELS, device="cpu")
         if file_sha256(self.checkpoint) != expected:
             raise UserError(f"{self.checkpoint}: has changed since the job began; start it again")
-        decides = json.dumps([config.model.to_dict(), predictor.pipeline, predictor.tiles], sort_keys=True, default=str)
+        seen = [predictor.tiles] if predictor.tiles else []
+        decides = json.dumps([config.model.to_dict(), predictor.pipeline, *seen], sort_keys=True, default=str)
         return predictor, hashlib.sha256(decides.encode()).hexdigest()
 
     def __call__(self, batch: Batch) -> list[Proposals | ImageError]:

@@ -22,7 +22,7 @@ class _InTiles:
     The data loader's images are not used: they have been resized as a whole.
 
     Args:
-        runner, dataloader, evaluator: as of MMEngine's loops.
+        runner, dataloader, evaluator, kwargs: as of MMEngine's loops.
         side: of the tiles, in pixels of the image.
     """
 
@@ -31,8 +31,8 @@ class _InTiles:
     dataloader: Any
     evaluator: Evaluator
 
-    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, side: int) -> None:
-        super().__init__(runner, dataloader, evaluator)  # type: ignore[call-arg]  # a loop's
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any, side: int, **kwargs: Any) -> None:
+        super().__init__(runner, dataloader, evaluator, **kwargs)  # type: ignore[call-arg]  # a loop's
         self.side = side
 
     @torch.no_grad()
@@ -44,9 +44,7 @@ class _InTiles:
         self.runner.call_hook(f"after_{self.stage}_iter", batch_idx=idx, data_batch=data_batch, outputs=found)
 
     def _see(self, sample: DetDataSample) -> DetDataSample:
-        dataset = self.dataloader.dataset
-        pipeline, names = dataset.pipeline.transforms, dataset.metainfo["classes"]
-        see = partial(find_objects, self.runner.model, pipeline, names)
+        see = partial(find_objects, self.runner.model, self.dataloader.dataset.pipeline.transforms, None)
         found = predict_in_tiles(see, read_image(sample.img_path), Tiles(self.side))
         instances = InstanceData(
             bboxes=torch.from_numpy(found.boxes),

@@ -50,13 +50,14 @@ class Tiles:
 
 @dataclass(frozen=True, eq=False)
 class _Find:
-    """An object found in a part of the image: its row, mask, box, whether the part's edge cuts it, the part's area."""
+    """An object found in a part of the image."""
 
     row: int
     mask: Rle
-    box: NDArray[np.float64]  # x1, y1, x2, y2
-    is_cut: bool
-    seen: Rle
+    box: NDArray[np.float64]  # of the mask: x1, y1, x2, y2
+    score: float
+    is_cut: bool  # by the part's edge
+    seen: Rle  # the part
 
 
 def predict_in_tiles(
@@ -92,7 +93,8 @@ def _place(prediction: Prediction, part: Box, size: Size) -> Prediction:
 def _merge(placed: list[Prediction], parts: list[Box], size: Size) -> Prediction:
     """The finds of all parts, those of one object joined.
 
-    Of a whole object, the best-scored find is kept as it is. One that is cut in each part is put together.
+    The best-scored find of a whole object is kept as it is, with the score of the best find, cut or not. An object that
+    is cut in each part is put together. What is cut and lies in a better-scored find is a sliver of it, and left out.
     """
     everything = Prediction(
         size,
@@ -106,19 +108,28 @@ def _merge(placed: list[Prediction], parts: list[Box], size: Size) -> Prediction
     tight = mask_boxes(everything.rle)
     is_cut = _cut(tight, owners, size)
     kept: list[_Find] = []
-    for row in sorted(range(len(everything)), key=lambda row: (is_cut[row], -everything.scores[row])):
-        find = _Find(row, everything.rle[row], tight[row], bool(is_cut[row]), _filled(owners[row], size))
+    for row in np.argsort(-everything.scores, kind="stable").tolist():
+        mask, score = everything.rle[row], float(everything.scores[row])
+        find = _Find(row, mask, tight[row], score, bool(is_cut[row]), _filled(owners[row], size))
         of_class = [other for other in kept if everything.labels[other.row] == everything.labels[row]]
-        alike = [other for other in _overlapping(of_class, find) if _is_same(other, find)]
-        if all(other.is_cut for other in alike):
-            kept = [other for other in kept if other not in alike] + [_joined([*alike, find])]
-    kept.sort(key=lambda find: -everything.scores[find.row])
+        near = _overlapping(of_class, find)
+        alike = [other for other in near if _is_same(other, find)]
+        if any(not other.is_cut for other in alike) or (not alike and find.is_cut and _is_sliver(find, near)):
+            continue
+        joined = _joined([*alike, find]) if find.is_cut else replace(find, score=max([score, *_scores(alike)]))
+        kept = [other for other in kept if other not in alike] + [joined]
+    kept.sort(key=lambda find: -find.score)
     merged = everything.take([find.row for find in kept])
     boxes = merged.boxes.copy()
     for number, find in enumerate(kept):
         if find.mask is not everything.rle[find.row]:
             boxes[number] = find.box
-    return replace(merged, rle=[find.mask for find in kept], boxes=boxes)
+    scores = np.array(_scores(kept), np.float32)
+    return replace(merged, rle=[find.mask for find in kept], boxes=boxes, scores=scores)
+
+
+def _scores(finds: list[_Find]) -> list[float]:
+    return [find.score for find in finds]
 
 
 def _cut(boxes: NDArray[np.float64], owners: list[Box], size: Size) -> NDArray[np.bool_]:
@@ -141,19 +152,21 @@ def _overlapping(finds: list[_Find], find: _Find) -> list[_Find]:
 
 
 def _is_same(one: _Find, other: _Find) -> bool:
-    """Whether two finds agree where both could be seen, or the other is cut and lies in the one.
-
-    A tile shows a sliver of an object at its edge, which a detector often takes for less than is to be seen.
-    """
-    if other.is_cut and coco_mask.iou([other.mask], [one.mask], [1])[0, 0] >= SAME:
-        return True
+    """Whether two finds agree where both could be seen."""
     common = coco_mask.merge([one.seen, other.seen], intersect=True)
     first, second = (coco_mask.merge([find.mask, common], intersect=True) for find in (one, other))
     return bool(coco_mask.iou([first], [second], [0])[0, 0] >= SAME)
 
 
+def _is_sliver(find: _Find, better: list[_Find]) -> bool:
+    """Whether better finds cover a cut one: of an object at a tile's edge, detectors often take less than they see."""
+    return bool(better) and bool(
+        coco_mask.iou([find.mask], [other.mask for other in better], [1] * len(better)).max() >= SAME
+    )
+
+
 def _joined(finds: list[_Find]) -> _Find:
-    """The object of which these finds are parts, with the first one's row."""
+    """The object of which these finds are parts, with the row and score of the first one, which is the best."""
     if len(finds) == 1:
         return finds[0]
     mask = coco_mask.merge([find.mask for find in finds])

@@ -66,7 +66,12 @@ CHANGEABLE = frozenset(
 )
 
 # Where one of these differs, other settings follow from it: the message names it first, as this.
-CAUSES = {"pseudo_labels": "pseudo labels", "labels": "labels", "initialisation": "initial weights"}
+CAUSES = {
+    "pseudo_labels": "pseudo labels",
+    "labels": "labels",
+    "initialisation": "initial weights",
+    "tiles": "tiles (--tiles, TILES=)",
+}
 
 
 @dataclass(frozen=True)

@@ -87,16 +87,17 @@ def transforms(config: Config, part: str = "train") -> list[str]:
     [
         ([80], 64, None, 256, 100),
         ([3, 40, 7], 63, 128, 256, 50),  # a quarter are smaller than 8 x 8 pixels
-        ([3, 203, 7], 900, 128, 256, 100),  # up to 200 in an image, a third of them in a tile: 1.25 x 67 queries
-        ([300], 900, 85, 170, 100),
-        ([2000], 900, 64, 128, 250),  # no smaller tiles than a quarter of the side
+        ([3, 203, 7], 900, 85, 170, 100),  # up to 200 in an image, of which a tile shows (85 + 30)^2 / (256 x 192)
+        ([3, 203, 7], 100, 128, 256, 100),
+        ([2000], 900, 64, 128, 450),  # no smaller tiles than a quarter of the side
         ([5], 9, 128, 256, 50),  # tiles are enlarged twice at most, so smaller ones would show nothing more
     ],
 )
 def test_many_or_small_objects_are_seen_in_tiles(
     labelled: Any, counts: list[int], area: int, tile: int | None, size: int, queries: int
 ) -> None:
-    config = finetuning_config("knet_lite0", labelled(counts, area), "finetune_demo")
+    auto = Overrides(tiles="auto")
+    config = finetuning_config("knet_lite0", labelled(counts, area), "finetune_demo", overrides=auto)
     assert (config.get("tiles"), query_count(config), sizes(config)) == (tile, queries, [(size, size)] * 3)
     assert ("RandomTile" in transforms(config)) == bool(tile)
     assert "RandomTile" not in transforms(config, "test")
@@ -107,6 +108,21 @@ def test_many_or_small_objects_are_seen_in_tiles(
     else:
         assert loops == [{"type": "ValLoop"}, {"type": "TestLoop"}]
         assert describe_objects(config).startswith("Up to 80 objects an image: 100 queries; images up to 256 x 256")
+
+
+def test_tiles_that_would_show_objects_no_larger_are_not_taken(labelled: Any) -> None:
+    """On a CPU, images of 256 pixels are enlarged twice already."""
+    config = finetuning_config("knet_lite0", labelled([5], 9), "finetune_cpu", overrides=Overrides(tiles="auto"))
+    assert (config.get("tiles"), sizes(config)) == (None, [(512, 512)] * 3)
+
+
+def test_the_papers_datasets_are_seen_whole_unless_tiles_are_asked_for(labelled: Any) -> None:
+    """They state their length; labels of a user's own do not."""
+    assert finetuning_config("knet_lite0", labelled([203], 100), "finetune_demo").get("tiles") is None
+    own = {**labelled([203], 100), "length_by_images": True}
+    assert finetuning_config("knet_lite0", own, "finetune_demo").tiles == 128
+    given = finetuning_config("knet_lite0", own, "finetune_demo", overrides=Overrides(queries=300))
+    assert given.get("tiles") is None  # enough queries for whole images
 
 
 def test_tiles_of_few_images_are_resized_at_random(labelled: Any) -> None:
@@ -145,7 +161,7 @@ def test_models_of_boxes_alone_see_whole_images(labelled: Any) -> None:
 
 
 def test_an_explicit_setting_wins(labelled: Any) -> None:
-    options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.3.scale=(64,64)"]
+    options = ["model.rpn_head.num_kernels=6", "train_dataloader.dataset.pipeline.2.scale=(64,64)"]
     config = finetuning_config(
         "knet_lite0", labelled([203], 9), "finetune_demo", overrides=Overrides(cfg_options=options)
     )

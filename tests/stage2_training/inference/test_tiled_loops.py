@@ -22,8 +22,9 @@ from tests import tiny_knet
 SIDE = 32
 
 
-def finetuning(root: Path, **overrides: Any) -> Any:
-    settings = Overrides(data_root=str(root), workers=0, tiles=str(SIDE), cfg_options=tiny_knet.MODEL, **overrides)
+def finetuning(root: Path, *options: str, **overrides: Any) -> Any:
+    given = {"tiles": str(SIDE), **overrides}
+    settings = Overrides(data_root=str(root), workers=0, cfg_options=(*tiny_knet.MODEL, *options), **given)
     return finetuning_config("knet_lite0", "demo", schedule="finetune_demo", overrides=settings)
 
 
@@ -62,10 +63,38 @@ def test_the_scores_are_those_of_what_is_predicted(root: Path, tmp_path: Path) -
     assert len(detections) > 3 * 6
 
 
-def test_other_labels_are_evaluated_in_the_runs_tiles(root: Path) -> None:
-    config = finetuning(root)
-    other = evaluation_config(config, {"val_dataloader": config.val_dataloader.to_dict()}, class_agnostic=True)
+def test_other_labels_are_evaluated_in_the_runs_tiles(root: Path, tmp_path: Path) -> None:
+    """Also those that have fewer classes than the run's model, which count as one."""
+    config = finetuning(root, "model.roi_head.num_classes=3")
+    run = tiny_knet.untrained_run(tmp_path / "run", config)
+    dataset = {"val_dataloader": config.val_dataloader.to_dict()}
+    other = evaluation_config(config, dataset, class_agnostic=True)
     assert other.test_cfg == {"type": "TiledTestLoop", "side": SIDE}
+    assert "AP" in training.evaluate(other, run / "iter_1.pth", tmp_path / "evaluation")
+
+
+def test_an_evaluation_can_see_other_tiles_or_none(root: Path) -> None:
+    config = finetuning(root)
+    for given, loop in (
+        (Overrides(), {"type": "TiledTestLoop", "side": SIDE}),
+        (Overrides(tiles="48", image_size=64), {"type": "TiledTestLoop", "side": 48}),
+        (Overrides(tiles="off"), {"type": "TestLoop"}),
+    ):
+        assert evaluation_config(config, overrides=given).test_cfg == loop
+    whole = evaluation_config(finetuning(root, tiles="off"), overrides=Overrides(tiles="48"))
+    assert whole.test_cfg == {"type": "TiledTestLoop", "side": 48}
+    assert "stage2_training.inference.tiled_loops" in whole.custom_imports.imports
+
+
+@pytest.mark.parametrize(("epochs", "interval"), [(1, 5), (48, 9), (400, 20)])
+def test_evaluations_in_tiles_are_rarer_but_a_few_remain(root: Path, epochs: int, interval: int) -> None:
+    assert finetuning(root, epochs=epochs).train_cfg.val_interval == interval
+
+
+def test_a_loop_of_the_users_own_stays(root: Path) -> None:
+    config = finetuning(root, tiles="off")
+    config.test_cfg = {"type": "MyLoop"}
+    assert evaluation_config(config, overrides=Overrides(tiles="48")).test_cfg == {"type": "MyLoop"}
 
 
 def test_pretraining_sees_tiles(write_shards: Any, make_record: Any, rectangles: Any, tmp_path: Path) -> None:

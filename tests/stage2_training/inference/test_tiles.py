@@ -111,6 +111,44 @@ def test_an_object_that_every_tile_cuts_is_put_together() -> None:
     assert found.boxes.tolist() == [[30, 40, 220, 60]]
 
 
+def with_junk(score: float, strip: slice) -> Callable[[NDArray[np.uint8]], Prediction]:
+    """The detector, all of whose finds score 0.9, and which finds something else in these columns of all it sees."""
+
+    def predict(pixels: NDArray[np.uint8]) -> Prediction:
+        found = detector()(pixels)
+        junk = np.zeros((1, *pixels.shape[:2]), bool)
+        junk[:, :, strip] = True
+        rle = [*found.rle, *encode_masks(junk)]
+        scores = np.array([0.9] * len(found) + [score], np.float32)
+        labels, names = np.append(found.labels, 0), [*found.names, "cat"]
+        return Prediction(found.size, rle, mask_boxes(rle).astype(np.float32), scores, labels, names)
+
+    return predict
+
+
+@pytest.mark.parametrize("strip", [slice(None), slice(5, 70), slice(40, None)])
+def test_what_scores_low_spoils_no_object(strip: slice) -> None:
+    pixels = image(250, 250, (60, 60, 130, 130, 100), (10, 200, 40, 230, 100))
+    found = predict_in_tiles(with_junk(0.01, strip), pixels, Tiles(100))
+    assert counts(found.at_least(0.5)) == expected(pixels)
+
+
+def test_a_whole_object_has_the_score_of_its_best_sight() -> None:
+    """The whole image shows it whole, but small and therefore unsure; a tile shows part of it."""
+    pixels = image(200, 300, (20, 20, 250, 180, 100))
+
+    def predict(seen: NDArray[np.uint8]) -> Prediction:
+        found = detector()(seen)
+        score = 0.3 if seen.shape == pixels.shape else 0.8
+        return Prediction(
+            found.size, found.rle, found.boxes, np.full(len(found), score, np.float32), found.labels, found.names
+        )
+
+    found = predict_in_tiles(predict, pixels, Tiles(100))
+    assert counts(found) == expected(pixels)
+    assert found.scores == pytest.approx([0.8])
+
+
 def test_a_sliver_at_the_edge_of_a_tile_is_part_of_the_object() -> None:
     """A detector that takes too little of what a tile cuts; of other classes, slivers are objects of their own."""
 
