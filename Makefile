@@ -24,7 +24,7 @@ option.WORK_DIR := --work-dir## where a run, or everything, goes
 option.OUT := --out## the file to write; a folder for prelabel, select, predict (prelabels, selected, predictions)
 option.FORMAT := --format## coco, labelme, yolo; predict: also masks, pictures; export: onnx, torchscript, weights
 option.SCORE := --score## lowest score of a mask to write or draw
-option.TILES := --tiles## see images in tiles: off, auto or a side in pixels; predict: default as trained (auto)
+option.TILES := --tiles## see images in tiles: off, auto or a side in pixels (auto; predict, evaluate: as trained)
 option.SIMILAR := --similar## a proposal, as image_id:row
 option.THRESHOLD := --threshold## similarity from which images are duplicates (0.8)
 option.CLASSES := --classes## number of pseudo classes (80)
@@ -48,7 +48,7 @@ takes.cluster := SHARDS CLASSES## give every proposal a pseudo class by k-means
 takes.recall := LABELS SHARDS## class-agnostic AP and AR of shard sets, SHARDS="dir dir"
 takes.pretrain := MODEL SHARDS PROMPTS BACKBONE WEIGHTS TILES WORK_DIR WORKERS GPUS DEVICE## stage 2, pre-train
 takes.finetune := MODEL DATASET ROOT INIT CHECKPOINT WEIGHTS TILES WORK_DIR WORKERS GPUS DEVICE## fine-tune, evaluate
-takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT OUT WORKERS DEVICE## AP of masks and boxes
+takes.evaluate := WORK_DIR MODEL DATASET ROOT CHECKPOINT TILES OUT WORKERS DEVICE## AP of masks and boxes
 takes.predict := IMAGES WORK_DIR CHECKPOINT OUT SCORE FORMAT TILES WORKERS DEVICE## images -> label files, pictures
 takes.export := WORK_DIR FORMAT OUT## a fine-tuned detector -> ONNX, TorchScript or weights
 takes.draw = PICTURE $(of.$(PICTURE))## PICTURE=curves RUNS="A=dir B=dir,dir"|activations RUNS|results SHARDS WORK_DIR

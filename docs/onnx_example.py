@@ -20,6 +20,10 @@ def resize(maps, height, width):  # bilinear, (..., h, w) -> (..., height, width
 
 def detect(session, image):  # uint8 (H, W, 3) RGB -> scores (R,), labels (R,), masks bool (R, H, W)
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    if about["tiles"]:
+        raise SystemExit(
+            f"trained on tiles of {about['tiles']} pixels: cut the image and join what is found, see export.md"
+        )
     (height, width), longer, shorter = image.shape[:2], max(about["scale"]), min(about["scale"])
     factor = min(longer / max(height, width), shorter / min(height, width))
     small = int(height * factor + 0.5), int(width * factor + 0.5)

@@ -31,7 +31,7 @@ TILES_FROM = 2.0  # times the usual side: from there on, a line recommends tiles
 @click.option("--out", type=options.PATH, default="predictions", help="Folder to write to.")
 @options.score_option("Lowest score of an object; 0: all that the detector finds.")
 @options.format_option(FORMATS, default="coco,labelme,pictures")
-@click.option("--tiles", help="See large images in tiles, too: off, auto or pixels. Default: as the run does.")
+@click.option("--tiles", help="See large images in tiles, too: off, auto or pixels. Default: as the run was trained.")
 @click.option("--workers", type=options.NON_NEGATIVE, help="Ray actors; 0: none. Default: one per GPU or core.")
 @options.device_option
 @click.option("--retry-failed", is_flag=True, help="Read the images that could not be read once more.")

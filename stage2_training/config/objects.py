@@ -20,8 +20,9 @@ from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.image_sizes import describe_images, image_scales, see_tiles, set_scales
 from stage2_training.saliency_prompt.detectors import detector_traits
 
-# Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50.
-SPARE, PERCENTILE, STEP = 1.25, 99, 50
+# Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50. Twice as many as
+# tiles have on average: objects gather. Of nuclei, the fullest hundredth of random tiles hold 1.4 times as many.
+SPARE, SPARE_IN_TILES, PERCENTILE, STEP = 1.25, 2.0, 99, 50
 # Tiles: of the largest part of an image's side with which no more queries than the paper's are needed, and at least
 # three quarters of the objects have this side (root of their area) in pixels: a cell at stride 8.
 PARTS, MOST_QUERIES, LEAST_SIDE = (2, 3, 4), 100, 8.0
@@ -205,7 +206,8 @@ def _choose_tile(objects: Objects, scale: tuple[int, int], most_queries: int | N
 
 
 def _queries_for(objects: Objects) -> int:
-    return ceil(SPARE * objects.most / STEP) * STEP
+    spare = SPARE if isinstance(objects.shares, float) else SPARE_IN_TILES
+    return ceil(spare * objects.most / STEP) * STEP
 
 
 def _tile_scale(scale: tuple[int, int], tile: int) -> tuple[int, int]:

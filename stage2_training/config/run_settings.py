@@ -25,11 +25,12 @@ class Overrides(BaseModel):
     )
     image_size: PositiveInt | None = Field(
         default=None,
-        description="Longer side of the images after resizing, in pixels. Default: by schedule and objects.",
+        description="Longer side of images, or of tiles, after resizing, in pixels. Default: by schedule and objects.",
     )
     tiles: str | None = Field(
         default=None,
-        description="See tiles of the images: off, auto (by the objects; the default) or their side, in pixels.",
+        description="See images in tiles: off, auto (by the objects) or their side in pixels. Default: auto for labels "
+        "of your own and proposals, in evaluation as trained.",
     )
     queries: PositiveInt | None = Field(
         default=None, description="Queries (kernels) of the model. Default: by the model and the objects of an image."

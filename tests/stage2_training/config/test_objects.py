@@ -87,9 +87,9 @@ def transforms(config: Config, part: str = "train") -> list[str]:
     [
         ([80], 64, None, 256, 100),
         ([3, 40, 7], 63, 128, 256, 50),  # a quarter are smaller than 8 x 8 pixels
-        ([3, 203, 7], 900, 85, 170, 100),  # up to 200 in an image, of which a tile shows (85 + 30)^2 / (256 x 192)
-        ([3, 203, 7], 100, 128, 256, 100),
-        ([2000], 900, 64, 128, 450),  # no smaller tiles than a quarter of the side
+        ([3, 203, 7], 100, 85, 170, 100),  # up to 200 in an image, of which a tile shows (85 + 10)^2 / (256 x 192)
+        ([3, 120, 7], 100, 128, 256, 100),
+        ([2000], 900, 64, 128, 750),  # no smaller tiles than a quarter of the side
         ([5], 9, 128, 256, 50),  # tiles are enlarged twice at most, so smaller ones would show nothing more
     ],
 )
@@ -120,7 +120,7 @@ def test_the_papers_datasets_are_seen_whole_unless_tiles_are_asked_for(labelled:
     """They state their length; labels of a user's own do not."""
     assert finetuning_config("knet_lite0", labelled([203], 100), "finetune_demo").get("tiles") is None
     own = {**labelled([203], 100), "length_by_images": True}
-    assert finetuning_config("knet_lite0", own, "finetune_demo").tiles == 128
+    assert finetuning_config("knet_lite0", own, "finetune_demo").tiles == 85
     given = finetuning_config("knet_lite0", own, "finetune_demo", overrides=Overrides(queries=300))
     assert given.get("tiles") is None  # enough queries for whole images
 
