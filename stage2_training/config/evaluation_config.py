@@ -13,7 +13,7 @@ from stage1_proposals.common.coco import read_coco, read_images
 from stage1_proposals.common.errors import UserError
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.compose import read_fragment
-from stage2_training.config.image_sizes import resize_images, test_in_tiles
+from stage2_training.config.image_sizes import evaluate_in_tiles, resize_images
 from stage2_training.config.overrides import Overrides, apply_overrides
 from stage2_training.config.run_settings import tile_side
 from stage2_training.data.dataset import CLUSTER_NAME
@@ -56,7 +56,7 @@ def evaluation_config(
     if overrides.image_size is not None:
         resize_images(config.test_dataloader.dataset, overrides.image_size)
     tile = tile_side(overrides.tiles)
-    test_in_tiles(config, config.get("tiles", 0) if tile is None else tile)
+    evaluate_in_tiles(config, config.get("tiles", 0) if tile is None else tile)
     return apply_overrides(config, overrides.model_copy(update={"image_size": None, "tiles": None}))
 
 

@@ -79,7 +79,7 @@ def see_tiles(config: Config, side: int) -> None:
         _set_loop(config, part, side)
 
 
-def test_in_tiles(config: Config, side: int) -> None:
+def evaluate_in_tiles(config: Config, side: int) -> None:
     """Let the test images of a config be seen in tiles of this side, or, with 0, as a whole; in place."""
     config.tiles = side
     _set_loop(config, "test", side)

@@ -18,6 +18,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
 from stage2_training.config.annotation_files import annotation_file
 from stage2_training.config.image_sizes import describe_images, image_scales, see_tiles, set_scales
+from stage2_training.config.run_settings import SMALLEST_TILE
 from stage2_training.saliency_prompt.detectors import detector_traits
 
 # Queries: a quarter more than objects in all but the fullest hundredth of the images, in steps of 50. Twice as many as
@@ -191,9 +192,10 @@ def _choose_tile(objects: Objects, scale: tuple[int, int], most_queries: int | N
     Args:
         most_queries: None: as many as are needed.
     """
-    if not len(objects.sides):
+    sides = [round(objects.longer_side / part) for part in PARTS] if len(objects.sides) else []
+    tiles = [side for side in sides if side >= SMALLEST_TILE]
+    if not tiles:
         return 0
-    tiles = [round(objects.longer_side / part) for part in PARTS]
     seen = {0: (objects, objects.small_side(scale))}
     seen |= {tile: (cut := objects.in_tiles(tile), cut.small_side(_tile_scale(scale, tile))) for tile in tiles}
     enough = min(LEAST_SIDE, max(side for _, side in seen.values()) / LEAST_GAIN)
