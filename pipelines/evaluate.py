@@ -82,7 +82,7 @@ def command(
         print_lines(*labelled.remarks)
         labels = labelled.fragment
     if run is None and labels is not None:
-        # What the test images are seen in is set below; of whose training nothing is known, as a whole.
+        # The test images' size and tiles are set below; how the checkpoint was trained is unknown, so tiles are not.
         plain = overrides.model_copy(update={"image_size": None, "tiles": "off"})
         run, labels = finetuning_config(model or options.DEFAULT_MODEL, labels, schedule, overrides=plain), None
         if queries := queries_in(read_tensors(weights), run.model.type):

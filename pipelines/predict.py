@@ -56,7 +56,7 @@ def command(
     from stage1_proposals.images.listing import list_images
     from stage1_proposals.jobs.ray_address import check_reachable
 
-    work_dir, chosen = find_run(work_dir, checkpoint), tile_side(tiles)
+    work_dir, tile = find_run(work_dir, checkpoint), tile_side(tiles)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise UserError(f"--out {out}: the output cannot lie among the images of {images}; choose another OUT")
     if workers != 0:
@@ -75,9 +75,9 @@ def command(
     out = out.resolve()
     weights, config = find_checkpoint(checkpoint or work_dir, last).resolve(), WorkDir(work_dir).read_config()
     require_masks(config.model.type)
-    names, trained = class_names(config), config.get("tiles", 0)
-    side = trained or image_side(config)
-    tile = (trained if tiles is None else side) if chosen is None else chosen
+    names, side = class_names(config), image_side(config)
+    if tile is None:
+        tile = side if tiles == "auto" else config.get("tiles", 0)
     request = PredictionRequest.of(listed, work_dir, weights, score, tile)
     print_lines(*listed.remarks)
     seen = f", in tiles of {request.tile} pixels" if request.tile else ""

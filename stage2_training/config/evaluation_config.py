@@ -100,10 +100,12 @@ def category_ids(run: Config, names: Sequence[str], labels: Path | None = None) 
 
 
 def image_side(run: Config) -> int:
-    """How long the longer side of a run's images is, in pixels: the median of its test images.
+    """How long the longer side of what a run sees is, in pixels: that of its tiles, else the median of its test images.
 
     Twice the size to which they are resized, where the labels are gone or do not say it, and for pre-training.
     """
+    if run.get("tiles"):
+        return int(run.tiles)
     resize = _resize_transform(run)
     side = 2 * max(resize["scale"]) if resize else 1333
     if "test_dataloader" in run:

@@ -30,7 +30,6 @@ PARTS, MOST_QUERIES, LEAST_SIDE = (2, 3, 4), 100, 8.0
 LEAST_GAIN = 1.25  # in the objects' side; else smaller tiles are not worth their evaluations
 LARGEST_SCALE = 2  # pixels of the network's input for one of a tile
 DETECTIONS = 100  # that a model returns where its config says nothing
-ROUNDING = 1e-9  # of sums of tiles' shares
 SHARDS = 16  # of a set that are looked at, spread evenly
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # labels that are none
 
@@ -44,17 +43,20 @@ class Objects:
         sides: root of each object's area in pixels of its image, float (O,).
         sizes: longer and shorter side of each object's image or tile, (O, 2).
         shares: the probability that a random tile shows a part of each object, (O,); 1 for whole images.
+        spare: queries for one of the most objects.
     """
 
     images: NDArray[Any]
     sides: NDArray[Any]
     sizes: NDArray[Any]
     shares: NDArray[Any] | float = 1.0
+    spare: float = SPARE
 
     def in_tiles(self, side: int) -> "Objects":
         """The objects of square tiles, in pixels of the image: as many as a random tile shows a part of, on average."""
         shown = np.minimum(1, (side + self.sides[:, None]) / self.sizes)
-        return replace(self, sizes=np.minimum(self.sizes, side), shares=shown.prod(axis=1))
+        sizes = np.minimum(self.sizes, side)
+        return replace(self, sizes=sizes, shares=shown.prod(axis=1), spare=SPARE_IN_TILES)
 
     @property
     def image_count(self) -> int:
@@ -65,7 +67,7 @@ class Objects:
     def most(self) -> int:
         """How many objects all but the fullest hundredth of the images or tiles have at most."""
         counts = np.bincount(self.images, weights=np.broadcast_to(self.shares, self.images.shape))
-        return ceil(np.percentile(counts[counts > 0], PERCENTILE) - ROUNDING) if len(self.images) else 0
+        return ceil(np.percentile(counts[counts > 0], PERCENTILE)) if len(self.images) else 0
 
     @property
     def longer_side(self) -> float:
@@ -208,8 +210,7 @@ def _choose_tile(objects: Objects, scale: tuple[int, int], most_queries: int | N
 
 
 def _queries_for(objects: Objects) -> int:
-    spare = SPARE if isinstance(objects.shares, float) else SPARE_IN_TILES
-    return ceil(spare * objects.most / STEP) * STEP
+    return ceil(objects.spare * objects.most / STEP) * STEP
 
 
 def _tile_scale(scale: tuple[int, int], tile: int) -> tuple[int, int]:
