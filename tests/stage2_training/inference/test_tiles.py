@@ -115,7 +115,7 @@ def with_junk(score: float, strip: slice) -> Callable[[NDArray[np.uint8]], Predi
     """The detector, all of whose finds score 0.9, and which finds something else in these columns of all it sees."""
 
     def predict(pixels: NDArray[np.uint8]) -> Prediction:
-        found = detector()(pixels)
+        found = detector(0.08)(pixels)
         junk = np.zeros((1, *pixels.shape[:2]), bool)
         junk[:, :, strip] = True
         rle = [*found.rle, *encode_masks(junk)]
@@ -128,6 +128,7 @@ def with_junk(score: float, strip: slice) -> Callable[[NDArray[np.uint8]], Predi
 
 @pytest.mark.parametrize("strip", [slice(None), slice(5, 70), slice(40, None)])
 def test_what_scores_low_spoils_no_object(strip: slice) -> None:
+    """One of the objects is cut in every tile, and too small to be found in the whole image."""
     pixels = image(250, 250, (60, 60, 130, 130, 100), (10, 200, 40, 230, 100))
     found = predict_in_tiles(with_junk(0.01, strip), pixels, Tiles(100))
     assert counts(found.at_least(0.5)) == expected(pixels)

@@ -78,6 +78,10 @@ def test_the_same_run_goes_on_from_another_place_and_with_other_workers(tmp_path
             {"initialisation.kind": "sp"},
             r"run with other initial weights: initialisation\.kind is 'not set' there, 'sp'",
         ),
+        (
+            {"model.extra": 1, "tiles": 128},
+            r"run with other tiles \(--tiles, TILES=\): tiles is 'not set' there, 128 now \(and 1 more\);",
+        ),
         ({"model.extra": True}, r"model\.extra is 'not set' there, True now;"),
         ({"model.scale": (1, 2)}, r"model\.scale\.0 is 1333 there, 1 now \(and 1 more\);"),
         (
