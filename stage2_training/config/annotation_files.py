@@ -1,6 +1,7 @@
 """The annotation files that a config names: where they are, whether they can be used, and their hashes."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from mmengine.config import Config
 
 from stage1_proposals.common.coco import CocoDocument, read_coco
 from stage1_proposals.common.errors import UserError
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # labels that are none
 
 
 def check_annotations(config: Config, parts: Sequence[str]) -> None:
@@ -84,3 +87,22 @@ def label_hashes(config: Config) -> dict[str, str | None]:
 def annotation_file(dataset: Any) -> Path:
     """The annotation file of a dataset's config."""
     return Path(dataset.data_root) / dataset.ann_file
+
+
+def read_labels(dataset: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The images of a dataset's config, and their objects of its classes, without crowds.
+
+    Raises:
+        One of `UNREADABLE`.
+    """
+    content = json.loads(annotation_file(dataset).read_bytes())
+    classes = {each["id"] for each in content["categories"] if each["name"] in dataset.metainfo["classes"]}
+    places = dataset.get("indices")
+    images = content["images"] if places is None else [content["images"][place] for place in places]
+    ids = {each["id"] for each in images}
+    objects = [
+        each
+        for each in content["annotations"]
+        if each["category_id"] in classes and not each.get("iscrowd") and each["image_id"] in ids
+    ]
+    return images, objects

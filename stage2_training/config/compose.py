@@ -38,6 +38,7 @@ from stage2_training.config.few_images import draw_images, fit_to_images
 from stage2_training.config.fragments import CONFIGS, find_fragment, fragment_file
 from stage2_training.config.objects import Objects, labelled_objects, proposed_objects
 from stage2_training.config.overrides import Overrides, apply_overrides, parse_options
+from stage2_training.config.pieces import fit_to_pieces
 from stage2_training.saliency_prompt.settings import SaliencyPromptSettings
 
 HELPERS = frozenset(
@@ -172,6 +173,7 @@ def finetuning_config(
             config.training_images = found.image_count
             if by_images:
                 fit_to_images(config, found.image_count, overrides.epochs)
+            fit_to_pieces(config)
         return found
 
     apply_overrides(config, overrides, device, objects)

@@ -4,7 +4,6 @@ A query finds one object, so an image with more objects than queries cannot be s
 of the mask predictions cannot be, either. Where objects are that many or that small, the run sees tiles.
 """
 
-import json
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from stage1_proposals.common.errors import UserError
 from stage1_proposals.shards import ShardSet
-from stage2_training.config.annotation_files import annotation_file
+from stage2_training.config.annotation_files import UNREADABLE, annotation_file, read_labels
 from stage2_training.config.image_sizes import describe_images, image_scales, see_tiles, set_scales
 from stage2_training.config.run_settings import SMALLEST_TILE
 from stage2_training.saliency_prompt.detectors import detector_traits
@@ -31,7 +30,6 @@ LEAST_GAIN = 1.25  # in the objects' side; else smaller tiles are not worth thei
 LARGEST_SCALE = 2  # pixels of the network's input for one of a tile
 DETECTIONS = 100  # that a model returns where its config says nothing
 SHARDS = 16  # of a set that are looked at, spread evenly
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # labels that are none
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Objects:
 def labelled_objects(dataset: Any) -> Objects | None:
     """The objects of the training labels; None where the file cannot be read, which `check_annotations` reports."""
     with suppress(*UNREADABLE):
-        images, objects = _read_labels(dataset)
+        images, objects = read_labels(dataset)
         sizes = {each["id"]: (each["width"], each["height"]) for each in images}
         numbers = {image: number for number, image in enumerate(sizes)}
         of_image = np.asarray([numbers[each["image_id"]] for each in objects], int)
@@ -103,7 +101,7 @@ def images_with_objects(dataset: Any) -> dict[int, str]:
         UserError: the file cannot be read.
     """
     try:
-        images, objects = _read_labels(dataset)
+        images, objects = read_labels(dataset)
         ids = {each["image_id"] for each in objects}
         return {place: each["file_name"] for place, each in enumerate(images) if each["id"] in ids}
     except OSError as error:
@@ -113,21 +111,6 @@ def images_with_objects(dataset: Any) -> dict[int, str]:
         ) from error
     except UNREADABLE as error:
         raise UserError(f"{annotation_file(dataset)}: is no COCO JSON of labelled images; correct the file") from error
-
-
-def _read_labels(dataset: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The images of a dataset's config, and their objects of its classes, without crowds."""
-    content = json.loads(annotation_file(dataset).read_bytes())
-    classes = {each["id"] for each in content["categories"] if each["name"] in dataset.metainfo["classes"]}
-    places = dataset.get("indices")
-    images = content["images"] if places is None else [content["images"][place] for place in places]
-    ids = {each["id"] for each in images}
-    objects = [
-        each
-        for each in content["annotations"]
-        if each["category_id"] in classes and not each.get("iscrowd") and each["image_id"] in ids
-    ]
-    return images, objects
 
 
 def proposed_objects(shards: ShardSet, most: int | None = None) -> Objects:
@@ -237,7 +220,7 @@ def describe_objects(config: Config) -> str:
 def query_count(config: Config) -> int | None:
     """How many queries the config's model has; None: it has none."""
     key = detector_traits(config.model.type).queries
-    return None if key is None else int(_get(config.model, key))
+    return None if key is None else int(get_setting(config.model, key))
 
 
 def set_queries(config: Config, number: int) -> None:
@@ -249,12 +232,13 @@ def set_queries(config: Config, number: int) -> None:
     if traits.queries is not None:
         config.merge_from_dict({f"model.{traits.queries}": number})
     if traits.detections is not None:
-        detections = _get(config.model, traits.detections) or DETECTIONS
+        detections = get_setting(config.model, traits.detections) or DETECTIONS
         if number > detections or (traits.queries is not None and number < detections):
             config.merge_from_dict({f"model.{traits.detections}": number})
 
 
-def _get(node: Any, key: str) -> Any:
+def get_setting(node: Any, key: str) -> Any:
+    """The value at `key.path` in a config's part; None where there is none."""
     for name in key.split("."):
         node = (node or {}).get(name)
     return node

@@ -35,7 +35,7 @@ class KNet(BaseDetector):
         roi_head: `KernelIterHead`.
         train_cfg: `cost_weights` and `loss_weights`, fields of `CostWeights` and `LossWeights`; `mask_points` and
             `cost_points`, see `PointSampling`.
-        test_cfg: `max_per_img`, `mask_threshold`, `min_score` and `rescore`, see `predict_instances`.
+        test_cfg: `max_per_img`, `mask_threshold`, `min_score`, `rescore` and `one_piece`, see `predict_instances`.
         data_preprocessor: pads images to a multiple of 32 and masks with them.
         init_cfg: as in MMEngine.
     """

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stage1_proposals.common.mask_nms import decay_scores, mask_iou
 from stage2_training.knet.losses import upsample_masks
+from stage2_training.models.one_piece import largest_pieces
 
 MASKS_AT_ONCE = 16  # full-size float masks in memory at a time; the boolean results take a quarter of that
 
@@ -21,6 +22,7 @@ def predict_instances(
     mask_threshold: float = 0.5,
     min_score: float = 0.0,
     rescore: bool = False,
+    one_piece: bool = False,
 ) -> InstanceData:
     """The best (kernel, class) pairs of one image, with their masks. Sizes are (height, width).
 
@@ -34,6 +36,7 @@ def predict_instances(
         mask_threshold: on mask probabilities.
         min_score: pairs with a lower score are left out, which spares the time for their masks.
         rescore: scores are those of `rescored`, not of the classes alone.
+        one_piece: masks keep their largest connected part alone.
 
     Returns:
         `scores` float32 (R,) in descending order, `labels` int64 (R,), `masks` bool (R, *output_size) and `bboxes`
@@ -56,7 +59,8 @@ def predict_instances(
         resize_masks(logits, padded_size, image_size, output_size) > mask_threshold
         for logits in mask_logits[kernels].split(MASKS_AT_ONCE)
     ]
-    masks = torch.cat(resized)[rows]
+    masks = torch.cat(resized)
+    masks = (largest_pieces(masks) if one_piece else masks)[rows]
     return InstanceData(scores=scores, labels=pairs % num_classes, masks=masks, bboxes=mask_boxes(masks))
 
 

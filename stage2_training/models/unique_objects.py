@@ -5,16 +5,19 @@ object with nearly the same score, and these models have no non-maximum suppress
 (`knet/postprocess.py`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmdet.models.roi_heads import SparseRoIHead
 from mmdet.models.seg_heads import MaskFormerFusionHead
 from mmdet.registry import MODELS
+from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stage1_proposals.common.mask_nms import decay_scores, mask_iou
+from stage2_training.models.one_piece import largest_pieces
 
 COMPARED = 192  # rows and columns of an image, evenly spaced, in which masks are compared
 
@@ -46,21 +49,31 @@ def unique_objects(found: InstanceData) -> InstanceData:
     return found[found.scores.argsort(descending=True)]
 
 
+def _refined(found: InstanceData, settings: Mapping[str, Any]) -> InstanceData:
+    """What was found in an image, as `test_cfg` has it: with `rescore`, `unique_objects`; with `one_piece`, in one."""
+    if settings.get("rescore"):
+        found = unique_objects(found)
+    if settings.get("one_piece"):
+        found.masks = largest_pieces(found.masks)
+    return found
+
+
 @MODELS.register_module()
 class UniqueRoIHead(SparseRoIHead):
-    """QueryInst's head; MMDetection's, where its `test_cfg` has no `rescore`."""
+    """QueryInst's head; MMDetection's, where its `test_cfg` has no `rescore` and no `one_piece`."""
 
     def predict(self, *args: Any, **kwargs: Any) -> list[InstanceData]:
         """The objects of each image, as MMDetection's."""
-        results = super().predict(*args, **kwargs)
-        return [unique_objects(found) for found in results] if self.test_cfg.get("rescore") else results
+        return [_refined(found, self.test_cfg) for found in super().predict(*args, **kwargs)]
 
 
 @MODELS.register_module()
 class UniqueFusionHead(MaskFormerFusionHead):
-    """Mask2Former's and MaskFormer's last step; MMDetection's, where `test_cfg` has no `rescore`."""
+    """Mask2Former's and MaskFormer's last step; MMDetection's, where `test_cfg` has neither of the two."""
 
     def instance_postprocess(self, mask_cls: Tensor, mask_pred: Tensor) -> InstanceData:
         """The objects of one image, from the logits of classes (N, K + 1) and of masks (N, H, W)."""
-        found = super().instance_postprocess(mask_cls, mask_pred)
-        return unique_objects(found) if self.test_cfg.get("rescore") else found
+        found = _refined(super().instance_postprocess(mask_cls, mask_pred), self.test_cfg)
+        if self.test_cfg.get("one_piece"):
+            found.bboxes = mask2bbox(found.masks)  # they were those of the masks
+        return found

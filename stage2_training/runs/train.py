@@ -28,6 +28,7 @@ from stage1_proposals.common.files import atomic_write, exclusive_lock, writing
 from stage2_training.config.few_images import describe_length
 from stage2_training.config.objects import describe_objects
 from stage2_training.config.overrides import CONFIG_ERRORS, config_error
+from stage2_training.config.pieces import describe_pieces
 from stage2_training.config.tracking import untrack
 from stage2_training.engine.checkpoints import use_safe_checkpoint_loader
 from stage2_training.engine.distributed import on_rank_zero
@@ -94,7 +95,8 @@ def train(
             print(f"{work.path}: finished already")
             return result
         config = work.read_config()
-        print(*filter(None, (describe_objects(config), describe_length(config))), sep="\n")
+        said = (describe_objects(config), describe_length(config), describe_pieces(config))
+        print(*filter(None, said), sep="\n")
         print(f"{purpose}: {config.train_cfg.max_epochs} epochs of {_batch(config)}; everything goes to {work.path}")
         checkpoint = work.latest_checkpoint()
         config.resume = checkpoint is not None

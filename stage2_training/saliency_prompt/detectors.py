@@ -54,6 +54,7 @@ class DetectorTraits:
         queries: the setting of `model` that is its number of queries; None: the detector has no queries.
         query_rows: matches the names of learned tensors with a row per query.
         detections: the setting of `model` that is how many objects it returns of an image.
+        one_piece: the setting of `model` by which masks keep their largest connected part alone; None: it has none.
         query_masks: from the detector in evaluation mode, images (B, 3, H, W) and their samples to its `QueryMasks`;
             None: the detector has no queries, or no masks.
         masks: whether it predicts masks; else boxes alone.
@@ -65,6 +66,7 @@ class DetectorTraits:
     queries: str | None = None
     query_rows: re.Pattern[str] | None = None
     detections: str | None = None
+    one_piece: str | None = None
     query_masks: Callable[[Any, Tensor, Sequence[DetDataSample]], QueryMasks] | None = None
     masks: bool = True
 
@@ -186,6 +188,7 @@ declare_traits(
         queries="rpn_head.num_kernels",
         query_rows=re.compile(r"^rpn_head\.init_kernels\."),
         detections="test_cfg.max_per_img",
+        one_piece="test_cfg.one_piece",
         query_masks=_knet_query_masks,
     ),
 )
@@ -254,6 +257,7 @@ declare_traits(
         queries="panoptic_head.num_queries",
         query_rows=re.compile(r"^panoptic_head\.query_(feat|embed)\."),
         detections="test_cfg.max_per_image",
+        one_piece="test_cfg.one_piece",
         query_masks=_last_layer_masks,
     ),
 )
@@ -313,6 +317,7 @@ declare_traits(
         queries="rpn_head.num_proposals",
         query_rows=re.compile(r"^rpn_head\.init_proposal_(bboxes|features)\."),
         detections="test_cfg.rcnn.max_per_img",
+        one_piece="test_cfg.rcnn.one_piece",
         query_masks=_queryinst_query_masks,
     ),
 )
