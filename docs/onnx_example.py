@@ -18,6 +18,24 @@ def resize(maps, height, width):  # bilinear, (..., h, w) -> (..., height, width
     return maps
 
 
+def largest_piece(mask):  # bool (H, W) -> of its connected parts, the one with the most pixels
+    (rows, columns), kept = np.nonzero(mask), mask
+    if len(rows):
+        box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        inside = mask[box]
+        number, last = np.arange(1, inside.size + 1).reshape(inside.shape) * inside, None
+        while last is None or (number != last).any():  # the highest number spreads through each part
+            last = number
+            for axis in (0, 1):  # one after the other, so also over corners
+                width = [(int(axis == each),) * 2 for each in (0, 1)]
+                around = np.lib.stride_tricks.sliding_window_view(np.pad(number, width), 3, axis)
+                number = around.max(-1)
+            number = number * inside
+        kept = np.zeros_like(mask)
+        kept[box] = inside & (number == np.bincount(number[inside]).argmax())
+    return kept
+
+
 def detect(session, image):  # uint8 (H, W, 3) RGB -> scores (R,), labels (R,), masks bool (R, H, W)
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     if about["tiles"]:
@@ -35,7 +53,8 @@ def detect(session, image):  # uint8 (H, W, 3) RGB -> scores (R,), labels (R,), 
     given = {"images": images, "sizes": np.int64([small])}
     names = {each.name for each in session.get_inputs()}
     scores, labels, masks = (found[0] for found in session.run(None, {name: given[name] for name in names}))
-    return scores, labels, resize(masks[:, : small[0], : small[1]], height, width) > about["threshold"]
+    masks = resize(masks[:, : small[0], : small[1]], height, width) > about["threshold"]
+    return scores, labels, np.stack([largest_piece(mask) for mask in masks]) if about["one_piece"] else masks
 
 
 if __name__ == "__main__":

@@ -47,10 +47,16 @@ def _is_one_piece(segmentation: Any, size: tuple[int, int]) -> bool:
 
 def describe_pieces(config: Config) -> str | None:
     """One line on masks in one piece; None for a run that keeps all parts of its masks."""
-    setting = detector_traits(config.model.type).one_piece
-    if setting is None or not get_setting(config.model, setting):
+    if not finds_one_piece(config.model):
         return None
+    setting = detector_traits(config.model.type).one_piece
     return (
         f"The labelled objects are in one piece: of each mask, the largest part is kept; "
         f"--cfg-options model.{setting}=False keeps all"
     )
+
+
+def finds_one_piece(model: Any) -> bool:
+    """Whether the masks of a config's model keep their largest part alone."""
+    setting = detector_traits(model.type).one_piece
+    return setting is not None and bool(get_setting(model, setting))

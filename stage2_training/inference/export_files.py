@@ -16,6 +16,7 @@ from stage1_proposals.common.errors import UserError
 from stage1_proposals.common.files import atomic_write, writing
 from stage2_training.config.evaluation_config import image_pipeline
 from stage2_training.config.image_sizes import image_scales
+from stage2_training.config.pieces import finds_one_piece
 from stage2_training.inference.export_networks import ExportNetwork, export_network
 
 OPSET = 17  # of ONNX; grids are sampled from 16 on
@@ -57,7 +58,7 @@ def describe_network(model: BaseDetector, config: Config) -> dict[str, Any]:
         `model` and `classes`; `mean` and `std` of RGB pixels in 0..255, by which images are normalised; `scale`, the
         width and height into which they are fitted first, or None; `tiles`, the side of the tiles into which they are
         cut before that, or None; `divisor`, of which the padded height and width are multiples; `threshold`, above
-        which a mask's probability is the object.
+        which a mask's probability is the object; `one_piece`, whether only the largest connected part of that is.
     """
     processor = model.data_preprocessor
     scales = list(image_scales({"pipeline": image_pipeline(config)}))
@@ -71,6 +72,7 @@ def describe_network(model: BaseDetector, config: Config) -> dict[str, Any]:
         "tiles": config.get("tiles"),
         "divisor": processor.pad_size_divisor,
         "threshold": 0.5,
+        "one_piece": finds_one_piece(config.model),
     }
 
 

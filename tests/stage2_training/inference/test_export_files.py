@@ -20,13 +20,17 @@ from stage2_training.runs.train import build_model
 from tests import tiny_knet
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "onnx_example.py"
+SETTINGS = {"queryinst_lite0": "model.test_cfg.rcnn"}
 MODELS = ("knet_lite0", "mask2former_lite0", "queryinst_lite0", "mask_rcnn_lite0")
 
 
-def detector(name: str):
+def detector(name: str, *options: str):
     """An untrained detector with its config."""
     tiny = tiny_knet.MODEL if name == "knet_lite0" else ()
-    config = finetuning_config(name, "demo", "finetune_demo", overrides=Overrides(cfg_options=tiny))
+    # The demo's objects are in one piece, but need not be there.
+    whole = () if name == "mask_rcnn_lite0" else (f"{SETTINGS.get(name, 'model.test_cfg')}.one_piece=False",)
+    overrides = Overrides(cfg_options=[*tiny, *whole, *options])
+    config = finetuning_config(name, "demo", "finetune_demo", overrides=overrides)
     return build_model(config).eval(), config
 
 
@@ -101,9 +105,11 @@ def test_weights_are_plain(tmp_path):
     model.load_state_dict(read["state_dict"])
     assert read["meta"]["divisor"] == 32
     assert read["meta"]["tiles"] is None
+    assert read["meta"]["one_piece"] is False
 
 
-def test_the_example_needs_numpy_alone(tmp_path):
+@pytest.mark.parametrize("one_piece", [False, True])
+def test_the_example_needs_numpy_alone(tmp_path, one_piece):
     """Its masks are the network's, in the pixels of the image."""
     source = EXAMPLE.read_text()
     assert [line for line in source.splitlines() if line.startswith(("import", "from"))] == [
@@ -112,7 +118,7 @@ def test_the_example_needs_numpy_alone(tmp_path):
     spec = importlib.util.spec_from_file_location("onnx_example", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    model, config = detector("knet_lite0")
+    model, config = detector("knet_lite0", f"model.test_cfg.one_piece={one_piece}")
     export_file(model, config, tmp_path / "detector.onnx", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "detector.onnx")
     image = np.random.default_rng(0).integers(0, 255, (192, 256, 3), np.uint8)

@@ -50,7 +50,8 @@ def test_models_without_suppression_get_it(name: str, setting: str) -> None:
     """By default; `rescore=False` leaves MMDetection's scores."""
     found = {}
     for rescore in (True, False):
-        overrides = Overrides(cfg_options=[] if rescore else [f"model.test_cfg.{setting}=False"])
+        one_piece = f"model.test_cfg.{setting.replace('rescore', 'one_piece')}=False"
+        overrides = Overrides(cfg_options=[one_piece, *([] if rescore else [f"model.test_cfg.{setting}=False"])])
         torch.manual_seed(0)
         model = build_model(finetuning_config(name, "demo", "finetune_demo", overrides=overrides)).eval()
         sample = DetDataSample(
