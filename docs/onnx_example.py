@@ -31,6 +31,7 @@ def largest_piece(mask):  # bool (H, W) -> of its connected parts, the one with 
                 around = np.lib.stride_tricks.sliding_window_view(np.pad(number, width), 3, axis)
                 number = around.max(-1)
             number = number * inside
+            number = number.ravel()[number - 1] * inside  # and from where it comes
         kept = np.zeros_like(mask)
         kept[box] = inside & (number == np.bincount(number[inside]).argmax())
     return kept
@@ -54,7 +55,7 @@ def detect(session, image):  # uint8 (H, W, 3) RGB -> scores (R,), labels (R,), 
     names = {each.name for each in session.get_inputs()}
     scores, labels, masks = (found[0] for found in session.run(None, {name: given[name] for name in names}))
     masks = resize(masks[:, : small[0], : small[1]], height, width) > about["threshold"]
-    return scores, labels, np.stack([largest_piece(mask) for mask in masks]) if about["one_piece"] else masks
+    return scores, labels, np.stack([largest_piece(mask) for mask in masks]) if about.get("one_piece") else masks
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def command(
         from stage2_training.config.compose import finetuning_config
         from stage2_training.config.evaluation_config import evaluation_config
         from stage2_training.config.objects import set_queries
+        from stage2_training.config.pieces import describe_pieces
         from stage2_training.evaluation.scores import class_scores, format_scores, percents
         from stage2_training.runs import train as training
         from stage2_training.runs.adapt_rows import queries_in
@@ -89,6 +90,7 @@ def command(
             set_queries(run, queries)
     config = evaluation_config(run, labels, overrides, class_agnostic)
     check_annotations(config, ["test"])
+    print_lines(*filter(None, [describe_pieces(config)]))
     scores = training.evaluate(config, weights, path.parent / "evaluation", overrides.cfg_options)
     with writing(path):
         write_json(path, {**scores, "checkpoint": str(weights)})

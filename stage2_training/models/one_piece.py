@@ -26,13 +26,20 @@ def largest_pieces(masks: Tensor) -> Tensor:
 
 
 def _keep_largest(mask: NDArray[np.uint8]) -> None:
-    x, y, width, height = cv2.boundingRect(mask)
-    part = mask[y : y + height, x : x + width]  # labelling takes time by the pixel
-    if count_pieces(part) > 1:
-        _, pieces, statistics, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
-        part[pieces != 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()] = 0
+    part = _around(mask)
+    if part.size:
+        count, pieces, statistics, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
+        if count > 2:  # the background is one
+            part[pieces != 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()] = 0
 
 
 def count_pieces(mask: NDArray[np.uint8]) -> int:
     """The number of connected parts of a mask (H, W), 0 or 1."""
-    return cv2.connectedComponents(mask, connectivity=8)[0] - 1 if mask.size else 0
+    part = _around(mask)
+    return cv2.connectedComponents(part, connectivity=8)[0] - 1 if part.size else 0
+
+
+def _around(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mask's part inside its tight box, a view: labelling takes time by the pixel."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return mask[y : y + height, x : x + width]

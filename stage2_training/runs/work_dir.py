@@ -52,6 +52,8 @@ CHANGEABLE = frozenset(
         "default_hooks.best",
         "training_images",  # said of `labels`
         "log_processor",
+        "model.test_cfg.one_piece",  # of masks that are found
+        "model.test_cfg.rcnn.one_piece",
         "visualizer",
         "train_dataloader.batch_size",  # `train_cfg.total_batch` decides how many images make a step
         "train_dataloader.num_workers",

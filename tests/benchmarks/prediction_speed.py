@@ -16,9 +16,11 @@ from torch import Tensor
 from pipelines.options import PATH, POSITIVE, Command
 from pipelines.prediction_job import Block, BlockBuilder, PredictionJob, PredictionRequest
 from stage2_training.config.annotation_files import check_annotations
+from stage2_training.config.pieces import finds_one_piece
 from stage2_training.inference.export_files import export_file
 from stage2_training.inference.export_networks import export_network
 from stage2_training.inference.predictor import image_loader, load_detector, preprocess
+from stage2_training.models.one_piece import largest_pieces
 from stage2_training.runs.init_options import check_run
 from stage2_training.runs.work_dir import WorkDir
 from tests.benchmarks.measuring import print_machine, print_values
@@ -67,7 +69,7 @@ def compare_prediction(work_dir: Path, count: int, rounds: int) -> dict[str, str
             "the network alone, in ONNX Runtime": each["onnx"],
             "images per second, predict / the network alone": f"{ratio(seconds['network'], seconds['predict']):.2f}",
             "PyTorch / ONNX Runtime": f"{ratio(seconds['network'], seconds['onnx']):.2f}",
-            **agreement(model, given, run),
+            **agreement(model, given, run, finds_one_piece(config.model)),
         }
 
 
@@ -98,11 +100,14 @@ def onnx_runtime(model: BaseDetector, config: Config, path: Path) -> Callable[..
     return run
 
 
-def agreement(model: BaseDetector, given: Sequence[tuple[Tensor, Tensor]], run: Callable) -> dict[str, str]:
+def agreement(
+    model: BaseDetector, given: Sequence[tuple[Tensor, Tensor]], run: Callable, one_piece: bool
+) -> dict[str, str]:
     """How well the objects of the ONNX file agree with those of MMDetection's prediction, in the network's pixels.
 
     Scores are compared in their order. Masks are compared with the most similar one, for rounding may exchange objects
-    of equal scores, and decides which of two boxes is suppressed.
+    of equal scores, and decides which of two boxes is suppressed. With `one_piece`, the file's masks keep their largest
+    part, as the model's do.
     """
     differences, overlaps = [], []
     for images, sizes in given:
@@ -115,7 +120,8 @@ def agreement(model: BaseDetector, given: Sequence[tuple[Tensor, Tensor]], run: 
         shared = min(len(ours), len(theirs))
         differences.append((ours[:shared] - theirs[:shared]).abs())
         truth = wanted.masks[wanted.masks.flatten(1).any(1)].flatten(1).float()
-        found = (masks[:, :height, :width] > 0.5).flatten(1).float()
+        masks = masks[:, :height, :width] > 0.5
+        found = (largest_pieces(masks) if one_piece else masks).flatten(1).float()
         both = truth @ found.T
         union = truth.sum(1)[:, None] + found.sum(1) - both
         overlaps.append((both / union).amax(1))
