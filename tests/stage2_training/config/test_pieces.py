@@ -114,12 +114,12 @@ def test_the_user_can_keep_all_parts(labelled: Any, model: str, setting: str) ->
     assert not has_one_piece(dataset, model, cfg_options=[f"model.test_cfg.{setting}=False"])
 
 
-def test_a_setting_that_is_there_stays(labelled: Any, tmp_path: Path) -> None:
+def test_a_model_file_decides_first(labelled: Any, tmp_path: Path) -> None:
     model = tmp_path / "model.py"
     for given in (True, False):
         model.write_text(f'_base_ = "{MODELS / "knet_lite0.py"}"\nmodel = dict(test_cfg=dict(one_piece={given}))\n')
         assert has_one_piece(labelled([TWO if given else ONE]), str(model)) is given
-    model.write_text(f'_base_ = "{MODELS / "knet_lite0.py"}"\nmodel = dict(test_cfg=None)\n')
+    model.write_text(f'_base_ = "{MODELS / "knet_lite0.py"}"\nmodel = dict(test_cfg=dict(_delete_=True))\n')
     assert not has_one_piece(labelled([ONE]), str(model))
 
 
