@@ -54,13 +54,14 @@ def test_a_run_that_left_no_checkpoint_begins_anew(tmp_path):
     assert not any(path.exists() for path in leftovers)
 
 
-def test_the_same_run_goes_on_from_another_place_and_with_other_workers(tmp_path):
+def test_the_same_run_goes_on_from_another_place_with_other_workers_and_masks(tmp_path):
     start(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
     changeable = {
         "train_dataloader.num_workers": 0,
         "train_dataloader.batch_size": 3,
         "train_dataloader.dataset.shards": "elsewhere",
+        "model.test_cfg.one_piece": True,  # of masks that are found
     }
     WorkDir(tmp_path / "moved").create_or_verify(config(**changeable))
     assert WorkDir(tmp_path / "moved").read_config().train_dataloader.num_workers == 0
