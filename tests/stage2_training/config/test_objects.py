@@ -11,6 +11,7 @@ from stage1_proposals.common.errors import UserError
 from stage2_training.config.compose import finetuning_config, pretraining_config
 from stage2_training.config.objects import describe_objects, query_count
 from stage2_training.config.run_settings import Overrides
+from tests.labelled_sets import labelled_dataset
 
 
 @pytest.fixture
@@ -28,20 +29,7 @@ def labelled(tmp_path: Path) -> Any:
         categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
         labels = tmp_path / "labels.json"
         labels.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-        loader = {
-            "dataset": {
-                "type": "CocoDataset",
-                "data_root": str(tmp_path),
-                "ann_file": labels.name,
-                "metainfo": {"classes": ("a",)},
-            }
-        }
-        return {
-            "train_cfg": {"max_epochs": 2},
-            "train_dataloader": loader,
-            "val_dataloader": loader,
-            "val_evaluator": {"type": "MaskAP"},
-        }
+        return labelled_dataset(labels, ("a",))
 
     return write
 

@@ -11,6 +11,7 @@ from stage1_proposals.common.masks import encode_masks, mask_fields
 from stage2_training.config.compose import finetuning_config
 from stage2_training.config.pieces import describe_pieces, share_in_one_piece
 from stage2_training.config.run_settings import Overrides
+from tests.labelled_sets import labelled_dataset
 
 MODELS = Path(__file__).parents[3] / "configs" / "models"
 SQUARE, APART = [1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 29, 20, 29, 29, 20, 29]
@@ -45,14 +46,7 @@ def labelled(tmp_path: Path) -> Any:
             "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}],
         }
         (tmp_path / "labels.json").write_text(json.dumps(content))
-        known = {"data_root": str(tmp_path), "ann_file": "labels.json", "metainfo": {"classes": ("a", "c")}}
-        loader = {"dataset": {"type": "CocoDataset", **known}}
-        return {
-            "train_cfg": {"max_epochs": 2},
-            "train_dataloader": loader,
-            "val_dataloader": loader,
-            "val_evaluator": {"type": "MaskAP"},
-        }
+        return labelled_dataset(tmp_path / "labels.json", ("a", "c"))
 
     return write
 
