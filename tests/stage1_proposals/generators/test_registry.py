@@ -138,6 +138,12 @@ def test_small_objects_have_settings_of_their_own(name: str | None) -> None:
     assert settings == {"feature_stride": 16, "full_size": True, "long_side": 4096, "tile": 1024}
 
 
+def test_a_trained_model_may_find_more_of_small_objects() -> None:
+    settings = read_settings(None, "checkpoint", ("min_score=0.2",), objects="small")
+    assert settings.pop("generator") == {"name": "checkpoint", "max_proposals": 100, "min_score": 0.2}
+    assert settings == {"full_size": True, "long_side": 4096, "tile": 1024}
+
+
 def test_a_generator_without_settings_for_small_objects_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"saliency has no settings for small objects, .* GENERATOR=merging has them"):
         read_settings(None, "saliency", (), objects="small")
